@@ -1,0 +1,172 @@
+"""The HTTP endpoints: parse, call the use case, answer. The rules of the protocol are in `service.py`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flask import Response, current_app, jsonify, make_response
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+from pydantic import BaseModel, ValidationError
+
+from backend import queries, schema, service
+from backend.errors import DatabaseUnavailable, UnknownJob, UnknownTrial
+from lightning_bso.wire import (
+    BATCH_SIZE_PATH,
+    HEARTBEAT_PATH,
+    JOBS_PATH,
+    REPORT_PATH,
+    TRIALS_PATH,
+    AskAnswer,
+    AskRequest,
+    ErrorAnswer,
+    Fault,
+    HeartbeatAnswer,
+    HeartbeatRequest,
+    JobPage,
+    JobQuery,
+    JobSummary,
+    PageQuery,
+    RegisteredJobSpec,
+    ReportAnswer,
+    ReportRequest,
+    TrialPage,
+    TrialRequest,
+)
+
+blueprint = APIBlueprint("api", __name__, abp_responses={422: ErrorAnswer})
+_RUNS = Tag(name="runs", description="What a training calls.")
+_READ = Tag(name="read", description="What people and scripts look at.")
+_HEALTH = Tag(name="health", description="What an orchestrator calls.")
+
+
+class Nothing(BaseModel):
+    """The answer `null`."""
+
+
+def _json(answer: BaseModel, status: int = 200) -> Response:
+    response = make_response(answer.model_dump_json(), status)
+    response.mimetype = "application/json"
+    return response
+
+
+def _null() -> Response:
+    return jsonify(None)
+
+
+def _lease_s() -> float:
+    return float(current_app.config["LEASE_S"])
+
+
+@contextmanager
+def _unknown_is_400() -> Iterator[None]:
+    """Zeus' client expects 400 where something that it names does not exist."""
+    try:
+        yield
+    except (UnknownJob, UnknownTrial) as error:
+        error.status = 400
+        raise
+
+
+def validation_failed(error: ValidationError) -> Response:
+    """The answer to a request with faults: every one of them, and none of the values."""
+    faults = [
+        Fault(loc=list(fault["loc"]), msg=fault["msg"], type=fault["type"])
+        for fault in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+    message = "; ".join(": ".join(filter(None, [".".join(map(str, fault.loc)), fault.msg])) for fault in faults)
+    return _json(ErrorAnswer(message=message, detail=faults), 422)
+
+
+@blueprint.post(JOBS_PATH, tags=[_RUNS], responses={200: RegisteredJobSpec, 201: RegisteredJobSpec, 409: ErrorAnswer})
+def register(body: RegisteredJobSpec) -> Response:
+    """Register a job. 201: it is new; 200: the same spec was registered before."""
+    spec, new = service.register(body)
+    return _json(spec, 201 if new else 200)
+
+
+@blueprint.get(BATCH_SIZE_PATH, tags=[_RUNS], responses={200: AskAnswer, 400: ErrorAnswer, 409: ErrorAnswer})
+def ask(query: JobQuery) -> Response:
+    """Ask for the batch size of a new run (Zeus' call; every call is another run)."""
+    with _unknown_is_400():
+        return _json(service.ask(query.job_id, None, lease_s=_lease_s()))
+
+
+@blueprint.post(TRIALS_PATH, tags=[_RUNS], responses={200: AskAnswer, 400: ErrorAnswer, 409: ErrorAnswer})
+def ask_for_run(body: AskRequest) -> Response:
+    """Ask for the batch size of a named run; the same run always gets the same trial."""
+    with _unknown_is_400():
+        return _json(service.ask(body.job_id, body.run_id, lease_s=_lease_s()))
+
+
+@blueprint.post(REPORT_PATH, tags=[_RUNS], responses={200: ReportAnswer, 400: ErrorAnswer, 409: ErrorAnswer})
+def report(body: ReportRequest) -> Response:
+    """Report what a validation found; the answer says whether to go on."""
+    with _unknown_is_400():
+        return _json(service.report(body))
+
+
+@blueprint.post(HEARTBEAT_PATH, tags=[_RUNS], responses={200: HeartbeatAnswer, 400: ErrorAnswer})
+def heartbeat(body: HeartbeatRequest) -> Response:
+    """Say that a run is alive, between reports that are far apart."""
+    with _unknown_is_400():
+        return _json(service.heartbeat(body.job_id, body.trial_number, lease_s=_lease_s()))
+
+
+@blueprint.patch(TRIALS_PATH, tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})
+def end(body: TrialRequest) -> Response:
+    """End a trial that will not report again."""
+    service.end(body)
+    return _null()
+
+
+@blueprint.delete(JOBS_PATH, tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})
+def delete(query: JobQuery) -> Response:
+    """Delete a job and all that it has recorded."""
+    service.delete(query.job_id)
+    return _null()
+
+
+@blueprint.get(JOBS_PATH, tags=[_READ], responses={200: JobPage})
+def list_jobs(query: PageQuery) -> Response:
+    """List the jobs, newest first."""
+    return _json(queries.list_jobs(query.offset, query.limit))
+
+
+@blueprint.get(f"{JOBS_PATH}/<path:job_id>", tags=[_READ], responses={200: JobSummary, 404: ErrorAnswer})
+def describe(path: JobQuery) -> Response:
+    """A job as it stands."""
+    return _json(queries.describe(path.job_id))
+
+
+@blueprint.get(f"{JOBS_PATH}/<path:job_id>/trials", tags=[_READ], responses={200: TrialPage, 404: ErrorAnswer})
+def list_trials(path: JobQuery, query: PageQuery) -> Response:
+    """List a job's trials, by rising number."""
+    return _json(queries.list_trials(path.job_id, query.offset, query.limit))
+
+
+@blueprint.post(f"{JOBS_PATH}/<path:job_id>/reset", tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})
+def reset(path: JobQuery) -> Response:
+    """Begin a job's exploration anew; its history is kept."""
+    service.reset(path.job_id)
+    return _null()
+
+
+class Health(BaseModel):
+    """How the server is."""
+
+    status: str
+
+
+@blueprint.get("/healthz", tags=[_HEALTH], responses={200: Health})
+def healthz() -> Response:
+    """Whether the process answers."""
+    return _json(Health(status="alive"))
+
+
+@blueprint.get("/readyz", tags=[_HEALTH], responses={200: Health, 503: ErrorAnswer})
+def readyz() -> Response:
+    """Whether the database answers and has the right schema."""
+    found, needed = schema.current_version(), schema.needed_version()
+    if found != needed:
+        raise DatabaseUnavailable
+    return _json(Health(status="ready"))

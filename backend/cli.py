@@ -1,0 +1,139 @@
+"""The command line, `python -m backend`. Each command is thin: read the settings, call, print."""
+
+import ipaddress
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import click
+import flask_migrate
+from flask import Flask
+from waitress.server import create_server
+
+from backend import queries, schema
+from backend.app import create_app
+from backend.config import SettingsError, load_settings
+from backend.errors import DatabaseUnavailable, SchemaOutdated, ServiceError
+
+THREADS = 8
+LARGEST_BUFFERED_BODY = 64 * 1024 * 1024  # beyond it waitress answers by itself, below it the application
+
+database_url = click.option(
+    "--database-url", help="Where the data is; $ZEUS_BSO_DATABASE_URL, else sqlite:///zeus_bso.db."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """The batch-size optimizer's server."""
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=int, help="Port to listen on, 0 for a free one; $ZEUS_BSO_SERVER_PORT, else 8000.")
+@database_url
+@click.option(
+    "--insecure-open",
+    is_flag=True,
+    help="Listen beyond this machine although anyone may then change the data.",
+)
+def serve(host: str, port: int | None, database_url: str | None, insecure_open: bool) -> None:
+    """Serve until told to stop (Ctrl-C, SIGTERM)."""
+    if not (insecure_open or _is_loopback(host)):
+        raise click.ClickException(
+            f"{host} is reachable from other machines, and this server asks nobody who they are. "
+            "Put a proxy that does before it, or insist with --insecure-open"
+        )
+    app, settings = _app(database_url, server_port=port)
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        server = create_server(
+            app,
+            host=host,
+            port=settings.server_port,
+            threads=THREADS,
+            ident="",
+            max_request_body_size=LARGEST_BUFFERED_BODY,
+        )
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {host}:{settings.server_port}: {error.strerror}") from error
+    address = f"[{host}]" if ":" in host else host
+    click.echo(f"Listening on http://{address}:{server.effective_port}")
+    click.echo(f"Data in {settings.database.render_as_string(hide_password=True)}")
+    click.echo(f"The calls and their documentation: http://{address}:{server.effective_port}/openapi/swagger")
+    sys.stdout.flush()
+    server.run()
+
+
+@main.group()
+def db() -> None:
+    """The database's schema."""
+
+
+@db.command()
+@database_url
+def upgrade(database_url: str | None) -> None:
+    """Bring the schema to this version's. Back the database up first."""
+    app, _ = _app(database_url, prepare_database=False)
+    with app.app_context():
+        schema.upgrade()
+        click.echo(f"The schema is {schema.current_version()}.")
+
+
+@db.command()
+@database_url
+def check(database_url: str | None) -> None:
+    """Exit with 0 if the database answers and its schema is this version's."""
+    app, _ = _app(database_url, prepare_database=False)
+    with app.app_context():
+        try:
+            schema.check()
+        except (SchemaOutdated, DatabaseUnavailable) as error:
+            raise click.ClickException(str(error)) from error
+        click.echo(f"The schema is {schema.current_version()}, as needed.")
+
+
+@db.command()
+@click.option("-m", "--message", required=True, help="What the migration changes.")
+@database_url
+def migrate(message: str, database_url: str | None) -> None:
+    """Write a migration from the difference between models and database (for developers)."""
+    app, _ = _app(database_url, prepare_database=False)
+    with app.app_context():
+        flask_migrate.migrate(message=message)
+
+
+@main.command()
+@click.argument("job_id")
+@database_url
+def replay(job_id: str, database_url: str | None) -> None:
+    """Take every decision on a job once more and compare; exit with 0 if all come out the same."""
+    app, _ = _app(database_url)
+    with app.app_context():
+        try:
+            trials, differences = queries.replay_job(job_id)
+        except ServiceError as error:
+            raise click.ClickException(str(error)) from error
+    if differences:
+        raise click.ClickException("\n".join(differences))
+    click.echo(f"All decisions on the {trials} trials of {job_id} follow from what is stored.")
+
+
+def _app(database_url: str | None, *, prepare_database: bool = True, **overrides: Any) -> tuple[Flask, Any]:
+    try:
+        settings = load_settings(database_url=database_url, **overrides)
+        return create_app(settings, prepare_database=prepare_database), settings
+    except (SettingsError, SchemaOutdated, DatabaseUnavailable) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _exit(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)

@@ -1,0 +1,108 @@
+"""The settings: one frozen object, read once, at the edge.
+
+A command-line option wins over an environment variable, that over a line of `.env` in the current folder.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+ENV_PREFIX = "ZEUS_BSO_"
+DRIVERS = ("sqlite", "mysql+pymysql", "mariadb+pymysql")
+
+
+class SettingsError(Exception):
+    """Raised when settings are wrong; the text names every one of them."""
+
+
+class Settings(BaseSettings):
+    """Settings of the server; `ZEUS_BSO_` and the upper-case name is the variable."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    database_url: str = "sqlite:///zeus_bso.db"
+    """SQLite file (a relative path counts from the current folder), `mysql+pymysql://…` or `mariadb+pymysql://…`."""
+    db_user: str | None = None
+    """User name for a `database_url` without one."""
+    db_password: SecretStr | None = None
+    """Password for a `database_url` without one."""
+    root_password: SecretStr | None = None
+    """The database container's; the server itself has no use for it."""
+    server_port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port to listen on; 0: a free one."""
+    lease_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3600.0
+    """A run that is not heard of for this many seconds is taken for lost."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """`auto`: text on a terminal, else one JSON object a line."""
+    echo_sql: bool = False
+    """Log every SQL statement."""
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper_case(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _usable(cls, value: str) -> str:
+        try:
+            url = make_url(value)
+        except ArgumentError:
+            raise ValueError("is no database URL; for example mysql+pymysql://user:password@host/zeus") from None
+        if url.drivername not in DRIVERS:
+            raise ValueError(f"names the driver {url.drivername!r}; use one of {', '.join(DRIVERS)}")
+        if url.drivername == "sqlite" and url.database in (None, "", ":memory:"):
+            raise ValueError("must name a file, for example sqlite:///zeus_bso.db")
+        return value
+
+    @property
+    def database(self) -> URL:
+        """The database's URL with its credentials, and an absolute path for SQLite."""
+        url = make_url(self.database_url)
+        if url.drivername == "sqlite":
+            return url.set(database=str(Path(url.database or "").absolute()))
+        if url.username is None and self.db_user is not None:
+            url = url.set(username=self.db_user)
+        if url.password is None and self.db_password is not None:
+            url = url.set(password=self.db_password.get_secret_value())
+        return url
+
+    @property
+    def engine_options(self) -> dict[str, Any]:
+        """How to connect: see `docs/decisions.md` on locking."""
+        if self.database.drivername == "sqlite":
+            return {}
+        return {
+            "isolation_level": "READ COMMITTED",
+            "pool_pre_ping": True,
+            "pool_recycle": 1800,
+            "connect_args": {
+                "charset": "utf8mb4",
+                "connect_timeout": 10,
+                "read_timeout": 30,
+                "init_command": "SET SESSION innodb_lock_wait_timeout = 10",
+            },
+        }
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; an override that is None does not count.
+
+    Raises:
+        SettingsError: names every wrong one.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        faults = [
+            f"  {ENV_PREFIX}{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors(include_input=False, include_url=False)
+        ]
+        raise SettingsError("\n".join(["these settings are wrong:", *faults])) from None

@@ -1,0 +1,131 @@
+"""The plain data that decisions are made of and the decisions themselves."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class TrialType(StrEnum):
+    """Why a trial was given its batch size."""
+
+    PRUNING = "Pruning"
+    MAB = "MAB"
+    CONCURRENT = "Concurrent"
+    """Given while the exploration of the round was still running; never drives the pruning."""
+
+
+class TrialStatus(StrEnum):
+    """How far a trial has come."""
+
+    DISPATCHED = "Dispatched"
+    """Given out, not ended."""
+    SUCCEEDED = "Succeeded"
+    """Ended with a verdict, converged or not."""
+    FAILED = "Failed"
+    """Ended without a verdict: nothing is known about its batch size."""
+
+
+class Stage(StrEnum):
+    """What a job is busy with."""
+
+    PRUNING = "Pruning"
+    MAB = "MAB"
+    STUCK = "Stuck"
+    """No batch size converged in a pruning round; a person must act."""
+
+
+class VerdictCode(StrEnum):
+    """What a report means, as one word for programs."""
+
+    CONTINUE = "continue"
+    CONVERGED = "converged"
+    COST_BOUND = "cost_bound"
+    MAX_EPOCHS = "max_epochs"
+    DIVERGED = "diverged"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a job's decisions depend on. `batch_sizes` ascending, `max_power` in watts; ranges as on the wire."""
+
+    batch_sizes: tuple[int, ...]
+    default_batch_size: int
+    eta_knob: float
+    beta_knob: float | None
+    target_metric: float
+    higher_is_better_metric: bool
+    max_epochs: int
+    num_pruning_rounds: int
+    window_size: int
+    mab_prior_mean: float
+    mab_prior_precision: float
+    mab_num_explorations: int
+    max_power: float
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One run. Energy, time and epochs are those last reported.
+
+    `started` and `ended` are the job's revisions at which that happened: a logical clock, so that the
+    order of events does not hang on the time of day. `ended` is None while the trial runs.
+    """
+
+    number: int
+    batch_size: int
+    type: TrialType
+    status: TrialStatus
+    converged: bool | None
+    energy_j: float
+    time_s: float
+    epochs: int
+    started: int
+    ended: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """All that a decision may look at. `trials`: those of the job since its last reset, by rising number."""
+
+    spec: Spec
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one validation found; energy and time since the run's training began.
+
+    `metric` None: it was NaN or infinite.
+    """
+
+    metric: float | None
+    energy_j: float
+    time_s: float
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The batch size that a run gets, and why."""
+
+    batch_size: int
+    type: TrialType
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a report means for its run, and why."""
+
+    code: VerdictCode
+    reason: str
+
+    @property
+    def stop(self) -> bool:
+        """Whether the run ends."""
+        return self.code is not VerdictCode.CONTINUE
+
+    @property
+    def converged(self) -> bool:
+        """Whether the run ends because it reached the target."""
+        return self.code is VerdictCode.CONVERGED

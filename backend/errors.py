@@ -1,0 +1,53 @@
+"""What a use case may refuse to do. One class, one HTTP status; `api` turns them into answers."""
+
+
+class ServiceError(Exception):
+    """Base. The text goes to the caller: it says what happened and what to do next."""
+
+    status = 500
+
+
+class UnknownJob(ServiceError):
+    """Raised when no job has the id. The user registers it first, or mends the id."""
+
+    status = 404
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"no job is called {job_id!r}; register it first (POST /jobs), or check the id")
+
+
+class UnknownTrial(ServiceError):
+    """Raised when the job has no such trial. The caller asks for a batch size first."""
+
+    status = 404
+
+
+class JobSpecDiffers(ServiceError):
+    """Raised on registering an id that stands for another spec. The user renames the job or deletes the old one."""
+
+    status = 409
+
+
+class JobStuck(ServiceError):
+    """Raised on asking when no batch size converged. The user relaxes the spec, or resets the job."""
+
+    status = 409
+
+
+class ReportConflict(ServiceError):
+    """Raised when a report contradicts an earlier one. Totals count from the beginning of training."""
+
+    status = 409
+
+
+class DatabaseUnavailable(ServiceError):
+    """Raised when the database did not carry a transaction through, retries included. The caller comes again."""
+
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("the database is not available just now; try again in a moment")
+
+
+class SchemaOutdated(Exception):
+    """Raised at the start when the database's schema is not this version's. The operator upgrades it."""

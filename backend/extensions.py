@@ -1,0 +1,47 @@
+"""The Flask extensions, made once and bound to an application in `app.py`."""
+
+import sqlite3
+from typing import Any
+
+from flask_migrate import Migrate
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.orm import DeclarativeBase
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+
+db = SQLAlchemy(model_class=Base)
+migrate = Migrate()
+
+READ_ONLY = "zeus_bso_read_only"
+"""Execution option of a connection that will not write."""
+
+SQLITE_BUSY_TIMEOUT_MS = 15_000
+
+
+@event.listens_for(Engine, "connect")
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    """Set up a new SQLite connection so that several processes can share the file.
+
+    Python's driver would begin transactions by itself, deferred: such updates can be lost or fail with
+    "database is locked" however long the timeout. So it is told not to, and `_begin` begins them.
+    """
+    if isinstance(connection, sqlite3.Connection):
+        connection.isolation_level = None
+        for pragma in (
+            f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+
+@event.listens_for(Engine, "begin")
+def _begin(connection: Connection) -> None:
+    if connection.dialect.name == "sqlite":
+        read_only = connection.get_execution_options().get(READ_ONLY, False)
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,0 +1,65 @@
+"""The database's schema: which version it has, and bringing it to this one's."""
+
+import flask_migrate
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask import current_app
+from sqlalchemy.exc import DBAPIError
+
+from backend.errors import DatabaseUnavailable, SchemaOutdated
+from backend.extensions import db
+
+UPGRADE_COMMAND = "python -m backend db upgrade"
+
+
+def current_version() -> str | None:
+    """The schema's version in the database, None of an empty one.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer.
+    """
+    try:
+        with db.engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    except DBAPIError as error:
+        raise DatabaseUnavailable from error
+
+
+def needed_version() -> str | None:
+    """The schema's version that this program works with."""
+    config = current_app.extensions["migrate"].migrate.get_config()
+    return ScriptDirectory.from_config(config).get_current_head()
+
+
+def upgrade() -> None:
+    """Bring the schema to the needed version. Safe when several processes try at once."""
+    flask_migrate.upgrade()
+
+
+def check() -> None:
+    """Make sure that the schema is the needed one.
+
+    Raises:
+        SchemaOutdated: it is another; the text names the command that mends it.
+        DatabaseUnavailable: the database does not answer.
+    """
+    found, needed = current_version(), needed_version()
+    if found != needed:
+        raise SchemaOutdated(
+            f"the database's schema is {found or 'empty'}, this version needs {needed}. "
+            f"Back the database up and run: {UPGRADE_COMMAND}"
+        )
+
+
+def prepare() -> None:
+    """Make the database ready: upgrade the embedded one, check any other.
+
+    Raises:
+        SchemaOutdated: a database other than SQLite has another schema.
+        DatabaseUnavailable: the database does not answer.
+    """
+    if db.engine.dialect.name == "sqlite":
+        upgrade()
+    else:
+        check()
+    db.engine.dispose()  # connections must not be shared with processes forked from this one

@@ -1,0 +1,228 @@
+"""The use cases that change something: one function, one transaction.
+
+Each locks the job first, loads plain data, asks the core, writes and commits. No rule of the decisions is
+here (`backend.core`), no SQL (`store.py`), no HTTP (`api.py`). What only reads is in `queries.py`.
+"""
+
+import secrets
+
+from backend import store
+from backend.core import policies
+from backend.core.cost import run_cost
+from backend.core.state import Report as CoreReport
+from backend.core.state import Spec, TrialStatus, Verdict, VerdictCode
+from backend.errors import JobSpecDiffers, JobStuck, ReportConflict, UnknownTrial
+from backend.models import Job, Report, Trial
+from backend.transactions import Session, transaction
+from lightning_bso.wire import (
+    MAX_SEED,
+    AskAnswer,
+    HeartbeatAnswer,
+    RegisteredJobSpec,
+    ReportAnswer,
+    ReportRequest,
+    TrialRequest,
+)
+
+
+@transaction
+def register(session: Session, spec: RegisteredJobSpec) -> tuple[RegisteredJobSpec, bool]:
+    """Register a job, or find it registered. Returns its spec and whether it is new.
+
+    Raises:
+        JobSpecDiffers: the id stands for another spec.
+    """
+    if spec.job_id is None:
+        spec = spec.model_copy(update={"job_id": f"{spec.job_id_prefix}-{secrets.token_hex(4)}"})
+    job = store.find_job(session, spec.job_id or "")
+    if job is None:
+        store.add_job(session, spec, secrets.randbelow(MAX_SEED) if spec.mab_seed is None else spec.mab_seed)
+        return spec, True
+    known = store.spec_of(job)
+    if known != spec:
+        differing = [name for name, value in known if value != getattr(spec, name)]
+        raise JobSpecDiffers(
+            f"job {spec.job_id!r} is registered with another spec; it differs in {', '.join(differing)}. "
+            "Give the changed training a job_id of its own, or delete the old job"
+        )
+    return known, False
+
+
+@transaction
+def ask(session: Session, job_id: str, run_id: str | None, *, lease_s: float) -> AskAnswer:
+    """The batch size for a run: a new trial, or the one that this `run_id` was given before.
+
+    Raises:
+        UnknownJob: there is no such job.
+        JobStuck: no batch size converged in a pruning round.
+    """
+    job = store.lock_job(session, job_id)
+    at = store.now(session)
+    if run_id is not None and (trial := store.trial_of_run(session, job, run_id)) is not None:
+        trial.last_seen_at = at
+        return _to_ask_answer(job, trial, store.last_report_number(session, trial), lease_s)
+    store.expire_trials(session, job, at, lease_s)
+    rng = store.load_rng(job)
+    try:
+        choice = policies.choose(store.load_state(session, job), rng)
+    except policies.NothingConverges as error:
+        raise JobStuck(f"job {job_id!r}: {error}") from error
+    store.save_rng(job, rng)
+    return _to_ask_answer(job, store.add_trial(session, job, run_id, choice), 0, lease_s)
+
+
+@transaction
+def report(session: Session, request: ReportRequest) -> ReportAnswer:
+    """Take in what a validation found, and judge it.
+
+    Raises:
+        UnknownJob: there is no such job.
+        UnknownTrial: the job has no such trial, or it has another batch size.
+        ReportConflict: the report goes back behind an earlier one, or differs from the one of its number.
+    """
+    job = store.lock_job(session, request.job_id)
+    trial = _trial(session, job, request.trial_number, request.batch_size)
+    spec = store.core_spec(job)
+    report = CoreReport(request.metric, request.energy, request.time, request.current_epoch)
+    if request.report_number is not None:
+        stored = store.report_numbered(session, trial, request.report_number)
+        if stored is not None:
+            return _answer_again(spec, report, stored)
+    lost = trial.outcome_code == store.LOST
+    if trial.status != TrialStatus.DISPATCHED and not lost:
+        return _recorded_outcome(spec, trial)
+    last_number = store.last_report_number(session, trial)
+    _check_forward(trial, last_number, request)
+
+    verdict = policies.judge(store.load_state(session, job, trial.exploration), report)
+    at = store.now(session)
+    store.add_report(session, trial, job, at, request.report_number or last_number + 1, report, verdict)
+    trial.energy_source = request.energy_source or trial.energy_source
+    if lost:
+        store.revive_trial(trial)
+    if verdict.stop:
+        store.end_trial(trial, job, at, TrialStatus.SUCCEEDED, verdict.code, verdict.reason)
+        trial.converged = verdict.converged
+    return _to_report_answer(spec, report, verdict)
+
+
+@transaction
+def heartbeat(session: Session, job_id: str, trial_number: int, *, lease_s: float) -> HeartbeatAnswer:
+    """Renew a trial's lease.
+
+    Raises:
+        UnknownJob: there is no such job.
+        UnknownTrial: the job has no such trial.
+    """
+    job = store.lock_job(session, job_id)
+    trial = _trial(session, job, trial_number)
+    trial.last_seen_at = store.now(session)
+    return HeartbeatAnswer(status=trial.status, lease_s=lease_s)
+
+
+@transaction
+def end(session: Session, request: TrialRequest) -> None:
+    """End a trial without a result, if it has not ended yet.
+
+    Raises:
+        UnknownJob: there is no such job.
+        UnknownTrial: the job has no such trial, or it has another batch size.
+    """
+    job = store.lock_job(session, request.job_id)
+    trial = _trial(session, job, request.trial_number, request.batch_size)
+    if trial.status == TrialStatus.DISPATCHED:
+        outcome = request.reason or "ended by its caller without a result"
+        store.end_trial(trial, job, store.now(session), TrialStatus.FAILED, store.ENDED, outcome)
+
+
+@transaction
+def reset(session: Session, job_id: str) -> None:
+    """Begin a job's exploration anew; what it has recorded stays, and no longer counts.
+
+    Raises:
+        UnknownJob: there is no such job.
+    """
+    store.lock_job(session, job_id).exploration += 1
+
+
+@transaction
+def delete(session: Session, job_id: str) -> None:
+    """Delete a job and all that it has recorded.
+
+    Raises:
+        UnknownJob: there is no such job.
+    """
+    store.delete_job(session, store.lock_job(session, job_id))
+
+
+def _trial(session: Session, job: Job, number: int, batch_size: int | None = None) -> Trial:
+    trial = store.trial_numbered(session, job, number)
+    if trial is None:
+        raise UnknownTrial(f"job {job.job_id!r} has no trial {number}; ask for a batch size first")
+    if batch_size is not None and trial.batch_size != batch_size:
+        raise UnknownTrial(f"trial {number} of job {job.job_id!r} has batch size {trial.batch_size}, not {batch_size}")
+    return trial
+
+
+def _check_forward(trial: Trial, last_number: int, request: ReportRequest) -> None:
+    pairs = (
+        ("time", trial.time_s, request.time),
+        ("energy", trial.energy_j, request.energy),
+        ("current_epoch", trial.epochs, request.current_epoch),
+    )
+    for name, before, after in pairs:
+        if after < before:
+            raise ReportConflict(
+                f"{name} fell from {before:.17g} to {after:.17g} in trial {trial.number}; "
+                "report totals since the run's training began"
+            )
+    if request.report_number is not None and request.report_number < last_number:
+        raise ReportConflict(
+            f"report {request.report_number} comes after report {last_number} in trial {trial.number}; "
+            "number reports 1, 2, 3 … in the order they are made"
+        )
+
+
+def _answer_again(spec: Spec, report: CoreReport, stored: Report) -> ReportAnswer:
+    if CoreReport(stored.metric, stored.energy_j, stored.time_s, stored.epoch) != report:
+        raise ReportConflict(
+            f"report {stored.number} was received before with other content; give the next report the next number"
+        )
+    code = VerdictCode(stored.code)
+    return _to_report_answer(spec, report, Verdict(code, stored.message))
+
+
+def _recorded_outcome(spec: Spec, trial: Trial) -> ReportAnswer:
+    return ReportAnswer(
+        stop_train=True,
+        converged=bool(trial.converged),
+        message=f"trial {trial.number} has ended before: {trial.outcome}",
+        reason=trial.outcome_code or "",
+        cost=run_cost(spec, trial.energy_j, trial.time_s),
+    )
+
+
+def _to_report_answer(spec: Spec, report: CoreReport, verdict: Verdict) -> ReportAnswer:
+    return ReportAnswer(
+        stop_train=verdict.stop,
+        converged=verdict.converged,
+        message=verdict.reason,
+        reason=verdict.code,
+        cost=run_cost(spec, report.energy_j, report.time_s),
+    )
+
+
+def _to_ask_answer(job: Job, trial: Trial, last_report_number: int, lease_s: float) -> AskAnswer:
+    return AskAnswer(
+        job_id=job.job_id,
+        batch_size=trial.batch_size,
+        trial_number=trial.number,
+        type=trial.type,
+        reason=trial.reason,
+        status=trial.status,
+        lease_s=lease_s,
+        time=trial.time_s,
+        energy=trial.energy_j,
+        current_epoch=trial.epochs,
+        report_number=last_report_number,
+    )

@@ -1,0 +1,291 @@
+"""Turn rows into plain data and back.
+
+Nothing here decides anything: rules live in `backend.core`, and what belongs together in one transaction
+is said in `backend.service`. To store a new fact about a trial, add the column in `models.py`, a
+migration, and one line in `_to_trial` below.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import numpy as np
+from sqlalchemy import CursorResult, Select, case, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from backend.core import thompson
+from backend.core.replay import PastReport, PastTrial
+from backend.core.state import Choice, JobState, Spec, TrialStatus, TrialType, Verdict, VerdictCode
+from backend.core.state import Report as CoreReport
+from backend.core.state import Trial as CoreTrial
+from backend.errors import UnknownJob
+from backend.models import Job, Report, Trial, utc_now
+from lightning_bso.wire import RegisteredJobSpec
+
+LOST = "lost"
+"""Outcome code of a trial that was not heard of for its lease."""
+ENDED = "ended"
+"""Outcome code of a trial that its caller ended without a verdict."""
+
+_SPEC_FIELDS = {field.name for field in fields(Spec)}
+
+
+def now(session: Session) -> datetime:
+    """The database's clock, UTC."""
+    return session.scalars(select(utc_now())).one()
+
+
+def lock_job(session: Session, job_id: str) -> Job:
+    """Lock a job to the end of the transaction by raising its revision. Must come before any read.
+
+    An UPDATE locks alike on every database, several writing nodes included, where SELECT … FOR UPDATE of a
+    row that is then not written does not.
+
+    Raises:
+        UnknownJob: there is no such job.
+    """
+    locked = session.execute(update(Job).where(Job.job_id == job_id).values(revision=Job.revision + 1))
+    if cast(CursorResult[Any], locked).rowcount == 0:
+        raise UnknownJob(job_id)
+    return session.scalars(select(Job).where(Job.job_id == job_id)).one()
+
+
+def find_job(session: Session, job_id: str) -> Job | None:
+    """A job, without locking it."""
+    return session.scalars(select(Job).where(Job.job_id == job_id)).one_or_none()
+
+
+def add_job(session: Session, spec: RegisteredJobSpec, seed: int) -> None:
+    """Store a new job. An IntegrityError says that its id was taken in the meantime."""
+    session.add(
+        Job(
+            job_id=spec.job_id,
+            spec=spec.model_dump_json(),
+            seed=seed,
+            rng_position=thompson.save(thompson.seeded(seed)),
+            created_at=now(session),
+        )
+    )
+    session.flush()
+
+
+def delete_job(session: Session, job: Job) -> None:
+    """Delete a job with its trials and reports."""
+    session.execute(delete(Job).where(Job.id == job.id))
+
+
+def spec_of(job: Job) -> RegisteredJobSpec:
+    """A job's spec as it was registered."""
+    return RegisteredJobSpec.model_validate_json(job.spec)
+
+
+def core_spec(job: Job) -> Spec:
+    """What of a job's spec the decisions depend on."""
+    values = spec_of(job).model_dump(include=_SPEC_FIELDS)
+    return Spec(**values | {"batch_sizes": tuple(values["batch_sizes"])})
+
+
+def load_rng(job: Job) -> np.random.Generator:
+    """The job's random generator where it stands."""
+    return thompson.restore(job.rng_position)
+
+
+def save_rng(job: Job, rng: np.random.Generator) -> None:
+    """Keep where the job's random generator stands now."""
+    job.rng_position = thompson.save(rng)
+
+
+# One row of `_TRIAL_COLUMNS` is one `CoreTrial`. Columns and not objects: a decision reads every trial.
+_TRIAL_COLUMNS = (
+    Trial.number,
+    Trial.batch_size,
+    Trial.type,
+    Trial.status,
+    Trial.converged,
+    Trial.energy_j,
+    Trial.time_s,
+    Trial.epochs,
+    Trial.started_revision,
+    Trial.ended_revision,
+)
+
+
+def _to_trial(row: Sequence[Any]) -> CoreTrial:
+    number, batch_size, type_, status, converged, energy_j, time_s, epochs, started, ended = row
+    return CoreTrial(
+        number,
+        batch_size,
+        TrialType(type_),
+        TrialStatus(status),
+        converged,
+        energy_j,
+        time_s,
+        epochs,
+        started,
+        ended,
+    )
+
+
+def load_state(session: Session, job: Job, exploration: int | None = None) -> JobState:
+    """What a decision may look at: the trials of an exploration, by default the current one."""
+    rows = session.execute(
+        select(*_TRIAL_COLUMNS)
+        .where(
+            Trial.job == job.id,
+            Trial.exploration == (job.exploration if exploration is None else exploration),
+        )
+        .order_by(Trial.number)
+    )
+    return JobState(core_spec(job), tuple(_to_trial(row) for row in rows))
+
+
+def load_past(session: Session, job: Job) -> list[PastTrial]:
+    """All that was ever decided about a job, for `core.replay`."""
+    reports: dict[int, list[PastReport]] = {}
+    query = select(Report).join(Trial, Report.trial == Trial.id).where(Trial.job == job.id)
+    for row in session.scalars(query.order_by(Report.revision)):
+        report = CoreReport(row.metric, row.energy_j, row.time_s, row.epoch)
+        reports.setdefault(row.trial, []).append(
+            PastReport(row.revision, report, VerdictCode(row.code), row.expired_revision)
+        )
+    return [
+        PastTrial(
+            _to_trial([getattr(row, column.key) for column in _TRIAL_COLUMNS]),
+            Choice(row.batch_size, TrialType(row.type), row.reason),
+            row.exploration,
+            tuple(reports.get(row.id, ())),
+        )
+        for row in session.scalars(select(Trial).where(Trial.job == job.id).order_by(Trial.number))
+    ]
+
+
+def trial_of_run(session: Session, job: Job, run_id: str) -> Trial | None:
+    """The trial that a caller's run was given, if it has asked before."""
+    return session.scalars(select(Trial).where(Trial.job == job.id, Trial.run_id == run_id)).one_or_none()
+
+
+def trial_numbered(session: Session, job: Job, number: int) -> Trial | None:
+    """A trial of a job by its number."""
+    return session.scalars(select(Trial).where(Trial.job == job.id, Trial.number == number)).one_or_none()
+
+
+def add_trial(session: Session, job: Job, run_id: str | None, choice: Choice) -> Trial:
+    """Store a new trial under the job's next number."""
+    last = session.scalar(select(func.max(Trial.number)).where(Trial.job == job.id)) or 0
+    at = now(session)
+    trial = Trial(
+        job=job.id,
+        number=last + 1,
+        run_id=run_id,
+        exploration=job.exploration,
+        batch_size=choice.batch_size,
+        type=choice.type,
+        reason=choice.reason,
+        status=TrialStatus.DISPATCHED,
+        energy_j=0.0,
+        time_s=0.0,
+        epochs=0,
+        started_revision=job.revision,
+        started_at=at,
+        last_seen_at=at,
+    )
+    session.add(trial)
+    session.flush()
+    return trial
+
+
+def end_trial(trial: Trial, job: Job, at: datetime, status: TrialStatus, code: str, outcome: str) -> None:
+    """Write down that a trial has ended, and why."""
+    trial.status = status
+    trial.outcome_code = code
+    trial.outcome = outcome
+    trial.ended_revision = job.revision
+    trial.ended_at = at
+
+
+def revive_trial(trial: Trial) -> None:
+    """Take back that a trial was lost."""
+    trial.status = TrialStatus.DISPATCHED
+    trial.outcome_code = trial.outcome = trial.ended_revision = trial.ended_at = None
+
+
+def expire_trials(session: Session, job: Job, at: datetime, lease_s: float) -> None:
+    """End every trial of a job that has not been heard of for its lease."""
+    session.execute(
+        update(Trial)
+        .where(
+            Trial.job == job.id,
+            Trial.status == TrialStatus.DISPATCHED,
+            Trial.last_seen_at < at - timedelta(seconds=lease_s),
+        )
+        .values(
+            status=TrialStatus.FAILED,
+            outcome_code=LOST,
+            outcome=f"not heard of for {lease_s:g} s, so taken for lost",
+            ended_revision=job.revision,
+            ended_at=at,
+        )
+    )
+
+
+def report_numbered(session: Session, trial: Trial, number: int) -> Report | None:
+    """A report of a trial by its number."""
+    return session.get(Report, (trial.id, number))
+
+
+def last_report_number(session: Session, trial: Trial) -> int:
+    """The number of a trial's last report, 0 before the first."""
+    return session.scalar(select(func.max(Report.number)).where(Report.trial == trial.id)) or 0
+
+
+def add_report(
+    session: Session, trial: Trial, job: Job, at: datetime, number: int, report: CoreReport, verdict: Verdict
+) -> None:
+    """Store a report with the verdict on it, and its totals as the trial's."""
+    session.add(
+        Report(
+            trial=trial.id,
+            number=number,
+            epoch=report.epoch,
+            metric=report.metric,
+            energy_j=report.energy_j,
+            time_s=report.time_s,
+            code=verdict.code,
+            message=verdict.reason,
+            revision=job.revision,
+            expired_revision=trial.ended_revision,
+            received_at=at,
+        )
+    )
+    trial.energy_j, trial.time_s, trial.epochs = report.energy_j, report.time_s, report.epoch
+    trial.last_seen_at = at
+
+
+def page_of_trials(session: Session, job: Job, offset: int, limit: int) -> tuple[int, Sequence[Trial]]:
+    """How many trials a job has, and a part of them by rising number."""
+    of_job = select(Trial).where(Trial.job == job.id)
+    return _count(session, of_job), session.scalars(of_job.order_by(Trial.number).offset(offset).limit(limit)).all()
+
+
+def page_of_jobs(session: Session, offset: int, limit: int) -> tuple[int, Sequence[tuple[Job, int, int]]]:
+    """How many jobs there are, and a part of them, newest first: job, its trials, those that run."""
+    page = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).offset(offset).limit(limit)
+    jobs = session.scalars(page).all()
+    counts = {
+        job: (trials, int(running))
+        for job, trials, running in session.execute(
+            select(
+                Trial.job,
+                func.count(),
+                func.sum(case((Trial.status == TrialStatus.DISPATCHED, 1), else_=0)),
+            )
+            .where(Trial.job.in_([job.id for job in jobs]))
+            .group_by(Trial.job)
+        )
+    }
+    return _count(session, select(Job)), [(job, *counts.get(job.id, (0, 0))) for job in jobs]
+
+
+def _count(session: Session, rows: Select[Any]) -> int:
+    return session.scalar(select(func.count()).select_from(rows.subquery())) or 0

@@ -1,0 +1,37 @@
+"""The errors that a caller may catch, sorted by what they can do about it."""
+
+from lightning_bso.wire import ErrorAnswer
+
+
+class BSOError(Exception):
+    """Base of every error of this package."""
+
+
+class ZeusBSOTrainFailError(BSOError):
+    """Raised when the server ends a run that has not converged.
+
+    The run exceeded `max_epochs`, its cost passed `beta_knob` times the lowest known, or its metric was
+    NaN. What it cost is on record: launch the training again, and it is given another batch size.
+    """
+
+
+class ServerUnreachable(BSOError):
+    """Raised when no server answers within the timeouts and retries. Check its address, or wait."""
+
+
+class ServerRefused(BSOError):
+    """Raised when the server answers that it will not do this. Repeating the call will not help.
+
+    Attributes:
+        status: HTTP status, 400 … 499.
+        answer: what the server said, with every fault of the request.
+    """
+
+    def __init__(self, status: int, answer: ErrorAnswer) -> None:
+        super().__init__(f"{answer.message} (HTTP {status})")
+        self.status = status
+        self.answer = answer
+
+
+class EnergyUnavailable(BSOError):
+    """Raised when a run uses GPUs whose energy cannot be read. Its cost would be wrong, so it is not begun."""

@@ -1,0 +1,359 @@
+"""Every request, answer, path and limit of the protocol, in one place for both sides.
+
+Pydantic models only: nothing here does I/O or decides anything. The protocol is the one that Zeus' own
+batch-size-optimizer client speaks; what goes beyond it is optional for the caller (`docs/protocol.md`
+lists it). Unknown fields are ignored, NaN and infinities are refused.
+
+To add a field: add it here, then a column in `backend/models.py`, a migration, and a line in
+`backend/store.py`.
+"""
+
+import unicodedata
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+JOBS_PATH = "/jobs"
+BATCH_SIZE_PATH = "/jobs/batch_size"
+REPORT_PATH = "/report"
+TRIALS_PATH = "/trials"
+HEARTBEAT_PATH = "/trials/heartbeat"
+
+MAX_BODY_BYTES = 64 * 1024
+MAX_ID_LENGTH = 255
+MAX_RUN_ID_LENGTH = 64
+MAX_REASON_LENGTH = 500
+MAX_BATCH_SIZES = 1024
+MAX_INT = 2**31 - 1
+MAX_SEED = 2**63 - 1
+MAX_QUANTITY = 1e30  # J, s, W: beyond anything real, and its products and squares stay finite
+MAX_PAGE = 1000
+GENERATED_ID_LENGTH = 9  # "-" and eight hexadecimal digits behind a job_id_prefix
+
+EnergySource = Literal["nvml", "amd", "apple", "rapl", "estimated"]
+"""Where an energy figure comes from: a counter of that kind, or an estimate from CPU time."""
+
+
+def _json_number(value: Any) -> Any:
+    """Refuse "1" and true for 1, which pydantic takes, but not 1.0, which JSON Schema calls an integer."""
+    if isinstance(value, (bool, str, bytes)):
+        raise PydanticCustomError("number_type", "Input should be a number")
+    return value
+
+
+def _no_control_characters(value: str) -> str:
+    if any(unicodedata.category(character) == "Cc" for character in value):
+        raise PydanticCustomError("control_character", "Remove the control characters (tab, newline, NUL, …)")
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_json_number)]
+Number = Annotated[float, BeforeValidator(_json_number)]
+Count = Annotated[Int, Field(ge=0, le=MAX_INT)]
+PositiveCount = Annotated[Int, Field(gt=0, le=MAX_INT)]
+Quantity = Annotated[Number, Field(ge=0, le=MAX_QUANTITY)]
+PositiveQuantity = Annotated[Number, Field(gt=0, le=MAX_QUANTITY)]
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), AfterValidator(_no_control_characters)]
+RunId = Annotated[str, Field(min_length=1, max_length=MAX_RUN_ID_LENGTH), AfterValidator(_no_control_characters)]
+
+
+class Wire(BaseModel):
+    """Base of all that is sent: immutable, finite, tolerant of fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class _JobFields(Wire):
+    """What describes a job apart from the machine it runs on."""
+
+    job_id: Id | None = None
+    """Name of the job, starting with `job_id_prefix`. None: made from the prefix."""
+    job_id_prefix: Id
+    """What the names of this training's jobs start with."""
+    batch_sizes: Annotated[list[PositiveCount], Field(min_length=1, max_length=MAX_BATCH_SIZES)]
+    """Global batch sizes to choose from, each once; sorted on receipt."""
+    default_batch_size: PositiveCount
+    """The batch size used today, one of `batch_sizes`; explored first."""
+    eta_knob: Annotated[Number, Field(ge=0, le=1)] = 0.5
+    """Weight of energy against time in the cost: 1 saves energy alone, 0 time alone."""
+    beta_knob: PositiveQuantity | None = 2.0
+    """A run is stopped once its cost exceeds this many times the lowest known. None: never."""
+    target_metric: Number = 0.5
+    """Value of the validation metric at which the training has converged."""
+    higher_is_better_metric: StrictBool = True
+    """True: converged at or above the target (accuracy); False: at or below (loss)."""
+    max_epochs: PositiveCount = 100
+    """A run that has not reached the target after this many epochs has failed."""
+    num_pruning_rounds: Count = 2
+    """Rounds over all batch sizes before the bandit begins; 0: none."""
+    window_size: Count = 0
+    """How many of a batch size's latest results the bandit looks at; 0: all."""
+    mab_prior_mean: Annotated[Number, Field(ge=-MAX_QUANTITY, le=MAX_QUANTITY)] = 0.0
+    """Mean of the bandit's prior over the reward (minus the cost, in joules)."""
+    mab_prior_precision: Quantity = 0.0
+    """Precision (1/variance) of that prior; 0: no prior knowledge."""
+    mab_num_explorations: Count = 2
+    """How often the bandit tries each batch size before it samples."""
+    mab_seed: Annotated[Int, Field(ge=0, le=MAX_SEED)] | None = None
+    """Seed of the bandit: the same seed and reports give the same choices. None: one is drawn."""
+    policy: Literal["zeus"] = "zeus"
+    """How batch sizes are picked: `zeus`, the published policy."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self.batch_sizes.sort()
+        repeated = sorted({a for a, b in zip(self.batch_sizes, self.batch_sizes[1:], strict=False) if a == b})
+        if repeated:
+            raise PydanticCustomError(
+                "repeated_batch_sizes",
+                "batch_sizes names {repeated} more than once; list each batch size once",
+                {"repeated": ", ".join(map(str, repeated))},
+            )
+        if self.default_batch_size not in self.batch_sizes:
+            raise PydanticCustomError(
+                "default_not_listed",
+                "default_batch_size {default} is not among batch_sizes; add it there or choose one of them",
+                {"default": self.default_batch_size},
+            )
+        if self.job_id is not None and not self.job_id.startswith(self.job_id_prefix):
+            raise PydanticCustomError("job_id_prefix", "job_id must start with job_id_prefix; change one of the two")
+        if self.job_id is None and len(self.job_id_prefix) > MAX_ID_LENGTH - GENERATED_ID_LENGTH:
+            raise PydanticCustomError(
+                "prefix_too_long",
+                "job_id_prefix leaves no room for a generated job_id; shorten it to {limit} characters",
+                {"limit": MAX_ID_LENGTH - GENERATED_ID_LENGTH},
+            )
+        return self
+
+
+class JobSpec(_JobFields):
+    """A training that recurs, as its user describes it (Zeus calls it JobParams, too).
+
+    The fields of the machine are read from the energy meter unless given.
+    """
+
+    max_power: PositiveQuantity | None = None
+    """Maximum power draw in watts, summed over the GPUs used. None: read from the GPUs."""
+    number_of_gpus: PositiveCount | None = None
+    """GPUs used by one run. None: those the meter watches."""
+    gpu_model: Id | None = None
+    """Model name of these GPUs. None: read from them."""
+
+
+class RegisteredJobSpec(_JobFields):
+    """A job with the machine that it runs on: the body of `POST /jobs`, and its answer."""
+
+    max_power: PositiveQuantity
+    """Maximum power draw in watts, summed over the GPUs used."""
+    number_of_gpus: PositiveCount
+    """GPUs used by one run."""
+    gpu_model: Id
+    """Model name of these GPUs."""
+
+
+class JobQuery(Wire):
+    """Names a job in a URL's query."""
+
+    job_id: Id
+
+
+class AskRequest(Wire):
+    """Ask for the batch size of one run. The same `run_id` always gets the same trial."""
+
+    job_id: Id
+    run_id: RunId
+    """The caller's name for its run; makes the ask repeatable."""
+
+
+class AskAnswer(Wire):
+    """The batch size to train with, and for a run that goes on what it last reported."""
+
+    job_id: str
+    batch_size: int
+    trial_number: int
+    type: str = ""
+    """`Pruning`, `MAB` or `Concurrent`."""
+    reason: str = ""
+    """Why this batch size."""
+    status: str = "Dispatched"
+    """`Dispatched` while the run goes on, `Succeeded` with a verdict, `Failed` without one."""
+    lease_s: float | None = None
+    """Seconds of silence after which the server takes the run for lost."""
+    time: float = 0.0
+    energy: float = 0.0
+    current_epoch: int = 0
+    report_number: int = 0
+    """Number of the last report, 0 before the first."""
+
+
+class ReportRequest(Wire):
+    """What one validation found. Time and energy count from the beginning of the run's training."""
+
+    job_id: Id
+    batch_size: PositiveCount
+    trial_number: PositiveCount
+    time: Quantity
+    """Seconds of training so far."""
+    energy: Quantity
+    """Joules of training so far."""
+    metric: Number | None
+    """The validation metric; null: it was NaN or infinite, the run has diverged."""
+    current_epoch: Count
+    """Epochs completed."""
+    report_number: PositiveCount | None = None
+    """1, 2, 3 …: makes the report repeatable."""
+    energy_source: EnergySource | None = None
+
+
+class ReportAnswer(Wire):
+    """The server's verdict on a report."""
+
+    stop_train: bool
+    converged: bool
+    message: str
+    reason: str = ""
+    """One of `continue`, `converged`, `cost_bound`, `max_epochs`, `diverged`, `ended`."""
+    cost: float | None = None
+    """Cost of the run so far, in joules."""
+
+
+class TrialRequest(Wire):
+    """Ends a trial that will not report again; it leaves no result."""
+
+    job_id: Id
+    batch_size: PositiveCount
+    trial_number: PositiveCount
+    reason: Annotated[str, Field(max_length=MAX_REASON_LENGTH)] | None = None
+    """Why the run ended, for the people who look at it."""
+
+
+class HeartbeatRequest(Wire):
+    """Renews a trial's lease between reports that are far apart."""
+
+    job_id: Id
+    trial_number: PositiveCount
+
+
+class HeartbeatAnswer(Wire):
+    """Whether the server still counts on the trial, and for how long without word of it."""
+
+    status: str
+    lease_s: float
+
+
+class BatchSizeSummary(Wire):
+    """What a job knows about one of its batch sizes."""
+
+    batch_size: int
+    runs: int
+    """Runs that ended with a verdict."""
+    converged: int
+    """Those that reached the target."""
+    lost: int
+    """Runs that ended without a verdict: crashed, killed, never heard of again."""
+    mean_cost: float | None = None
+    """Mean cost of the converged runs, in joules; None before the first."""
+    mean_energy: float | None = None
+    mean_time: float | None = None
+    mean_epochs: float | None = None
+    ruled_out: str | None = None
+    """Why it is not given any more; None: it still is, or will be."""
+
+
+class JobSummary(Wire):
+    """A job as it stands."""
+
+    spec: RegisteredJobSpec
+    stage: str
+    """`Pruning`, `MAB`, or `Stuck` when no batch size converged."""
+    message: str
+    """The stage in words, and what to do when it is `Stuck`."""
+    created_at: datetime
+    trials: int
+    running: int
+    best_batch_size: int | None = None
+    """The batch size with the lowest mean cost of converged runs."""
+    batch_sizes: list[BatchSizeSummary]
+
+
+class TrialRecord(Wire):
+    """One trial as it is stored."""
+
+    trial_number: int
+    run_id: str | None = None
+    batch_size: int
+    type: str
+    status: str
+    reason: str
+    """Why this batch size was given."""
+    outcome: str | None = None
+    """Why the trial ended; None while it runs."""
+    converged: bool | None = None
+    """None until there is a verdict."""
+    energy: float
+    time: float
+    current_epoch: int
+    cost: float
+    energy_source: EnergySource | None = None
+    started_at: datetime
+    last_seen_at: datetime
+    ended_at: datetime | None = None
+
+
+class PageQuery(Wire):
+    """A part of a long list. In a URL every value is text, so numbers are read from it."""
+
+    offset: Annotated[int, Field(ge=0, le=MAX_INT)] = 0
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 100
+
+
+class TrialPage(Wire):
+    """Trials `offset` … of all `total` of a job, by rising number."""
+
+    total: int
+    trials: list[TrialRecord]
+
+
+class JobListing(Wire):
+    """One line of the list of jobs."""
+
+    job_id: str
+    gpu_model: str
+    policy: str
+    created_at: datetime
+    trials: int
+    running: int
+
+
+class JobPage(Wire):
+    """Jobs `offset` … of all `total`, newest first."""
+
+    total: int
+    jobs: list[JobListing]
+
+
+class Fault(Wire):
+    """One thing wrong with a request."""
+
+    loc: list[str | int]
+    """Path of the field."""
+    msg: str
+    type: str
+
+
+class ErrorAnswer(Wire):
+    """The body of every error."""
+
+    message: str
+    detail: list[Fault] | None = None
+    """With status 422: every fault."""
