@@ -220,6 +220,7 @@ def _to_ask_answer(job: Job, trial: Trial, last_report_number: int, lease_s: flo
         type=trial.type,
         reason=trial.reason,
         status=trial.status,
+        outcome=None if trial.outcome_code == store.LOST else trial.outcome,
         lease_s=lease_s,
         time=trial.time_s,
         energy=trial.energy_j,

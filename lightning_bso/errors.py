@@ -1,5 +1,7 @@
 """The errors that a caller may catch, sorted by what they can do about it."""
 
+from typing import Any
+
 from lightning_bso.wire import ErrorAnswer
 
 
@@ -12,7 +14,26 @@ class ZeusBSOTrainFailError(BSOError):
 
     The run exceeded `max_epochs`, its cost passed `beta_knob` times the lowest known, or its metric was
     NaN. What it cost is on record: launch the training again, and it is given another batch size.
+
+    Attributes:
+        job_id: the job.
+        trial_number: the trial that failed.
+        batch_size: the batch size that it had.
+        reason: why it failed, in the server's words.
     """
+
+    def __init__(self, job_id: str, trial_number: int, batch_size: int, reason: str) -> None:
+        super().__init__(
+            f"batch size {batch_size} (job {job_id}, trial {trial_number}) did not converge: {reason}. This is on "
+            "record: launch the training again, and its batch size is chosen with that in mind"
+        )
+        self.job_id = job_id
+        self.trial_number = trial_number
+        self.batch_size = batch_size
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:  # so that it survives the way from one process to another
+        return type(self), (self.job_id, self.trial_number, self.batch_size, self.reason)
 
 
 class ServerUnreachable(BSOError):

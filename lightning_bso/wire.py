@@ -187,6 +187,8 @@ class AskAnswer(Wire):
     """Why this batch size."""
     status: str = "Dispatched"
     """`Dispatched` while the run goes on, `Succeeded` with a verdict, `Failed` without one."""
+    outcome: str | None = None
+    """Why the run has ended for good; None: it goes on, or was only taken for lost."""
     lease_s: float | None = None
     """Seconds of silence after which the server takes the run for lost."""
     time: float = 0.0
@@ -357,3 +359,7 @@ class ErrorAnswer(Wire):
     message: str
     detail: list[Fault] | None = None
     """With status 422: every fault."""
+
+
+JobParams = JobSpec
+"""The name that Zeus' documentation uses."""

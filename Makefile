@@ -1,0 +1,47 @@
+# `make demo` and `make test` are all a newcomer needs; each sets up what it uses. `make help` lists the rest.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format serve clean mariadb
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+install: $(INSTALLED) ## Install everything into .venv
+
+# torch comes first and alone, at the version in constraints.txt, so that nothing else picks another build.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name it with make PYTHON=...")'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || sh .ci/debian-package python3-venv "virtual environments"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## 30 recurrences of a real training against a server of their own
+	$(BIN)/python examples/demo.py
+
+test: $(INSTALLED) mariadb ## Run all tests, those on a real MariaDB included
+	$(BIN)/pytest
+
+lint: $(INSTALLED) ## Check style, types and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+serve: $(INSTALLED) ## Serve on http://127.0.0.1:8000, data in ./zeus_bso.db
+	$(BIN)/python -m backend serve
+
+clean: ## Remove what can be made anew; your data (*.db) stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
+
+mariadb:
+	@PATH="$$PATH:/usr/sbin" command -v mariadbd >/dev/null || sh .ci/debian-package mariadb-server "the tests on MariaDB"

@@ -1,0 +1,46 @@
+"""The same recurring training without Lightning: a loop of one's own around `BatchSizeOptimizer`.
+
+Start a server (`make serve`), then launch this again and again:
+
+    python examples/plain_pytorch.py
+"""
+
+import argparse
+import logging
+
+import torch
+from lightning_digits import JOB, Classifier, Digits
+from torch import nn
+
+from lightning_bso import BatchSizeOptimizer, ZeusBSOTrainFailError
+
+
+def train(server_url: str) -> None:
+    """One recurrence. Raises ZeusBSOTrainFailError when it has not converged."""
+    job = JOB.model_copy(update={"job_id_prefix": "digits-plain"})
+    with BatchSizeOptimizer(server_url=server_url, job=job) as bso:
+        data = Digits(bso.get_batch_size())
+        model = Classifier().layers
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        (val_images, val_labels) = data.val_data.tensors
+
+        bso.on_train_begin()
+        while not bso.training_finished:
+            for images, labels in data.train_dataloader():
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(images), labels).backward()
+                optimizer.step()
+            with torch.no_grad():
+                accuracy = (model(val_images).argmax(1) == val_labels).float().mean().item()
+            bso.on_evaluate(accuracy)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--server-url", default="http://127.0.0.1:8000")
+    try:
+        train(parser.parse_args().server_url)
+    except ZeusBSOTrainFailError as failure:
+        raise SystemExit(f"Failed: {failure}") from None
+    print("Converged.")

@@ -1,0 +1,57 @@
+"""lightning-bso: the cheapest batch size for a training that runs again and again.
+
+The public names are loaded when they are first used: importing this package loads neither torch nor
+Lightning nor Zeus.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_bso.callback import ZeusBSOCallback
+    from lightning_bso.client import BsoClient
+    from lightning_bso.errors import (
+        BSOError,
+        EnergyUnavailable,
+        ServerRefused,
+        ServerUnreachable,
+        ZeusBSOTrainFailError,
+    )
+    from lightning_bso.optimizer import BatchSizeOptimizer
+    from lightning_bso.wire import JobParams, JobSpec
+
+_HOMES = {
+    "BSOError": "errors",
+    "BatchSizeOptimizer": "optimizer",
+    "BsoClient": "client",
+    "EnergyUnavailable": "errors",
+    "JobParams": "wire",
+    "JobSpec": "wire",
+    "ServerRefused": "errors",
+    "ServerUnreachable": "errors",
+    "ZeusBSOCallback": "callback",
+    "ZeusBSOTrainFailError": "errors",
+}
+
+__all__ = [
+    "BSOError",
+    "BatchSizeOptimizer",
+    "BsoClient",
+    "EnergyUnavailable",
+    "JobParams",
+    "JobSpec",
+    "ServerRefused",
+    "ServerUnreachable",
+    "ZeusBSOCallback",
+    "ZeusBSOTrainFailError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,189 @@
+"""Lightning's moments, and what the optimizer does in each. What a batch size is set on: `dataloading.py`.
+
+The order of a fit: `setup` asks and sets the batch size (later is too late: a scheduler that is made for
+the number of steps builds the loaders), `on_train_start` begins to measure, `on_validation_end` reports.
+"""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from typing_extensions import override
+
+from lightning_bso.dataloading import check_reached, find_setter
+from lightning_bso.energy import EnergyMonitor
+from lightning_bso.optimizer import BatchSizeOptimizer, server_address
+from lightning_bso.wire import JobSpec, ReportAnswer
+
+
+class ZeusBSOCallback(pl.Callback):
+    """Trains with the batch size that the optimizer's server picks, and reports what the run costs.
+
+    The server learns from every run: launched again and again, a job comes to its cheapest batch size. A run
+    ends when the metric reaches the job's target, and fails when it has not within `max_epochs`, or when its
+    cost passes `beta_knob` times the lowest known.
+
+    Example:
+        >>> job = JobSpec(job_id_prefix="digits", batch_sizes=[32, 64, 128], default_batch_size=64,
+        ...               target_metric=0.96, max_epochs=60)
+        >>> trainer = Trainer(max_epochs=60, callbacks=[ZeusBSOCallback("http://127.0.0.1:8000", job)])
+
+    Args:
+        server_url: the server's address; None: `$ZEUS_BSO_SERVER_URL`, and without that the callback is off.
+        job: the training that recurs, as a JobSpec or a dict of one. Its batch sizes are global ones.
+        monitor: name of the logged validation metric that is compared with the job's target.
+        energy_monitor: a ZeusMonitor to measure with; None: made if the run uses GPUs.
+        token: access token; None: `$ZEUS_BSO_TOKEN`, if set.
+        run_id: name of this run; a process that asks again under it gets the same trial. None: a new one.
+        batch_arg_name: attribute of the module or datamodule, or their hparams, that holds the batch size.
+        fallback_to_default: train with the default batch size, unreported, when no server answers at the start.
+
+    Raises:
+        ZeusBSOTrainFailError: out of `fit`, when the run has failed. Launch it again.
+        pydantic.ValidationError: the job is not valid.
+    """
+
+    def __init__(
+        self,
+        server_url: str | None,
+        job: JobSpec | dict[str, Any],
+        monitor: str = "val_acc",
+        *,
+        energy_monitor: EnergyMonitor | None = None,
+        token: str | None = None,
+        run_id: str | None = None,
+        batch_arg_name: str = "batch_size",
+        fallback_to_default: bool = False,
+    ) -> None:
+        self.server_url = server_url
+        self.job = JobSpec.model_validate(job)
+        self.monitor = monitor
+        self.energy_monitor = energy_monitor
+        self.run_id = run_id
+        self.batch_arg_name = batch_arg_name
+        self.fallback_to_default = fallback_to_default
+        self._token = token
+        self._run: BatchSizeOptimizer | None = None
+        self.batch_size: int | None = None
+        """Global batch size of the current run; None before `setup`."""
+
+    @property
+    def trial_number(self) -> int | None:
+        """Number of the run's trial; None before it has one, and when it is not reported."""
+        return self._run.trial.trial_number if self._run and self._run.trial else None
+
+    @property
+    def job_id(self) -> str | None:
+        """Name of the job on the server; None before the run has a trial."""
+        return self._run.trial.job_id if self._run and self._run.trial else None
+
+    @property
+    def result(self) -> ReportAnswer | None:
+        """The verdict that ended the run; None before it."""
+        return self._run.result if self._run else None
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        self._run = self.batch_size = None
+        server_url = server_address(self.server_url)
+        if server_url is None or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its debugging flags
+            rank_zero_info(
+                "ZeusBSOCallback is off: %s.",
+                "this is a fast_dev_run" if server_url else "no server_url is given",
+            )
+            return
+        _check_trainer(trainer, self.job)
+        set_batch_size = find_setter(trainer, pl_module, self.batch_arg_name)
+        run = BatchSizeOptimizer(
+            self.energy_monitor,
+            server_url,
+            self.job,
+            token=self._token,
+            run_id=self.run_id,
+            fallback_to_default=self.fallback_to_default,
+            gpu_indices=_gpu_indices(trainer),
+        )
+        self.batch_size = run.get_batch_size()
+        self._run = run
+        set_batch_size(self.batch_size)
+        if run.trial is not None:
+            rank_zero_info(
+                "Batch size %d for trial %d of job %s: %s",
+                self.batch_size,
+                run.trial.trial_number,
+                run.trial.job_id,
+                run.trial.reason,
+            )
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._run is None or self.batch_size is None:
+            return
+        check_reached(trainer, self.batch_size)
+        self._run.on_train_begin()
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        run = self._run
+        if run is None or run.training_finished or trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        run.report(self._metric(trainer), trainer.current_epoch + int(trainer.is_last_batch))
+        run.raise_if_failed()
+        if run.training_finished:
+            trainer.should_stop = True
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        # A run that was interrupted may go on later; one that broke will not.
+        if self._run is not None and not isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
+            self._run.end(f"{type(exception).__name__}: {exception}")
+
+    @override
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        run = self._run
+        if run is None or run.training_finished or run.trial is None:
+            return
+        number = run.trial.trial_number
+        run.end(f"fit ended after {trainer.current_epoch} epochs and {trainer.global_step} steps without a verdict")
+        run.raise_if_failed()  # a report that was made up for may have brought the verdict
+        if not run.training_finished:
+            rank_zero_warn(
+                f"fit ended before the optimizer had a verdict on trial {number}, so the run taught it nothing. "
+                f"Let the Trainer's max_epochs (or max_steps) allow the job's max_epochs, {self.job.max_epochs}"
+            )
+
+    def _metric(self, trainer: pl.Trainer) -> float:
+        if self.monitor not in trainer.callback_metrics:
+            known = ", ".join(sorted(trainer.callback_metrics)) or "none"
+            raise MisconfigurationException(
+                f"ZeusBSOCallback(monitor={self.monitor!r}) found no such metric after the validation; logged are: "
+                f"{known}. Log it in validation_step or on_validation_epoch_end: self.log({self.monitor!r}, …)"
+            )
+        return float(trainer.callback_metrics[self.monitor])
+
+
+def _check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
+    """Refuse, before a trial is taken, what cannot end in a verdict."""
+    if trainer.world_size > 1:
+        raise MisconfigurationException(
+            f"ZeusBSOCallback trains in one process so far, and this Trainer has {trainer.world_size}; "
+            "set devices=1, num_nodes=1"
+        )
+    if not trainer.enable_validation:
+        raise MisconfigurationException(
+            "ZeusBSOCallback learns from validations, and this fit has none: it needs a validation_step, a "
+            "validation loader, and limit_val_batches above 0"
+        )
+    if trainer.max_epochs is not None and 0 <= trainer.max_epochs < job.max_epochs:
+        rank_zero_warn(
+            f"Trainer(max_epochs={trainer.max_epochs}) ends before the job's max_epochs={job.max_epochs}: a run "
+            "that has not converged by then ends without a verdict, and the optimizer learns nothing from it"
+        )
+
+
+def _gpu_indices(trainer: pl.Trainer) -> list[int] | None:
+    """The GPUs that this run trains on, None on the CPU."""
+    return list(trainer.device_ids) if trainer.strategy.root_device.type == "cuda" else None

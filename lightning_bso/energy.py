@@ -1,0 +1,194 @@
+"""Meters: joules and seconds of a run, and where these figures come from.
+
+`ZeusMeter` reads the GPUs' counters through Zeus, which is imported only when a meter needs it.
+`EstimatedMeter` is for machines without any counter. Another source is a class here with the same face,
+and a case in `make_meter`.
+"""
+
+import logging
+import os
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lightning_bso.errors import EnergyUnavailable
+from lightning_bso.wire import EnergySource
+
+log = logging.getLogger(__name__)
+
+WATTS_PER_BUSY_CORE = 10.0
+"""Assumed by the estimate: server CPUs are rated at some 5 to 15 W a core. It is a guess, not a measurement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was used between `begin` and `end` of a meter."""
+
+    energy_j: float
+    time_s: float
+
+
+class EnergyMonitor(Protocol):
+    """What is needed of a ZeusMonitor: anything with these three will do."""
+
+    gpu_indices: list[int]
+
+    def begin_window(self, key: str, sync_execution: bool = True) -> None:
+        """Begin a measurement."""
+
+    def end_window(self, key: str, sync_execution: bool = True) -> Any:
+        """End it; the result has `time` in seconds and `total_energy` in joules."""
+
+
+class EnergyMeter(Protocol):
+    """Measures the energy and time of one run, window by window, and knows the machine it measures."""
+
+    source: EnergySource
+    gpu_model: str
+    number_of_gpus: int
+    max_power_w: float
+    """Maximum power draw, summed over the GPUs; 0 if unknown."""
+
+    def begin(self) -> None:
+        """Begin a window."""
+
+    def end(self) -> Reading:
+        """End the window."""
+
+
+class ZeusMeter:
+    """Reads the counters of the GPUs that a ZeusMonitor watches.
+
+    Args:
+        monitor: a ZeusMonitor (of zeus-ml or of the later zeus package), or anything with its face.
+
+    Raises:
+        EnergyUnavailable: it watches no GPU, or GPUs of several models.
+    """
+
+    def __init__(self, monitor: EnergyMonitor) -> None:
+        if not monitor.gpu_indices:
+            raise EnergyUnavailable(
+                "the energy monitor watches no GPU, so every run would seem to cost 0 J. Check "
+                "CUDA_VISIBLE_DEVICES and nvidia-smi; for a training on the CPU, give no monitor"
+            )
+        self._monitor = monitor
+        self._window = f"lightning-bso-{uuid.uuid4().hex}"
+        # On GPUs a window must end when the queued work has, not before.
+        self._synchronize = _uses_cuda()
+        self.number_of_gpus = len(monitor.gpu_indices)
+        self.source: EnergySource
+        self.source, self.gpu_model, self.max_power_w = _describe_gpus(monitor.gpu_indices)
+
+    def begin(self) -> None:
+        """Begin a window."""
+        self._monitor.begin_window(self._window, sync_execution=self._synchronize)
+
+    def end(self) -> Reading:
+        """End the window."""
+        measured = self._monitor.end_window(self._window, sync_execution=self._synchronize)
+        return Reading(float(measured.total_energy), float(measured.time))
+
+
+class EstimatedMeter:
+    """Estimates energy as CPU time of this process times an assumed power; data loader workers not included."""
+
+    source: EnergySource = "estimated"
+    gpu_model = "cpu"
+    number_of_gpus = 1
+
+    def __init__(self) -> None:
+        self.max_power_w = WATTS_PER_BUSY_CORE * _usable_cores()
+        self._began: tuple[float, float] | None = None
+
+    def begin(self) -> None:
+        """Begin a window."""
+        self._began = time.process_time(), time.perf_counter()
+
+    def end(self) -> Reading:
+        """End the window."""
+        if self._began is None:
+            raise RuntimeError("the meter was ended before it was begun")
+        cpu_began, began = self._began
+        self._began = None
+        return Reading((time.process_time() - cpu_began) * WATTS_PER_BUSY_CORE, time.perf_counter() - began)
+
+
+def make_meter(monitor: EnergyMonitor | None = None, gpu_indices: list[int] | None = None) -> EnergyMeter:
+    """The best meter for this run: the monitor given, else Zeus' for a run on GPUs, else an estimate.
+
+    Args:
+        monitor: a ZeusMonitor to use, if the caller has one.
+        gpu_indices: the GPUs of the run, as the framework counts them; None: all that Zeus sees.
+
+    Raises:
+        EnergyUnavailable: the run uses GPUs whose energy cannot be read.
+    """
+    if monitor is not None:
+        return ZeusMeter(monitor)
+    if gpu_indices or _uses_cuda():
+        return ZeusMeter(_zeus_monitor(gpu_indices))
+    meter = EstimatedMeter()
+    log.warning(
+        "No GPU is used, so energy is estimated as CPU time times %g W per busy core; "
+        "it is labelled 'estimated' wherever it appears",
+        WATTS_PER_BUSY_CORE,
+    )
+    return meter
+
+
+def _uses_cuda() -> bool:
+    """Whether this process trains on GPUs. Looks at torch only if the training has imported it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_available())
+
+
+def _zeus_monitor(gpu_indices: list[int] | None) -> EnergyMonitor:
+    os.environ.setdefault("ZEUS_LOG_LEVEL", "WARNING")  # Zeus logs to standard output, from its import on
+    try:
+        from zeus.monitor import ZeusMonitor
+
+        monitor: EnergyMonitor = ZeusMonitor(gpu_indices=gpu_indices)
+    except Exception as error:  # Zeus raises many kinds, KeyError for a missing library among them
+        raise EnergyUnavailable(
+            f"this training uses GPUs, but Zeus cannot read their energy ({type(error).__name__}: {error}). "
+            "Install zeus-ml and the GPU driver's management library, or give an energy monitor that works"
+        ) from error
+    return monitor
+
+
+def _describe_gpus(gpu_indices: list[int]) -> tuple[EnergySource, str, float]:
+    """Energy source, model name and summed maximum power (W) of GPUs, as far as Zeus knows them."""
+    os.environ.setdefault("ZEUS_LOG_LEVEL", "WARNING")
+    try:
+        from zeus.device import get_gpus
+
+        gpus = get_gpus()
+        # zeus-ml writes getName, the later zeus package get_name.
+        names = {_either(gpus, "getName", "get_name")(index) for index in gpu_indices}
+        limits = _either(gpus, "getPowerManagementLimitConstraints", "get_power_management_limit_constraints")
+        max_power_w = sum(limits(index)[1] for index in gpu_indices) / 1000
+    except Exception as error:
+        log.warning(
+            "Zeus cannot describe the GPUs of this energy monitor (%s: %s), so its figures are labelled "
+            "'estimated', and the job must say max_power, gpu_model and number_of_gpus",
+            type(error).__name__,
+            error,
+        )
+        return "estimated", "", 0.0
+    if len(names) > 1:
+        raise EnergyUnavailable(
+            f"the GPUs of this run differ ({', '.join(sorted(names))}), so its costs would not be comparable; "
+            "use GPUs of one model"
+        )
+    return ("amd" if "AMD" in type(gpus).__name__ else "nvml"), names.pop(), max_power_w
+
+
+def _either(of: Any, older: str, newer: str) -> Any:
+    return getattr(of, older, None) or getattr(of, newer)
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

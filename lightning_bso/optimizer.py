@@ -1,0 +1,304 @@
+"""One run under the optimizer, without any framework: ask, measure, report, stop.
+
+`callback.py` calls this at Lightning's moments. Once training runs, nothing here raises but the verdict:
+what cannot be measured or reported is said once in the log, and sent later if possible.
+"""
+
+import hashlib
+import logging
+import math
+import os
+import uuid
+from types import TracebackType
+from typing import Any, Self
+
+from lightning_bso.client import BsoClient
+from lightning_bso.energy import EnergyMeter, EnergyMonitor, Reading, make_meter
+from lightning_bso.errors import BSOError, EnergyUnavailable, ServerRefused, ServerUnreachable, ZeusBSOTrainFailError
+from lightning_bso.wire import (
+    MAX_REASON_LENGTH,
+    AskAnswer,
+    JobSpec,
+    RegisteredJobSpec,
+    ReportAnswer,
+    ReportRequest,
+    TrialRequest,
+)
+
+log = logging.getLogger(__name__)
+
+SERVER_URL_VARIABLE = "ZEUS_BSO_SERVER_URL"
+TOKEN_VARIABLE = "ZEUS_BSO_TOKEN"  # noqa: S105 - the name of a variable
+
+
+class BatchSizeOptimizer:
+    """Asks the server for the batch size of this run, and reports to it what the run costs.
+
+    Example:
+        >>> bso = BatchSizeOptimizer(server_url="http://127.0.0.1:8000", job=JobSpec(...))
+        >>> batch_size = bso.get_batch_size()
+        >>> bso.on_train_begin()
+        >>> while not bso.training_finished:
+        ...     train_one_epoch(batch_size)
+        ...     bso.on_evaluate(validate())
+
+    As a context manager it also ends the trial when the block is left by an error, so that its batch size
+    is free at once and not only after the lease. Ctrl-C leaves the trial open.
+
+    Args:
+        monitor: a ZeusMonitor for the GPUs of this run; None: made if the run uses GPUs.
+        server_url: the server's address; None: `$ZEUS_BSO_SERVER_URL`.
+        job: the training that recurs. Without `job_id` the job is named after its prefix and a hash of the
+            spec, so that the same script launched again goes on with the same job.
+        token: access token; None: `$ZEUS_BSO_TOKEN`, if set.
+        run_id: name of this run; a process that asks again under it gets the same trial. None: a new one.
+        fallback_to_default: train with the default batch size, unreported, when no server answers the ask.
+        gpu_indices: the GPUs of the run when no monitor is given; None: all that Zeus sees.
+
+    Raises:
+        ValueError: there is no server's address, or it is not one.
+    """
+
+    def __init__(
+        self,
+        monitor: EnergyMonitor | None = None,
+        server_url: str | None = None,
+        job: JobSpec | dict[str, Any] | None = None,
+        *,
+        token: str | None = None,
+        run_id: str | None = None,
+        fallback_to_default: bool = False,
+        gpu_indices: list[int] | None = None,
+    ) -> None:
+        if job is None:
+            raise ValueError("job is missing: give a JobSpec, or a dict of one")
+        address = server_address(server_url)
+        if address is None:
+            raise ValueError(f"server_url is missing: give it, or set {SERVER_URL_VARIABLE}")
+        self._client = BsoClient(address, token or os.environ.get(TOKEN_VARIABLE))
+        self._job = JobSpec.model_validate(job)
+        self._monitor = monitor
+        self._gpu_indices = gpu_indices
+        self._fallback_to_default = fallback_to_default
+        self.run_id = run_id or uuid.uuid4().hex
+        """Name of this run; give it to the process that resumes it."""
+        self._meter: EnergyMeter | None = None
+        self._trial: AskAnswer | None = None
+        self._energy_j = self._time_s = 0.0
+        self._epoch = self._last_number = 0
+        self._pending: list[ReportRequest] = []
+        self._measuring = False
+        self._silent = False  # whether the log has said that the server does not answer
+        self.result: ReportAnswer | None = None
+        """The verdict that ended the run, None before it."""
+
+    @property
+    def trial(self) -> AskAnswer | None:
+        """What the server gave this run; None before `get_batch_size`, and once it is no longer reported."""
+        return self._trial
+
+    @property
+    def training_finished(self) -> bool:
+        """Whether a verdict has ended the run."""
+        return self.result is not None
+
+    def get_batch_size(self) -> int:
+        """Register the job if need be, and ask for this run's batch size. Call it before training.
+
+        Returns:
+            The global batch size to train with.
+
+        Raises:
+            EnergyUnavailable: the run uses GPUs whose energy cannot be read.
+            ServerUnreachable: no server answered, and there is no fallback.
+            ServerRefused: the spec is not valid or differs from the job's, or no batch size is left.
+            BSOError: the run of this `run_id` has ended already.
+        """
+        self._meter = make_meter(self._monitor, self._gpu_indices)
+        spec = complete_spec(self._job, self._meter)
+        if self._job.job_id is None:
+            log.info(
+                "No job_id given: this is job %s, named after its spec; the same spec goes on with it", spec.job_id
+            )
+        try:
+            self._client.register(spec)
+            trial = self._client.ask(spec.job_id or "", self.run_id)
+        except ServerUnreachable as error:
+            if not self._fallback_to_default:
+                raise
+            log.warning("%s. Training with the default batch size, unreported", error)
+            return self._job.default_batch_size
+        if trial.outcome is not None:
+            raise BSOError(
+                f"run {self.run_id!r} of job {trial.job_id!r} (trial {trial.trial_number}) has ended already: "
+                f"{trial.outcome}. Launch a new run under another run_id"
+            )
+        self._trial = trial
+        self._energy_j, self._time_s = trial.energy, trial.time
+        self._epoch, self._last_number = trial.current_epoch, trial.report_number
+        log.info(
+            "Job %s, trial %d: batch size %d (%s)", trial.job_id, trial.trial_number, trial.batch_size, trial.reason
+        )
+        return trial.batch_size
+
+    def on_train_begin(self) -> None:
+        """Begin to measure. Call it when training begins, after set-up.
+
+        Raises:
+            RuntimeError: `get_batch_size` was not called before.
+        """
+        if self._meter is None:
+            raise RuntimeError("call get_batch_size() before on_train_begin()")
+        self._begin_window()
+
+    def on_evaluate(self, metric: float, current_epoch: int | None = None) -> None:
+        """Report what a validation found; afterwards look at `training_finished`.
+
+        Args:
+            metric: the validation metric. NaN or infinity: the run has diverged, and fails.
+            current_epoch: epochs completed; None: one more than at the last call.
+
+        Raises:
+            ZeusBSOTrainFailError: the run has not converged, and ends.
+            RuntimeError: `on_train_begin` was not called before.
+        """
+        self.report(metric, self._epoch + 1 if current_epoch is None else current_epoch)
+        self.raise_if_failed()
+
+    def report(self, metric: float, current_epoch: int) -> None:
+        """Like `on_evaluate`, but a failed run does not raise: see `result`."""
+        if self._trial is None or self.training_finished:
+            return
+        if not self._measuring:
+            raise RuntimeError("call on_train_begin() before the first on_evaluate()")
+        if not self._end_window():
+            return
+        self._epoch = current_epoch
+        self._last_number += 1
+        self._pending.append(
+            ReportRequest(
+                job_id=self._trial.job_id,
+                batch_size=self._trial.batch_size,
+                trial_number=self._trial.trial_number,
+                time=self._time_s,
+                energy=self._energy_j,
+                metric=metric if math.isfinite(metric) else None,  # JSON knows neither NaN nor infinity
+                current_epoch=current_epoch,
+                report_number=self._last_number,
+                energy_source=self._meter.source if self._meter else None,
+            )
+        )
+        self._send_pending()
+        if not self.training_finished:
+            self._begin_window()
+
+    def raise_if_failed(self) -> None:
+        """Raise if the verdict is that the run has failed.
+
+        Raises:
+            ZeusBSOTrainFailError: it is.
+        """
+        if self.result is not None and not self.result.converged and self._trial is not None:
+            trial = self._trial
+            raise ZeusBSOTrainFailError(trial.job_id, trial.trial_number, trial.batch_size, self.result.message)
+
+    def end(self, reason: str) -> None:
+        """End a run that has no verdict and will not report again; one with a verdict is left as it is."""
+        self._send_pending()
+        if self._trial is None or self.training_finished:
+            return
+        trial, self._trial = self._trial, None
+        try:
+            self._client.end(
+                TrialRequest(
+                    job_id=trial.job_id,
+                    batch_size=trial.batch_size,
+                    trial_number=trial.trial_number,
+                    reason=reason[:MAX_REASON_LENGTH],
+                )
+            )
+        except BSOError as error:
+            log.warning("Could not end trial %d: %s. It ends with its lease", trial.trial_number, error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, KeyboardInterrupt):
+            self.end("left without a verdict" if error is None else f"{type(error).__name__}: {error}")
+
+    def _send_pending(self) -> None:
+        """Send what has not been sent, oldest first, up to a verdict or until the server does not answer."""
+        while self._pending and not self.training_finished:
+            try:
+                answer = self._client.report(self._pending[0])
+            except ServerUnreachable as error:
+                if not self._silent:
+                    log.warning("%s. Training goes on; what is measured is reported once the server is back", error)
+                self._silent = True
+                return
+            except ServerRefused as error:
+                self._give_up(f"the server refused a report: {error}")
+                return
+            if self._silent:
+                log.warning("The server answers again; %d reports are being made up for", len(self._pending))
+            self._silent = False
+            del self._pending[0]
+            if answer.stop_train:
+                self.result = answer
+                self._pending.clear()
+
+    def _begin_window(self) -> None:
+        if self._trial is None or self._meter is None:
+            return
+        try:
+            self._meter.begin()
+            self._measuring = True
+        except Exception as error:  # whatever a driver comes up with must not end the training
+            self._give_up(f"the energy meter failed: {type(error).__name__}: {error}")
+
+    def _end_window(self) -> bool:
+        """Add the window to the totals; False if it could not be measured."""
+        self._measuring = False
+        try:
+            reading = self._meter.end() if self._meter else Reading(0.0, 0.0)
+        except Exception as error:
+            self._give_up(f"the energy meter failed: {type(error).__name__}: {error}")
+            return False
+        self._energy_j += reading.energy_j
+        self._time_s += reading.time_s
+        return True
+
+    def _give_up(self, reason: str) -> None:
+        """Let the training go on without the optimizer, and mark the trial."""
+        log.warning("Training goes on without the batch-size optimizer: %s", reason)
+        self._pending.clear()
+        self.end(reason)
+
+
+def server_address(server_url: str | None) -> str | None:
+    """The address given, else the environment's, else None."""
+    return server_url or os.environ.get(SERVER_URL_VARIABLE) or None
+
+
+def complete_spec(job: JobSpec, meter: EnergyMeter) -> RegisteredJobSpec:
+    """The job with its machine, as far as the job does not say it itself, and with a name.
+
+    Raises:
+        EnergyUnavailable: neither the job nor the meter knows the machine.
+    """
+    fields = job.model_dump()
+    fields["max_power"] = job.max_power or meter.max_power_w
+    fields["number_of_gpus"] = job.number_of_gpus or meter.number_of_gpus
+    fields["gpu_model"] = job.gpu_model or meter.gpu_model
+    if not (fields["max_power"] and fields["gpu_model"]):
+        raise EnergyUnavailable("the GPUs are not known: give the job its max_power (in W) and gpu_model")
+    spec = RegisteredJobSpec.model_validate(fields)
+    if spec.job_id is not None:
+        return spec
+    # Defaults are left out, so that a later version with one more field still finds the job.
+    identity = spec.model_dump_json(exclude={"job_id"}, exclude_defaults=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    return spec.model_copy(update={"job_id": f"{spec.job_id_prefix}-{digest}"})
