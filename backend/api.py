@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flask import Response, current_app, jsonify, make_response
+from flask import Response, current_app, jsonify, make_response, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ValidationError
 
-from backend import queries, schema, service
+from backend import metrics, queries, schema, service
+from backend.auth import authorize
 from backend.errors import DatabaseUnavailable, UnknownJob, UnknownTrial
+from backend.tokens import Scope
 from lightning_bso.wire import (
     BATCH_SIZE_PATH,
     HEARTBEAT_PATH,
@@ -33,10 +35,40 @@ from lightning_bso.wire import (
     TrialRequest,
 )
 
-blueprint = APIBlueprint("api", __name__, abp_responses={422: ErrorAnswer})
+blueprint = APIBlueprint(
+    "api",
+    __name__,
+    abp_security=[{"token": []}],
+    abp_responses={401: ErrorAnswer, 403: ErrorAnswer, 422: ErrorAnswer, 503: ErrorAnswer},
+)
 _RUNS = Tag(name="runs", description="What a training calls.")
 _READ = Tag(name="read", description="What people and scripts look at.")
 _HEALTH = Tag(name="health", description="What an orchestrator calls.")
+
+
+_PUBLIC = {"healthz", "readyz"}
+_SCOPES = {
+    "list_jobs": Scope.READ,
+    "describe": Scope.READ,
+    "list_trials": Scope.READ,
+    "expose_metrics": Scope.READ,
+    "register": Scope.RUN,
+    "ask": Scope.RUN,
+    "ask_for_run": Scope.RUN,
+    "report": Scope.RUN,
+    "heartbeat": Scope.RUN,
+    "end": Scope.RUN,
+    "reset": Scope.ADMIN,
+    "delete": Scope.ADMIN,
+}
+
+
+@blueprint.before_request
+def _authorize() -> None:
+    """Ask for a token before anything else of a request is looked at."""
+    name = (request.endpoint or "").removeprefix("api.")
+    if name not in _PUBLIC:
+        authorize(_SCOPES[name])
 
 
 class Nothing(BaseModel):
@@ -170,3 +202,11 @@ def readyz() -> Response:
     if found != needed:
         raise DatabaseUnavailable
     return _json(Health(status="ready"))
+
+
+@blueprint.get("/metrics", tags=[_HEALTH])
+def expose_metrics() -> Response:
+    """Figures for Prometheus, as text."""
+    response = make_response(metrics.expose())
+    response.mimetype = "text/plain"
+    return response

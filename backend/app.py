@@ -11,8 +11,8 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 from werkzeug.exceptions import HTTPException, UnprocessableEntity
 
-from backend import api, logs, schema
-from backend.config import Settings, load_settings
+from backend import api, logs, metrics, schema
+from backend.config import Settings, load_settings, unknown_variables
 from backend.errors import ServiceError
 from backend.extensions import db, migrate
 from lightning_bso.wire import MAX_BODY_BYTES, ErrorAnswer
@@ -54,9 +54,12 @@ def create_app(settings: Settings | None = None, *, prepare_database: bool = Tru
     """
     settings = settings or load_settings()
     logs.configure(settings.log_level, settings.log_format)
+    for variable in unknown_variables():
+        log.warning("unknown_setting", variable=variable)
     app = BsoServer(
         "backend",
         info=Info(title="lightning-bso", version=VERSION, description="Batch sizes for recurring trainings."),
+        security_schemes={"token": {"type": "http", "scheme": "bearer"}},
         validation_error_model=ErrorAnswer,
         validation_error_callback=api.validation_failed,
     )
@@ -66,6 +69,7 @@ def create_app(settings: Settings | None = None, *, prepare_database: bool = Tru
         SQLALCHEMY_ECHO=settings.echo_sql,
         MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
         LEASE_S=settings.lease_s,
+        INSECURE_OPEN=settings.insecure_open,
     )
     app.url_map.merge_slashes = False  # a job's id may hold any characters
     db.init_app(app)
@@ -91,12 +95,14 @@ def _log_requests(app: Flask) -> None:
     @app.after_request
     def end(response: Response) -> Response:
         response.headers["X-Request-ID"] = g.request_id
+        seconds = time.perf_counter() - g.began
+        metrics.observe(request.method, str(request.url_rule), response.status_code, seconds)
         log.info(
             "request",
             method=request.method,
             path=request.path,
             status=response.status_code,
-            ms=round((time.perf_counter() - g.began) * 1000, 1),
+            ms=round(seconds * 1000, 1),
         )
         return response
 
@@ -111,7 +117,10 @@ def _answer_errors(app: Flask) -> None:
 
     @app.errorhandler(ServiceError)
     def refused(error: ServiceError) -> tuple[Response, int]:
-        return answer(error.status, str(error))
+        response, status = answer(error.status, str(error))
+        if status == 401:
+            response.headers["WWW-Authenticate"] = 'Bearer realm="lightning-bso", Basic realm="lightning-bso"'
+        return response, status
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response | tuple[Response, int]:

@@ -1,6 +1,5 @@
 """The command line, `python -m backend`. Each command is thin: read the settings, call, print."""
 
-import ipaddress
 import signal
 import sys
 from types import FrameType
@@ -11,10 +10,12 @@ import flask_migrate
 from flask import Flask
 from waitress.server import create_server
 
-from backend import queries, schema
+from backend import queries, schema, tokens
 from backend.app import create_app
+from backend.auth import is_loopback
 from backend.config import SettingsError, load_settings
 from backend.errors import DatabaseUnavailable, SchemaOutdated, ServiceError
+from backend.tokens import Scope
 
 THREADS = 8
 LARGEST_BUFFERED_BODY = 64 * 1024 * 1024  # beyond it waitress answers by itself, below it the application
@@ -40,12 +41,9 @@ def main() -> None:
 )
 def serve(host: str, port: int | None, database_url: str | None, insecure_open: bool) -> None:
     """Serve until told to stop (Ctrl-C, SIGTERM)."""
-    if not (insecure_open or _is_loopback(host)):
-        raise click.ClickException(
-            f"{host} is reachable from other machines, and this server asks nobody who they are. "
-            "Put a proxy that does before it, or insist with --insecure-open"
-        )
-    app, settings = _app(database_url, server_port=port)
+    app, settings = _app(database_url, server_port=port, insecure_open=insecure_open or None)
+    if not is_loopback(host):
+        _check_open(app, host, insecure=settings.insecure_open)
     signal.signal(signal.SIGTERM, _exit)
     try:
         server = create_server(
@@ -54,6 +52,7 @@ def serve(host: str, port: int | None, database_url: str | None, insecure_open: 
             port=settings.server_port,
             threads=THREADS,
             ident="",
+            server_name=host,  # `auth` looks at it
             max_request_body_size=LARGEST_BUFFERED_BODY,
         )
     except OSError as error:
@@ -104,6 +103,52 @@ def migrate(message: str, database_url: str | None) -> None:
         flask_migrate.migrate(message=message)
 
 
+@main.group()
+def token() -> None:
+    """Access tokens. Once there is one, every call needs one."""
+
+
+@token.command()
+@click.option("--label", required=True, help="What it is for; the name to revoke it by.")
+@click.option(
+    "--scope", type=click.Choice([scope.value for scope in Scope]), default=Scope.RUN.value, show_default=True
+)
+@click.option(
+    "--valid-days", type=click.FloatRange(min=0, min_open=True), help="Expires after so many days; else never."
+)
+@database_url
+def create(label: str, scope: str, valid_days: float | None, database_url: str | None) -> None:
+    """Make a token. It is printed once and kept as a hash."""
+    app, _ = _app(database_url)
+    with app.app_context():
+        click.echo(tokens.create(label, Scope(scope), valid_days))
+
+
+@token.command(name="list")
+@database_url
+def list_tokens(database_url: str | None) -> None:
+    """List the tokens; themselves they are not kept."""
+    app, _ = _app(database_url)
+    with app.app_context():
+        for label, scope, created_at, expires_at, revoked_at in tokens.list_all():
+            state = f"revoked {revoked_at:%F %R}" if revoked_at else f"expires {expires_at or 'never'}"
+            click.echo(f"{label}\t{scope}\tmade {created_at:%F %R} UTC\t{state}")
+
+
+@token.command()
+@click.option("--label", required=True)
+@database_url
+def revoke(label: str, database_url: str | None) -> None:
+    """Revoke every token of a label."""
+    app, _ = _app(database_url)
+    with app.app_context():
+        try:
+            tokens.revoke(label)
+        except ServiceError as error:
+            raise click.ClickException(str(error)) from error
+    click.echo(f"Revoked: {label}")
+
+
 @main.command()
 @click.argument("job_id")
 @database_url
@@ -128,11 +173,19 @@ def _app(database_url: str | None, *, prepare_database: bool = True, **overrides
         raise click.ClickException(str(error)) from error
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _check_open(app: Flask, host: str, *, insecure: bool) -> None:
+    """Refuse to listen where anyone may call, unless told to."""
+    with app.app_context():
+        guarded = tokens.any_exist()
+    if guarded:
+        return
+    if not insecure:
+        raise click.ClickException(
+            f"{host} can be reached from other machines, and there is no access token yet, so anyone there could "
+            "change the data. Make one (python -m backend token create --label … --scope run), or insist with "
+            "--insecure-open"
+        )
+    click.echo(f"WARNING: anyone who reaches {host} may read and change the data: there is no access token.", err=True)
 
 
 def _exit(_signal: int, _frame: FrameType | None) -> None:

@@ -3,6 +3,7 @@
 A command-line option wins over an environment variable, that over a line of `.env` in the current folder.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,8 @@ class Settings(BaseSettings):
     """Port to listen on; 0: a free one."""
     lease_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3600.0
     """A run that is not heard of for this many seconds is taken for lost."""
+    insecure_open: bool = False
+    """Without any access token, answer everyone even when listening beyond this machine."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_format: Literal["auto", "json", "text"] = "auto"
     """`auto`: text on a terminal, else one JSON object a line."""
@@ -90,6 +93,15 @@ class Settings(BaseSettings):
                 "init_command": "SET SESSION innodb_lock_wait_timeout = 10",
             },
         }
+
+
+CLIENT_VARIABLES = {f"{ENV_PREFIX}SERVER_URL", f"{ENV_PREFIX}TOKEN"}
+
+
+def unknown_variables() -> list[str]:
+    """Variables in the environment that look like settings and are none: most likely misspelt."""
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
+    return sorted(name for name in os.environ if name.startswith(ENV_PREFIX) and name not in known)
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -40,6 +40,24 @@ class ReportConflict(ServiceError):
     status = 409
 
 
+class UnknownToken(ServiceError):
+    """Raised on revoking a token that is not there. The operator lists the tokens."""
+
+    status = 404
+
+
+class TokenNeeded(ServiceError):
+    """Raised on a call without a token that is valid. The user asks the operator for one."""
+
+    status = 401
+
+
+class TokenLacksScope(ServiceError):
+    """Raised on a call that the caller's token may not make. The user asks the operator for another."""
+
+    status = 403
+
+
 class DatabaseUnavailable(ServiceError):
     """Raised when the database did not carry a transaction through, retries included. The caller comes again."""
 

@@ -141,3 +141,19 @@ class Report(Base):
     expired_revision: Mapped[int | None] = mapped_column(BigInteger)
     """If this report revived a trial taken for lost: the revision at which that had happened."""
     received_at: Mapped[datetime] = mapped_column(Utc)
+
+
+class Token(Base):
+    """An access token; itself it is kept by its owner alone."""
+
+    __tablename__ = "tokens"
+    __table_args__ = MYSQL_OPTIONS
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    label: Mapped[str] = mapped_column(ExactString(MAX_ID_LENGTH))
+    hash: Mapped[str] = mapped_column(String(64), unique=True)
+    """SHA-256, hexadecimal."""
+    scope: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime] = mapped_column(Utc)
+    expires_at: Mapped[datetime | None] = mapped_column(Utc)
+    revoked_at: Mapped[datetime | None] = mapped_column(Utc)

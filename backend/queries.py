@@ -70,6 +70,12 @@ def list_jobs(session: Session, offset: int, limit: int) -> JobPage:
 
 
 @reading
+def count(session: Session) -> tuple[int, dict[str, int]]:
+    """How many jobs there are, and how many trials of each status."""
+    return store.count_jobs(session), store.count_trials(session)
+
+
+@reading
 def replay_job(session: Session, job_id: str) -> tuple[int, list[str]]:
     """Take every decision on a job once more. Returns the number of its trials and what came out otherwise.
 

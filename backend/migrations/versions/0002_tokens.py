@@ -1,0 +1,33 @@
+"""Access tokens.
+
+Revision ID: 0002
+Revises: 0001
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+from backend.models import MYSQL_OPTIONS, ExactString, Utc
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "tokens",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("label", ExactString(255), nullable=False),
+        sa.Column("hash", sa.String(64), nullable=False, unique=True),
+        sa.Column("scope", sa.String(16), nullable=False),
+        sa.Column("created_at", Utc, nullable=False),
+        sa.Column("expires_at", Utc),
+        sa.Column("revoked_at", Utc),
+        **MYSQL_OPTIONS,
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("tokens")
