@@ -18,7 +18,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || sh .ci/debian-package python3-venv "virtual environments"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# setuptools warns of every editable install; the warnings say nothing of this one.
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# Zeus' own client, which a test runs against this server, knows pydantic 1 only; it gets one of its own.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/zeus-client "pydantic<2"
 	@touch $@
 
 demo: $(INSTALLED) ## 30 recurrences of a real training against a server of their own
