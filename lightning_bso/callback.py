@@ -128,7 +128,7 @@ class ZeusBSOCallback(pl.Callback):
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         run = self._run
-        if run is None or run.training_finished or trainer.sanity_checking or trainer.state.fn != "fit":
+        if run is None or run.result is not None or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         run.report(self._metric(trainer), trainer.current_epoch + int(trainer.is_last_batch))
         run.raise_if_failed()
@@ -144,12 +144,12 @@ class ZeusBSOCallback(pl.Callback):
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         run = self._run
-        if run is None or run.training_finished or run.trial is None:
+        if run is None or run.result is not None or run.trial is None:
             return
         number = run.trial.trial_number
         run.end(f"fit ended after {trainer.current_epoch} epochs and {trainer.global_step} steps without a verdict")
         run.raise_if_failed()  # a report that was made up for may have brought the verdict
-        if not run.training_finished:
+        if run.result is None:
             rank_zero_warn(
                 f"fit ended before the optimizer had a verdict on trial {number}, so the run taught it nothing. "
                 f"Let the Trainer's max_epochs (or max_steps) allow the job's max_epochs, {self.job.max_epochs}"

@@ -1,17 +1,20 @@
 """The calls of the protocol over HTTP: one session, timeouts, retries, a token. No state of a run is here.
 
 Every call may be repeated without harm (the server knows runs and reports by their keys), so each is
-retried when no answer came.
+retried when no answer came. Not by urllib3's Retry, which writes a line to the log at every attempt and
+waits as long as a server's Retry-After says; a training has to be told once, and must not wait.
 """
 
+import random
+import re
+import time
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
 import requests
 from pydantic import ValidationError
-from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
-from urllib3.util import Retry
+from urllib3.exceptions import HTTPError
 
 from lightning_bso.errors import ServerRefused, ServerUnreachable
 from lightning_bso.wire import (
@@ -39,18 +42,12 @@ from lightning_bso.wire import (
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 10.0
 
-# Before and after training there is time to wait for a server that is being restarted: about 8 s.
-_PATIENT = Retry(
-    total=5,
-    backoff_factor=0.25,
-    backoff_jitter=0.25,
-    status_forcelist=(502, 503, 504),
-    allowed_methods=None,  # all of them, POST and PATCH too
-    raise_on_status=False,
-)
-# While a training waits, one more attempt (a kept connection may just have been closed); the next report
-# brings along what this one could not.
-_BRISK = _PATIENT.new(total=1, backoff_factor=0.1, backoff_jitter=0.1)
+ATTEMPTS_BEFORE_TRAINING = 6
+"""With the waits in between some 10 s: enough for a server that is being restarted."""
+ATTEMPTS_IN_TRAINING = 2
+"""A kept connection may just have been closed. What this call could not bring, the next report does."""
+BACKOFF_S = 0.3
+"""Longest wait before the first repetition; it doubles from one to the next."""
 
 Answer = TypeVar("Answer", bound=Wire)
 
@@ -78,17 +75,19 @@ class BsoClient:
     """
 
     def __init__(self, server_url: str, token: str | None = None) -> None:
-        parts = urlsplit(server_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"server_url {server_url!r} is no address; it looks like http://host:8000")
+        shown_url = re.sub(r"[^/]*@", "", server_url)
+        try:
+            parts = urlsplit(server_url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # a port or an IPv6 address that is none
+            usable = False
+        if not usable:
+            raise ValueError(f"server_url {shown_url!r} is no address; it looks like http://host:8000")
         self._url = server_url.rstrip("/")
-        self._shown_url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        self._shown_url = shown_url
         self._session = requests.Session()
         if token is not None:
             self._session.auth = _Bearer(token)
-        self._session.mount(self._url, HTTPAdapter(max_retries=_PATIENT))
-        for path in (REPORT_PATH, HEARTBEAT_PATH):
-            self._session.mount(self._url + path, HTTPAdapter(max_retries=_BRISK))
 
     def register(self, spec: RegisteredJobSpec) -> RegisteredJobSpec:
         """Register a job; the answer has its `job_id`. Registering the same again changes nothing.
@@ -115,7 +114,7 @@ class BsoClient:
             ServerRefused: 400, no such job or trial; 409, it contradicts an earlier report.
             ServerUnreachable: no answer; send the same report again later.
         """
-        return self._call("POST", REPORT_PATH, ReportAnswer, body=request)
+        return self._call("POST", REPORT_PATH, ReportAnswer, body=request, attempts=ATTEMPTS_IN_TRAINING)
 
     def heartbeat(self, job_id: str, trial_number: int) -> HeartbeatAnswer:
         """Say that a run is alive. Takes at most twice the read timeout.
@@ -125,16 +124,16 @@ class BsoClient:
             ServerUnreachable: no answer.
         """
         body = HeartbeatRequest(job_id=job_id, trial_number=trial_number)
-        return self._call("POST", HEARTBEAT_PATH, HeartbeatAnswer, body=body)
+        return self._call("POST", HEARTBEAT_PATH, HeartbeatAnswer, body=body, attempts=ATTEMPTS_IN_TRAINING)
 
     def end(self, request: TrialRequest) -> None:
-        """End a trial that will not report again.
+        """End a trial that will not report again. Takes at most twice the read timeout.
 
         Raises:
             ServerRefused: 404, no such job or trial.
             ServerUnreachable: no answer.
         """
-        self._send("PATCH", TRIALS_PATH, request)
+        self._send("PATCH", TRIALS_PATH, body=request, attempts=ATTEMPTS_IN_TRAINING)
 
     def describe(self, job_id: str) -> JobSummary:
         """A job as it stands.
@@ -164,18 +163,38 @@ class BsoClient:
         return self._call("GET", JOBS_PATH, JobPage, query=PageQuery(offset=offset, limit=limit))
 
     def _call(
-        self, method: str, path: str, answer: type[Answer], *, body: Wire | None = None, query: Wire | None = None
+        self,
+        method: str,
+        path: str,
+        answer: type[Answer],
+        *,
+        body: Wire | None = None,
+        query: Wire | None = None,
+        attempts: int = ATTEMPTS_BEFORE_TRAINING,
     ) -> Answer:
-        response = self._send(method, path, body, query)
+        content = self._send(method, path, body=body, query=query, attempts=attempts)
         try:
-            return answer.model_validate_json(response.content)
+            return answer.model_validate_json(content)
         except ValidationError as error:
             raise ServerUnreachable(
                 f"{self._shown_url} answered {method} {path} with something else than a {answer.__name__}; "
                 "is that the address of a batch-size-optimizer server?"
             ) from error
 
-    def _send(self, method: str, path: str, body: Wire | None = None, query: Wire | None = None) -> requests.Response:
+    def _send(
+        self, method: str, path: str, *, body: Wire | None = None, query: Wire | None = None, attempts: int
+    ) -> bytes:
+        """Send a request until it is answered; the answer's body."""
+        for attempt in range(1, attempts + 1):
+            try:
+                return self._send_once(method, path, body, query)
+            except _Unanswered as error:
+                if attempt == attempts:
+                    raise ServerUnreachable(str(error)) from error.__cause__
+            time.sleep(random.uniform(0.3, 1) * BACKOFF_S * 2 ** (attempt - 1))  # noqa: S311 - jitter, not a secret
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _send_once(self, method: str, path: str, body: Wire | None, query: Wire | None) -> bytes:
         try:
             response = self._session.request(
                 method,
@@ -185,34 +204,53 @@ class BsoClient:
                 headers={"Content-Type": "application/json"},
                 timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
                 allow_redirects=False,  # a redirected POST would arrive as a GET
+                stream=True,
             )
-        except requests.RequestException as error:
-            raise ServerUnreachable(
+            content = _read(response)
+        except (requests.RequestException, HTTPError) as error:
+            raise _Unanswered(
                 f"no answer from {self._shown_url} ({_cause(error)}); is the server running, and the address right?"
             ) from error
         if response.is_redirect:
-            raise ServerUnreachable(
-                f"{self._shown_url} redirects to {response.headers.get('Location')}; give that as the server's address"
-            )
-        if response.status_code >= 500:
-            raise ServerUnreachable(
-                f"{self._shown_url} failed: {_error(response).message} (HTTP {response.status_code})"
-            )
-        if response.status_code >= 400:
-            raise ServerRefused(response.status_code, _error(response))
-        return response
+            target = response.headers.get("Location")
+            raise ServerUnreachable(f"{self._shown_url} redirects to {target}; give that as the server's address")
+        if response.ok:
+            return content
+        said = _error(response, content)
+        if response.status_code < 500:
+            raise ServerRefused(response.status_code, said)
+        kind = _Unanswered if response.status_code in (502, 503, 504) else ServerUnreachable
+        raise kind(f"{self._shown_url} failed: {said.message} (HTTP {response.status_code})")
 
 
-def _error(response: requests.Response) -> ErrorAnswer:
+class _Unanswered(Exception):
+    """Nothing came that the server meant as an answer; another attempt may fare better."""
+
+
+def _read(response: requests.Response) -> bytes:
+    """The answer's body, unless it takes longer than the read timeout (which by itself starts anew at every byte)."""
+    deadline = time.monotonic() + READ_TIMEOUT_S
+    content = bytearray()
+    with response:
+        while part := response.raw.read1(64 * 1024, decode_content=True):
+            content += part
+            if time.monotonic() > deadline:
+                raise requests.ReadTimeout(f"the answer was not complete after {READ_TIMEOUT_S:g} s")
+    return bytes(content)
+
+
+def _error(response: requests.Response, content: bytes) -> ErrorAnswer:
     try:
-        return ErrorAnswer.model_validate_json(response.content)
+        return ErrorAnswer.model_validate_json(content)
     except ValidationError:
-        return ErrorAnswer(message=f"{response.reason}: {response.text[:200]}")
+        return ErrorAnswer(message=f"{response.reason}: {content[:200].decode(errors='replace')}")
 
 
-def _cause(error: requests.RequestException) -> str:
-    """The innermost reason, without the layers of the libraries in between."""
-    inner: BaseException = error
-    while (deeper := inner.__cause__ or inner.__context__) is not None:
-        inner = deeper
-    return getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
+def _cause(error: BaseException) -> str:
+    """The reason below the layers of the libraries, and not what the training was handling meanwhile."""
+    while isinstance(error, (requests.RequestException, HTTPError)):
+        deeper = error.__cause__ or error.__context__
+        if deeper is None:
+            break
+        error = deeper
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

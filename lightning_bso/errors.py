@@ -53,6 +53,9 @@ class ServerRefused(BSOError):
         self.status = status
         self.answer = answer
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.status, self.answer)
+
 
 class EnergyUnavailable(BSOError):
     """Raised when a run uses GPUs whose energy cannot be read. Its cost would be wrong, so it is not begun."""

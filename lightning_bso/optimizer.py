@@ -12,6 +12,8 @@ import uuid
 from types import TracebackType
 from typing import Any, Self
 
+from pydantic import ValidationError
+
 from lightning_bso.client import BsoClient
 from lightning_bso.energy import EnergyMeter, EnergyMonitor, Reading, make_meter
 from lightning_bso.errors import BSOError, EnergyUnavailable, ServerRefused, ServerUnreachable, ZeusBSOTrainFailError
@@ -99,8 +101,8 @@ class BatchSizeOptimizer:
 
     @property
     def training_finished(self) -> bool:
-        """Whether a verdict has ended the run."""
-        return self.result is not None
+        """Whether the run is over: by a verdict, or, when no server judges it, after its `max_epochs`."""
+        return self.result is not None or self._epoch >= self._job.max_epochs
 
     def get_batch_size(self) -> int:
         """Register the job if need be, and ask for this run's batch size. Call it before training.
@@ -167,16 +169,20 @@ class BatchSizeOptimizer:
 
     def report(self, metric: float, current_epoch: int) -> None:
         """Like `on_evaluate`, but a failed run does not raise: see `result`."""
-        if self._trial is None or self.training_finished:
+        if self._meter is None:
+            raise RuntimeError("call get_batch_size() and on_train_begin() before the first on_evaluate()")
+        if self.result is not None:
+            return
+        self._epoch = current_epoch
+        if self._trial is None:
             return
         if not self._measuring:
             raise RuntimeError("call on_train_begin() before the first on_evaluate()")
         if not self._end_window():
             return
-        self._epoch = current_epoch
         self._last_number += 1
-        self._pending.append(
-            ReportRequest(
+        try:
+            report = ReportRequest(
                 job_id=self._trial.job_id,
                 batch_size=self._trial.batch_size,
                 trial_number=self._trial.trial_number,
@@ -187,9 +193,12 @@ class BatchSizeOptimizer:
                 report_number=self._last_number,
                 energy_source=self._meter.source if self._meter else None,
             )
-        )
+        except ValidationError as error:
+            self._give_up(f"this cannot be reported: {error}")
+            return
+        self._pending.append(report)
         self._send_pending()
-        if not self.training_finished:
+        if self.result is None:
             self._begin_window()
 
     def raise_if_failed(self) -> None:
@@ -205,7 +214,7 @@ class BatchSizeOptimizer:
     def end(self, reason: str) -> None:
         """End a run that has no verdict and will not report again; one with a verdict is left as it is."""
         self._send_pending()
-        if self._trial is None or self.training_finished:
+        if self._trial is None or self.result is not None:
             return
         trial, self._trial = self._trial, None
         try:
@@ -214,7 +223,8 @@ class BatchSizeOptimizer:
                     job_id=trial.job_id,
                     batch_size=trial.batch_size,
                     trial_number=trial.trial_number,
-                    reason=reason[:MAX_REASON_LENGTH],
+                    # a file's name in an error may hold what is no text
+                    reason=reason.encode(errors="backslashreplace").decode()[:MAX_REASON_LENGTH],
                 )
             )
         except BSOError as error:
@@ -231,7 +241,7 @@ class BatchSizeOptimizer:
 
     def _send_pending(self) -> None:
         """Send what has not been sent, oldest first, up to a verdict or until the server does not answer."""
-        while self._pending and not self.training_finished:
+        while self._pending and self.result is None:
             try:
                 answer = self._client.report(self._pending[0])
             except ServerUnreachable as error:
@@ -264,6 +274,8 @@ class BatchSizeOptimizer:
         self._measuring = False
         try:
             reading = self._meter.end() if self._meter else Reading(0.0, 0.0)
+            if not (reading.energy_j >= 0 and reading.time_s >= 0):
+                raise ValueError(f"it told {reading.energy_j} J in {reading.time_s} s")
         except Exception as error:
             self._give_up(f"the energy meter failed: {type(error).__name__}: {error}")
             return False
