@@ -24,7 +24,7 @@ def authorize(needed: Scope) -> None:
     if token is None:
         if tokens.any_exist():
             raise TokenNeeded("this needs an access token; send it as Authorization: Bearer …")
-        if not (current_app.config["INSECURE_OPEN"] or is_loopback(request.environ.get("SERVER_NAME", ""))):
+        if not (current_app.config["INSECURE_OPEN"] or _listens_on_loopback()):
             raise TokenNeeded(
                 "this server listens beyond its own machine and has no access tokens yet, so nobody may call it. "
                 "Its operator makes one with: python -m backend token create --label … --scope run"
@@ -43,6 +43,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _listens_on_loopback() -> bool:
+    # On a Unix socket gunicorn takes the server's name from the caller, but then there is no remote address.
+    return is_loopback(request.environ.get("SERVER_NAME", "")) and is_loopback(request.remote_addr or "")
 
 
 def _token() -> str | None:

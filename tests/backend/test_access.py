@@ -1,0 +1,216 @@
+"""Access tokens: who is let in, who may do what, and who is in as long as there is no token."""
+
+from base64 import b64encode
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import text
+
+from backend import tokens
+from backend.tokens import Scope
+from tests import specs
+from tests.databases import connected
+from tests.servers import WaitressServer, backend
+
+Call = Callable[..., int]
+
+
+@pytest.fixture
+def make(app: Flask) -> Callable[..., str]:
+    """Makes a token."""
+
+    def make(scope: Scope = Scope.RUN, label: str = "test", valid_days: float | None = None) -> str:
+        with app.app_context():
+            return tokens.create(label, scope, valid_days)
+
+    return make
+
+
+@pytest.fixture
+def call(client: FlaskClient) -> Call:
+    """Sends a request with an Authorization header; its status."""
+
+    def call(method: str, path: str, authorization: str | None = None, json: object = None) -> int:
+        headers = {} if authorization is None else {"Authorization": authorization}
+        return client.open(path, method=method, headers=headers, json=json).status_code
+
+    return call
+
+
+def bearer(token: str) -> str:
+    return f"Bearer {token}"
+
+
+def basic(token: str, user: str = "bso") -> str:
+    return "Basic " + b64encode(f"{user}:{token}".encode()).decode()
+
+
+def test_a_server_of_its_own_machine_is_open_until_there_is_a_token(call: Call, make: Callable[..., str]) -> None:
+    assert call("GET", "/jobs") == 200
+    make()
+    assert call("GET", "/jobs") == 401
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "0.0.0.0", "[::]", "bso.example", "unix"])
+def test_a_server_that_listens_beyond_its_machine_is_closed_until_there_is_a_token(
+    client: FlaskClient, make: Callable[..., str], address: str
+) -> None:
+    answer = client.get("/jobs", base_url=f"http://{address}")
+    assert answer.status_code == 401
+    assert "token create" in answer.json["message"]
+    headers = {"Authorization": bearer(make())}
+    assert client.get("/jobs", base_url=f"http://{address}", headers=headers).status_code == 200
+
+
+def test_whoever_insists_may_have_an_open_server(app: Flask, client: FlaskClient) -> None:
+    app.config["INSECURE_OPEN"] = True
+    assert client.get("/jobs", base_url="http://10.1.2.3").status_code == 200
+
+
+def test_the_host_that_a_caller_claims_does_not_open_a_closed_server(client: FlaskClient) -> None:
+    answer = client.get("/jobs", base_url="http://10.1.2.3", headers={"Host": "localhost"})
+    assert answer.status_code == 401
+
+
+def test_a_server_on_a_unix_socket_is_closed_whatever_host_the_caller_claims(client: FlaskClient) -> None:
+    as_gunicorn_says = {"SERVER_NAME": "localhost", "REMOTE_ADDR": ""}
+    assert client.get("/jobs", environ_overrides=as_gunicorn_says).status_code == 401
+
+
+@pytest.mark.parametrize("how", [bearer, basic])
+def test_a_token_lets_in_as_bearer_and_as_the_password_of_basic(
+    call: Call, make: Callable[..., str], how: Callable[[str], str]
+) -> None:
+    assert call("GET", "/jobs", how(make())) == 200
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer bso_guess",
+        "Basic",
+        "Basic !!!",
+        basic(""),
+        basic("bso_guess"),
+        "Digest x",
+        "Bearer " + "x" * 10_000,
+        "Bearer bso_\xff",
+    ],
+)
+def test_no_token_or_a_wrong_one_is_401_and_says_what_to_send(
+    client: FlaskClient, make: Callable[..., str], authorization: str | None
+) -> None:
+    make()
+    headers = {} if authorization is None else {"Authorization": authorization}
+    answer = client.get("/jobs", headers=headers)
+    assert answer.status_code == 401
+    assert "token" in answer.json["message"]
+    assert "Bearer" in answer.headers["WWW-Authenticate"]
+
+
+def test_the_hash_that_is_stored_is_no_token(call: Call, make: Callable[..., str], database_url: str) -> None:
+    token = make()
+    with connected(database_url) as connection:
+        stored = connection.execute(text("SELECT hash FROM tokens")).scalar_one()
+    assert token not in stored
+    assert call("GET", "/jobs", bearer(stored)) == 401
+
+
+def test_an_expired_token_is_401(call: Call, make: Callable[..., str], app: Flask, database_url: str) -> None:
+    token = make(valid_days=30)
+    assert call("GET", "/jobs", bearer(token)) == 200
+    with app.app_context():
+        ((_, _, _, expires_at, _),) = tokens.list_all()
+    assert expires_at is not None
+    with connected(database_url) as connection:
+        connection.execute(text("UPDATE tokens SET expires_at = :at"), {"at": str(expires_at - timedelta(days=30))})
+    assert call("GET", "/jobs", bearer(token)) == 401
+
+
+def test_a_revoked_token_is_401_and_others_stay(call: Call, make: Callable[..., str], app: Flask) -> None:
+    revoked, other = make(label="a"), make(label="b")
+    with app.app_context():
+        tokens.revoke("a")
+    assert call("GET", "/jobs", bearer(revoked)) == 401
+    assert call("GET", "/jobs", bearer(other)) == 200
+
+
+def test_revoking_the_last_token_does_not_open_the_server(call: Call, make: Callable[..., str], app: Flask) -> None:
+    make(label="only")
+    with app.app_context():
+        tokens.revoke("only")
+    assert call("GET", "/jobs") == 401
+
+
+@pytest.mark.parametrize(
+    ("scope", "allowed"),
+    [
+        (Scope.READ, {"read"}),
+        (Scope.RUN, {"read", "run"}),
+        (Scope.ADMIN, {"read", "run", "admin"}),
+    ],
+)
+def test_a_token_may_do_what_its_scope_says_and_no_more(
+    call: Call, make: Callable[..., str], scope: Scope, allowed: set[str]
+) -> None:
+    authorization = bearer(make(scope))
+    job = specs.job()
+    named = {"job_id": "train", "batch_size": 16, "trial_number": 1}
+    report = named | {"time": 1, "energy": 1, "metric": 0, "current_epoch": 1}
+    calls = [
+        ("run", "POST", "/jobs", job),
+        ("run", "GET", "/jobs/batch_size?job_id=train", None),
+        ("run", "POST", "/trials", {"job_id": "train", "run_id": "r"}),
+        ("run", "POST", "/report", report),
+        ("run", "POST", "/trials/heartbeat", named),
+        ("run", "PATCH", "/trials", named),
+        ("read", "GET", "/jobs", None),
+        ("read", "GET", "/jobs/train", None),
+        ("read", "GET", "/jobs/train/trials", None),
+        ("read", "GET", "/metrics", None),
+        ("admin", "POST", "/jobs/train/reset", None),
+        ("admin", "DELETE", "/jobs?job_id=train", None),
+    ]
+    for needed, method, path, body in calls:
+        status = call(method, path, authorization, body)
+        assert (status != 403) == (needed in allowed), (method, path, status)
+
+
+def test_a_body_is_not_looked_at_before_the_token(call: Call, make: Callable[..., str]) -> None:
+    make()
+    assert call("POST", "/jobs", None, {"not": "a job"}) == 401
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/openapi.json", "/openapi/swagger"])
+def test_health_and_documentation_need_no_token(call: Call, make: Callable[..., str], path: str) -> None:
+    make()
+    assert call("GET", path) == 200
+
+
+def test_tokens_are_made_listed_and_revoked_on_the_command_line(tmp_path: Path) -> None:
+    def command(*arguments: str) -> str:
+        done = backend("token", *arguments, folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    token = command("create", "--label", "trainers", "--scope", "read", "--valid-days", "1")
+    listed = command("list")
+    assert token.startswith("bso_")
+    assert "trainers\tread" in listed
+    assert token not in listed
+    with WaitressServer(f"sqlite:///{tmp_path}/zeus_bso.db", tmp_path) as server:
+        assert server.calls("GET", "/jobs").status == 401
+        assert token not in server.said()
+    command("revoke", "--label", "trainers")
+    assert "revoked" in command("list")
+    again = backend("token", "revoke", "--label", "trainers", folder=tmp_path)
+    assert again.returncode == 1
+    assert "trainers" in again.stderr
