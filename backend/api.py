@@ -164,19 +164,19 @@ def list_jobs(query: PageQuery) -> Response:
     return _json(queries.list_jobs(query.offset, query.limit))
 
 
-@blueprint.get(f"{JOBS_PATH}/<path:job_id>", tags=[_READ], responses={200: JobSummary, 404: ErrorAnswer})
+@blueprint.get(f"{JOBS_PATH}/<job_id:job_id>", tags=[_READ], responses={200: JobSummary, 404: ErrorAnswer})
 def describe(path: JobQuery) -> Response:
     """A job as it stands."""
     return _json(queries.describe(path.job_id))
 
 
-@blueprint.get(f"{JOBS_PATH}/<path:job_id>/trials", tags=[_READ], responses={200: TrialPage, 404: ErrorAnswer})
+@blueprint.get(f"{JOBS_PATH}/<job_id:job_id>/trials", tags=[_READ], responses={200: TrialPage, 404: ErrorAnswer})
 def list_trials(path: JobQuery, query: PageQuery) -> Response:
     """List a job's trials, by rising number."""
     return _json(queries.list_trials(path.job_id, query.offset, query.limit))
 
 
-@blueprint.post(f"{JOBS_PATH}/<path:job_id>/reset", tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})
+@blueprint.post(f"{JOBS_PATH}/<job_id:job_id>/reset", tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})
 def reset(path: JobQuery) -> Response:
     """Begin a job's exploration anew; its history is kept."""
     service.reset(path.job_id)

@@ -10,6 +10,7 @@ from flask import Flask, Request, Response, g, jsonify, request
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 from werkzeug.exceptions import HTTPException, UnprocessableEntity
+from werkzeug.routing import PathConverter
 
 from backend import api, logs, metrics, schema
 from backend.config import Settings, load_settings, unknown_variables
@@ -32,6 +33,13 @@ class JsonRequest(Request):
             return self.get_data().decode("utf-8")
         except UnicodeDecodeError as error:
             raise UnprocessableEntity(f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+class JobIdConverter(PathConverter):
+    """A job's id in an address: like a path, but it may begin with a slash."""
+
+    regex = ".+?"
+    part_isolating = False
 
 
 class BsoServer(OpenAPI):
@@ -71,7 +79,8 @@ def create_app(settings: Settings | None = None, *, prepare_database: bool = Tru
         LEASE_S=settings.lease_s,
         INSECURE_OPEN=settings.insecure_open,
     )
-    app.url_map.merge_slashes = False  # a job's id may hold any characters
+    app.url_map.merge_slashes = False  # a job's id may hold several in a row
+    app.url_map.converters["job_id"] = JobIdConverter
     db.init_app(app)
     migrate.init_app(app, db, directory=f"{app.root_path}/migrations")
     app.register_api(api.blueprint)

@@ -14,7 +14,7 @@ from backend import queries, schema, tokens
 from backend.app import create_app
 from backend.auth import is_loopback
 from backend.config import SettingsError, load_settings
-from backend.errors import DatabaseUnavailable, SchemaOutdated, ServiceError
+from backend.errors import DatabaseUnavailable, DatabaseUnusable, SchemaOutdated, ServiceError
 from backend.tokens import Scope
 
 THREADS = 8
@@ -76,7 +76,10 @@ def upgrade(database_url: str | None) -> None:
     """Bring the schema to this version's. Back the database up first."""
     app, _ = _app(database_url, prepare_database=False)
     with app.app_context():
-        schema.upgrade()
+        try:
+            schema.upgrade()
+        except DatabaseUnusable as error:
+            raise click.ClickException(str(error)) from error
         click.echo(f"The schema is {schema.current_version()}.")
 
 
@@ -169,7 +172,7 @@ def _app(database_url: str | None, *, prepare_database: bool = True, **overrides
     try:
         settings = load_settings(database_url=database_url, **overrides)
         return create_app(settings, prepare_database=prepare_database), settings
-    except (SettingsError, SchemaOutdated, DatabaseUnavailable) as error:
+    except (SettingsError, SchemaOutdated, DatabaseUnavailable, DatabaseUnusable) as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 ENV_PREFIX = "ZEUS_BSO_"
+LONGEST_LEASE_S = 366 * 24 * 3600.0
 DRIVERS = ("sqlite", "mysql+pymysql", "mariadb+pymysql")
 
 
@@ -27,7 +28,7 @@ class Settings(BaseSettings):
         env_prefix=ENV_PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
-    database_url: str = "sqlite:///zeus_bso.db"
+    database_url: Annotated[str, Field(repr=False)] = "sqlite:///zeus_bso.db"
     """SQLite file (a relative path counts from the current folder), `mysql+pymysql://…` or `mariadb+pymysql://…`."""
     db_user: str | None = None
     """User name for a `database_url` without one."""
@@ -37,7 +38,7 @@ class Settings(BaseSettings):
     """The database container's; the server itself has no use for it."""
     server_port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Port to listen on; 0: a free one."""
-    lease_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3600.0
+    lease_s: Annotated[float, Field(gt=0, le=LONGEST_LEASE_S, allow_inf_nan=False)] = 3600.0
     """A run that is not heard of for this many seconds is taken for lost."""
     insecure_open: bool = False
     """Without any access token, answer everyone even when listening beyond this machine."""

@@ -67,5 +67,9 @@ class DatabaseUnavailable(ServiceError):
         super().__init__("the database is not available just now; try again in a moment")
 
 
+class DatabaseUnusable(Exception):
+    """Raised at the start or an upgrade when the database cannot be used. The operator looks at it."""
+
+
 class SchemaOutdated(Exception):
     """Raised at the start when the database's schema is not this version's. The operator upgrades it."""

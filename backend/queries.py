@@ -9,7 +9,7 @@ from backend.core.state import Spec, TrialStatus
 from backend.core.summary import SizeSummary, best_batch_size, summarize
 from backend.errors import UnknownJob
 from backend.models import Job, Trial
-from backend.transactions import Session, reading
+from backend.transactions import Session, reading, transaction
 from lightning_bso.wire import BatchSizeSummary, JobListing, JobPage, JobSummary, TrialPage, TrialRecord
 
 
@@ -75,14 +75,16 @@ def count(session: Session) -> tuple[int, dict[str, int]]:
     return store.count_jobs(session), store.count_trials(session)
 
 
-@reading
+@transaction
 def replay_job(session: Session, job_id: str) -> tuple[int, list[str]]:
     """Take every decision on a job once more. Returns the number of its trials and what came out otherwise.
+
+    The job is locked meanwhile, so that trials and reports are of one moment.
 
     Raises:
         UnknownJob: there is no such job.
     """
-    job = _job(session, job_id)
+    job = store.lock_job(session, job_id)
     past = store.load_past(session, job)
     return len(past), replay.differences(store.core_spec(job), past, thompson.seeded(job.seed))
 

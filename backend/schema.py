@@ -6,8 +6,8 @@ from alembic.script import ScriptDirectory
 from flask import current_app
 from sqlalchemy.exc import DBAPIError
 
-from backend.errors import DatabaseUnavailable, SchemaOutdated
-from backend.extensions import db
+from backend.errors import DatabaseUnavailable, DatabaseUnusable, SchemaOutdated
+from backend.extensions import READ_ONLY, db
 
 UPGRADE_COMMAND = "python -m backend db upgrade"
 
@@ -19,7 +19,7 @@ def current_version() -> str | None:
         DatabaseUnavailable: the database does not answer.
     """
     try:
-        with db.engine.connect() as connection:
+        with db.engine.execution_options(**{READ_ONLY: True}).connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
     except DBAPIError as error:
         raise DatabaseUnavailable from error
@@ -32,8 +32,16 @@ def needed_version() -> str | None:
 
 
 def upgrade() -> None:
-    """Bring the schema to the needed version. Safe when several processes try at once."""
-    flask_migrate.upgrade()
+    """Bring the schema to the needed version. Safe when several processes try at once.
+
+    Raises:
+        DatabaseUnusable: it could not be done; the text says why.
+    """
+    try:
+        flask_migrate.upgrade()
+    except DBAPIError as error:
+        where = db.engine.url.render_as_string(hide_password=True)
+        raise DatabaseUnusable(f"{where}: {error.orig}; check that it is a database, and the address right") from error
 
 
 def check() -> None:
@@ -56,6 +64,7 @@ def prepare() -> None:
 
     Raises:
         SchemaOutdated: a database other than SQLite has another schema.
+        DatabaseUnusable: the SQLite file cannot be made, opened or upgraded.
         DatabaseUnavailable: the database does not answer.
     """
     if db.engine.dialect.name == "sqlite":

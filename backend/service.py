@@ -15,6 +15,7 @@ from backend.errors import JobSpecDiffers, JobStuck, ReportConflict, UnknownTria
 from backend.models import Job, Report, Trial
 from backend.transactions import Session, transaction
 from lightning_bso.wire import (
+    MAX_INT,
     MAX_SEED,
     AskAnswer,
     HeartbeatAnswer,
@@ -176,6 +177,8 @@ def _check_forward(trial: Trial, last_number: int, request: ReportRequest) -> No
                 f"{name} fell from {before:.17g} to {after:.17g} in trial {trial.number}; "
                 "report totals since the run's training began"
             )
+    if request.report_number is None and last_number == MAX_INT:
+        raise ReportConflict(f"trial {trial.number} has had report {MAX_INT}, and there is no number after that")
     if request.report_number is not None and request.report_number < last_number:
         raise ReportConflict(
             f"report {request.report_number} comes after report {last_number} in trial {trial.number}; "

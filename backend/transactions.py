@@ -11,7 +11,7 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.orm import Session
 
 from backend.errors import DatabaseUnavailable
@@ -30,6 +30,8 @@ BACKOFF_S = 0.01
 PATIENCE_S = 20.0
 """No new attempt is begun after this long: the caller has better things to do than to wait."""
 
+# Of the database and not of what it was told; other errors are faults of this program.
+_FAILURES = (OperationalError, InterfaceError, InternalError, IntegrityError)
 # Lock wait timeout, deadlock, changed since read (MariaDB), not ready (Galera), server gone or not there.
 _TRANSIENT_MYSQL = {1205, 1213, 1020, 1047, 2003, 2006, 2013}
 
@@ -48,9 +50,8 @@ def transaction(use_case: UseCase[P, R]) -> Callable[P, R]:
             try:
                 with Session(db.engine, expire_on_commit=False) as session, session.begin():
                     return use_case(session, *args, **kwargs)
-            except DBAPIError as error:
-                last = attempt == ATTEMPTS or time.monotonic() > deadline
-                if last or not _transient(error):
+            except _FAILURES as error:
+                if attempt == ATTEMPTS or time.monotonic() > deadline or not _transient(error):
                     log.exception("transaction_failed", use_case=use_case.__name__, attempt=attempt)
                     raise DatabaseUnavailable from error
                 log.info("transaction_retried", use_case=use_case.__name__, attempt=attempt, error=str(error.orig))
@@ -72,7 +73,7 @@ def reading(use_case: UseCase[P, R]) -> Callable[P, R]:
         try:
             with Session(db.engine.execution_options(**{READ_ONLY: True})) as session:
                 return use_case(session, *args, **kwargs)
-        except DBAPIError as error:
+        except _FAILURES as error:
             log.exception("read_failed", use_case=use_case.__name__)
             raise DatabaseUnavailable from error
 

@@ -60,7 +60,9 @@ def recurrence(server_url: str, seed: int) -> Iterator[int]:
         except ZeusBSOTrainFailError as failure:
             yield failure.trial_number
         else:
-            yield run.trial_number or 0
+            if run.trial_number is None:
+                raise SystemExit("the server was lost in mid-training")
+            yield run.trial_number
             return
     raise SystemExit(f"a recurrence did not converge in {MOST_LAUNCHES} launches")
 

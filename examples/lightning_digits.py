@@ -69,6 +69,7 @@ class Classifier(pl.LightningModule):
 def train(server_url: str, seed: int, job: JobSpec = JOB) -> ZeusBSOCallback:
     """One recurrence. Raises ZeusBSOTrainFailError when it has not converged."""
     pl.seed_everything(seed, verbose=False)
+    torch.set_num_threads(1)  # more would only wait for each other: the network is small
     bso = ZeusBSOCallback(server_url, job, monitor="val_acc")
     trainer = pl.Trainer(
         max_epochs=job.max_epochs,
@@ -93,4 +94,4 @@ if __name__ == "__main__":
         run = train(arguments.server_url, seed)
     except ZeusBSOTrainFailError as failure:
         raise SystemExit(f"Failed: {failure}") from None
-    print(f"Converged with batch size {run.batch_size}: {run.result.message if run.result else ''}")
+    print(f"Batch size {run.batch_size}: {run.result.message if run.result else 'ended, and no server has judged it'}")

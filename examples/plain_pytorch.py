@@ -15,8 +15,8 @@ from torch import nn
 from lightning_bso import BatchSizeOptimizer, ZeusBSOTrainFailError
 
 
-def train(server_url: str) -> None:
-    """One recurrence. Raises ZeusBSOTrainFailError when it has not converged."""
+def train(server_url: str) -> str:
+    """One recurrence; what the server says of it. Raises ZeusBSOTrainFailError when it has not converged."""
     job = JOB.model_copy(update={"job_id_prefix": "digits-plain"})
     with BatchSizeOptimizer(server_url=server_url, job=job) as bso:
         data = Digits(bso.get_batch_size())
@@ -33,6 +33,7 @@ def train(server_url: str) -> None:
             with torch.no_grad():
                 accuracy = (model(val_images).argmax(1) == val_labels).float().mean().item()
             bso.on_evaluate(accuracy)
+    return bso.result.message if bso.result else "ended, and no server has judged it"
 
 
 if __name__ == "__main__":
@@ -40,7 +41,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--server-url", default="http://127.0.0.1:8000")
     try:
-        train(parser.parse_args().server_url)
+        print(train(parser.parse_args().server_url))
     except ZeusBSOTrainFailError as failure:
         raise SystemExit(f"Failed: {failure}") from None
-    print("Converged.")

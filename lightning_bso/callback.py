@@ -152,8 +152,15 @@ class ZeusBSOCallback(pl.Callback):
         if run.result is None:
             rank_zero_warn(
                 f"fit ended before the optimizer had a verdict on trial {number}, so the run taught it nothing. "
-                f"Let the Trainer's max_epochs (or max_steps) allow the job's max_epochs, {self.job.max_epochs}"
+                f"Let the Trainer's max_epochs (or max_steps) allow the job's max_epochs, {self.job.max_epochs}, and "
+                "no other callback stop it before"
             )
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # A tuner leaves its fit by an exception of its own, which no other hook hears of.
+        if stage == "fit" and self._run is not None:
+            self._run.end("fit was left without a verdict")
 
     def _metric(self, trainer: pl.Trainer) -> float:
         if self.monitor not in trainer.callback_metrics:
@@ -177,6 +184,11 @@ def _check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
             "ZeusBSOCallback learns from validations, and this fit has none: it needs a validation_step, a "
             "validation loader, and limit_val_batches above 0"
         )
+    if trainer.accumulate_grad_batches > 1:
+        rank_zero_warn(
+            f"accumulate_grad_batches={trainer.accumulate_grad_batches} multiplies the batch size that the optimizer "
+            "gives: its batch sizes are those of one loader batch"
+        )
     if trainer.max_epochs is not None and 0 <= trainer.max_epochs < job.max_epochs:
         rank_zero_warn(
             f"Trainer(max_epochs={trainer.max_epochs}) ends before the job's max_epochs={job.max_epochs}: a run "
@@ -184,6 +196,6 @@ def _check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
         )
 
 
-def _gpu_indices(trainer: pl.Trainer) -> list[int] | None:
-    """The GPUs that this run trains on, None on the CPU."""
-    return list(trainer.device_ids) if trainer.strategy.root_device.type == "cuda" else None
+def _gpu_indices(trainer: pl.Trainer) -> list[int]:
+    """The GPUs that this run trains on; none on the CPU."""
+    return list(trainer.device_ids) if trainer.strategy.root_device.type == "cuda" else []

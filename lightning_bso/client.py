@@ -216,9 +216,13 @@ class BsoClient:
             raise ServerUnreachable(f"{self._shown_url} redirects to {target}; give that as the server's address")
         if response.ok:
             return content
-        said = _error(response, content)
-        if response.status_code < 500:
-            raise ServerRefused(response.status_code, said)
+        try:
+            said = ErrorAnswer.model_validate_json(content)
+        except ValidationError:  # of something in between, or of another server
+            said = ErrorAnswer(message=f"{response.reason}: {content[:200].decode(errors='replace')}")
+        else:
+            if response.status_code < 500:
+                raise ServerRefused(response.status_code, said)
         kind = _Unanswered if response.status_code in (502, 503, 504) else ServerUnreachable
         raise kind(f"{self._shown_url} failed: {said.message} (HTTP {response.status_code})")
 
@@ -237,13 +241,6 @@ def _read(response: requests.Response) -> bytes:
             if time.monotonic() > deadline:
                 raise requests.ReadTimeout(f"the answer was not complete after {READ_TIMEOUT_S:g} s")
     return bytes(content)
-
-
-def _error(response: requests.Response, content: bytes) -> ErrorAnswer:
-    try:
-        return ErrorAnswer.model_validate_json(content)
-    except ValidationError:
-        return ErrorAnswer(message=f"{response.reason}: {content[:200].decode(errors='replace')}")
 
 
 def _cause(error: BaseException) -> str:

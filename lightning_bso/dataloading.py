@@ -74,7 +74,11 @@ def check_reached(trainer: pl.Trainer, batch_size: int) -> None:
         MisconfigurationException: the training data come in batches of another size.
     """
     combined = trainer.fit_loop._combined_loader
-    found = {size for loader in (combined.flattened if combined else []) if (size := _batch_size(loader)) is not None}
+    found = {
+        size
+        for loader in (combined.flattened if combined is not None else [])
+        if (size := _batch_size(loader)) is not None
+    }
     if found and batch_size not in found:
         raise MisconfigurationException(
             f"the batch size {batch_size} did not reach the train loader, which has {', '.join(map(str, found))}. "

@@ -100,7 +100,8 @@ class EstimatedMeter:
     number_of_gpus = 1
 
     def __init__(self) -> None:
-        self.max_power_w = WATTS_PER_BUSY_CORE * _usable_cores()
+        # Of all cores, not of those that this process may use: a job is named after its machine.
+        self.max_power_w = WATTS_PER_BUSY_CORE * (os.cpu_count() or 1)
         self._began: tuple[float, float] | None = None
 
     def begin(self) -> None:
@@ -121,14 +122,15 @@ def make_meter(monitor: EnergyMonitor | None = None, gpu_indices: list[int] | No
 
     Args:
         monitor: a ZeusMonitor to use, if the caller has one.
-        gpu_indices: the GPUs of the run, as the framework counts them; None: all that Zeus sees.
+        gpu_indices: the GPUs of the run, as the framework counts them, none for a run on the CPU; None: all that
+            Zeus sees, if this process uses any.
 
     Raises:
         EnergyUnavailable: the run uses GPUs whose energy cannot be read.
     """
     if monitor is not None:
         return ZeusMeter(monitor)
-    if gpu_indices or _uses_cuda():
+    if _uses_cuda() if gpu_indices is None else gpu_indices:
         return ZeusMeter(_zeus_monitor(gpu_indices))
     meter = EstimatedMeter()
     log.warning(
@@ -188,7 +190,3 @@ def _describe_gpus(gpu_indices: list[int]) -> tuple[EnergySource, str, float]:
 
 def _either(of: Any, older: str, newer: str) -> Any:
     return getattr(of, older, None) or getattr(of, newer)
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

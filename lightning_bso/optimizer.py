@@ -55,7 +55,8 @@ class BatchSizeOptimizer:
         token: access token; None: `$ZEUS_BSO_TOKEN`, if set.
         run_id: name of this run; a process that asks again under it gets the same trial. None: a new one.
         fallback_to_default: train with the default batch size, unreported, when no server answers the ask.
-        gpu_indices: the GPUs of the run when no monitor is given; None: all that Zeus sees.
+        gpu_indices: the GPUs of the run when no monitor is given, none for a run on the CPU; None: all that Zeus
+            sees, if this process uses any.
 
     Raises:
         ValueError: there is no server's address, or it is not one.
@@ -173,7 +174,8 @@ class BatchSizeOptimizer:
             raise RuntimeError("call get_batch_size() and on_train_begin() before the first on_evaluate()")
         if self.result is not None:
             return
-        self._epoch = current_epoch
+        # A run that began anew under its name is behind what it has reported; what it costs goes on.
+        self._epoch = max(self._epoch, current_epoch)
         if self._trial is None:
             return
         if not self._measuring:
@@ -189,7 +191,7 @@ class BatchSizeOptimizer:
                 time=self._time_s,
                 energy=self._energy_j,
                 metric=metric if math.isfinite(metric) else None,  # JSON knows neither NaN nor infinity
-                current_epoch=current_epoch,
+                current_epoch=self._epoch,
                 report_number=self._last_number,
                 energy_source=self._meter.source if self._meter else None,
             )
@@ -227,8 +229,10 @@ class BatchSizeOptimizer:
                     reason=reason.encode(errors="backslashreplace").decode()[:MAX_REASON_LENGTH],
                 )
             )
-        except BSOError as error:
-            log.warning("Could not end trial %d: %s. It ends with its lease", trial.trial_number, error)
+        except ServerUnreachable as error:
+            log.warning("Trial %d is left open, to end with its lease: %s", trial.trial_number, error)
+        except ServerRefused as error:
+            log.info("Trial %d is not to be ended: %s", trial.trial_number, error)
 
     def __enter__(self) -> Self:
         return self
@@ -238,6 +242,8 @@ class BatchSizeOptimizer:
     ) -> None:
         if not isinstance(error, KeyboardInterrupt):
             self.end("left without a verdict" if error is None else f"{type(error).__name__}: {error}")
+        if error is None:
+            self.raise_if_failed()  # a report that was made up for may have brought the verdict
 
     def _send_pending(self) -> None:
         """Send what has not been sent, oldest first, up to a verdict or until the server does not answer."""

@@ -37,6 +37,7 @@ MAX_BATCH_SIZES = 1024
 MAX_INT = 2**31 - 1
 MAX_SEED = 2**63 - 1
 MAX_QUANTITY = 1e30  # J, s, W: beyond anything real, and its products and squares stay finite
+SMALLEST_PRECISION = 1e-60  # 1/MAX_QUANTITY**2: a smaller one means nothing, and its inverse overflows
 MAX_PAGE = 1000
 GENERATED_ID_LENGTH = 9  # "-" and eight hexadecimal digits behind a job_id_prefix
 
@@ -127,6 +128,18 @@ class _JobFields(Wire):
             )
         if self.job_id is not None and not self.job_id.startswith(self.job_id_prefix):
             raise PydanticCustomError("job_id_prefix", "job_id must start with job_id_prefix; change one of the two")
+        if self.job_id is not None and (self.job_id == "batch_size" or self.job_id.endswith(("/trials", "/reset"))):
+            raise PydanticCustomError(
+                "reserved_job_id",
+                "job_id must not be batch_size nor end in /trials or /reset, which name something else in the "
+                "server's addresses; change its end",
+            )
+        if 0 < self.mab_prior_precision < SMALLEST_PRECISION:
+            raise PydanticCustomError(
+                "prior_precision_too_small",
+                "mab_prior_precision must be 0 or at least {limit}",
+                {"limit": SMALLEST_PRECISION},
+            )
         if self.job_id is None and len(self.job_id_prefix) > MAX_ID_LENGTH - GENERATED_ID_LENGTH:
             raise PydanticCustomError(
                 "prefix_too_long",

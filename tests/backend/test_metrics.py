@@ -36,7 +36,7 @@ def test_an_id_in_a_path_is_no_label(calls: Calls) -> None:
     calls.describe("train-secret")
     text = calls("GET", "/metrics").text
     assert "secret" not in text
-    assert "/jobs/<path:job_id>" in text
+    assert "/jobs/<job_id:job_id>" in text
 
 
 def test_the_calls_of_all_workers_are_counted_together(tmp_path: Path) -> None:

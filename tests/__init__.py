@@ -1,0 +1,1 @@
+"""The tests. Helpers shared by several folders: `specs`, `databases`, `servers`, `calls`."""

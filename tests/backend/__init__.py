@@ -1,0 +1,1 @@
+"""The server, through its public door, on SQLite and on MariaDB."""

@@ -1,0 +1,108 @@
+"""Many callers at once, of four worker processes over one database."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from tests.calls import Answer
+from tests.databases import dump, revision
+from tests.servers import GunicornServer
+
+ASKS = 400
+CALLERS = 32
+ROUNDS = 1000
+RUNS = 4
+
+
+@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+def server(
+    request: pytest.FixtureRequest,
+    new_database: Callable[[str, Path], str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[GunicornServer]:
+    """Four worker processes over a fresh database; each test has a job of its own."""
+    folder = tmp_path_factory.mktemp("server")
+    with GunicornServer(new_database(request.param, folder), folder, workers=4) as running:
+        yield running
+
+
+def test_trials_asked_for_at_once_are_numbered_without_gap_or_repeat(server: GunicornServer) -> None:
+    calls = server.calls
+    calls.register(job_id="train-asked")
+    with ThreadPoolExecutor(CALLERS) as pool:
+        answers = list(pool.map(lambda _: calls.ask("train-asked"), range(ASKS)))
+    assert {answer.status for answer in answers} == {200}
+    assert sorted(answer.body["trial_number"] for answer in answers) == list(range(1, ASKS + 1))
+    assert sum(answer.body["type"] == "Pruning" for answer in answers) == 1
+    assert revision(server.database_url, "train-asked") == ASKS
+
+
+def test_the_bandit_asked_at_once_draws_for_every_trial(server: GunicornServer) -> None:
+    calls = server.calls
+    calls.register(job_id="train-bandit", num_pruning_rounds=0, mab_num_explorations=1)
+    with ThreadPoolExecutor(CALLERS) as pool:
+        answers = list(pool.map(lambda _: calls.ask("train-bandit"), range(100)))
+    together = {answer.body["trial_number"]: answer.body["batch_size"] for answer in answers}
+    calls.register(job_id="train-in-turn", num_pruning_rounds=0, mab_num_explorations=1)
+    in_turn = [calls.trial("train-in-turn")["batch_size"] for _ in range(100)]
+    assert [together[number] for number in range(1, 101)] == in_turn
+
+
+@pytest.mark.parametrize("job_id", [f"train-new-{number}" for number in range(3)])
+def test_one_job_registered_by_many_at_once_is_created_once(server: GunicornServer, job_id: str) -> None:
+    calls, together = server.calls, Barrier(CALLERS)
+
+    def register(_: int) -> Answer:
+        together.wait()
+        return calls.register(job_id=job_id)
+
+    with ThreadPoolExecutor(CALLERS) as pool:
+        answers = list(pool.map(register, range(CALLERS)))
+    assert sorted(answer.status for answer in answers) == [200] * (CALLERS - 1) + [201]
+    assert len({answer.text for answer in answers}) == 1
+
+
+def test_one_run_that_asks_many_times_at_once_gets_one_trial(server: GunicornServer) -> None:
+    calls = server.calls
+    calls.register(job_id="train-one-run")
+    with ThreadPoolExecutor(CALLERS) as pool:
+        answers = list(pool.map(lambda _: calls.ask("train-one-run", "run"), range(CALLERS)))
+    assert {(answer.status, answer.text) for answer in answers} == {(200, answers[0].text)}
+    assert len(calls.records("train-one-run")) == 1
+
+
+def test_no_report_made_at_once_with_others_is_lost(server: GunicornServer) -> None:
+    calls, job_id = server.calls, "train-reports"
+    calls.register(job_id=job_id, max_epochs=ROUNDS + 1)
+    trials = [calls.trial(job_id) for _ in range(RUNS)]
+
+    def report(run: int, number: int) -> Answer:
+        energy = float(number * 10 + run)
+        return calls.report(trials[run], energy=energy, time=energy, current_epoch=number, report_number=number)
+
+    with ThreadPoolExecutor(RUNS) as pool:
+        for number in range(1, ROUNDS + 1):
+            answers = list(pool.map(report, range(RUNS), [number] * RUNS))
+            assert [answer.status for answer in answers] == [200] * RUNS, answers
+
+    records = calls.records(job_id)
+    assert [record["energy"] for record in records] == [float(ROUNDS * 10 + run) for run in range(RUNS)]
+    assert [record["current_epoch"] for record in records] == [ROUNDS] * RUNS
+    assert revision(server.database_url, job_id) == RUNS + RUNS * ROUNDS
+    stored = [row[:5] for row in dump(server.database_url)["reports"]]
+    expected = [(float(number * 10 + run), number) for run in range(RUNS) for number in range(1, ROUNDS + 1)]
+    assert sorted((row[4], row[1]) for row in stored) == sorted(expected)
+
+
+def test_one_report_sent_many_times_at_once_is_stored_once(server: GunicornServer) -> None:
+    calls, job_id = server.calls, "train-same-report"
+    calls.register(job_id=job_id)
+    trial = calls.trial(job_id)
+    before = len(dump(server.database_url)["reports"])
+    with ThreadPoolExecutor(CALLERS) as pool:
+        answers = list(pool.map(lambda _: calls.report(trial, metric=1.0, report_number=1), range(CALLERS)))
+    assert {(answer.status, answer.text) for answer in answers} == {(200, answers[0].text)}
+    assert len(dump(server.database_url)["reports"]) == before + 1

@@ -1,0 +1,106 @@
+"""What orchestrators and people's browsers ask for: health, readiness and the calls' documentation."""
+
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from backend.app import create_app
+from backend.config import Settings
+from tests.calls import Calls
+from tests.databases import connected
+
+
+def test_a_living_process_says_so(calls: Calls) -> None:
+    assert calls.must(calls("GET", "/healthz")) == {"status": "alive"}
+
+
+def test_a_server_with_the_right_schema_is_ready(calls: Calls) -> None:
+    assert calls.must(calls("GET", "/readyz")) == {"status": "ready"}
+
+
+def test_a_server_with_another_schema_is_not_ready_but_alive(calls: Calls, database_url: str) -> None:
+    with connected(database_url) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+    answer = calls("GET", "/readyz")
+    assert answer.status == 503
+    assert answer.message
+    assert calls("GET", "/healthz").status == 200
+
+
+def test_a_server_without_its_database_is_not_ready_but_alive(tmp_path: Path) -> None:
+    url = "mysql+pymysql://someone:s3cret-password@127.0.0.1:1/zeus"
+    app = create_app(Settings(database_url=url, log_level="CRITICAL"), prepare_database=False)
+    calls = Calls.through_test_client(app.test_client())
+    for answer in (calls("GET", "/readyz"), calls("GET", "/jobs"), calls.ask()):
+        assert answer.status == 503
+        assert "s3cret" not in answer.text
+        assert "pymysql" not in answer.text
+    assert calls("GET", "/healthz").status == 200
+
+
+@pytest.mark.timeout(30)
+def test_readiness_and_reading_do_not_wait_for_a_writer(
+    migrated_sqlite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.extensions.SQLITE_BUSY_TIMEOUT_MS", 500)
+    file = tmp_path / "bso.db"
+    file.write_bytes(migrated_sqlite_file.read_bytes())
+    app = create_app(Settings(database_url=f"sqlite:///{file}", log_level="CRITICAL"))
+    calls = Calls.through_test_client(app.test_client())
+    calls.register()
+    writer = sqlite3.connect(file, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    try:
+        for path in ("/jobs", "/jobs/train", "/jobs/train/trials", "/readyz"):
+            assert (path, calls("GET", path).status) == (path, 200)
+    finally:
+        writer.close()
+
+
+def test_every_call_of_the_protocol_is_documented(calls: Calls) -> None:
+    paths = calls.must(calls("GET", "/openapi.json"))["paths"]
+    documented = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    assert documented >= {
+        *(("POST", "/jobs"), ("GET", "/jobs"), ("DELETE", "/jobs"), ("GET", "/jobs/batch_size")),
+        *(("POST", "/trials"), ("PATCH", "/trials"), ("POST", "/trials/heartbeat"), ("POST", "/report")),
+        *(("GET", "/jobs/{job_id}"), ("GET", "/jobs/{job_id}/trials"), ("POST", "/jobs/{job_id}/reset")),
+        *(("GET", "/healthz"), ("GET", "/readyz")),
+    }
+    report = paths["/report"]["post"]
+    assert {"200", "400", "409", "422"} <= set(report["responses"])
+
+
+def test_the_documentation_page_loads_nothing_from_another_host(client: FlaskClient) -> None:
+    page = client.get("/openapi/swagger", follow_redirects=True)
+    assert page.status_code == 200
+    loaded = re.findall(r"""(?:src|href)=["']([^"']+)["']""", page.text)
+    assert loaded
+    seen = set(loaded)
+    for address in loaded:
+        assert "//" not in address, address
+        part = client.get(f"/openapi/{address}")
+        assert part.status_code == 200, address
+        if address.endswith(".css"):
+            seen |= set(re.findall(r"""(?:url\(|@import\s+)["']?(https?:)?//""", part.text))
+    assert not [address for address in seen if address.startswith(("http:", "https:"))]
+
+
+def test_an_answer_carries_the_request_s_id(client: FlaskClient) -> None:
+    assert client.get("/healthz", headers={"X-Request-ID": "abc-1"}).headers["X-Request-ID"] == "abc-1"
+    made = client.get("/healthz", headers={"X-Request-ID": "a b\t<script>"}).headers["X-Request-ID"]
+    assert re.fullmatch(r"[0-9a-f]{16}", made)
+
+
+def test_a_fault_of_the_server_does_not_carry_its_text(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("s3cret internals")
+
+    monkeypatch.setattr("backend.queries.list_jobs", fail)
+    answer = Calls.through_test_client(app.test_client())("GET", "/jobs")
+    assert answer.status == 500
+    assert "s3cret" not in answer.text
+    assert "log" in answer.message

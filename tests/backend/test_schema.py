@@ -1,0 +1,146 @@
+"""Migrations: they make the models' tables, on every database, whoever runs them, however many at once."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from backend import schema
+from backend.app import create_app
+from backend.config import Settings
+from backend.errors import SchemaOutdated
+from backend.extensions import db
+from tests.calls import Calls
+from tests.databases import MariaDB, connected, dump, migrate
+from tests.servers import WaitressServer, backend, environment
+
+
+@pytest.fixture(params=["sqlite", "mariadb", "mariadb with latin1"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database without any table."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/new.db"
+    server: MariaDB = request.getfixturevalue("mariadb")
+    return server.empty_database("latin1" if "latin1" in request.param else "utf8mb4")
+
+
+def test_the_migrations_make_exactly_the_models_tables(empty_database_url: str) -> None:
+    migrate(empty_database_url)
+    with connected(empty_database_url) as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, db.metadata) == []
+
+
+def test_upgrading_again_changes_nothing(empty_database_url: str) -> None:
+    migrate(empty_database_url)
+    before = dump(empty_database_url)
+    migrate(empty_database_url)
+    assert dump(empty_database_url) == before
+
+
+def test_an_upgraded_database_takes_every_script_whatever_its_defaults(empty_database_url: str) -> None:
+    migrate(empty_database_url)
+    app = create_app(Settings(database_url=empty_database_url, log_level="CRITICAL"))
+    calls = Calls.through_test_client(app.test_client())
+    assert calls.register(job_id="日本😀", job_id_prefix="日", gpu_model="ش😀").status == 201
+    assert calls.end(calls.trial("日本😀"), reason="語" * 500).status == 200
+    assert calls.records("日本😀")[0]["outcome"] == "語" * 500
+
+
+@pytest.mark.parametrize("state", ["empty", "old"])
+def test_a_server_database_that_is_not_up_to_date_is_refused_with_the_command(mariadb: MariaDB, state: str) -> None:
+    url = mariadb.empty_database() if state == "empty" else mariadb.database()
+    if state == "old":
+        with connected(url) as connection:
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+    with pytest.raises(SchemaOutdated, match="python -m backend db upgrade"):
+        create_app(Settings(database_url=url, log_level="CRITICAL"))
+
+
+def test_the_commands_check_and_upgrade_a_server_database(mariadb: MariaDB, tmp_path: Path) -> None:
+    url = mariadb.empty_database()
+    for command in (("serve", "--port=0"), ("db", "check")):
+        refused = backend(*command, f"--database-url={url}", folder=tmp_path)
+        assert refused.returncode != 0
+        assert "python -m backend db upgrade" in refused.stderr
+        assert "Traceback" not in refused.stderr
+    upgraded = backend("db", "upgrade", folder=tmp_path, ZEUS_BSO_DATABASE_URL=url)
+    assert upgraded.returncode == 0, upgraded.stderr
+    assert backend("db", "check", f"--database-url={url}", folder=tmp_path).returncode == 0
+    with WaitressServer(url, tmp_path) as server:
+        assert server.calls.register().status == 201
+
+
+def test_several_upgrades_at_once_all_succeed(empty_database_url: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "backend", "db", "upgrade", f"--database-url={empty_database_url}"]
+    upgrades = [
+        subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    said = [upgrade.communicate(timeout=60)[1] for upgrade in upgrades]
+    assert [upgrade.returncode for upgrade in upgrades] == [0, 0, 0], said
+    with connected(empty_database_url) as connection:
+        assert compare_metadata(MigrationContext.configure(connection), db.metadata) == []
+
+
+def test_four_servers_that_start_at_once_on_a_new_file_all_come_up(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/new.db"
+    command = [sys.executable, "-m", "backend", "serve", "--port=0", f"--database-url={url}"]
+    logs = [tmp_path / f"{number}.log" for number in range(4)]
+    processes = []
+    for log in logs:
+        with log.open("w") as stderr:
+            processes.append(
+                subprocess.Popen(
+                    command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=stderr, text=True
+                )
+            )
+    try:
+        for number, (process, log) in enumerate(zip(processes, logs, strict=True)):
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("Listening on http://127.0.0.1:"), log.read_text()
+            calls = Calls.over_http(line.split()[-1])
+            assert calls.register().status == (200 if number else 201)
+            assert calls.trial()["trial_number"] == number + 1
+    finally:
+        for process in processes:
+            process.terminate()
+            process.communicate(timeout=30)
+
+
+def test_upgrading_a_database_that_does_not_answer_is_said_without_a_traceback(tmp_path: Path) -> None:
+    url = "mysql+pymysql://someone:s3cret-password@127.0.0.1:1/zeus"
+    for command in (("db", "upgrade"), ("db", "check"), ("serve", "--port=0")):
+        done = backend(*command, f"--database-url={url}", folder=tmp_path)
+        assert done.returncode == 1, command
+        assert "Traceback" not in done.stderr, command
+        assert "s3cret" not in done.stdout + done.stderr
+
+
+def test_a_file_that_cannot_be_opened_is_said_without_a_traceback(tmp_path: Path) -> None:
+    done = backend("serve", "--port=0", f"--database-url=sqlite:///{tmp_path}/nowhere/bso.db", folder=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_no_database_is_said_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "bso.db").write_text("this is not a database " * 100)
+    done = backend("serve", "--port=0", f"--database-url=sqlite:///{tmp_path}/bso.db", folder=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "bso.db").read_text().startswith("this is not a database")
+
+
+def test_databases_on_one_server_are_upgraded_independently(mariadb: MariaDB, tmp_path: Path) -> None:
+    urls = [mariadb.empty_database() for _ in range(2)]
+    apps = [create_app(Settings(database_url=url, log_level="ERROR"), prepare_database=False) for url in urls]
+    with apps[0].app_context():
+        schema.upgrade()
+        try:
+            done = backend("db", "upgrade", f"--database-url={urls[1]}", folder=tmp_path)
+        finally:
+            db.engine.dispose()
+    assert done.returncode == 0, done.stderr

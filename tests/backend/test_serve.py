@@ -1,0 +1,129 @@
+"""`python -m backend serve` as a process: where it listens, what it says and what it keeps to itself."""
+
+import json
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.databases import MariaDB, connected, let_time_pass
+from tests.servers import GunicornServer, WaitressServer, backend
+
+PASSWORD = "s3cret-p@ss"
+PASSWORD_IN_URL = "s3cret-p%40ss"
+
+
+@pytest.fixture
+def user_url(mariadb: MariaDB) -> str:
+    """A database whose user has a password."""
+    name = mariadb.database().rpartition("/")[2]
+    mariadb.execute(
+        f"CREATE USER {name}@'%' IDENTIFIED BY '{PASSWORD}'",
+        f"GRANT ALL ON {name}.* TO {name}@'%'",
+    )
+    return f"mysql+pymysql://{name}:{PASSWORD_IN_URL}@127.0.0.1:{mariadb.port}/{name}"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.org", ""])
+def test_it_does_not_listen_beyond_this_machine_unless_told(host: str, tmp_path: Path) -> None:
+    done = backend("serve", "--host", host, "--port=0", folder=tmp_path)
+    assert done.returncode == 1
+    assert "--insecure-open" in done.stderr
+    assert "Listening" not in done.stdout
+
+
+def test_a_port_in_use_is_said_without_a_traceback(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = backend("serve", f"--port={taken.getsockname()[1]}", folder=tmp_path)
+    assert done.returncode == 1
+    assert "cannot listen on 127.0.0.1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_it_stops_when_told_to(tmp_path: Path) -> None:
+    server = WaitressServer(f"sqlite:///{tmp_path}/bso.db", tmp_path)
+    server.start()
+    assert server.calls("GET", "/readyz").status == 200
+    assert server.stop() == 0
+
+
+def test_a_body_of_20_mb_is_refused_by_a_real_server(tmp_path: Path) -> None:
+    body = json.dumps({"job_id": "train", "run_id": "x" * 20_000_000})
+    with WaitressServer(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
+        answer = server.calls.send("POST", "/trials", body)
+        assert answer.status == 413
+        assert answer.message
+        assert server.calls("GET", "/healthz").status == 200
+
+
+@pytest.mark.parametrize("kind", [WaitressServer, GunicornServer])
+def test_a_body_in_chunks_is_read_like_any_other(kind: type[WaitressServer | GunicornServer], tmp_path: Path) -> None:
+    with (
+        kind(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection,
+    ):
+        server.calls.register()
+        body = b'{"job_id": "train", "run_id": "run"}'
+        head = b"POST /trials HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        chunks = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (5, body[:5], len(body) - 5, body[5:])
+        connection.sendall(head + chunks)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+
+
+def test_its_password_is_printed_nowhere(user_url: str, mariadb: MariaDB, tmp_path: Path) -> None:
+    said = tmp_path / "stdout"
+    with WaitressServer(user_url, tmp_path, ZEUS_BSO_LOG_LEVEL="DEBUG", ZEUS_BSO_LOG_FORMAT="json") as server:
+        calls = server.calls
+        assert calls.register().status == 201
+        assert server.process is not None
+        assert server.process.stdout is not None
+        said.write_text(server.process.stdout.readline() + server.process.stdout.readline())
+        name = user_url.rpartition("/")[2]
+        mariadb.execute(f"ALTER USER {name}@'%' ACCOUNT LOCK", *_kill(mariadb, name))
+        for answer in (calls.ask(), calls("GET", "/jobs"), calls("GET", "/readyz")):
+            assert answer.status == 503
+            assert "s3cret" not in answer.text
+    assert "Data in mysql+pymysql://" in said.read_text()
+    assert "failed" in server.said()
+    for text in (said.read_text(), server.said()):
+        assert "s3cret" not in text
+
+
+def test_the_logs_are_lines_of_json(tmp_path: Path) -> None:
+    with WaitressServer(f"sqlite:///{tmp_path}/bso.db", tmp_path, ZEUS_BSO_LOG_FORMAT="json") as server:
+        server.calls("GET", "/healthz")
+    events = [json.loads(line) for line in server.said().splitlines()]
+    request = next(event for event in events if event["event"] == "request")
+    assert (request["method"], request["path"], request["status"]) == ("GET", "/healthz", 200)
+    assert request["request_id"]
+
+
+def test_the_replay_command_tells_whether_the_decisions_follow(database_url: str, tmp_path: Path) -> None:
+    with WaitressServer(database_url, tmp_path) as server:
+        calls = server.calls
+        calls.register()
+        calls.converge(calls.trial())
+        lost = calls.trial()
+        let_time_pass(database_url, "train", lost["trial_number"], 3601)
+        calls.converge(calls.trial())
+    good = backend("replay", "train", f"--database-url={database_url}", folder=tmp_path)
+    assert good.returncode == 0, good.stderr
+    assert re.search(r"\b3 trials of train", good.stdout)
+    with connected(database_url) as connection:
+        connection.exec_driver_sql("UPDATE trials SET batch_size = 32 WHERE number = 1")
+    bad = backend("replay", "train", f"--database-url={database_url}", folder=tmp_path)
+    assert bad.returncode == 1
+    assert "trial 1" in bad.stderr
+    assert backend("replay", "nobody", f"--database-url={database_url}", folder=tmp_path).returncode == 1
+
+
+def _kill(mariadb: MariaDB, user: str) -> list[str]:
+    with connected(f"mysql+pymysql://root@127.0.0.1:{mariadb.port}/mysql") as connection:
+        ids = connection.exec_driver_sql(
+            "SELECT id FROM information_schema.processlist WHERE user = %s", (user,)
+        ).scalars()
+        return [f"KILL {number}" for number in ids]

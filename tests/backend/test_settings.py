@@ -1,0 +1,89 @@
+"""Settings: where they come from, and what is said when they are wrong."""
+
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from backend.app import create_app
+from backend.config import Settings, SettingsError, load_settings
+from tests.calls import Calls
+from tests.servers import backend
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_every_wrong_setting_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = {"DATABASE_URL": "postgres://host/db", "SERVER_PORT": "70000", "LEASE_S": "-1", "LOG_LEVEL": "LOUD"}
+    for name, value in wrong.items():
+        monkeypatch.setenv(f"ZEUS_BSO_{name}", value)
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    for name in wrong:
+        assert f"ZEUS_BSO_{name}" in str(refused.value)
+
+
+def test_the_command_names_every_wrong_setting_without_a_traceback(tmp_path: Path) -> None:
+    done = backend("serve", folder=tmp_path, ZEUS_BSO_LEASE_S="soon", ZEUS_BSO_LOG_FORMAT="xml")
+    assert done.returncode == 1
+    assert "ZEUS_BSO_LEASE_S" in done.stderr
+    assert "ZEUS_BSO_LOG_FORMAT" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "postgresql://h/d", "mysql://u:s3cret@h/d", "mysql+x://"]
+)
+def test_a_database_url_that_cannot_work_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="ZEUS_BSO_DATABASE_URL") as refused:
+        load_settings(database_url=url)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mysql+pymysql:/u:s3cret@h/d", "mysql+pymysql://u:s3cret@h:port/d", "u:s3cret@h", "mysql+pymysql//u:s3cret@h/d"],
+)
+def test_a_malformed_database_url_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(SettingsError, match="ZEUS_BSO_DATABASE_URL") as refused:
+        load_settings(database_url=url)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("lease_s", [0.001, 1e9, 1e11, 1e15, 1e300])
+def test_a_lease_is_refused_or_works(lease_s: float, tmp_path: Path) -> None:
+    try:
+        settings = Settings(database_url=f"sqlite:///{tmp_path}/bso.db", lease_s=lease_s, log_level="CRITICAL")
+    except ValueError:
+        return
+    client: FlaskClient = create_app(settings).test_client()
+    calls = Calls.through_test_client(client)
+    calls.register()
+    assert calls.ask().status == 200
+
+
+def test_an_option_wins_over_the_environment_and_that_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("ZEUS_BSO_SERVER_PORT=1\nZEUS_BSO_LEASE_S=1\nZEUS_BSO_LOG_LEVEL=error\n")
+    monkeypatch.setenv("ZEUS_BSO_SERVER_PORT", "2")
+    monkeypatch.setenv("ZEUS_BSO_LEASE_S", "2")
+    settings = load_settings(server_port=3, lease_s=None)
+    assert (settings.server_port, settings.lease_s, settings.log_level) == (3, 2.0, "ERROR")
+
+
+def test_user_and_password_may_come_apart_from_the_url() -> None:
+    settings = load_settings(database_url="mysql+pymysql://host/zeus", db_user="someone", db_password="p@ss/w:rd#%")
+    assert (settings.database.username, settings.database.password) == ("someone", "p@ss/w:rd#%")
+    assert "p@ss" not in repr(settings)
+    both = load_settings(database_url="mysql+pymysql://u:p@host/zeus", db_user="x", db_password="y")
+    assert (both.database.username, both.database.password) == ("u", "p")
+
+
+def test_a_password_in_the_url_is_not_shown_with_the_settings() -> None:
+    settings = load_settings(database_url="mysql+pymysql://u:s3cret@host/zeus")
+    assert "s3cret" not in repr(settings)
+    assert "s3cret" not in str(settings)

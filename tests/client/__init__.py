@@ -1,0 +1,1 @@
+"""The client and the framework-free optimizer, against real servers."""

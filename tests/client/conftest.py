@@ -1,0 +1,37 @@
+"""A real server for all tests of this folder, and a client that does not wait as long as a real one."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from lightning_bso import BsoClient
+from lightning_bso import client as client_module
+from tests.client.scripted import ScriptedServer
+from tests.servers import WaitressServer
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WaitressServer]:
+    """A running server; every test has a job of its own on it."""
+    folder = tmp_path_factory.mktemp("server")
+    with WaitressServer(f"sqlite:///{folder / 'bso.db'}", folder) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: WaitressServer) -> BsoClient:
+    """A client of that server."""
+    return BsoClient(server.url)
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedServer]:
+    """A server that misbehaves as the test says."""
+    with ScriptedServer() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many attempts as ever, but hardly a wait in between."""
+    monkeypatch.setattr(client_module, "BACKOFF_S", 0.01)

@@ -1,0 +1,55 @@
+"""GPUs that are not there: NVML's functions replaced, below all of Zeus' own code."""
+
+from dataclasses import dataclass, field
+
+import pynvml
+import pytest
+import torch
+import zeus.device.gpu
+from zeus.device.gpu.nvidia import nvml_is_available
+from zeus.utils.framework import torch_is_available
+
+
+@dataclass
+class FakeGpus:
+    """What NVML tells of the machine's GPUs; a test moves the energy counters on."""
+
+    names: list[str]
+    max_power_mw: int = 250_000
+    energy_mj: list[int] = field(default_factory=list)
+    synchronized: list[int] = field(default_factory=list)
+    """The GPUs that were waited for, in order."""
+
+    def use(self, *joules: float) -> None:
+        """Let the GPUs use this much energy each."""
+        for index, used in enumerate(joules):
+            self.energy_mj[index] += round(used * 1000)
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *names: str) -> FakeGpus:
+    """Give this process GPUs of these models, on which torch trains, and a Zeus that has not looked yet."""
+    gpus = FakeGpus(list(names), energy_mj=[1_000_000 * (index + 1) for index in range(len(names))])
+    functions = {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetCount": lambda: len(gpus.names),
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetName": lambda handle: gpus.names[handle],
+        "nvmlDeviceGetPowerManagementLimitConstraints": lambda _handle: (100_000, gpus.max_power_mw),
+        "nvmlDeviceGetArchitecture": lambda _handle: pynvml.NVML_DEVICE_ARCH_AMPERE,
+        "nvmlDeviceGetTotalEnergyConsumption": lambda handle: gpus.energy_mj[handle],
+    }
+    for name, function in functions.items():
+        monkeypatch.setattr(pynvml, name, function)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", gpus.synchronized.append)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    forget(monkeypatch)
+    return gpus
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Zeus look for GPUs anew; monkeypatch puts back what it knew."""
+    monkeypatch.setattr(zeus.device.gpu, "_gpus", None)
+    nvml_is_available.cache_clear()
+    torch_is_available.cache_clear()

@@ -1,0 +1,76 @@
+"""A meter that fails in mid-training costs the run its place in the record, and never the training."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lightning_bso import BsoClient
+from tests.client.jobs import ScriptedMonitor, begun, job, only_trial, warnings
+from tests.servers import WaitressServer
+
+
+class FailingMonitor(ScriptedMonitor):
+    """Raises in the calls whose turns (counted from 1, both kinds together) are given."""
+
+    def __init__(self, *failing: int) -> None:
+        super().__init__()
+        self._calls = 0
+        self._failing = failing
+
+    def _fail_in_turn(self) -> None:
+        self._calls += 1
+        if self._calls in self._failing:
+            raise OSError("GPU is lost")
+
+    def begin_window(self, key: str, sync_execution: bool = True) -> None:
+        """Begin a measurement."""
+        self._fail_in_turn()
+        super().begin_window(key, sync_execution)
+
+    def end_window(self, key: str, sync_execution: bool = True) -> Any:
+        """End it."""
+        self._fail_in_turn()
+        return super().end_window(key, sync_execution)
+
+
+@pytest.mark.parametrize(("turn", "reported"), [(1, 0.0), (2, 0.0), (3, 10.0), (4, 10.0)])
+def test_a_meter_that_raises_ends_the_trial_with_the_reason_and_not_the_training(
+    server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture, turn: int, reported: float
+) -> None:
+    fields = job()
+    bso = begun(server.url, FailingMonitor(turn), job=fields)
+    for _ in range(4):
+        bso.on_evaluate(0.5)
+    stored = only_trial(client, fields["job_id_prefix"])
+    assert (stored.status, stored.outcome, stored.energy) == (
+        "Failed",
+        "the energy meter failed: OSError: GPU is lost",
+        reported,
+    )
+    (said,) = warnings(caplog, "Training goes on")
+    assert "GPU is lost" in said
+
+
+@pytest.mark.parametrize(
+    "joules",
+    [(10.0, -1000.0), (20.0, -5.0), (-1.0,), (math.nan,), (math.inf,), (1e300,)],
+    ids=lambda joules: str(joules),
+)
+def test_a_counter_that_tells_nonsense_does_not_end_the_training(
+    server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture, joules: tuple[float, ...]
+) -> None:
+    def then_ordinary() -> Iterator[float]:
+        yield from joules
+        while True:
+            yield 10.0
+
+    fields = job()
+    bso = begun(server.url, ScriptedMonitor(then_ordinary()), job=fields)
+    for _ in range(3):
+        bso.on_evaluate(0.5)
+    assert len(warnings(caplog, "Training goes on")) == 1
+    stored = only_trial(client, fields["job_id_prefix"])
+    assert stored.status == "Failed"
+    assert "energy" in (stored.outcome or "")

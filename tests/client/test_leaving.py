@@ -1,0 +1,98 @@
+"""How a run is left: by its block's end, by an error, by Ctrl-C. And errors on their way to another process."""
+
+import pickle
+
+import pytest
+
+from lightning_bso import (
+    BatchSizeOptimizer,
+    BsoClient,
+    EnergyUnavailable,
+    ServerRefused,
+    ServerUnreachable,
+    ZeusBSOTrainFailError,
+)
+from lightning_bso.wire import MAX_REASON_LENGTH, ErrorAnswer
+from tests.client.jobs import ScriptedMonitor, begun, job, only_trial
+from tests.servers import WaitressServer
+
+
+@pytest.fixture
+def run(server: WaitressServer) -> BatchSizeOptimizer:
+    """A run that has begun to train."""
+    return begun(server.url)
+
+
+def stored(client: BsoClient, run: BatchSizeOptimizer) -> tuple[str, str | None]:
+    """Status and outcome of the run's trial."""
+    trial = only_trial(client, run._job.job_id_prefix)
+    return trial.status, trial.outcome
+
+
+def test_an_error_ends_the_trial_with_its_reason(run: BatchSizeOptimizer, client: BsoClient) -> None:
+    with pytest.raises(MemoryError), run:
+        raise MemoryError("out of memory")
+    assert stored(client, run) == ("Failed", "MemoryError: out of memory")
+
+
+def test_leaving_without_a_verdict_ends_the_trial(run: BatchSizeOptimizer, client: BsoClient) -> None:
+    with run:
+        run.on_evaluate(0.5)
+    assert stored(client, run) == ("Failed", "left without a verdict")
+
+
+def test_ctrl_c_leaves_the_trial_open(run: BatchSizeOptimizer, client: BsoClient) -> None:
+    with pytest.raises(KeyboardInterrupt), run:
+        raise KeyboardInterrupt
+    assert stored(client, run) == ("Dispatched", None)
+
+
+def test_leaving_after_the_verdict_changes_nothing(run: BatchSizeOptimizer, client: BsoClient) -> None:
+    with run:
+        run.on_evaluate(1.0)
+    status, outcome = stored(client, run)
+    assert status == "Succeeded"
+    assert "reached the target" in (outcome or "")
+
+
+def test_a_failed_verdict_is_what_is_on_record(server: WaitressServer, client: BsoClient) -> None:
+    fields = job(max_epochs=1)
+    with pytest.raises(ZeusBSOTrainFailError), begun(server.url, job=fields) as run:
+        run.on_evaluate(0.5)
+    assert only_trial(client, fields["job_id_prefix"]).status == "Succeeded"
+
+
+def test_leaving_before_a_batch_size_was_asked_for_is_nothing(server: WaitressServer) -> None:
+    with BatchSizeOptimizer(ScriptedMonitor(), server.url, job()) as run:
+        assert run.trial is None
+
+
+def test_a_reason_may_be_long(run: BatchSizeOptimizer, client: BsoClient) -> None:
+    run.end("x" * 10_000)
+    assert stored(client, run) == ("Failed", "x" * MAX_REASON_LENGTH)
+
+
+def test_an_error_with_a_name_that_is_no_text_is_the_one_that_is_raised(
+    run: BatchSizeOptimizer, client: BsoClient
+) -> None:
+    name = b"data-\xff.bin".decode(errors="surrogateescape")  # as Python decodes such a file's name
+    with pytest.raises(FileNotFoundError), run:
+        raise FileNotFoundError(name)
+    assert stored(client, run)[0] == "Failed"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeusBSOTrainFailError("job", 3, 64, "too dear"),
+        ServerUnreachable("no answer"),
+        ServerRefused(409, ErrorAnswer(message="no batch size is left")),
+        EnergyUnavailable("no counter"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_survives_the_way_to_another_process(error: Exception) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)

@@ -1,0 +1,48 @@
+"""A run on a server that asks who calls."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lightning_bso import BatchSizeOptimizer, BsoClient, ServerRefused
+from tests.client.jobs import ScriptedMonitor, job
+from tests.servers import WaitressServer, backend
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[tuple[WaitressServer, str]]:
+    """A server with an access token, and that token."""
+    database = f"sqlite:///{tmp_path / 'bso.db'}"
+    with WaitressServer(database, tmp_path) as running:
+        made = backend(
+            *("token", "create", "--label", "ci", "--scope", "run", "--database-url", database), folder=tmp_path
+        )
+        assert made.returncode == 0, made.stderr
+        yield running, made.stdout.split()[0]
+
+
+def test_a_run_with_the_token_is_reported_and_one_without_is_refused(
+    guarded: tuple[WaitressServer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, token = guarded
+    fields = job()
+    for wrong in (None, "another"):
+        with pytest.raises(ServerRefused) as refusal:
+            BatchSizeOptimizer(ScriptedMonitor(), server.url, fields, token=wrong).get_batch_size()
+        assert refusal.value.status == 401
+        assert token not in str(refusal.value)
+    address_with_token = f"http://bso:{token}@127.0.0.1:{server.port}"
+    monkeypatch.setenv("ZEUS_BSO_TOKEN", token)
+    for url, given in ((server.url, None), (server.url, token)):
+        bso = BatchSizeOptimizer(ScriptedMonitor(), url, fields, token=given)
+        bso.get_batch_size()
+        bso.on_train_begin()
+        bso.on_evaluate(1.0)
+        assert bso.training_finished
+    monkeypatch.delenv("ZEUS_BSO_TOKEN")
+    third = BatchSizeOptimizer(ScriptedMonitor(), address_with_token, fields)
+    third.get_batch_size()
+    assert third.trial is not None
+    assert third.trial.trial_number == 3
+    assert BsoClient(server.url, token).describe(third.trial.job_id).trials == 3

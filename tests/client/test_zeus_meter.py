@@ -1,0 +1,148 @@
+"""The meter for GPUs: Zeus' own code from the monitor down to NVML, whose functions are replaced."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import torch
+from zeus.monitor import ZeusMonitor
+
+from lightning_bso import BatchSizeOptimizer, BsoClient, EnergyUnavailable
+from lightning_bso.energy import ZeusMeter, make_meter
+from tests.client import fake_nvml
+from tests.client.fake_nvml import FakeGpus
+from tests.client.jobs import ScriptedMonitor, begun, job, number_of_trials, only_trial
+from tests.servers import WaitressServer
+
+UNKNOWN_MACHINE = {"max_power": None, "number_of_gpus": None, "gpu_model": None}
+
+
+@pytest.fixture
+def two_a40(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpus]:
+    """Two GPUs of 250 W."""
+    yield fake_nvml.install(monkeypatch, "NVIDIA A40", "NVIDIA A40")
+    fake_nvml.forget(monkeypatch)
+
+
+@pytest.fixture
+def cuda_without_counters(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process that trains on GPUs of which Zeus sees none."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    fake_nvml.forget(monkeypatch)
+    yield
+    fake_nvml.forget(monkeypatch)
+
+
+def test_energy_is_what_the_counters_of_all_gpus_have_moved_on_by(two_a40: FakeGpus) -> None:
+    meter = make_meter()
+    meter.begin()
+    two_a40.use(30.0, 12.5)
+    reading = meter.end()
+    assert reading.energy_j == pytest.approx(42.5)
+    assert reading.time_s >= 0
+    meter.begin()
+    two_a40.use(1.0, 1.0)
+    assert meter.end().energy_j == pytest.approx(2.0)
+
+
+def test_the_machine_is_read_from_the_gpus(two_a40: FakeGpus) -> None:
+    meter = make_meter()
+    assert (meter.source, meter.gpu_model, meter.number_of_gpus, meter.max_power_w) == ("nvml", "NVIDIA A40", 2, 500.0)
+
+
+def test_only_the_gpus_of_the_run_are_measured(two_a40: FakeGpus) -> None:
+    meter = make_meter(gpu_indices=[1])
+    assert (meter.number_of_gpus, meter.max_power_w) == (1, 250.0)
+    meter.begin()
+    two_a40.use(30.0, 12.5)
+    assert meter.end().energy_j == pytest.approx(12.5)
+
+
+def test_a_window_waits_for_the_work_that_is_queued_on_the_gpus(two_a40: FakeGpus) -> None:
+    meter = make_meter()
+    meter.begin()
+    assert two_a40.synchronized == [0, 1]
+    two_a40.use(1.0, 1.0)
+    meter.end()
+    assert two_a40.synchronized == [0, 1, 0, 1]
+
+
+def test_the_users_own_monitor_is_used(two_a40: FakeGpus) -> None:
+    meter = make_meter(ZeusMonitor(gpu_indices=[0]))
+    assert (meter.source, meter.number_of_gpus) == ("nvml", 1)
+
+
+def test_a_window_of_the_users_own_does_not_disturb(two_a40: FakeGpus) -> None:
+    monitor = ZeusMonitor()
+    monitor.begin_window("training")
+    for meter in (make_meter(monitor), make_meter(monitor)):
+        meter.begin()
+        two_a40.use(1.0, 2.0)
+        assert meter.end().energy_j == pytest.approx(3.0)
+    assert monitor.end_window("training").total_energy == pytest.approx(6.0)
+
+
+def test_the_server_learns_machine_energy_and_source(
+    two_a40: FakeGpus, server: WaitressServer, client: BsoClient
+) -> None:
+    bso = BatchSizeOptimizer(server_url=server.url, job=job(**UNKNOWN_MACHINE))
+    bso.get_batch_size()
+    bso.on_train_begin()
+    two_a40.use(30.0, 12.5)
+    bso.on_evaluate(1.0)
+    assert bso.trial is not None
+    spec = client.describe(bso.trial.job_id).spec
+    assert (spec.max_power, spec.number_of_gpus, spec.gpu_model) == (500.0, 2, "NVIDIA A40")
+    stored = only_trial(client, spec.job_id_prefix)
+    assert (stored.energy, stored.energy_source) == (pytest.approx(42.5), "nvml")
+
+
+def test_gpus_of_different_models_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvml.install(monkeypatch, "NVIDIA A40", "NVIDIA H100")
+    with pytest.raises(EnergyUnavailable, match=r"NVIDIA A40, NVIDIA H100.*one model"):
+        make_meter()
+    assert make_meter(gpu_indices=[1]).gpu_model == "NVIDIA H100"
+    fake_nvml.forget(monkeypatch)
+
+
+def test_a_monitor_without_gpus_is_refused() -> None:
+    with pytest.raises(EnergyUnavailable, match="0 J"):
+        ZeusMeter(SimpleNamespace(gpu_indices=[]))
+
+
+@pytest.mark.usefixtures("cuda_without_counters")
+def test_gpus_that_zeus_cannot_read_are_an_error_and_take_no_trial(server: WaitressServer, client: BsoClient) -> None:
+    fields = job()
+    bso = BatchSizeOptimizer(server_url=server.url, job=fields)
+    with pytest.raises(EnergyUnavailable, match="Zeus cannot read their energy"):
+        bso.get_batch_size()
+    assert number_of_trials(client, fields["job_id_prefix"]) == 0
+
+
+def test_no_gpu_visible_to_zeus_is_an_error_and_takes_no_trial(
+    two_a40: FakeGpus, server: WaitressServer, client: BsoClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    fields = job()
+    with pytest.raises(EnergyUnavailable):
+        BatchSizeOptimizer(server_url=server.url, job=fields).get_batch_size()
+    assert number_of_trials(client, fields["job_id_prefix"]) == 0
+
+
+def test_a_monitor_that_zeus_does_not_know_works_if_the_job_names_the_machine(
+    server: WaitressServer, client: BsoClient
+) -> None:
+    fields = job(max_power=321.0, gpu_model="TPU", number_of_gpus=None)
+    begun(server.url, ScriptedMonitor([7.0]), job=fields).on_evaluate(1.0)
+    stored = only_trial(client, fields["job_id_prefix"])
+    assert (stored.energy, stored.energy_source) == (7.0, "estimated")
+
+
+@pytest.mark.parametrize("missing", ["max_power", "gpu_model"])
+def test_a_machine_that_nobody_names_is_an_error_and_takes_no_trial(
+    server: WaitressServer, client: BsoClient, missing: str
+) -> None:
+    fields = job(**{missing: None})
+    with pytest.raises(EnergyUnavailable, match=r"max_power.*gpu_model"):
+        begun(server.url, job=fields)
+    assert number_of_trials(client, fields["job_id_prefix"]) == 0

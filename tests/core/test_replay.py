@@ -1,0 +1,193 @@
+"""A job's past decided once more: nothing differs, unless what is stored was changed."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from backend.core.policies import NothingConverges, choose, judge
+from backend.core.replay import PastReport, PastTrial, differences, state_at
+from backend.core.state import Choice, JobState, Report, Spec, Trial, TrialStatus, TrialType, VerdictCode
+from backend.core.thompson import seeded
+from tests.specs import core_spec
+
+SEED = 5
+
+
+@dataclass
+class Run:
+    """A trial on its way."""
+
+    trial: Trial
+    choice: Choice
+    exploration: int
+    expired: bool = False
+    reports: list[PastReport] = field(default_factory=list)
+
+
+@dataclass
+class Job:
+    """A job in memory: every call raises its revision, as the server's do."""
+
+    spec: Spec
+    revision: int = 0
+    exploration: int = 0
+    runs: list[Run] = field(default_factory=list)
+    rng: Any = field(default_factory=lambda: seeded(SEED))
+
+    def state(self, exploration: int) -> JobState:
+        return JobState(self.spec, tuple(run.trial for run in self.runs if run.exploration == exploration))
+
+    def ask(self, lost: set[int]) -> None:
+        """Lose some of the running trials, then hand out another; where nothing is left, begin anew."""
+        self.revision += 1
+        before = list(self.runs)
+        for number, run in enumerate(before):
+            if number in lost and run.trial.status is TrialStatus.DISPATCHED:
+                run.trial = replace(run.trial, status=TrialStatus.FAILED, ended=self.revision)
+                run.expired = True
+        try:
+            choice = choose(self.state(self.exploration), self.rng)
+        except NothingConverges:
+            self.exploration += 1
+            return
+        trial = Trial(
+            *(len(self.runs) + 1, choice.batch_size, choice.type, TrialStatus.DISPATCHED, None),
+            *(0.0, 0.0, 0, self.revision, None),
+        )
+        self.runs.append(Run(trial, choice, self.exploration))
+
+    def report(self, run: Run, metric: float | None, cost: float) -> None:
+        if run.trial.status is not TrialStatus.DISPATCHED and not run.expired:
+            return
+        self.revision += 1
+        report = Report(metric, run.trial.energy_j + cost, 0.0, run.trial.epochs + 1)
+        verdict = judge(self.state(run.exploration), report)
+        expired = run.trial.ended if run.expired else None
+        run.reports.append(PastReport(self.revision, report, verdict.code, expired))
+        run.expired = False
+        run.trial = replace(
+            run.trial,
+            energy_j=report.energy_j,
+            epochs=report.epoch,
+            status=TrialStatus.SUCCEEDED if verdict.stop else TrialStatus.DISPATCHED,
+            converged=verdict.converged if verdict.stop else None,
+            ended=self.revision if verdict.stop else None,
+        )
+
+    def end(self, run: Run) -> None:
+        if run.trial.status is TrialStatus.DISPATCHED:
+            self.revision += 1
+            run.trial = replace(run.trial, status=TrialStatus.FAILED, ended=self.revision)
+
+    def past(self) -> list[PastTrial]:
+        return [PastTrial(run.trial, run.choice, run.exploration, tuple(run.reports)) for run in self.runs]
+
+
+steps = st.one_of(
+    st.tuples(st.just("ask"), st.sets(st.integers(0, 30), max_size=2)),
+    st.tuples(st.just("report"), st.integers(0, 5), st.sampled_from([0.0, 0.0, 1.0, 1.0, None]), st.floats(1, 9)),
+    st.tuples(st.just("end"), st.integers(0, 5)),
+)
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> Job:
+    """A job after random calls, of up to six runs at a time."""
+    sizes = draw(st.sampled_from([(16,), (8, 16), (8, 16, 32)]))
+    spec = core_spec(
+        batch_sizes=sizes,
+        max_epochs=3,
+        num_pruning_rounds=draw(st.integers(0, 2)),
+        beta_knob=draw(st.sampled_from([None, 1.5, 3.0])),
+        mab_num_explorations=draw(st.integers(0, 2)),
+    )
+    job = Job(spec)
+    for step in draw(st.lists(steps, min_size=5, max_size=60)):
+        latest = job.runs[-6:]
+        match step:
+            case ("ask", set() as lost):
+                job.ask(lost)
+            case ("report", int() as which, metric, float() as cost) if latest:
+                job.report(latest[which % len(latest)], metric, cost)  # type: ignore[arg-type]
+            case ("end", int() as which) if latest:
+                job.end(latest[which % len(latest)])
+    assume(job.runs)
+    return job
+
+
+@given(job=jobs())
+@settings(max_examples=300, deadline=None)
+def test_every_decision_follows_from_what_is_stored(job: Job) -> None:
+    assert differences(job.spec, job.past(), seeded(SEED)) == []
+
+
+@given(job=jobs(), data=st.data())
+@settings(deadline=None)
+def test_a_choice_that_was_tampered_with_is_found(job: Job, data: st.DataObject) -> None:
+    past = job.past()
+    which = data.draw(st.integers(0, len(past) - 1))
+    choice = past[which].choice
+    other = data.draw(
+        st.sampled_from(
+            [
+                replace(choice, batch_size=choice.batch_size + 1),
+                replace(choice, type=next(kind for kind in TrialType if kind is not choice.type)),
+                replace(choice, reason="because"),
+            ]
+        )
+    )
+    past[which] = replace(past[which], choice=other)
+    found = differences(job.spec, past, seeded(SEED))
+    assert [line for line in found if line.startswith(f"trial {which + 1}: chose")]
+
+
+@given(job=jobs(), data=st.data())
+@settings(deadline=None)
+def test_a_verdict_that_was_tampered_with_is_found(job: Job, data: st.DataObject) -> None:
+    past = job.past()
+    reported = [number for number, one in enumerate(past) if one.reports]
+    assume(reported)
+    which = data.draw(st.sampled_from(reported))
+    first, *rest = past[which].reports
+    other = data.draw(st.sampled_from([code for code in VerdictCode if code is not first.code]))
+    past[which] = replace(past[which], reports=(replace(first, code=other), *rest))
+    found = differences(job.spec, past, seeded(SEED))
+    assert [line for line in found if line.startswith(f"trial {which + 1}: judged")]
+
+
+def test_another_seed_is_found() -> None:
+    job = Job(core_spec(num_pruning_rounds=0))
+    for _ in range(20):
+        job.ask(set())
+    assert differences(job.spec, job.past(), seeded(SEED + 1))
+
+
+@pytest.fixture
+def revived() -> Job:
+    """A job whose first run was lost at revision 3 and came back at revision 4."""
+    job = Job(core_spec(num_pruning_rounds=1))
+    job.ask(set())
+    job.report(job.runs[0], 0.0, 5.0)
+    job.ask({0})
+    job.report(job.runs[0], 0.0, 5.0)
+    job.report(job.runs[0], 1.0, 5.0)
+    return job
+
+
+@pytest.mark.parametrize(
+    ("revision", "status", "energy"),
+    [
+        (2, TrialStatus.DISPATCHED, 0.0),
+        (3, TrialStatus.FAILED, 5.0),
+        (5, TrialStatus.DISPATCHED, 10.0),
+        (6, TrialStatus.SUCCEEDED, 15.0),
+    ],
+)
+def test_a_revived_run_is_seen_as_it_was_at_each_call(
+    revived: Job, revision: int, status: TrialStatus, energy: float
+) -> None:
+    seen = state_at(revived.spec, revived.past(), 0, revision).trials[0]
+    assert (seen.status, seen.energy_j) == (status, energy)

@@ -1,0 +1,165 @@
+"""Databases for the tests: a private MariaDB server, fresh databases on it, and looks into a database."""
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pymysql
+from sqlalchemy import Connection, NullPool, create_engine, inspect, select, text, update
+
+from backend import schema
+from backend.app import create_app
+from backend.config import Settings
+from backend.extensions import db
+from backend.models import Job, Trial
+
+STARTUP_S = 60
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on just now."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class MariaDB:
+    """A running MariaDB server of the tests' own."""
+
+    port: int
+    process: "subprocess.Popen[bytes]"
+    _names: Iterator[int] = field(default_factory=count)
+    _statements: list[str] = field(default_factory=list)
+    _emptied: list[str] = field(default_factory=list)
+
+    def execute(self, *statements: str, database: str | None = None) -> None:
+        """Run statements as root."""
+        with (
+            closing(pymysql.connect(host="127.0.0.1", port=self.port, user="root", database=database)) as connection,
+            connection.cursor() as cursor,
+        ):
+            for statement in statements:
+                cursor.execute(statement)
+            connection.commit()
+
+    def empty_database(self, character_set: str = "utf8mb4") -> str:
+        """The URL of a new database without any table."""
+        name = f"zeus_{next(self._names)}"
+        self.execute(f"CREATE DATABASE {name} CHARACTER SET {character_set}")
+        return f"mysql+pymysql://root@127.0.0.1:{self.port}/{name}"
+
+    def database(self) -> str:
+        """The URL of a database with the tables that the migrations make, and nothing in them."""
+        if self._emptied:
+            return self._emptied.pop()
+        if not self._statements:
+            self._statements = _tables_made_by_migrations(self.empty_database())
+        url = self.empty_database()
+        self.execute(*self._statements, database=url.rpartition("/")[2])
+        return url
+
+    def give_back(self, url: str) -> None:
+        """Empty a database's tables, so that `database` can hand it out again; this is much faster."""
+        statements = ["SET foreign_key_checks = 0"]
+        with connected(url) as connection:
+            statements += [f"DELETE FROM {table}" for table in inspect(connection).get_table_names()]
+        self.execute(*statements, self._statements[-1], database=url.rpartition("/")[2])
+        self._emptied.append(url)
+
+
+def start_mariadb(folder: Path) -> MariaDB:
+    """Start a server with its data in `folder`, and wait until it answers."""
+    missing = [name for name in ("mariadb-install-db", "mariadbd") if shutil.which(name) is None]
+    if missing:
+        raise RuntimeError(f"{', '.join(missing)} not found; install Debian's package mariadb-server")
+    data = folder / "data"
+    subprocess.run(
+        [
+            *("mariadb-install-db", "--no-defaults", f"--datadir={data}", "--user=root"),
+            *("--skip-test-db", "--auth-root-authentication-method=normal"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    port = free_port()
+    process = subprocess.Popen(
+        [
+            *("mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--socket={folder}/socket"),
+            *(f"--pid-file={folder}/pid", "--bind-address=127.0.0.1", f"--port={port}", "--skip-name-resolve"),
+            *("--character-set-server=utf8mb4", "--innodb-buffer-pool-size=64M", "--performance-schema=OFF"),
+            *("--innodb-flush-log-at-trx-commit=2", f"--log-error={folder}/error.log"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    server = MariaDB(port, process)
+    deadline = time.monotonic() + STARTUP_S
+    while True:
+        try:
+            server.execute("SELECT 1")
+            return server
+        except pymysql.OperationalError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                raise RuntimeError(f"mariadbd did not start: {(folder / 'error.log').read_text()}") from None
+            time.sleep(0.02)
+
+
+def migrate(url: str) -> None:
+    """Make the tables of a database by the migrations."""
+    app = create_app(Settings(database_url=url, log_level="ERROR"), prepare_database=False)
+    with app.app_context():
+        schema.upgrade()
+        db.engine.dispose()
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Connection]:
+    """A connection to a database, in a transaction that is committed at the end."""
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        yield connection
+
+
+def dump(url: str) -> dict[str, list[tuple[Any, ...]]]:
+    """All that a database holds, by table, in a fixed order."""
+    with connected(url) as connection:
+        return {
+            table: sorted((tuple(row) for row in connection.execute(text(f"SELECT * FROM {table}"))), key=repr)
+            for table in inspect(connection).get_table_names()
+        }
+
+
+def let_time_pass(url: str, job_id: str, trial_number: int, seconds: float) -> None:
+    """Make it that much longer ago that a trial was last heard of."""
+    job = select(Job.id).where(Job.job_id == job_id).scalar_subquery()
+    this = (Trial.job == job, Trial.number == trial_number)
+    with connected(url) as connection:
+        seen = connection.execute(select(Trial.last_seen_at).where(*this)).scalar_one()
+        connection.execute(update(Trial).where(*this).values(last_seen_at=seen - timedelta(seconds=seconds)))
+
+
+def revision(url: str, job_id: str) -> int:
+    """How many calls have changed a job."""
+    with connected(url) as connection:
+        return connection.execute(select(Job.revision).where(Job.job_id == job_id)).scalar_one()
+
+
+def _tables_made_by_migrations(url: str) -> list[str]:
+    migrate(url)
+    with connected(url) as connection:
+        tables = [
+            connection.execute(text(f"SHOW CREATE TABLE {table}")).one()[1]
+            for table in inspect(connection).get_table_names()
+        ]
+        version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+    return ["SET foreign_key_checks = 0", *tables, f"INSERT INTO alembic_version VALUES ('{version}')"]

@@ -1,0 +1,121 @@
+"""The demo: what it prints is what its database says, and it goes on where it was."""
+
+import re
+import sqlite3
+import subprocess
+import sys
+from collections import defaultdict
+from contextlib import closing
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from tests.servers import ROOT, environment
+
+ETA, DEFAULT = 0.5, 128
+
+
+def demo(database: Path, recurrences: int) -> str:
+    """Run the demo on a database; what it printed."""
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "demo.py"), f"--recurrences={recurrences}", f"--database={database}"],
+        cwd=database.parent,
+        env=environment(OMP_NUM_THREADS="1"),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+class Recorded:
+    """What a demo's database holds, computed without any of the project's code."""
+
+    def __init__(self, database: Path) -> None:
+        with closing(sqlite3.connect(database)) as connection:
+            ((self.job_id, self.max_power),) = connection.execute(
+                "SELECT job_id, json_extract(spec, '$.max_power') FROM jobs"
+            )
+            rows = connection.execute(
+                "SELECT batch_size, converged, energy_j, time_s, status FROM trials ORDER BY number"
+            ).fetchall()
+        self.statuses = [row[4] for row in rows]
+        self.costs = [ETA * energy + (1 - ETA) * self.max_power * time for _, _, energy, time, _ in rows]
+        self.converged = sum(bool(row[1]) for row in rows)
+        by_size: dict[int, list[float]] = defaultdict(list)
+        for (size, converged, *_), cost in zip(rows, self.costs, strict=True):
+            if converged:
+                by_size[size].append(cost)
+        self.mean_costs = {size: fmean(costs) for size, costs in by_size.items()}
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the demos of this module keep their data."""
+    return tmp_path_factory.mktemp("demo") / "demo.db"
+
+
+@pytest.fixture(scope="module")
+def first(database: Path) -> tuple[str, Recorded]:
+    """What the first demo printed and left."""
+    return demo(database, 2), Recorded(database)
+
+
+@pytest.fixture(scope="module")
+def second(first: tuple[str, Recorded], database: Path) -> tuple[str, Recorded]:
+    """What the second demo printed and left, on the same data."""
+    return demo(database, 1), Recorded(database)
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_the_summary_is_what_the_database_says(which: str, request: pytest.FixtureRequest) -> None:
+    printed, recorded = request.getfixturevalue(which)
+    cheapest = min(recorded.mean_costs, key=recorded.mean_costs.__getitem__)
+    cost = recorded.mean_costs[cheapest]
+    assert f"Cheapest batch size: {cheapest}, {cost:.2f} J a run on average." in printed
+    default = recorded.mean_costs.get(DEFAULT)
+    if default is None:
+        assert f"The default, {DEFAULT}, has not converged." in printed
+    elif cheapest == DEFAULT:
+        assert "there is nothing to save" in printed
+    else:
+        saved = default - cost
+        assert (
+            f"Against the default ({DEFAULT}, {default:.2f} J) it saves {saved:.2f} J, {saved / default:.1%}" in printed
+        )
+
+
+def test_the_cost_of_the_session_is_what_its_launches_have_cost(first: tuple[str, Recorded]) -> None:
+    printed, recorded = first
+    launches = len(recorded.costs)
+    assert f"The {launches} launches of this session cost {sum(recorded.costs):.2f} J in all" in printed
+
+
+def test_every_launch_has_a_line_and_every_recurrence_converges(first: tuple[str, Recorded]) -> None:
+    printed, recorded = first
+    lines = re.findall(r"^ +\d+ +(\d+)  (?:Pruning|MAB) .* estimated +(\d+\.\d\d)  ", printed, flags=re.MULTILINE)
+    assert [(int(trial), cost) for trial, cost in lines] == [
+        (number, f"{cost:.2f}") for number, cost in enumerate(recorded.costs, start=1)
+    ]
+    assert recorded.converged == 2
+    assert set(recorded.statuses) == {"Succeeded"}
+
+
+def test_the_next_demo_goes_on_with_the_same_job(first: tuple[str, Recorded], second: tuple[str, Recorded]) -> None:
+    printed, recorded = second
+    before = first[1]
+    assert f"Job {before.job_id}: goes on after {len(before.costs)} trials." in printed
+    assert recorded.job_id == before.job_id
+    assert recorded.costs[: len(before.costs)] == before.costs
+    assert recorded.converged == 3
+    new = recorded.costs[len(before.costs) :]
+    assert f"The {len(new)} launches of this session cost {sum(new):.2f} J in all" in printed
+
+
+def test_it_says_how_to_look_around(first: tuple[str, Recorded], database: Path) -> None:
+    printed, recorded = first
+    assert f"serve --database-url sqlite:///{database}" in printed
+    assert f"/jobs/{recorded.job_id}" in printed

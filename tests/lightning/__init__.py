@@ -1,0 +1,1 @@
+"""The callback in the real Trainer, against a real server."""

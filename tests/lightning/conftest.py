@@ -1,0 +1,16 @@
+"""A real server for all tests of this folder, and a client that does not wait as long as a real one."""
+
+import pytest
+
+from lightning_bso import ZeusBSOCallback
+from tests.client.conftest import _no_long_waits, client, scripted, server
+from tests.client.jobs import ScriptedMonitor, job
+from tests.servers import WaitressServer
+
+__all__ = ["_no_long_waits", "client", "scripted", "server"]
+
+
+@pytest.fixture
+def callback(server: WaitressServer) -> ZeusBSOCallback:
+    """A callback with a job of its own, whose first batch size is 16."""
+    return ZeusBSOCallback(server.url, job(), energy_monitor=ScriptedMonitor())

@@ -1,0 +1,101 @@
+"""What cannot end in a verdict is refused before a trial is taken, with what to do about it."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from pydantic import ValidationError
+from torch.multiprocessing import ProcessRaisedException
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+
+from lightning_bso import BsoClient, ServerRefused, ServerUnreachable, ZeusBSOCallback
+from tests.client.jobs import ScriptedMonitor, job, number_of_trials
+from tests.databases import free_port
+from tests.lightning.trainings import Bare, Data, Module, fit, rows
+from tests.servers import WaitressServer
+
+
+@pytest.fixture(autouse=True)
+def _no_trial_is_taken(callback: ZeusBSOCallback, client: BsoClient) -> Any:
+    yield
+    assert number_of_trials(client, callback.job.job_id_prefix) == 0
+    assert (callback.batch_size, callback.trial_number) == (None, None)
+
+
+def refused(callback: ZeusBSOCallback, module: pl.LightningModule, *data: Any, saying: str, **options: Any) -> None:
+    """Fit, which must be refused before any step is done."""
+    with pytest.raises(MisconfigurationException, match=saying):
+        fit(callback, module, *data, **options)
+
+
+def test_a_training_without_the_attribute(callback: ZeusBSOCallback) -> None:
+    class NoAttribute(Bare):
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(rows(), batch_size=4)
+
+    refused(callback, NoAttribute(), saying=r"no attribute 'batch_size'.*batch_arg_name")
+
+
+def test_a_loader_with_a_batch_sampler(callback: ZeusBSOCallback) -> None:
+    sampler = BatchSampler(SequentialSampler(range(64)), batch_size=4, drop_last=False)
+    refused(callback, Bare(), DataLoader(rows(), batch_sampler=sampler), saying="batch_sampler.*plain DataLoader")
+
+
+def test_a_loader_without_batches(callback: ZeusBSOCallback) -> None:
+    refused(callback, Bare(), DataLoader(rows(), batch_size=None), saying="no batching")
+
+
+def test_a_loader_of_a_class_of_its_own(callback: ZeusBSOCallback) -> None:
+    class Special(DataLoader[Any]):
+        pass
+
+    refused(callback, Bare(), Special(rows(), batch_size=4), saying="Special.*plain DataLoader")
+
+
+@pytest.mark.parametrize("several", [dict, list])
+def test_several_loaders(callback: ZeusBSOCallback, several: type) -> None:
+    loaders = {"a": DataLoader(rows(), batch_size=4), "b": DataLoader(rows(), batch_size=4)}
+    refused(callback, Bare(), loaders if several is dict else list(loaders.values()), saying="plain DataLoader")
+
+
+def test_a_fit_whose_validation_is_switched_off(callback: ZeusBSOCallback) -> None:
+    refused(callback, Module(), saying="learns from validations", limit_val_batches=0)
+
+
+def test_a_module_that_does_not_validate(callback: ZeusBSOCallback) -> None:
+    class NoValidation(pl.LightningModule):
+        training_step = Bare.training_step
+        configure_optimizers = Bare.configure_optimizers
+
+    refused(callback, NoValidation(), Data(), saying="needs a validation_step")
+
+
+def test_a_training_in_several_processes(callback: ZeusBSOCallback) -> None:
+    with pytest.raises((MisconfigurationException, ProcessRaisedException), match=r"trains in one process.*has 2"):
+        fit(callback, Module(), devices=2, strategy="ddp_fork")
+
+
+def test_a_job_that_is_not_valid(server: WaitressServer) -> None:
+    with pytest.raises(ValidationError, match="default_batch_size 7 is not among batch_sizes"):
+        ZeusBSOCallback(server.url, job(default_batch_size=7))
+
+
+def test_an_address_that_is_none() -> None:
+    with pytest.raises(ValueError, match="no address"):
+        fit(ZeusBSOCallback("localhost:8000", job(), energy_monitor=ScriptedMonitor()), Module())
+
+
+def test_a_server_that_does_not_answer() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(ServerUnreachable, match="is the server running"):
+        fit(ZeusBSOCallback(url, job(), energy_monitor=ScriptedMonitor()), Module())
+
+
+def test_a_job_id_that_stands_for_another_job(server: WaitressServer, client: BsoClient) -> None:
+    fields = job()
+    named = fields | {"job_id": fields["job_id_prefix"]}
+    fit(ZeusBSOCallback(server.url, named, energy_monitor=ScriptedMonitor()), Module([1.0]))
+    with pytest.raises(ServerRefused, match="target_metric"):
+        fit(ZeusBSOCallback(server.url, named | {"target_metric": 0.7}, energy_monitor=ScriptedMonitor()), Module())
+    assert number_of_trials(client, fields["job_id_prefix"]) == 1

@@ -1,0 +1,113 @@
+"""Which validations are reported, with which epoch, metric and energy."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lightning_bso import BsoClient, ZeusBSOCallback, ZeusBSOTrainFailError
+from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial
+from tests.client.scripted import Request, ScriptedServer, handed_on
+from tests.lightning.trainings import Module, fit, reported_epochs, trainer
+from tests.servers import WaitressServer
+
+
+def failed_after(server: WaitressServer, epochs: int, monitor: ScriptedMonitor | None = None, **options: Any) -> str:
+    """Fit to the job's last epoch without reaching the target; the prefix of the job."""
+    fields = job(max_epochs=epochs)
+    callback = ZeusBSOCallback(server.url, fields, energy_monitor=monitor or ScriptedMonitor())
+    with pytest.raises(ZeusBSOTrainFailError):
+        fit(callback, Module(), max_epochs=epochs + 5, **options)
+    return str(fields["job_id_prefix"])
+
+
+def test_every_validation_is_reported_and_the_sanity_check_is_not(server: WaitressServer) -> None:
+    assert reported_epochs(server, failed_after(server, 3)) == [1, 2, 3]
+
+
+def test_several_validations_in_an_epoch_are_reported_with_the_epochs_completed(server: WaitressServer) -> None:
+    assert reported_epochs(server, failed_after(server, 2, val_check_interval=0.5)) == [0, 1, 1, 2]
+
+
+def test_epochs_without_a_validation_are_counted(server: WaitressServer) -> None:
+    assert reported_epochs(server, failed_after(server, 4, check_val_every_n_epoch=2)) == [2, 4]
+
+
+def test_a_validation_on_its_own_is_not_reported(
+    callback: ZeusBSOCallback, server: WaitressServer, client: BsoClient
+) -> None:
+    trainer(callback).validate(Module([1.0]), verbose=False)
+    assert number_of_trials(client, callback.job.job_id_prefix) == 0
+    running = fit(callback, Module([1.0]))
+    running.validate(Module([0.5]), verbose=False)
+    assert reported_epochs(server, callback.job.job_id_prefix) == [1]
+
+
+def test_energy_and_time_of_all_windows_are_summed(server: WaitressServer, client: BsoClient) -> None:
+    prefix = failed_after(server, 3, ScriptedMonitor([1.0, 2.0, 4.0]))
+    stored = only_trial(client, prefix)
+    assert (stored.energy, stored.time, stored.current_epoch) == (7.0, 3.0, 3)
+
+
+def test_only_training_and_validation_are_measured_and_no_waiting_for_the_server(
+    server: WaitressServer, scripted: ScriptedServer
+) -> None:
+    events: list[str] = []
+
+    def note(request: Request) -> None:
+        events.append(request.path)
+
+    class Noting(pl.Callback):
+        def on_fit_start(self, *_: Any) -> None:
+            events.append("set-up")
+
+        def on_sanity_check_end(self, *_: Any) -> None:
+            events.append("sanity check")
+
+        def on_train_epoch_start(self, *_: Any) -> None:
+            events.append("epoch")
+
+    scripted.script = handed_on(server.url, note)
+    monitor = ScriptedMonitor(events=events)
+    callback = ZeusBSOCallback(scripted.url, job(), energy_monitor=monitor)
+    trainer(callback, Noting()).fit(Module([0.5, 1.0]))
+    asking = ["/jobs", "/trials", "set-up", "sanity check"]
+    epoch = ["open", "epoch", "close", "/report"]
+    assert events == [*asking, *epoch, *epoch]
+
+
+def test_a_metric_of_another_name(server: WaitressServer) -> None:
+    class Loss(Module):
+        def on_validation_epoch_end(self) -> None:
+            self.log("val_loss", 0.25)
+
+    fields = job(target_metric=0.3, higher_is_better_metric=False)
+    callback = ZeusBSOCallback(server.url, fields, monitor="val_loss", energy_monitor=ScriptedMonitor())
+    fit(callback, Loss())
+    assert callback.result is not None
+    assert callback.result.converged
+
+
+def test_a_metric_that_is_not_logged_is_an_error_that_names_those_that_are(
+    server: WaitressServer, client: BsoClient
+) -> None:
+    fields = job()
+    callback = ZeusBSOCallback(server.url, fields, monitor="val_f1", energy_monitor=ScriptedMonitor())
+    with pytest.raises(MisconfigurationException, match=r"monitor='val_f1'.*logged are: val_acc"):
+        fit(callback, Module())
+    stored = only_trial(client, fields["job_id_prefix"])
+    assert stored.status == "Failed"
+    assert "val_f1" in (stored.outcome or "")
+
+
+@pytest.mark.parametrize("metrics", [[math.nan], [0.5, math.inf]])
+def test_a_metric_that_is_not_finite_fails_the_run(
+    callback: ZeusBSOCallback, client: BsoClient, metrics: Iterable[float]
+) -> None:
+    with pytest.raises(ZeusBSOTrainFailError, match="diverged"):
+        fit(callback, Module(metrics))
+    stored = only_trial(client, callback.job.job_id_prefix)
+    assert (stored.status, stored.converged) == ("Succeeded", False)

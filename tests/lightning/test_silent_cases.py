@@ -1,0 +1,87 @@
+"""Where Lightning would go on with the old batch size in silence, the fit is stopped and the trial given back."""
+
+from typing import Any
+
+import pytest
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.utils.data import DataLoader, Subset
+
+from lightning_bso import BsoClient, ZeusBSOCallback
+from tests.client.jobs import ScriptedMonitor, only_trial
+from tests.lightning.trainings import FIRST_SIZE, Bare, Data, Module, fit, rows
+from tests.servers import WaitressServer
+
+
+class BuiltInSetup(Data):
+    """Builds its loader before the callback can set the batch size."""
+
+    def setup(self, stage: str) -> None:
+        self.loader = super().train_dataloader()
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self.loader
+
+
+class FixedSize(Data):
+    """Has an attribute, and does not use it."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(rows(), batch_size=4)
+
+
+class WithoutAttribute(Data):
+    """Relies on a number of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.batch_size
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(rows(), batch_size=4)
+
+
+class BuiltInInit(Module):
+    """Builds its loader when it is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loader = super().train_dataloader()
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self.loader
+
+
+@pytest.mark.parametrize(
+    ("module", "data"),
+    [
+        (Bare, [BuiltInSetup]),
+        (Bare, [FixedSize]),
+        (BuiltInInit, []),
+        (Module, [WithoutAttribute]),  # the module's attribute is set, the datamodule's loader is used
+    ],
+    ids=["loader built in setup", "fixed size", "loader built in init", "attribute elsewhere"],
+)
+def test_a_batch_size_that_did_not_arrive_stops_the_fit_and_is_not_charged(
+    callback: ZeusBSOCallback, server: WaitressServer, client: BsoClient, module: type, data: list[type]
+) -> None:
+    fitted = module()
+    with pytest.raises(MisconfigurationException, match=r"batch size 16 did not reach the train loader, which has 4"):
+        fit(callback, fitted, *(part() for part in data))
+    assert fitted.sizes_seen == set()
+    stored = only_trial(client, callback.job.job_id_prefix)
+    assert (stored.status, stored.energy, stored.time, stored.converged) == ("Failed", 0.0, 0.0, None)
+    assert "did not reach the train loader" in (stored.outcome or "")
+    again = ZeusBSOCallback(server.url, callback.job, energy_monitor=ScriptedMonitor())
+    fit(again, Module([1.0]))
+    assert again.batch_size == FIRST_SIZE  # it does not count as explored
+
+
+def test_a_batch_larger_than_the_data_ends_the_trial_with_what_happened(
+    callback: ZeusBSOCallback, client: BsoClient
+) -> None:
+    ten_rows = Subset(rows(), range(10))
+    with pytest.warns(UserWarning, match="before the optimizer had a verdict"):
+        fit(callback, Bare(), DataLoader(ten_rows, batch_size=4, drop_last=True))
+    stored = only_trial(client, callback.job.job_id_prefix)
+    assert stored.status == "Failed"
+    assert "0 steps" in (stored.outcome or "")

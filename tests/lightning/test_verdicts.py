@@ -1,0 +1,142 @@
+"""How a fit ends by the server's verdict, and what happens when it ends before one."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_bso import BsoClient, ZeusBSOCallback, ZeusBSOTrainFailError
+from tests.client.jobs import ScriptedMonitor, job, only_trial
+from tests.client.scripted import Reply, ScriptedServer, handed_on, in_turn
+from tests.lightning.trainings import Module, fit, reported_epochs, trainer
+from tests.servers import WaitressServer
+
+
+class Witness(pl.Callback):
+    """Notes which hooks of the fit's end have run."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def on_train_end(self, *_: Any) -> None:
+        self.seen.append("train end")
+
+    def on_fit_end(self, *_: Any) -> None:
+        self.seen.append("fit end")
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        self.seen.append("teardown")
+
+    def on_exception(self, *_: Any) -> None:
+        self.seen.append("exception")
+
+
+def test_a_run_that_converges_ends_the_fit_in_good_order(
+    callback: ZeusBSOCallback, client: BsoClient, tmp_path: Path
+) -> None:
+    witness, checkpoint = Witness(), ModelCheckpoint(tmp_path, monitor="val_acc", mode="max")
+    running = trainer(callback, witness, checkpoint, enable_checkpointing=True)
+    running.fit(Module([0.2, 0.7, 1.0]))
+    assert running.state.finished
+    assert running.should_stop
+    assert running.current_epoch == 3
+    assert witness.seen == ["train end", "fit end", "teardown"]
+    assert Path(checkpoint.best_model_path).is_file()
+    assert float(checkpoint.best_model_score or 0) == 1.0
+    assert callback.result is not None
+    assert callback.result.converged
+    assert callback.result.reason == "converged"
+    stored = only_trial(client, callback.job.job_id_prefix)
+    assert (stored.status, stored.converged, stored.current_epoch, stored.energy) == ("Succeeded", True, 3, 30.0)
+
+
+def test_a_run_that_has_not_converged_in_max_epochs_raises_out_of_fit(
+    server: WaitressServer, client: BsoClient
+) -> None:
+    fields = job(max_epochs=2)
+    callback, witness = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor()), Witness()
+    with pytest.raises(ZeusBSOTrainFailError, match=r"batch size 16 .*within 2 epochs.*launch the training again"):
+        trainer(callback, witness, max_epochs=2).fit(Module())
+    assert witness.seen == ["exception"]
+    stored = only_trial(client, fields["job_id_prefix"])
+    assert (stored.status, stored.converged, stored.current_epoch) == ("Succeeded", False, 2)
+    assert callback.result is not None
+    assert callback.result.reason == "max_epochs"
+
+
+def test_a_run_that_costs_too_much_raises_out_of_fit(server: WaitressServer, client: BsoClient) -> None:
+    fields = job()
+    fit(ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor([10.0])), Module([1.0]))
+    dear = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor([15.0, 15.0]))
+    module = Module([0.5, 1.0])
+    with pytest.raises(ZeusBSOTrainFailError, match="cost 30 J exceeds 20 J"):
+        fit(dear, module)
+    assert dear.result is not None
+    assert (dear.result.reason, dear.result.cost) == ("cost_bound", 30.0)
+
+
+def test_a_fit_that_must_go_on_after_convergence_goes_on_unreported(
+    callback: ZeusBSOCallback, server: WaitressServer, client: BsoClient
+) -> None:
+    running = fit(callback, Module([1.0, 0.5, 0.5, 0.5]), min_epochs=3)
+    assert running.current_epoch == 3
+    assert reported_epochs(server, callback.job.job_id_prefix) == [1]
+    assert only_trial(client, callback.job.job_id_prefix).converged
+
+
+def test_a_fit_that_ends_before_a_verdict_says_so_at_its_beginning_and_gives_the_trial_back(
+    callback: ZeusBSOCallback, client: BsoClient
+) -> None:
+    with pytest.warns(UserWarning) as warned:
+        running = fit(callback, Module(), max_epochs=2)
+    assert running.state.finished
+    said = [str(warning.message) for warning in warned]
+    assert any("Trainer(max_epochs=2) ends before the job's max_epochs=10" in text for text in said)
+    assert any("before the optimizer had a verdict on trial 1" in text for text in said)
+    stored = only_trial(client, callback.job.job_id_prefix)
+    assert (stored.status, stored.converged) == ("Failed", None)
+    assert stored.outcome == "fit ended after 2 epochs and 8 steps without a verdict"
+
+
+def test_a_fit_that_ends_by_max_steps_gives_the_trial_back(callback: ZeusBSOCallback, client: BsoClient) -> None:
+    with pytest.warns(UserWarning, match="max_steps"):
+        fit(callback, Module(), max_steps=2)
+    stored = only_trial(client, callback.job.job_id_prefix)
+    assert stored.status == "Failed"
+    assert "2 steps without a verdict" in (stored.outcome or "")
+
+
+@pytest.mark.parametrize("last_metric", [1.0, 0.5])
+def test_a_verdict_on_a_report_that_was_made_up_for_at_the_end_counts(
+    server: WaitressServer, client: BsoClient, scripted: ScriptedServer, last_metric: float
+) -> None:
+    class Down(Module):
+        def on_validation_epoch_start(self) -> None:
+            if not self.trainer.sanity_checking:
+                scripted.script = in_turn(Reply(503))
+
+        def on_train_end(self) -> None:
+            scripted.script = handed_on(server.url)
+
+    scripted.script = handed_on(server.url)
+    fields = job(max_epochs=2)
+    callback = ZeusBSOCallback(scripted.url, fields, energy_monitor=ScriptedMonitor())
+    module = Down([0.5, last_metric])
+    if last_metric == 1.0:
+        fit(callback, module, max_epochs=2)
+    else:
+        with pytest.raises(ZeusBSOTrainFailError):
+            fit(callback, module, max_epochs=2)
+    stored = only_trial(client, fields["job_id_prefix"])
+    assert (stored.converged, stored.current_epoch) == (last_metric == 1.0, 2)
+
+
+def test_another_fit_with_the_same_callback_is_another_trial(callback: ZeusBSOCallback) -> None:
+    fit(callback, Module([1.0]))
+    first = (callback.trial_number, callback.batch_size, callback.result)
+    fit(callback, Module([0.5, 1.0]))
+    assert (callback.trial_number, callback.batch_size) == (2, 8)
+    assert first[:2] == (1, 16)
+    assert callback.result is not first[2]

@@ -1,0 +1,132 @@
+"""Tiny trainings: 64 rows, a metric that a test writes down beforehand, and batch sizes that are seen."""
+
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from tests.databases import connected
+from tests.servers import WaitressServer
+
+ROWS = 64
+OLD_SIZE = 4
+"""The batch size that everything has before the callback sets another."""
+FIRST_SIZE = 16
+"""The batch size that the server gives first, the default of `tests.client.jobs.job`."""
+
+
+def rows() -> Dataset[Any]:
+    """The training data: each row is its number."""
+    return TensorDataset(torch.arange(ROWS).float().unsqueeze(1))
+
+
+class Bare(pl.LightningModule):
+    """A module without loaders of its own. Logs the metrics given, one a validation.
+
+    In the sanity check the metric is one that would end the run, were it reported.
+    """
+
+    def __init__(self, metrics: Iterable[float] = repeat(0.5)) -> None:
+        super().__init__()
+        self._metrics = iter(metrics)
+        self.layer = torch.nn.Linear(1, 1)
+        self.sizes_seen: set[int] = set()
+        self.rows_seen: list[int] = []
+
+    def training_step(self, batch: Sequence[torch.Tensor], _: int) -> torch.Tensor:
+        self.sizes_seen.add(len(batch[0]))
+        self.rows_seen += batch[0].flatten().int().tolist()
+        return (self.layer(batch[0] / ROWS) ** 2).mean()
+
+    def validation_step(self, batch: Sequence[torch.Tensor], _: int) -> None:
+        """The metric is logged at the end of the validation."""
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val_acc", 1.0 if self.trainer.sanity_checking else next(self._metrics))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(rows(), batch_size=ROWS)
+
+
+class Module(Bare):
+    """Holds its batch size in an attribute."""
+
+    def __init__(self, metrics: Iterable[float] = repeat(0.5)) -> None:
+        super().__init__(metrics)
+        self.batch_size = OLD_SIZE
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(rows(), batch_size=self.batch_size)
+
+
+class ModuleWithHparams(Bare):
+    """Holds its batch size in its hyperparameters."""
+
+    def __init__(self, batch_size: int = OLD_SIZE) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(rows(), batch_size=self.hparams.batch_size)
+
+
+class Data(pl.LightningDataModule):
+    """Holds its batch size in an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batch_size = OLD_SIZE
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(rows(), batch_size=self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(rows(), batch_size=ROWS)
+
+
+class DataWithHparams(pl.LightningDataModule):
+    """Holds its batch size in its hyperparameters."""
+
+    def __init__(self, batch_size: int = OLD_SIZE) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(rows(), batch_size=self.hparams.batch_size)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(rows(), batch_size=ROWS)
+
+
+def trainer(*callbacks: pl.Callback, **options: Any) -> pl.Trainer:
+    """A quiet Trainer on the CPU for ten epochs, as many as the job allows."""
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return pl.Trainer(
+        **{"accelerator": "cpu", "devices": 1, "max_epochs": 10, "enable_model_summary": False, **quiet, **options},
+        callbacks=list(callbacks),
+    )
+
+
+def fit(callback: pl.Callback, module: pl.LightningModule, *data: Any, **options: Any) -> pl.Trainer:
+    """Fit, with a loader or a datamodule if one is given."""
+    running = trainer(callback, **options)
+    datamodules = [part for part in data if isinstance(part, pl.LightningDataModule)]
+    loaders = [part for part in data if not isinstance(part, pl.LightningDataModule)]
+    running.fit(module, *loaders, datamodule=datamodules[0] if datamodules else None)
+    return running
+
+
+def reported_epochs(server: WaitressServer, job_id_prefix: str) -> list[int]:
+    """The epochs of every report on a job's runs, as they came in."""
+    query = (
+        "SELECT reports.epoch FROM reports JOIN trials ON reports.trial = trials.id JOIN jobs ON trials.job = jobs.id "
+        f"WHERE jobs.job_id LIKE '{job_id_prefix}%' ORDER BY reports.revision"
+    )
+    with connected(server.database_url) as connection:
+        return list(connection.exec_driver_sql(query).scalars())

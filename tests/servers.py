@@ -1,0 +1,167 @@
+"""Real server processes: `python -m backend serve`, and gunicorn with several workers."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from http.client import HTTPException
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.calls import Calls
+from tests.databases import free_port
+
+ROOT = Path(__file__).resolve().parent.parent
+STARTUP_S = 60
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of a server: nothing of this shell's settings, and this checkout's code."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ZEUS_BSO_")}
+    return kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | changes
+
+
+def backend(*arguments: str, folder: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run `python -m backend …` in a folder, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "backend", *arguments],
+        cwd=folder,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+class Server:
+    """A server process as a context manager; its log is the file `log` in `folder`."""
+
+    def __init__(self, database_url: str, folder: Path, **variables: str) -> None:
+        self.database_url = database_url
+        self.folder = folder
+        self.variables = variables
+        self.log = folder / f"server-{free_port()}.log"
+        self.port = 0
+        self.process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def calls(self) -> Calls:
+        """The protocol's calls on this server; threads may share it."""
+        return Calls.over_http(self.url)
+
+    def start(self) -> None:
+        """Start it, on the port that it had before if there was one, and wait until it answers."""
+        raise NotImplementedError
+
+    def stop(self) -> int:
+        """Ask it to stop. Returns its exit status."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it without a chance to do anything more, its workers too."""
+        self._end(signal.SIGKILL)
+
+    def said(self) -> str:
+        """Its log so far."""
+        return self.log.read_text(errors="replace")
+
+    def _spawn(self, command: Sequence[str], *, read_stdout: bool = False, **variables: str) -> "subprocess.Popen[str]":
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=environment(**variables, **self.variables),
+                stdout=subprocess.PIPE if read_stdout else log,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        return self.process
+
+    def _end(self, how: signal.Signals) -> int:
+        process, self.process = self.process, None
+        if process is None:
+            return 0
+        try:
+            if how is signal.SIGKILL:
+                os.killpg(process.pid, how)  # a session of its own, so this is it and its workers
+            else:
+                process.send_signal(how)
+            return process.wait(timeout=30)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            if process.stdout:
+                process.stdout.close()
+
+
+class WaitressServer(Server):
+    """`python -m backend serve`."""
+
+    def start(self) -> None:
+        """Start it and read where it listens."""
+        command = [sys.executable, "-m", "backend", "serve", f"--port={self.port}"]
+        process = self._spawn([*command, f"--database-url={self.database_url}"], read_stdout=True)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if found := re.match(r"Listening on http://127\.0\.0\.1:(\d+)", line):
+                self.port = int(found[1])
+                return
+        raise AssertionError(f"the server ended with {process.wait()}: {self.said()}")
+
+
+class GunicornServer(Server):
+    """`gunicorn 'backend.app:create_app()'` with several worker processes."""
+
+    def __init__(self, database_url: str, folder: Path, *, workers: int = 4, **variables: str) -> None:
+        super().__init__(database_url, folder, **variables)
+        self.workers = workers
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        self.port = self.port or free_port()
+        process = self._spawn(
+            [
+                *(sys.executable, "-m", "gunicorn", "backend.app:create_app()", f"--workers={self.workers}"),
+                *(f"--bind=127.0.0.1:{self.port}", "--backlog=2048", "--graceful-timeout=5"),
+            ],
+            ZEUS_BSO_DATABASE_URL=self.database_url,
+            ZEUS_BSO_LOG_LEVEL="WARNING",
+        )
+        deadline = time.monotonic() + STARTUP_S
+        while not self._ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"gunicorn did not start: {self.said()}")
+            time.sleep(0.05)
+
+    def worker_pids(self) -> list[int]:
+        """The process ids of its workers."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
+
+    def _ready(self) -> bool:
+        try:
+            return self.calls("GET", "/readyz").status == 200
+        except (OSError, HTTPException):
+            return False
