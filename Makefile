@@ -28,7 +28,7 @@ demo: $(INSTALLED) ## 30 recurrences of a real training against a server of thei
 	$(BIN)/python examples/demo.py
 
 test: $(INSTALLED) mariadb ## Run all tests, those on a real MariaDB included
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: $(INSTALLED) ## Check style, types and the import rules
 	$(BIN)/ruff check .

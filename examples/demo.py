@@ -5,7 +5,9 @@ The server and its data are real and stay: run this again and the job goes on wh
 
 import argparse
 import logging
+import math
 import os
+import statistics
 import subprocess
 import sys
 import warnings
@@ -114,10 +116,25 @@ def summary(console: Console, job: JobSummary, trials: list[TrialRecord], launch
             f"Against the default ({default.batch_size}, {default.mean_cost:.2f} J) it saves {saved:.2f} J, "
             f"{saved / default.mean_cost:.1%} of the cost of a run."
         )
+        console.print(how_sure(saved, costs(trials, best.batch_size), costs(trials, default.batch_size)))
     spent = sum(trial.cost for trial in trials[-launched:])
     console.print(
         f"The {launched} launches of this session cost {spent:.2f} J in all, exploration and failures included."
     )
+
+
+def costs(trials: list[TrialRecord], batch_size: int) -> list[float]:
+    """Costs of the converged runs of a batch size, in joules."""
+    return [trial.cost for trial in trials if trial.batch_size == batch_size and trial.converged]
+
+
+def how_sure(saved: float, *samples: list[float]) -> str:
+    """Whether a difference of two means can be told from chance: it is compared with its standard error."""
+    if min(map(len, samples)) < 2:
+        return "That rests on a single run of one of the two, so it may be chance."
+    error = math.sqrt(sum(statistics.variance(sample) / len(sample) for sample in samples))
+    sure = "beyond" if saved > 2 * error else "within"
+    return f"The standard error of that difference is {error:.2f} J: it is {sure} what chance alone may bring."
 
 
 def main() -> None:
