@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Python compiles what is imported when it is; compiling all of torch beforehand takes half of the installation.
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format serve clean mariadb
@@ -17,11 +19,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name it with make PYTHON=...")'
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || sh .ci/debian-package python3-venv "virtual environments"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(PIP_INSTALL) torch
 	@# setuptools warns of every editable install; the warnings say nothing of this one.
-	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	PYTHONWARNINGS=ignore $(PIP_INSTALL) -e '.[dev]'
 	@# Zeus' own client, which a test runs against this server, knows pydantic 1 only; it gets one of its own.
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/zeus-client "pydantic<2"
+	$(PIP_INSTALL) --no-deps --upgrade --target .venv/zeus-client "pydantic<2"
 	@touch $@
 
 demo: $(INSTALLED) ## 30 recurrences of a real training against a server of their own
