@@ -134,7 +134,7 @@ def ask_for_run(body: AskRequest) -> Response:
 def report(body: ReportRequest) -> Response:
     """Report what a validation found; the answer says whether to go on."""
     with _unknown_is_400():
-        return _json(service.report(body))
+        return _json(service.report(body, lease_s=_lease_s()))
 
 
 @blueprint.post(HEARTBEAT_PATH, tags=[_RUNS], responses={200: HeartbeatAnswer, 400: ErrorAnswer})
@@ -147,7 +147,7 @@ def heartbeat(body: HeartbeatRequest) -> Response:
 @blueprint.patch(TRIALS_PATH, tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})
 def end(body: TrialRequest) -> Response:
     """End a trial that will not report again."""
-    service.end(body)
+    service.end(body, lease_s=_lease_s())
     return _null()
 
 

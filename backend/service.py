@@ -5,6 +5,7 @@ here (`backend.core`), no SQL (`store.py`), no HTTP (`api.py`). What only reads 
 """
 
 import secrets
+from datetime import datetime
 
 from backend import store
 from backend.core import policies
@@ -58,11 +59,10 @@ def ask(session: Session, job_id: str, run_id: str | None, *, lease_s: float) ->
         JobStuck: no batch size converged in a pruning round.
     """
     job = store.lock_job(session, job_id)
-    at = store.now(session)
-    if run_id is not None and (trial := store.trial_of_run(session, job, run_id)) is not None:
-        trial.last_seen_at = at
+    trial = None if run_id is None else store.trial_of_run(session, job, run_id)
+    _hear_of(session, job, trial, lease_s)
+    if trial is not None:
         return _to_ask_answer(job, trial, store.last_report_number(session, trial), lease_s)
-    store.expire_trials(session, job, at, lease_s)
     rng = store.load_rng(job)
     try:
         choice = policies.choose(store.load_state(session, job), rng)
@@ -73,7 +73,7 @@ def ask(session: Session, job_id: str, run_id: str | None, *, lease_s: float) ->
 
 
 @transaction
-def report(session: Session, request: ReportRequest) -> ReportAnswer:
+def report(session: Session, request: ReportRequest, *, lease_s: float) -> ReportAnswer:
     """Take in what a validation found, and judge it.
 
     Raises:
@@ -83,23 +83,22 @@ def report(session: Session, request: ReportRequest) -> ReportAnswer:
     """
     job = store.lock_job(session, request.job_id)
     trial = _trial(session, job, request.trial_number, request.batch_size)
+    at = _hear_of(session, job, trial, lease_s)
     spec = store.core_spec(job)
     report = CoreReport(request.metric, request.energy, request.time, request.current_epoch)
     if request.report_number is not None:
         stored = store.report_numbered(session, trial, request.report_number)
         if stored is not None:
             return _answer_again(spec, report, stored)
-    lost = trial.outcome_code == store.LOST
-    if trial.status != TrialStatus.DISPATCHED and not lost:
+    if _ended(trial):
         return _recorded_outcome(spec, trial)
     last_number = store.last_report_number(session, trial)
     _check_forward(trial, last_number, request)
 
     verdict = policies.judge(store.load_state(session, job, trial.exploration), report)
-    at = store.now(session)
     store.add_report(session, trial, job, at, request.report_number or last_number + 1, report, verdict)
     trial.energy_source = request.energy_source or trial.energy_source
-    if lost:
+    if trial.outcome_code == store.LOST:
         store.revive_trial(trial)
     if verdict.stop:
         store.end_trial(trial, job, at, TrialStatus.SUCCEEDED, verdict.code, verdict.reason)
@@ -117,12 +116,12 @@ def heartbeat(session: Session, job_id: str, trial_number: int, *, lease_s: floa
     """
     job = store.lock_job(session, job_id)
     trial = _trial(session, job, trial_number)
-    trial.last_seen_at = store.now(session)
+    _hear_of(session, job, trial, lease_s)
     return HeartbeatAnswer(status=trial.status, lease_s=lease_s)
 
 
 @transaction
-def end(session: Session, request: TrialRequest) -> None:
+def end(session: Session, request: TrialRequest, *, lease_s: float) -> None:
     """End a trial without a result, if it has not ended yet.
 
     Raises:
@@ -131,9 +130,10 @@ def end(session: Session, request: TrialRequest) -> None:
     """
     job = store.lock_job(session, request.job_id)
     trial = _trial(session, job, request.trial_number, request.batch_size)
+    at = _hear_of(session, job, trial, lease_s)
     if trial.status == TrialStatus.DISPATCHED:
         outcome = request.reason or "ended by its caller without a result"
-        store.end_trial(trial, job, store.now(session), TrialStatus.FAILED, store.ENDED, outcome)
+        store.end_trial(trial, job, at, TrialStatus.FAILED, store.ENDED, outcome)
 
 
 @transaction
@@ -154,6 +154,20 @@ def delete(session: Session, job_id: str) -> None:
         UnknownJob: there is no such job.
     """
     store.delete_job(session, store.lock_job(session, job_id))
+
+
+def _hear_of(session: Session, job: Job, trial: Trial | None, lease_s: float) -> datetime:
+    """Renew the lease of the trial that a call is about, and end the job's others whose lease is over; the time."""
+    at = store.now(session)
+    if trial is not None and not _ended(trial):
+        trial.last_seen_at = at
+    store.expire_trials(session, job, at, lease_s)
+    return at
+
+
+def _ended(trial: Trial) -> bool:
+    """Whether a trial has ended for good; one that was only taken for lost has not."""
+    return trial.status != TrialStatus.DISPATCHED and trial.outcome_code != store.LOST
 
 
 def _trial(session: Session, job: Job, number: int, batch_size: int | None = None) -> Trial:

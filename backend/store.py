@@ -217,6 +217,7 @@ def revive_trial(trial: Trial) -> None:
 
 def expire_trials(session: Session, job: Job, at: datetime, lease_s: float) -> None:
     """End every trial of a job that has not been heard of for its lease."""
+    session.flush()  # a trial heard of just now is not among them
     session.execute(
         update(Trial)
         .where(
@@ -264,7 +265,6 @@ def add_report(
         )
     )
     trial.energy_j, trial.time_s, trial.epochs = report.energy_j, report.time_s, report.epoch
-    trial.last_seen_at = at
 
 
 def page_of_trials(session: Session, job: Job, offset: int, limit: int) -> tuple[int, Sequence[Trial]]:

@@ -86,7 +86,7 @@ def main() -> None:
                 with app.app_context():
                     for _ in range(size):
                         ask = service.ask(job.job_id or "", None, lease_s=3600)
-                        service.report(report_for(ask, 2))
+                        service.report(report_for(ask, 2), lease_s=3600)
                 times: tuple[list[float], ...] = ([], [], [])
                 for call in range(arguments.calls):
                     began = time.perf_counter()

@@ -80,6 +80,23 @@ def test_a_run_that_is_not_heard_of_for_its_lease_is_lost_at_the_next_ask(
     assert "not heard of" in record["outcome"]
 
 
+@pytest.mark.parametrize("call", ["report", "heartbeat", "end"])
+def test_a_lost_run_is_ended_inside_any_call_on_its_job_that_comes_next(
+    calls: Calls, trial: dict[str, Any], database_url: str, call: str
+) -> None:
+    other = calls.trial(run_id="other")
+    let_time_pass(database_url, "train", trial["trial_number"], LEASE_S + 1)
+    assert calls.record(trial)["status"] == "Dispatched"
+    assert getattr(calls, call)(other).status == 200
+    assert calls.record(trial)["status"] == "Failed"
+
+
+def test_an_overdue_run_that_reports_is_not_lost(calls: Calls, trial: dict[str, Any], database_url: str) -> None:
+    let_time_pass(database_url, "train", trial["trial_number"], LEASE_S + 1)
+    calls.must(calls.report(trial))
+    assert calls.record(trial)["status"] == "Dispatched"
+
+
 def test_the_lease_is_a_setting_and_is_told_to_the_caller(app: Flask, calls: Calls, database_url: str) -> None:
     app.config["LEASE_S"] = 10.0
     calls.register()
