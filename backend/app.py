@@ -3,6 +3,7 @@
 import re
 import secrets
 import time
+from importlib import metadata
 from typing import Any
 
 import structlog
@@ -20,7 +21,6 @@ from lightning_bso.wire import MAX_BODY_BYTES, ErrorAnswer
 
 log = structlog.get_logger(__name__)
 
-VERSION = "0.1.0"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -66,7 +66,11 @@ def create_app(settings: Settings | None = None, *, prepare_database: bool = Tru
         log.warning("unknown_setting", variable=variable)
     app = BsoServer(
         "backend",
-        info=Info(title="lightning-bso", version=VERSION, description="Batch sizes for recurring trainings."),
+        info=Info(
+            title="lightning-bso",
+            version=metadata.version("lightning-bso"),
+            description="Batch sizes for recurring trainings.",
+        ),
         security_schemes={"token": {"type": "http", "scheme": "bearer"}},
         validation_error_model=ErrorAnswer,
         validation_error_callback=api.validation_failed,
@@ -105,7 +109,8 @@ def _log_requests(app: Flask) -> None:
     def end(response: Response) -> Response:
         response.headers["X-Request-ID"] = g.request_id
         seconds = time.perf_counter() - g.began
-        metrics.observe(request.method, str(request.url_rule), response.status_code, seconds)
+        if request.url_rule is not None:  # what nobody serves anybody may make up
+            metrics.observe(request.method, str(request.url_rule), response.status_code, seconds)
         log.info(
             "request",
             method=request.method,

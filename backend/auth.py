@@ -5,6 +5,7 @@ alone, and closed otherwise.
 """
 
 import ipaddress
+from urllib.parse import urlsplit
 
 from flask import current_app, request
 
@@ -24,9 +25,9 @@ def authorize(needed: Scope) -> None:
     if token is None:
         if tokens.any_exist():
             raise TokenNeeded("this needs an access token; send it as Authorization: Bearer …")
-        if not (current_app.config["INSECURE_OPEN"] or _listens_on_loopback()):
+        if not (current_app.config["INSECURE_OPEN"] or _from_its_own_machine()):
             raise TokenNeeded(
-                "this server listens beyond its own machine and has no access tokens yet, so nobody may call it. "
+                "this server has no access tokens yet, so it answers only what its own machine asks of it directly. "
                 "Its operator makes one with: python -m backend token create --label … --scope run"
             )
         return
@@ -45,9 +46,21 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _listens_on_loopback() -> bool:
+def _from_its_own_machine() -> bool:
+    """Whether a call can only come from a program on this machine: no other host, no proxy, no web page."""
     # On a Unix socket gunicorn takes the server's name from the caller, but then there is no remote address.
-    return is_loopback(request.environ.get("SERVER_NAME", "")) and is_loopback(request.remote_addr or "")
+    addresses = [request.environ.get("SERVER_NAME", ""), request.remote_addr or "", _host(f"//{request.host}")]
+    if "Origin" in request.headers:
+        addresses.append(_host(request.headers["Origin"]))
+    forwarded = any(name.startswith(("X-Forwarded-", "Forwarded")) for name, _ in request.headers)
+    return all(map(is_loopback, addresses)) and not forwarded
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _token() -> str | None:

@@ -78,7 +78,7 @@ def upgrade(database_url: str | None) -> None:
     with app.app_context():
         try:
             schema.upgrade()
-        except DatabaseUnusable as error:
+        except (DatabaseUnusable, SchemaOutdated) as error:
             raise click.ClickException(str(error)) from error
         click.echo(f"The schema is {schema.current_version()}.")
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
@@ -100,9 +101,10 @@ CLIENT_VARIABLES = {f"{ENV_PREFIX}SERVER_URL", f"{ENV_PREFIX}TOKEN"}
 
 
 def unknown_variables() -> list[str]:
-    """Variables in the environment that look like settings and are none: most likely misspelt."""
+    """Variables, also of `.env`, that look like settings and are none: most likely misspelt."""
     known = {ENV_PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
-    return sorted(name for name in os.environ if name.startswith(ENV_PREFIX) and name not in known)
+    given = {name.upper() for name in (*os.environ, *dotenv_values(".env"))}
+    return sorted(name for name in given if name.startswith(ENV_PREFIX) and name not in known)
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -19,16 +19,14 @@ def current_version() -> str | None:
         DatabaseUnavailable: the database does not answer.
     """
     try:
-        with db.engine.execution_options(**{READ_ONLY: True}).connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+        return _read_version()
     except DBAPIError as error:
         raise DatabaseUnavailable from error
 
 
 def needed_version() -> str | None:
     """The schema's version that this program works with."""
-    config = current_app.extensions["migrate"].migrate.get_config()
-    return ScriptDirectory.from_config(config).get_current_head()
+    return _migrations().get_current_head()
 
 
 def upgrade() -> None:
@@ -36,8 +34,10 @@ def upgrade() -> None:
 
     Raises:
         DatabaseUnusable: it could not be done; the text says why.
+        SchemaOutdated: the schema is newer than this program.
     """
     try:
+        _check_known(_read_version())
         flask_migrate.upgrade()
     except DBAPIError as error:
         where = db.engine.url.render_as_string(hide_password=True)
@@ -52,6 +52,7 @@ def check() -> None:
         DatabaseUnavailable: the database does not answer.
     """
     found, needed = current_version(), needed_version()
+    _check_known(found)
     if found != needed:
         raise SchemaOutdated(
             f"the database's schema is {found or 'empty'}, this version needs {needed}. "
@@ -72,3 +73,20 @@ def prepare() -> None:
     else:
         check()
     db.engine.dispose()  # connections must not be shared with processes forked from this one
+
+
+def _read_version() -> str | None:
+    with db.engine.execution_options(**{READ_ONLY: True}).connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def _migrations() -> ScriptDirectory:
+    return ScriptDirectory.from_config(current_app.extensions["migrate"].migrate.get_config())
+
+
+def _check_known(version: str | None) -> None:
+    if version is not None and version not in {script.revision for script in _migrations().walk_revisions()}:
+        raise SchemaOutdated(
+            f"the database's schema is {version}, which this version does not know: a newer one has made it. "
+            "Update the program"
+        )

@@ -79,7 +79,8 @@ def report(session: Session, request: ReportRequest, *, lease_s: float) -> Repor
     Raises:
         UnknownJob: there is no such job.
         UnknownTrial: the job has no such trial, or it has another batch size.
-        ReportConflict: the report goes back behind an earlier one, or differs from the one of its number.
+        ReportConflict: the report goes back behind an earlier one, differs from the one of its number, or has its
+            energy from another source than the job's other runs.
     """
     job = store.lock_job(session, request.job_id)
     trial = _trial(session, job, request.trial_number, request.batch_size)
@@ -94,6 +95,7 @@ def report(session: Session, request: ReportRequest, *, lease_s: float) -> Repor
         return _recorded_outcome(spec, trial)
     last_number = store.last_report_number(session, trial)
     _check_forward(trial, last_number, request)
+    _check_source(store.energy_sources(session, job, trial.exploration), request)
 
     verdict = policies.judge(store.load_state(session, job, trial.exploration), report)
     store.add_report(session, trial, job, at, request.report_number or last_number + 1, report, verdict)
@@ -122,7 +124,7 @@ def heartbeat(session: Session, job_id: str, trial_number: int, *, lease_s: floa
 
 @transaction
 def end(session: Session, request: TrialRequest, *, lease_s: float) -> None:
-    """End a trial without a result, if it has not ended yet.
+    """End a trial without a result, if it has not ended yet; one taken for lost cannot be revived any more.
 
     Raises:
         UnknownJob: there is no such job.
@@ -131,7 +133,7 @@ def end(session: Session, request: TrialRequest, *, lease_s: float) -> None:
     job = store.lock_job(session, request.job_id)
     trial = _trial(session, job, request.trial_number, request.batch_size)
     at = _hear_of(session, job, trial, lease_s)
-    if trial.status == TrialStatus.DISPATCHED:
+    if not _ended(trial):
         outcome = request.reason or "ended by its caller without a result"
         store.end_trial(trial, job, at, TrialStatus.FAILED, store.ENDED, outcome)
 
@@ -197,6 +199,14 @@ def _check_forward(trial: Trial, last_number: int, request: ReportRequest) -> No
         raise ReportConflict(
             f"report {request.report_number} comes after report {last_number} in trial {trial.number}; "
             "number reports 1, 2, 3 … in the order they are made"
+        )
+
+
+def _check_source(known: set[str], request: ReportRequest) -> None:
+    if request.energy_source is not None and known - {request.energy_source}:
+        raise ReportConflict(
+            f"energy_source is {request.energy_source}, and this job's energies so far are {', '.join(sorted(known))}: "
+            "costs from different sources cannot be compared. Give these runs a job of their own"
         )
 
 

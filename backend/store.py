@@ -235,6 +235,13 @@ def expire_trials(session: Session, job: Job, at: datetime, lease_s: float) -> N
     )
 
 
+def energy_sources(session: Session, job: Job, exploration: int) -> set[str]:
+    """Where the energies of an exploration's trials come from, as far as they say."""
+    said = select(Trial.energy_source).distinct()
+    where = (Trial.job == job.id, Trial.exploration == exploration, Trial.energy_source.is_not(None))
+    return {source for source in session.scalars(said.where(*where)) if source is not None}
+
+
 def report_numbered(session: Session, trial: Trial, number: int) -> Report | None:
     """A report of a trial by its number."""
     return session.get(Report, (trial.id, number))

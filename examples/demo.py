@@ -23,7 +23,7 @@ from rich.table import Table
 
 from lightning_bso import BsoClient, ZeusBSOTrainFailError
 from lightning_bso.energy import make_meter
-from lightning_bso.optimizer import complete_spec
+from lightning_bso.identity import complete_spec
 from lightning_bso.wire import JobSummary, TrialRecord
 
 ROOT = Path(__file__).parent.parent
@@ -109,7 +109,7 @@ def summary(console: Console, job: JobSummary, trials: list[TrialRecord], launch
     if default.mean_cost is None:
         console.print(f"The default, {default.batch_size}, has not converged.")
     elif best is default:
-        console.print("That is the default: there is nothing to save on this machine.")
+        console.print("That is the default: so far nothing is known that would save anything on this machine.")
     else:
         saved = default.mean_cost - best.mean_cost
         console.print(

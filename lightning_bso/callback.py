@@ -147,6 +147,12 @@ class ZeusBSOCallback(pl.Callback):
         if run is None or run.result is not None or run.trial is None:
             return
         number = run.trial.trial_number
+        if trainer.global_step == 0:
+            run.end("no training step was run")
+            raise MisconfigurationException(
+                f"no training step was run with batch size {self.batch_size}: with drop_last=True the training data "
+                "must fill at least one batch. Remove such batch sizes from the job, or set drop_last=False"
+            )
         run.end(f"fit ended after {trainer.current_epoch} epochs and {trainer.global_step} steps without a verdict")
         run.raise_if_failed()  # a report that was made up for may have brought the verdict
         if run.result is None:
@@ -179,6 +185,8 @@ def _check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
             f"ZeusBSOCallback trains in one process so far, and this Trainer has {trainer.world_size}; "
             "set devices=1, num_nodes=1"
         )
+    if sum(isinstance(callback, ZeusBSOCallback) for callback in trainer.callbacks) > 1:  # type: ignore[attr-defined]
+        raise MisconfigurationException("this Trainer has several ZeusBSOCallbacks; a run can have one batch size only")
     if not trainer.enable_validation:
         raise MisconfigurationException(
             "ZeusBSOCallback learns from validations, and this fit has none: it needs a validation_step, a "

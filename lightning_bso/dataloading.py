@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.parsing import lightning_hasattr, lightning_setattr
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader, IterableDataset
 
 
@@ -74,12 +75,15 @@ def check_reached(trainer: pl.Trainer, batch_size: int) -> None:
         MisconfigurationException: the training data come in batches of another size.
     """
     combined = trainer.fit_loop._combined_loader
-    found = {
-        size
-        for loader in (combined.flattened if combined is not None else [])
-        if (size := _batch_size(loader)) is not None
-    }
-    if found and batch_size not in found:
+    loaders = combined.flattened if combined is not None else []
+    found = {size for loader in loaders if (size := _batch_size(loader)) is not None}
+    if not found:
+        kinds = ", ".join(sorted({type(loader).__name__ for loader in loaders}))
+        rank_zero_warn(
+            f"ZeusBSOCallback cannot see the batch size of the train loader ({kinds}). Make sure that it is "
+            f"{batch_size}: what this run costs is put down to that batch size"
+        )
+    elif batch_size not in found:
         raise MisconfigurationException(
             f"the batch size {batch_size} did not reach the train loader, which has {', '.join(map(str, found))}. "
             "Build the loader in train_dataloader() from the attribute that the batch size is put in; one built "

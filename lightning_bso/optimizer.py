@@ -4,10 +4,10 @@
 what cannot be measured or reported is said once in the log, and sent later if possible.
 """
 
-import hashlib
 import logging
 import math
 import os
+import time
 import uuid
 from types import TracebackType
 from typing import Any, Self
@@ -16,18 +16,22 @@ from pydantic import ValidationError
 
 from lightning_bso.client import BsoClient
 from lightning_bso.energy import EnergyMeter, EnergyMonitor, Reading, make_meter
-from lightning_bso.errors import BSOError, EnergyUnavailable, ServerRefused, ServerUnreachable, ZeusBSOTrainFailError
+from lightning_bso.errors import BSOError, ServerRefused, ServerUnreachable, ZeusBSOTrainFailError
+from lightning_bso.identity import complete_spec
 from lightning_bso.wire import (
     MAX_REASON_LENGTH,
     AskAnswer,
     JobSpec,
-    RegisteredJobSpec,
     ReportAnswer,
     ReportRequest,
     TrialRequest,
 )
 
 log = logging.getLogger(__name__)
+
+LONG_WAIT_S = 1.0
+PAUSE_FACTOR = 10
+"""A server that has kept a training waiting in vain for long is then left alone for so many times as long."""
 
 SERVER_URL_VARIABLE = "ZEUS_BSO_SERVER_URL"
 TOKEN_VARIABLE = "ZEUS_BSO_TOKEN"  # noqa: S105 - the name of a variable
@@ -91,6 +95,7 @@ class BatchSizeOptimizer:
         self._epoch = self._last_number = 0
         self._pending: list[ReportRequest] = []
         self._measuring = False
+        self._not_before = 0.0  # when to try a server again that did not answer, on the monotonic clock
         self._silent = False  # whether the log has said that the server does not answer
         self.result: ReportAnswer | None = None
         """The verdict that ended the run, None before it."""
@@ -215,10 +220,16 @@ class BatchSizeOptimizer:
 
     def end(self, reason: str) -> None:
         """End a run that has no verdict and will not report again; one with a verdict is left as it is."""
-        self._send_pending()
         if self._trial is None or self.result is not None:
             return
+        self._not_before = 0.0  # the last chance
+        self._send_pending()
+        if self.result is not None:
+            return
         trial, self._trial = self._trial, None
+        if self._pending:
+            log.warning("Trial %d is left open, to end with its lease: the server does not answer", trial.trial_number)
+            return
         try:
             self._client.end(
                 TrialRequest(
@@ -247,12 +258,16 @@ class BatchSizeOptimizer:
 
     def _send_pending(self) -> None:
         """Send what has not been sent, oldest first, up to a verdict or until the server does not answer."""
-        while self._pending and self.result is None:
+        while self._pending and self.result is None and time.monotonic() >= self._not_before:
+            began = time.monotonic()
             try:
                 answer = self._client.report(self._pending[0])
             except ServerUnreachable as error:
+                waited = time.monotonic() - began
+                if waited > LONG_WAIT_S:
+                    self._not_before = time.monotonic() + PAUSE_FACTOR * waited
                 if not self._silent:
-                    log.warning("%s. Training goes on; what is measured is reported once the server is back", error)
+                    log.warning("Training goes on, and reports what it measures once the server is back: %s", error)
                 self._silent = True
                 return
             except ServerRefused as error:
@@ -299,24 +314,3 @@ class BatchSizeOptimizer:
 def server_address(server_url: str | None) -> str | None:
     """The address given, else the environment's, else None."""
     return server_url or os.environ.get(SERVER_URL_VARIABLE) or None
-
-
-def complete_spec(job: JobSpec, meter: EnergyMeter) -> RegisteredJobSpec:
-    """The job with its machine, as far as the job does not say it itself, and with a name.
-
-    Raises:
-        EnergyUnavailable: neither the job nor the meter knows the machine.
-    """
-    fields = job.model_dump()
-    fields["max_power"] = job.max_power or meter.max_power_w
-    fields["number_of_gpus"] = job.number_of_gpus or meter.number_of_gpus
-    fields["gpu_model"] = job.gpu_model or meter.gpu_model
-    if not (fields["max_power"] and fields["gpu_model"]):
-        raise EnergyUnavailable("the GPUs are not known: give the job its max_power (in W) and gpu_model")
-    spec = RegisteredJobSpec.model_validate(fields)
-    if spec.job_id is not None:
-        return spec
-    # Defaults are left out, so that a later version with one more field still finds the job.
-    identity = spec.model_dump_json(exclude={"job_id"}, exclude_defaults=True)
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-    return spec.model_copy(update={"job_id": f"{spec.job_id_prefix}-{digest}"})

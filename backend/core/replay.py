@@ -51,8 +51,12 @@ def differences(spec: Spec, past: list[PastTrial], rng: np.random.Generator) -> 
     found = []
     for one in past:
         again = choose(state_at(spec, past, one.exploration, one.trial.started), rng)
-        if again != one.choice:
-            found.append(f"trial {one.trial.number}: chose {one.choice}, would choose {again}")
+        chosen = one.choice
+        if (again.batch_size, again.type) != (chosen.batch_size, chosen.type):  # its wording may change
+            found.append(
+                f"trial {one.trial.number}: chose batch size {chosen.batch_size} ({chosen.type}), "
+                f"would choose {again.batch_size} ({again.type}: {again.reason})"
+            )
     for one in past:
         for report in one.reports:
             verdict = judge(state_at(spec, past, one.exploration, report.revision), report.report)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from backend.core import pruning
 from backend.core.cost import trial_cost
+from backend.core.policies import ruled_out
 from backend.core.state import JobState, Trial, TrialStatus
 
 
@@ -27,8 +27,8 @@ def summarize(state: JobState) -> list[SizeSummary]:
     by_size: dict[int, list[Trial]] = {size: [] for size in state.spec.batch_sizes}
     for trial in state.trials:
         by_size[trial.batch_size].append(trial)
-    ruled_out = pruning.progress(state).ruled_out
-    return [_summary(state, size, trials, ruled_out.get(size)) for size, trials in by_size.items()]
+    reasons = ruled_out(state)
+    return [_summary(state, size, trials, reasons.get(size)) for size, trials in by_size.items()]
 
 
 def best_batch_size(summaries: list[SizeSummary]) -> int | None:
@@ -37,7 +37,7 @@ def best_batch_size(summaries: list[SizeSummary]) -> int | None:
     return min(known)[1] if known else None
 
 
-def _summary(state: JobState, size: int, trials: list[Trial], ruled_out: str | None) -> SizeSummary:
+def _summary(state: JobState, size: int, trials: list[Trial], reason: str | None) -> SizeSummary:
     ended = [trial for trial in trials if trial.status is TrialStatus.SUCCEEDED]
     converged = [trial for trial in ended if trial.converged]
     return SizeSummary(
@@ -49,7 +49,7 @@ def _summary(state: JobState, size: int, trials: list[Trial], ruled_out: str | N
         mean_energy_j=_mean([trial.energy_j for trial in converged]),
         mean_time_s=_mean([trial.time_s for trial in converged]),
         mean_epochs=_mean([float(trial.epochs) for trial in converged]),
-        ruled_out=ruled_out,
+        ruled_out=reason,
     )
 
 

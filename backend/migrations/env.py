@@ -24,6 +24,10 @@ with create_engine(db.engine.url, poolclass=NullPool).connect() as connection:
         if connection.scalar(lock, {"name": f"zeus_bso_{database}", "seconds": LOCK_WAIT_S}) != 1:
             raise DatabaseUnusable("another process is upgrading this database; wait for it and try again")
         connection.commit()
+    else:
+        # A batch migration drops a table and makes it anew; enforced, the foreign keys would take the rows of
+        # other tables along. Has no effect within a transaction, so it comes before.
+        connection.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")
     context.configure(
         connection=connection,
         target_metadata=db.metadata,
@@ -33,3 +37,5 @@ with create_engine(db.engine.url, poolclass=NullPool).connect() as connection:
     )
     with context.begin_transaction():
         context.run_migrations()
+        if sqlite and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").all()):
+            raise DatabaseUnusable(f"the migration would leave rows that refer to nothing: {broken[:5]}")

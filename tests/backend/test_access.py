@@ -76,6 +76,27 @@ def test_the_host_that_a_caller_claims_does_not_open_a_closed_server(client: Fla
     assert answer.status_code == 401
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "rebound.example"},
+        {"Origin": "https://page.example"},
+        {"Origin": "null"},
+        {"X-Forwarded-For": "10.1.2.3"},
+        {"Forwarded": "for=10.1.2.3"},
+    ],
+    ids=str,
+)
+def test_an_open_server_does_not_answer_web_pages_and_proxies(client: FlaskClient, headers: dict[str, str]) -> None:
+    answer = client.post("/jobs", json=specs.job(), headers=headers)
+    assert answer.status_code == 401
+    assert client.get("/jobs").json["total"] == 0
+
+
+def test_an_open_server_answers_pages_of_its_own(client: FlaskClient) -> None:
+    assert client.get("/jobs", headers={"Origin": "http://127.0.0.1:8000"}).status_code == 200
+
+
 def test_a_server_on_a_unix_socket_is_closed_whatever_host_the_caller_claims(client: FlaskClient) -> None:
     as_gunicorn_says = {"SERVER_NAME": "localhost", "REMOTE_ADDR": ""}
     assert client.get("/jobs", environ_overrides=as_gunicorn_says).status_code == 401

@@ -135,7 +135,6 @@ def test_a_choice_that_was_tampered_with_is_found(job: Job, data: st.DataObject)
             [
                 replace(choice, batch_size=choice.batch_size + 1),
                 replace(choice, type=next(kind for kind in TrialType if kind is not choice.type)),
-                replace(choice, reason="because"),
             ]
         )
     )

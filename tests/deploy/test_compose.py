@@ -1,33 +1,117 @@
-"""The compose file and the image's contents, as far as they can be checked without a container engine."""
+"""The compose file and the images' contents, as far as they can be checked without running anything of them."""
 
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from backend.config import ENV_PREFIX, Settings
+from tests.deploy.container import COMPOSE_FILE, DOCKER, DOCKERFILES, Image, example, services
 from tests.servers import ROOT
 
-DOCKER = ROOT / "docker"
+BUILT = ("migration", "server")
+
+
+def _tool(name: str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    command = [Path(sys.executable).with_name(name), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_the_compose_file_keeps_to_the_compose_specification() -> None:
-    checker = Path(sys.executable).with_name("check-jsonschema")
-    command = [checker, "--builtin-schema", "vendor.compose-spec", DOCKER / "docker-compose.yaml"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = _tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE_FILE)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda file: file.name)
+def test_hadolint_has_nothing_to_say_about_a_dockerfile(dockerfile: Path) -> None:
+    done = _tool("hadolint", "--no-color", dockerfile)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_each_dockerfile_is_a_services() -> None:
+    used = {service["build"]["dockerfile"] for service in services(example()).values() if "build" in service}
+    assert used == {f"docker/{file.name}" for file in DOCKERFILES}
+
+
+def test_the_server_waits_for_the_migration_and_that_for_a_healthy_database() -> None:
+    made = services(example())
+    assert made["migration"]["depends_on"] == {"database": {"condition": "service_healthy"}}
+    assert made["server"]["depends_on"] == {"migration": {"condition": "service_completed_successfully"}}
+    assert "restart" not in made["migration"]  # it runs once
+
+
+def test_the_services_run_the_commands_of_their_images() -> None:
+    made = services(example())
+    assert not any({"command", "entrypoint"} & set(made[name]) for name in BUILT)
+
+
 def test_the_compose_file_uses_the_variables_of_the_example_and_the_server_knows_them() -> None:
-    used = set(re.findall(r"\$\{(ZEUS_BSO_\w+)", (DOCKER / "docker-compose.yaml").read_text()))
-    example = set(re.findall(r"^(\w+)=", (DOCKER / ".env.example").read_text(), re.MULTILINE))
-    assert used == example
-    assert example <= {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    used = set(re.findall(r"\$\{(\w+)", COMPOSE_FILE.read_text()))
+    ours = {name for name in example() if name.startswith(ENV_PREFIX)}
+    assert used == ours
+    assert ours <= {ENV_PREFIX + name.upper() for name in Settings.model_fields}
 
 
-def test_what_the_image_copies_is_there_and_not_ignored() -> None:
-    copied = re.findall(r"^COPY (.+) \S+$", (DOCKER / "Dockerfile.server").read_text(), re.MULTILINE)
-    names = {name for line in copied for name in line.split()}
+@pytest.mark.parametrize("name", ["ZEUS_BSO_DB_USER", "ZEUS_BSO_DB_PASSWORD", "ZEUS_BSO_ROOT_PASSWORD"])
+def test_nothing_starts_without_credentials(name: str) -> None:
+    with pytest.raises(KeyError, match=name):
+        services(example(**{name: ""}))
+
+
+def test_the_example_has_the_defaults_and_no_password() -> None:
+    credentials = {name: value for name, value in example().items() if "_DB_" in name or "_ROOT_" in name}
+    assert services(credentials) == services(example())
+    assert set(re.findall(r"^\w+PASSWORD=(.*)$", (DOCKER / ".env.example").read_text(), re.MULTILINE)) == {""}
+
+
+def test_a_database_elsewhere_and_another_port_may_be_named() -> None:
+    url = "mysql+pymysql://db.example/other"
+    made = services(example(ZEUS_BSO_DATABASE_URL=url, ZEUS_BSO_SERVER_PORT="9000"))
+    assert all(made[name]["environment"]["ZEUS_BSO_DATABASE_URL"] == url for name in BUILT)
+    assert made["server"]["ports"] == ["9000:8000"]
+
+
+def test_the_images_share_all_layers_down_to_the_user_who_is_not_root() -> None:
+    def shared(service: str) -> list[str]:
+        lines = [line for line in Image.of(service).text.splitlines() if not line.startswith("#")]
+        return lines[: lines.index("USER 10001")]
+
+    assert shared("migration") == shared("server")
+    for service in BUILT:
+        assert re.findall(r"^USER .*$", Image.of(service).text, re.MULTILINE) == ["USER 10001"]
+
+
+def test_what_the_images_copy_is_there_and_all_that_is_not_ignored() -> None:
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert names == kept
-    assert all((ROOT / name).exists() for name in names)
+    assert all((ROOT / name).exists() for name in kept)
+    for service in BUILT:
+        copied = re.findall(r"^COPY (.+) \S+$", Image.of(service).text, re.MULTILINE)
+        assert {name for line in copied for name in line.split()} == kept
+
+
+def test_nothing_that_the_images_install_needs_torch() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (extra,) = {found for name in BUILT for found in re.findall(r"'\.\[(\w+)\]'", Image.of(name).text)}
+    wanted = [Requirement(line) for line in project["dependencies"] + project["optional-dependencies"][extra]]
+    seen = set()
+    while wanted:
+        requirement = wanted.pop()
+        key = (canonicalize_name(requirement.name), frozenset(requirement.extras))
+        if key in seen:
+            continue
+        seen.add(key)
+        for line in requires(requirement.name) or ():
+            needed = Requirement(line)
+            extras = requirement.extras or {""}
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+                wanted.append(needed)
+    names = {name for name, _ in seen}
+    assert "gunicorn" in names
+    assert "alembic" in names  # by way of another
+    assert not names & {"torch", "lightning", "pytorch-lightning", "zeus-ml"}

@@ -80,8 +80,8 @@ def test_a_batch_larger_than_the_data_ends_the_trial_with_what_happened(
     callback: ZeusBSOCallback, client: BsoClient
 ) -> None:
     ten_rows = Subset(rows(), range(10))
-    with pytest.warns(UserWarning, match="before the optimizer had a verdict"):
+    with pytest.raises(MisconfigurationException, match="drop_last"):
         fit(callback, Bare(), DataLoader(ten_rows, batch_size=4, drop_last=True))
     stored = only_trial(client, callback.job.job_id_prefix)
     assert stored.status == "Failed"
-    assert "0 steps" in (stored.outcome or "")
+    assert stored.outcome == "no training step was run"

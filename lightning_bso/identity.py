@@ -1,0 +1,28 @@
+"""What a job is: its spec, the machine that it runs on, and the name that follows from both."""
+
+import hashlib
+
+from lightning_bso.energy import EnergyMeter
+from lightning_bso.errors import EnergyUnavailable
+from lightning_bso.wire import JobSpec, RegisteredJobSpec
+
+
+def complete_spec(job: JobSpec, meter: EnergyMeter) -> RegisteredJobSpec:
+    """The job with its machine, as far as the job does not say it itself, and with a name.
+
+    Raises:
+        EnergyUnavailable: neither the job nor the meter knows the machine.
+    """
+    fields = job.model_dump()
+    fields["max_power"] = job.max_power or meter.max_power_w
+    fields["number_of_gpus"] = job.number_of_gpus or meter.number_of_gpus
+    fields["gpu_model"] = job.gpu_model or meter.gpu_model
+    if not (fields["max_power"] and fields["gpu_model"]):
+        raise EnergyUnavailable("the GPUs are not known: give the job its max_power (in W) and gpu_model")
+    spec = RegisteredJobSpec.model_validate(fields)
+    if spec.job_id is not None:
+        return spec
+    # Defaults are left out, so that a later version with one more field still finds the job.
+    identity = spec.model_dump_json(exclude={"job_id"}, exclude_defaults=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    return spec.model_copy(update={"job_id": f"{spec.job_id_prefix}-{digest}"})

@@ -1,0 +1,103 @@
+"""The README's blocks do what they say: Python is run against a real server, commands are run or looked up."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightning_bso import BsoClient, JobSpec
+from tests.servers import ROOT, WaitressServer, backend
+
+README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for block in re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[WaitressServer]:
+    with WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as running:
+        yield running
+
+
+def run(block: str, server: WaitressServer, **names: Any) -> dict[str, Any]:
+    exec(block.replace("http://127.0.0.1:8000", server.url), names)
+    return names
+
+
+def test_there_are_two_blocks_of_python_of_some_ten_lines() -> None:
+    assert len(PYTHON) == 2
+    assert all(len(block.splitlines()) <= 13 for block in PYTHON)
+
+
+def test_the_block_for_lightning_trains(
+    server: WaitressServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    monkeypatch.chdir(tmp_path)
+    from lightning_digits import Classifier, Digits
+
+    bso = run(PYTHON[0], server, model=Classifier(), datamodule=Digits())["bso"]
+    assert bso.result.converged
+    (trial,) = BsoClient(server.url).list_trials(bso.job_id).trials
+    assert (trial.batch_size, trial.converged) == (128, True)
+
+
+def test_the_block_for_plain_pytorch_trains(server: WaitressServer) -> None:
+    accuracies = iter([0.5, 0.8, 0.95])
+    names = run(
+        PYTHON[1],
+        server,
+        make_loader=lambda batch_size: [batch_size],
+        train_one_epoch=lambda loader: None,
+        validate=lambda: next(accuracies),
+    )
+    assert names["bso"].result.converged
+    assert names["loader"] == [64]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_one_that_works(command: str, tmp_path: Path) -> None:
+    first, *rest = shlex.split(command)
+    if first == "make":  # run as a whole by whoever reads this; here, that make knows it
+        done = subprocess.run(["make", "--dry-run", *rest], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    elif first == "cp":
+        assert (ROOT / rest[0]).is_file()
+        assert (ROOT / rest[1]).parent.is_dir()
+    elif first == "docker-compose":  # needs an engine; tests/deploy runs what is in the file
+        assert (ROOT / rest[rest.index("-f") + 1]).is_file()
+        if "exec" in rest:
+            test_a_command_is_one_that_works(" ".join(rest[rest.index("exec") + 2 :]), tmp_path)
+    elif (first, rest[:2]) == ("python", ["-m", "backend"]):
+        if rest[2] == "serve":  # does not end by itself; its options are read before --help
+            rest.append("--help")
+        done = backend(*rest[2:], folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+    else:
+        pytest.fail(f"the README has a command that this test does not know: {command}")
+
+
+def test_the_paths_that_the_readme_names_are_there() -> None:
+    for path in re.findall(
+        r"\]\((?!http)([^)#]+)\)|`((?:docs|examples|backend|lightning_bso|tests|docker)/[\w./]*)`", README
+    ):
+        assert (ROOT / (path[0] or path[1])).exists(), path
+
+
+def test_the_table_of_the_jobs_fields_is_complete() -> None:
+    table = (ROOT / "docs/training.md").read_text()
+    documented = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE))))
+    assert set(JobSpec.model_fields) - {"policy"} <= documented
+
+
+def test_the_interpreter_is_the_one_of_the_virtual_environment() -> None:
+    assert Path(sys.prefix).joinpath("zeus-client").is_dir(), "run the tests by `make test`"
