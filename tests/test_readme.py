@@ -87,10 +87,12 @@ def test_a_command_is_one_that_works(command: str, tmp_path: Path) -> None:
 
 
 def test_the_paths_that_the_readme_names_are_there() -> None:
-    for path in re.findall(
-        r"\]\((?!http)([^)#]+)\)|`((?:docs|examples|backend|lightning_bso|tests|docker)/[\w./]*)`", README
-    ):
-        assert (ROOT / (path[0] or path[1])).exists(), path
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    mentioned = re.findall(r"`((?:docs|examples|backend|lightning_bso|tests|docker)/[\w./]*)`", README)
+    assert links
+    assert mentioned
+    for path in links + mentioned:
+        assert (ROOT / path).exists(), path
 
 
 def test_the_table_of_the_jobs_fields_is_complete() -> None:

@@ -227,3 +227,17 @@ def test_a_trial_is_judged_by_its_own_report_whatever_stage_the_job_has_reached(
     assert verdict(calls.must(calls.report(other, current_epoch=2))) == (False, False, "continue")
     assert verdict(calls.must(calls.report(other, current_epoch=3))) == (True, False, "max_epochs")
     assert calls.record(other)["type"] == "Concurrent"
+
+
+def test_a_job_keeps_to_one_source_of_energy(calls: Calls) -> None:
+    calls.register()
+    calls.converge(calls.must(calls.ask()) | {"energy_source": "nvml"})
+    measured = calls.trial()
+    calls.must(calls.report(measured, energy_source="nvml"))
+    answer = calls.report(measured, energy=11.0, energy_source="estimated")
+    assert answer.status == 409
+    assert "nvml" in answer.message
+    assert "estimated" in answer.message
+    assert calls.record(measured)["energy"] == 10.0
+    assert calls.report(calls.trial(), energy_source="rapl").status == 409
+    assert calls.report(calls.trial()).status == 200  # Zeus' client does not say

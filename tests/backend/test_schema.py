@@ -1,12 +1,15 @@
 """Migrations: they make the models' tables, on every database, whoever runs them, however many at once."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import flask_migrate
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from flask import Flask
 
 from backend import schema
 from backend.app import create_app
@@ -55,7 +58,7 @@ def test_a_server_database_that_is_not_up_to_date_is_refused_with_the_command(ma
     url = mariadb.empty_database() if state == "empty" else mariadb.database()
     if state == "old":
         with connected(url) as connection:
-            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     with pytest.raises(SchemaOutdated, match="python -m backend db upgrade"):
         create_app(Settings(database_url=url, log_level="CRITICAL"))
 
@@ -144,3 +147,41 @@ def test_databases_on_one_server_are_upgraded_independently(mariadb: MariaDB, tm
         finally:
             db.engine.dispose()
     assert done.returncode == 0, done.stderr
+
+
+def test_a_migration_that_makes_a_table_anew_keeps_the_rows_of_all(calls: Calls, app: Flask, tmp_path: Path) -> None:
+    calls.register()
+    calls.converge(calls.trial())
+    folder = shutil.copytree(Path(app.root_path) / "migrations", tmp_path / "migrations")
+    (folder / "versions" / "9999_next.py").write_text(
+        "import sqlalchemy as sa\n"
+        "from alembic import op\n"
+        f"revision, down_revision, branch_labels, depends_on = '9999', '{_head(app)}', None, None\n"
+        "def upgrade():\n"
+        "    with op.batch_alter_table('jobs') as table:\n"
+        "        table.alter_column('seed', existing_type=sa.BigInteger(), nullable=True)\n"
+    )
+    with app.app_context():
+        flask_migrate.upgrade(directory=str(folder))
+        url = db.engine.url.render_as_string(hide_password=False)
+    after = dump(url)
+    assert [len(after[table]) for table in ("jobs", "trials", "reports")] == [1, 1, 1]
+    assert calls.record({"job_id": "train", "trial_number": 1})["converged"]
+
+
+@pytest.mark.parametrize("command", [("serve", "--port=0"), ("db", "upgrade"), ("db", "check")])
+def test_a_database_of_a_newer_version_is_left_alone_and_that_is_said(tmp_path: Path, command: tuple[str, ...]) -> None:
+    url = f"sqlite:///{tmp_path / 'zeus_bso.db'}"
+    migrate(url)
+    with connected(url) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    done = backend(*command, folder=tmp_path)
+    assert done.returncode == 1
+    assert "9999" in done.stderr
+    assert "Update the program" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _head(app: Flask) -> str:
+    with app.app_context():
+        return schema.needed_version() or ""

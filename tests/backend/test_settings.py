@@ -6,7 +6,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend.app import create_app
-from backend.config import Settings, SettingsError, load_settings
+from backend.config import Settings, SettingsError, load_settings, unknown_variables
 from tests.calls import Calls
 from tests.servers import backend
 
@@ -87,3 +87,13 @@ def test_a_password_in_the_url_is_not_shown_with_the_settings() -> None:
     settings = load_settings(database_url="mysql+pymysql://u:s3cret@host/zeus")
     assert "s3cret" not in repr(settings)
     assert "s3cret" not in str(settings)
+
+
+def test_a_misspelt_variable_is_found_in_the_environment_and_in_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("ZEUS_BSO_LEASE=5\nZEUS_BSO_LEASE_S=60\nOTHER=1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZEUS_BSO_DATABSE_URL", "sqlite:///x.db")
+    monkeypatch.setenv("ZEUS_BSO_SERVER_URL", "http://127.0.0.1:8000")
+    assert unknown_variables() == ["ZEUS_BSO_DATABSE_URL", "ZEUS_BSO_LEASE"]

@@ -212,3 +212,11 @@ def test_every_call_that_changes_a_job_raises_its_revision_by_one(
     calls.must(calls.end(trial))
     calls.must(calls.reset())
     assert revision(database_url, "train") == 5
+
+
+def test_ending_a_lost_trial_ends_it_for_good(calls: Calls, trial: dict[str, Any], database_url: str) -> None:
+    lose(calls, database_url, trial)
+    calls.must(calls.end(trial, reason="not needed"))
+    assert calls.must(calls.report(trial))["stop_train"]
+    record = calls.record(trial)
+    assert (record["status"], record["outcome"]) == ("Failed", "not needed")

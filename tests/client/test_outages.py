@@ -8,6 +8,7 @@ import pytest
 
 from lightning_bso import BatchSizeOptimizer, BsoClient, ServerUnreachable, ZeusBSOTrainFailError
 from lightning_bso import client as client_module
+from lightning_bso import optimizer as optimizer_module
 from tests.client.jobs import ScriptedMonitor, begun, job, only_trial, warnings
 from tests.client.scripted import Reply, Request, ScriptedServer, handed_on, in_turn
 from tests.databases import connected, free_port
@@ -232,3 +233,23 @@ def test_the_documentations_loop_ends_although_nothing_is_reported_any_more(mort
         epochs += 1
         bso.on_evaluate(0.5)
     assert epochs < 50, "a loop around training_finished goes on for ever"
+
+
+def test_a_server_that_hangs_is_then_left_alone_for_a_while(
+    server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "READ_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(optimizer_module, "LONG_WAIT_S", 0.1)
+    scripted.script = handed_on(server.url)
+    fields = job()
+    bso = begun(scripted.url, job=fields)
+    scripted.script = scripted.hang
+    bso.on_evaluate(0.1)
+    tried = len(scripted.requests)
+    began = time.monotonic()
+    bso.on_evaluate(0.2)
+    assert time.monotonic() - began < 0.3
+    assert len(scripted.requests) == tried
+    scripted.script = handed_on(server.url)
+    bso.end("the script is over")  # the last chance is taken
+    assert only_trial(BsoClient(server.url), fields["job_id_prefix"]).current_epoch == 2

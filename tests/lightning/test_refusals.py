@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from lightning_bso import BsoClient, ServerRefused, ServerUnreachable, ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor, job, number_of_trials
 from tests.databases import free_port
-from tests.lightning.trainings import Bare, Data, Module, fit, rows
+from tests.lightning.trainings import Bare, Data, Module, fit, rows, trainer
 from tests.servers import WaitressServer
 
 
@@ -99,3 +99,9 @@ def test_a_job_id_that_stands_for_another_job(server: WaitressServer, client: Bs
     with pytest.raises(ServerRefused, match="target_metric"):
         fit(ZeusBSOCallback(server.url, named | {"target_metric": 0.7}, energy_monitor=ScriptedMonitor()), Module())
     assert number_of_trials(client, fields["job_id_prefix"]) == 1
+
+
+def test_two_of_these_callbacks(callback: ZeusBSOCallback, server: WaitressServer) -> None:
+    other = ZeusBSOCallback(server.url, callback.job)
+    with pytest.raises(MisconfigurationException, match="several ZeusBSOCallbacks"):
+        trainer(callback, other).fit(Module())

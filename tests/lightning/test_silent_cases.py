@@ -1,12 +1,13 @@
 """Where Lightning would go on with the old batch size in silence, the fit is stopped and the trial given back."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, Subset
 
-from lightning_bso import BsoClient, ZeusBSOCallback
+from lightning_bso import BsoClient, ZeusBSOCallback, ZeusBSOTrainFailError
 from tests.client.jobs import ScriptedMonitor, only_trial
 from tests.lightning.trainings import FIRST_SIZE, Bare, Data, Module, fit, rows
 from tests.servers import WaitressServer
@@ -85,3 +86,25 @@ def test_a_batch_larger_than_the_data_ends_the_trial_with_what_happened(
     stored = only_trial(client, callback.job.job_id_prefix)
     assert stored.status == "Failed"
     assert stored.outcome == "no training step was run"
+
+
+class FixedBatches:
+    """A batch sampler that does not say how large its batches are."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter([[0, 1, 2], [3, 4, 5]])
+
+    def __len__(self) -> int:
+        return 2
+
+
+def test_a_loader_that_does_not_tell_its_batch_size_is_warned_of(callback: ZeusBSOCallback) -> None:
+    class Hidden(Data):
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(rows(), batch_sampler=FixedBatches())
+
+    with (
+        pytest.raises(ZeusBSOTrainFailError),  # what this training comes to in the end
+        pytest.warns(UserWarning, match=f"cannot see the batch size.*{FIRST_SIZE}"),
+    ):
+        fit(callback, Bare(), Hidden())
