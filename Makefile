@@ -24,6 +24,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	PYTHONWARNINGS=ignore $(PIP_INSTALL) -e '.[dev]'
 	@# Zeus' own client, which a test runs against this server, knows pydantic 1 only; it gets one of its own.
 	$(PIP_INSTALL) --no-deps --upgrade --target .venv/zeus-client "pydantic<2"
+	@# The releases after zeus-ml are called zeus, under the same module's name; a test measures with both.
+	$(PIP_INSTALL) --no-deps --upgrade --target .venv/zeus-later zeus
 	@touch $@
 
 demo: $(INSTALLED) ## 30 recurrences of a real training against a server of their own

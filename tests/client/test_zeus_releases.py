@@ -1,0 +1,30 @@
+"""The meter reads GPUs through zeus-ml and through the zeus package that followed it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ROOT
+
+LATER = Path(sys.prefix) / "zeus-later"
+
+
+@pytest.mark.parametrize(("first_on_path", "release"), [(ROOT, "0.11"), (LATER, "0.1")], ids=["zeus-ml", "zeus"])
+def test_both_releases_of_zeus_measure_two_gpus(first_on_path: Path, release: str) -> None:
+    assert LATER.is_dir(), "the later zeus is missing; `make install` puts it there"
+    run = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("two_gpus.py"))],
+        env=os.environ | {"PYTHONPATH": f"{first_on_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    version, measured = run.stdout.splitlines()[-2:]
+    assert version.startswith(release)
+    assert version.startswith("0.11") == (first_on_path == ROOT)
+    assert measured == "nvml|Imaginary GPU|2|500.0|10.0"
