@@ -1,5 +1,6 @@
 """Databases for the tests: a private MariaDB server, fresh databases on it, and looks into a database."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -82,6 +83,10 @@ def start_mariadb(folder: Path) -> MariaDB:
     if missing:
         raise RuntimeError(f"{', '.join(missing)} not found; install Debian's package mariadb-server")
     data = folder / "data"
+    # One of its own: a server that starts removes the temporary tables that it finds, those of others too.
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    environment = os.environ | {"TMPDIR": str(temporary)}
     subprocess.run(
         [
             *("mariadb-install-db", "--no-defaults", f"--datadir={data}", "--user=root"),
@@ -89,6 +94,7 @@ def start_mariadb(folder: Path) -> MariaDB:
         ],
         check=True,
         capture_output=True,
+        env=environment,
     )
     port = free_port()
     process = subprocess.Popen(
@@ -100,6 +106,7 @@ def start_mariadb(folder: Path) -> MariaDB:
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env=environment,
     )
     server = MariaDB(port, process)
     deadline = time.monotonic() + STARTUP_S
