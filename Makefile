@@ -3,7 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-# Python compiles what is imported when it is; compiling all of torch beforehand takes half of the installation.
+# Python compiles what is imported when it is, and keeps that, unless told not to; compiling all of torch beforehand
+# takes half of the installation.
+unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
