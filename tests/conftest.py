@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -16,6 +17,10 @@ from backend.config import ENV_PREFIX, Settings
 from backend.extensions import db
 from tests.calls import Calls
 from tests.databases import MariaDB, migrate, start_mariadb
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+hypothesis.settings.register_profile("without a deadline", deadline=None)
+hypothesis.settings.load_profile("without a deadline")
 
 
 @pytest.fixture(autouse=True)
