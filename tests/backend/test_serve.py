@@ -67,7 +67,7 @@ def test_a_body_in_chunks_is_read_like_any_other(kind: type[WaitressServer | Gun
     ):
         server.calls.register()
         body = b'{"job_id": "train", "run_id": "run"}'
-        head = b"POST /trials HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = b"POST /trials HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
         chunks = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (5, body[:5], len(body) - 5, body[5:])
         connection.sendall(head + chunks)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
