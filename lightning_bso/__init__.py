@@ -53,7 +53,8 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     except ModuleNotFoundError as error:
-        raise ImportError(f"{name} needs {error.name}: pip install 'lightning-bso[lightning]'") from error
+        hint = f"{name} needs {error.name}: pip install 'lightning-bso[lightning]'"
+        raise ImportError(hint, name=error.name) from error
 
 
 def __dir__() -> list[str]:
