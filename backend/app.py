@@ -94,6 +94,7 @@ def create_app(settings: Settings | None = None, *, prepare_database: bool = Tru
     if prepare_database:
         with app.app_context():
             schema.prepare()
+            db.engine.dispose()  # a connection must not be shared by the workers of gunicorn --preload
     return app
 
 

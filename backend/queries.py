@@ -84,7 +84,7 @@ def replay_job(session: Session, job_id: str) -> tuple[int, list[str]]:
     Raises:
         UnknownJob: there is no such job.
     """
-    job = store.lock_job(session, job_id)
+    job, _ = store.lock_job(session, job_id)
     past = store.load_past(session, job)
     return len(past), replay.differences(store.core_spec(job), past, thompson.seeded(job.seed))
 

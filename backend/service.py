@@ -58,18 +58,18 @@ def ask(session: Session, job_id: str, run_id: str | None, *, lease_s: float) ->
         UnknownJob: there is no such job.
         JobStuck: no batch size converged in a pruning round.
     """
-    job = store.lock_job(session, job_id)
+    job, at = store.lock_job(session, job_id)
     trial = None if run_id is None else store.trial_of_run(session, job, run_id)
-    _hear_of(session, job, trial, lease_s)
+    _hear_of(session, job, trial, at, lease_s)
     if trial is not None:
-        return _to_ask_answer(job, trial, store.last_report_number(session, trial), lease_s)
+        return _to_ask_answer(job, trial, _number(store.last_report(session, trial)), lease_s)
     rng = store.load_rng(job)
     try:
         choice = policies.choose(store.load_state(session, job), rng)
     except policies.NothingConverges as error:
         raise JobStuck(f"job {job_id!r}: {error}") from error
     store.save_rng(job, rng)
-    return _to_ask_answer(job, store.add_trial(session, job, run_id, choice), 0, lease_s)
+    return _to_ask_answer(job, store.add_trial(session, job, at, run_id, choice), 0, lease_s)
 
 
 @transaction
@@ -82,20 +82,22 @@ def report(session: Session, request: ReportRequest, *, lease_s: float) -> Repor
         ReportConflict: the report goes back behind an earlier one, differs from the one of its number, or has its
             energy from another source than the job's other runs.
     """
-    job = store.lock_job(session, request.job_id)
+    job, at = store.lock_job(session, request.job_id)
     trial = _trial(session, job, request.trial_number, request.batch_size)
-    at = _hear_of(session, job, trial, lease_s)
+    _hear_of(session, job, trial, at, lease_s)
     spec = store.core_spec(job)
     report = CoreReport(request.metric, request.energy, request.time, request.current_epoch)
-    if request.report_number is not None:
+    last = store.last_report(session, trial)
+    if last is not None and request.report_number is not None and request.report_number <= last.number:
         stored = store.report_numbered(session, trial, request.report_number)
         if stored is not None:
             return _answer_again(spec, report, stored)
     if _ended(trial):
         return _recorded_outcome(spec, trial)
-    last_number = store.last_report_number(session, trial)
+    last_number = _number(last)
     _check_forward(trial, last_number, request)
-    _check_source(store.energy_sources(session, job, trial.exploration), request)
+    if request.energy_source not in (None, trial.energy_source):
+        _check_source(store.energy_sources(session, job, trial.exploration), request)
 
     verdict = policies.judge(store.load_state(session, job, trial.exploration), report)
     store.add_report(session, trial, job, at, request.report_number or last_number + 1, report, verdict)
@@ -116,9 +118,9 @@ def heartbeat(session: Session, job_id: str, trial_number: int, *, lease_s: floa
         UnknownJob: there is no such job.
         UnknownTrial: the job has no such trial.
     """
-    job = store.lock_job(session, job_id)
+    job, at = store.lock_job(session, job_id)
     trial = _trial(session, job, trial_number)
-    _hear_of(session, job, trial, lease_s)
+    _hear_of(session, job, trial, at, lease_s)
     return HeartbeatAnswer(status=trial.status, lease_s=lease_s)
 
 
@@ -130,9 +132,9 @@ def end(session: Session, request: TrialRequest, *, lease_s: float) -> None:
         UnknownJob: there is no such job.
         UnknownTrial: the job has no such trial, or it has another batch size.
     """
-    job = store.lock_job(session, request.job_id)
+    job, at = store.lock_job(session, request.job_id)
     trial = _trial(session, job, request.trial_number, request.batch_size)
-    at = _hear_of(session, job, trial, lease_s)
+    _hear_of(session, job, trial, at, lease_s)
     if not _ended(trial):
         outcome = request.reason or "ended by its caller without a result"
         store.end_trial(trial, job, at, TrialStatus.FAILED, store.ENDED, outcome)
@@ -145,7 +147,8 @@ def reset(session: Session, job_id: str) -> None:
     Raises:
         UnknownJob: there is no such job.
     """
-    store.lock_job(session, job_id).exploration += 1
+    job, _ = store.lock_job(session, job_id)
+    job.exploration += 1
 
 
 @transaction
@@ -155,16 +158,20 @@ def delete(session: Session, job_id: str) -> None:
     Raises:
         UnknownJob: there is no such job.
     """
-    store.delete_job(session, store.lock_job(session, job_id))
+    job, _ = store.lock_job(session, job_id)
+    store.delete_job(session, job)
 
 
-def _hear_of(session: Session, job: Job, trial: Trial | None, lease_s: float) -> datetime:
-    """Renew the lease of the trial that a call is about, and end the job's others whose lease is over; the time."""
-    at = store.now(session)
-    if trial is not None and not _ended(trial):
-        trial.last_seen_at = at
-    store.expire_trials(session, job, at, lease_s)
-    return at
+def _hear_of(session: Session, job: Job, trial: Trial | None, at: datetime, lease_s: float) -> None:
+    """Renew the lease of the trial that a call is about, and end the job's others whose lease is over."""
+    heard = trial if trial is not None and not _ended(trial) else None
+    if heard is not None:
+        heard.last_seen_at = at
+    store.expire_trials(session, job, at, lease_s, but=heard)
+
+
+def _number(report: Report | None) -> int:
+    return 0 if report is None else report.number
 
 
 def _ended(trial: Trial) -> bool:

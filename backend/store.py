@@ -36,8 +36,8 @@ def now(session: Session) -> datetime:
     return session.scalars(select(utc_now())).one()
 
 
-def lock_job(session: Session, job_id: str) -> Job:
-    """Lock a job to the end of the transaction by raising its revision. Must come before any read.
+def lock_job(session: Session, job_id: str) -> tuple[Job, datetime]:
+    """Lock a job to the end of the transaction by raising its revision; the job and the time. Must come before any read.
 
     An UPDATE locks alike on every database, several writing nodes included, where SELECT … FOR UPDATE of a
     row that is then not written does not.
@@ -48,7 +48,8 @@ def lock_job(session: Session, job_id: str) -> Job:
     locked = session.execute(update(Job).where(Job.job_id == job_id).values(revision=Job.revision + 1))
     if cast(CursorResult[Any], locked).rowcount == 0:
         raise UnknownJob(job_id)
-    return session.scalars(select(Job).where(Job.job_id == job_id)).one()
+    job, at = session.execute(select(Job, utc_now()).where(Job.job_id == job_id)).one()
+    return job, at
 
 
 def find_job(session: Session, job_id: str) -> Job | None:
@@ -175,10 +176,9 @@ def trial_numbered(session: Session, job: Job, number: int) -> Trial | None:
     return session.scalars(select(Trial).where(Trial.job == job.id, Trial.number == number)).one_or_none()
 
 
-def add_trial(session: Session, job: Job, run_id: str | None, choice: Choice) -> Trial:
+def add_trial(session: Session, job: Job, at: datetime, run_id: str | None, choice: Choice) -> Trial:
     """Store a new trial under the job's next number."""
     last = session.scalar(select(func.max(Trial.number)).where(Trial.job == job.id)) or 0
-    at = now(session)
     trial = Trial(
         job=job.id,
         number=last + 1,
@@ -215,13 +215,13 @@ def revive_trial(trial: Trial) -> None:
     trial.outcome_code = trial.outcome = trial.ended_revision = trial.ended_at = None
 
 
-def expire_trials(session: Session, job: Job, at: datetime, lease_s: float) -> None:
-    """End every trial of a job that has not been heard of for its lease."""
-    session.flush()  # a trial heard of just now is not among them
+def expire_trials(session: Session, job: Job, at: datetime, lease_s: float, *, but: Trial | None) -> None:
+    """End every trial of a job, but one, that has not been heard of for its lease."""
     session.execute(
         update(Trial)
         .where(
             Trial.job == job.id,
+            Trial.id != (but.id if but else 0),
             Trial.status == TrialStatus.DISPATCHED,
             Trial.last_seen_at < at - timedelta(seconds=lease_s),
         )
@@ -247,9 +247,10 @@ def report_numbered(session: Session, trial: Trial, number: int) -> Report | Non
     return session.get(Report, (trial.id, number))
 
 
-def last_report_number(session: Session, trial: Trial) -> int:
-    """The number of a trial's last report, 0 before the first."""
-    return session.scalar(select(func.max(Report.number)).where(Report.trial == trial.id)) or 0
+def last_report(session: Session, trial: Trial) -> Report | None:
+    """A trial's last report, None before the first."""
+    reports = select(Report).where(Report.trial == trial.id)
+    return session.scalars(reports.order_by(Report.number.desc()).limit(1)).one_or_none()
 
 
 def add_report(

@@ -48,7 +48,8 @@ def transaction(use_case: UseCase[P, R]) -> Callable[P, R]:
         deadline = time.monotonic() + PATIENCE_S
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                with Session(db.engine, expire_on_commit=False) as session, session.begin():
+                # What changes is written at the end, in one statement per row.
+                with Session(db.engine, expire_on_commit=False, autoflush=False) as session, session.begin():
                     return use_case(session, *args, **kwargs)
             except _FAILURES as error:
                 if attempt == ATTEMPTS or time.monotonic() > deadline or not _transient(error):

@@ -144,6 +144,7 @@ class GunicornServer(Server):
             [
                 *(sys.executable, "-m", "gunicorn", "backend.app:create_app()", f"--workers={self.workers}"),
                 *(f"--bind=127.0.0.1:{self.port}", "--backlog=2048", "--graceful-timeout=5"),
+                "--preload",  # imported once, and not by every worker anew
             ],
             ZEUS_BSO_DATABASE_URL=self.database_url,
             ZEUS_BSO_LOG_LEVEL="WARNING",
