@@ -15,9 +15,9 @@ from werkzeug.routing import PathConverter
 
 from backend import api, logs, metrics, schema
 from backend.config import Settings, load_settings, unknown_variables
-from backend.errors import ServiceError
+from backend.errors import InvalidField, ServiceError
 from backend.extensions import db, migrate
-from lightning_bso.wire import MAX_BODY_BYTES, ErrorAnswer
+from lightning_bso.wire import MAX_BODY_BYTES, ErrorAnswer, Fault
 
 log = structlog.get_logger(__name__)
 
@@ -127,12 +127,15 @@ def _log_requests(app: Flask) -> None:
 
 
 def _answer_errors(app: Flask) -> None:
-    def answer(status: int, message: str) -> tuple[Response, int]:
-        return jsonify(ErrorAnswer(message=message).model_dump(exclude_none=True)), status
+    def answer(status: int, message: str, detail: list[Fault] | None = None) -> tuple[Response, int]:
+        return jsonify(ErrorAnswer(message=message, detail=detail).model_dump(exclude_none=True)), status
 
     @app.errorhandler(ServiceError)
     def refused(error: ServiceError) -> tuple[Response, int]:
-        response, status = answer(error.status, str(error))
+        detail = None
+        if isinstance(error, InvalidField):
+            detail = [Fault(loc=[error.field], msg=error.problem, type="invalid_field")]
+        response, status = answer(error.status, str(error), detail)
         if status == 401:
             response.headers["WWW-Authenticate"] = 'Bearer realm="lightning-bso", Basic realm="lightning-bso"'
         return response, status

@@ -28,6 +28,22 @@ class JobSpecDiffers(ServiceError):
     status = 409
 
 
+class InvalidField(ServiceError):
+    """Raised when a field is well formed and cannot be meant. The user mends it.
+
+    Attributes:
+        field: its name.
+        problem: what is wrong with it, and what to do.
+    """
+
+    status = 422
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
 class JobStuck(ServiceError):
     """Raised on asking when no batch size converged. The user relaxes the spec, or resets the job."""
 

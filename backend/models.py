@@ -17,7 +17,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.dialects.mysql import DATETIME
+from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.sql.functions import FunctionElement
@@ -68,6 +68,8 @@ MYSQL_OPTIONS = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB"}
 
 Utc = DateTime().with_variant(DATETIME(fsp=6), "mysql", "mariadb")  # MySQL's plain one drops the fractions
 
+LongText = Text().with_variant(LONGTEXT(), "mysql", "mariadb")  # MySQL's plain one ends at 64 KiB
+
 
 class Job(Base):
     """A training that recurs."""
@@ -82,6 +84,8 @@ class Job(Base):
     seed: Mapped[int] = mapped_column(BigInteger)
     rng_position: Mapped[str] = mapped_column(Text)
     """Where the job's random generator stands; moved on in the transaction of the choice that drew from it."""
+    warm_start: Mapped[str | None] = mapped_column(LongText)
+    """What it took from another job at its registration, a core `WarmStart` as JSON."""
     revision: Mapped[int] = mapped_column(BigInteger, default=0)
     """Raised by every transaction that changes the job: its lock, and its logical clock."""
     exploration: Mapped[int] = mapped_column(Integer, default=0)
@@ -104,6 +108,8 @@ class Trial(Base):
     type: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Text)
     """Why this batch size."""
+    bound_factor: Mapped[float | None] = mapped_column(Double, default=1.0)
+    """How many times the usual bound it may cost. NULL: it has none."""
     status: Mapped[str] = mapped_column(String(16))
     outcome_code: Mapped[str | None] = mapped_column(String(16))
     """Why it ended, as one word: a core `VerdictCode`, `ended` or `lost`."""

@@ -21,16 +21,17 @@ def describe(session: Session, job_id: str) -> JobSummary:
         UnknownJob: there is no such job.
     """
     job = _job(session, job_id)
+    trials = store.load_trials(session, job)
     state = store.load_state(session, job)
     stage, message = policies.stage(state)
-    summaries = summarize(state)
+    summaries = summarize(state.spec, trials, policies.ruled_out(state))
     return JobSummary(
         spec=store.spec_of(job),
         stage=stage,
         message=message,
         created_at=_utc(job.created_at),
-        trials=len(state.trials),
-        running=sum(trial.status is TrialStatus.DISPATCHED for trial in state.trials),
+        trials=len(trials),
+        running=sum(trial.status is TrialStatus.DISPATCHED for trial in trials),
         best_batch_size=best_batch_size(summaries),
         batch_sizes=[_to_wire(summary) for summary in summaries],
     )
@@ -86,7 +87,9 @@ def replay_job(session: Session, job_id: str) -> tuple[int, list[str]]:
     """
     job, _ = store.lock_job(session, job_id)
     past = store.load_past(session, job)
-    return len(past), replay.differences(store.core_spec(job), past, thompson.seeded(job.seed))
+    return len(past), replay.differences(
+        store.core_spec(job), past, thompson.seeded(job.seed), store.beginning_of(job, 0)
+    )
 
 
 def _job(session: Session, job_id: str) -> Job:

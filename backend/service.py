@@ -9,10 +9,11 @@ from datetime import datetime
 
 from backend import store
 from backend.core import policies
+from backend.core.belief import NothingToTake, WarmStart, warm_start
 from backend.core.cost import run_cost
+from backend.core.state import JobState, NothingConverges, Spec, TrialStatus, Verdict, VerdictCode
 from backend.core.state import Report as CoreReport
-from backend.core.state import Spec, TrialStatus, Verdict, VerdictCode
-from backend.errors import JobSpecDiffers, JobStuck, ReportConflict, UnknownTrial
+from backend.errors import InvalidField, JobSpecDiffers, JobStuck, ReportConflict, UnknownTrial
 from backend.models import Job, Report, Trial
 from backend.transactions import Session, transaction
 from lightning_bso.wire import (
@@ -33,12 +34,14 @@ def register(session: Session, spec: RegisteredJobSpec) -> tuple[RegisteredJobSp
 
     Raises:
         JobSpecDiffers: the id stands for another spec.
+        InvalidField: it cannot begin with what the job that it names knows.
     """
     if spec.job_id is None:
         spec = spec.model_copy(update={"job_id": f"{spec.job_id_prefix}-{secrets.token_hex(4)}"})
     job = store.find_job(session, spec.job_id or "")
     if job is None:
-        store.add_job(session, spec, secrets.randbelow(MAX_SEED) if spec.mab_seed is None else spec.mab_seed)
+        seed = secrets.randbelow(MAX_SEED) if spec.mab_seed is None else spec.mab_seed
+        store.add_job(session, spec, seed, _warm_start(session, spec))
         return spec, True
     known = store.spec_of(job)
     if known != spec:
@@ -66,7 +69,7 @@ def ask(session: Session, job_id: str, run_id: str | None, *, lease_s: float) ->
     rng = store.load_rng(job)
     try:
         choice = policies.choose(store.load_state(session, job), rng)
-    except policies.NothingConverges as error:
+    except NothingConverges as error:
         raise JobStuck(f"job {job_id!r}: {error}") from error
     store.save_rng(job, rng)
     return _to_ask_answer(job, store.add_trial(session, job, at, run_id, choice), 0, lease_s)
@@ -99,7 +102,8 @@ def report(session: Session, request: ReportRequest, *, lease_s: float) -> Repor
     if request.energy_source not in (None, trial.energy_source):
         _check_source(store.energy_sources(session, job, trial.exploration), request)
 
-    verdict = policies.judge(store.load_state(session, job, trial.exploration), report)
+    state = store.load_state(session, job, trial.exploration)
+    verdict = policies.judge(state, store.to_core_trial(trial), report)
     store.add_report(session, trial, job, at, request.report_number or last_number + 1, report, verdict)
     trial.energy_source = request.energy_source or trial.energy_source
     if trial.outcome_code == store.LOST:
@@ -160,6 +164,26 @@ def delete(session: Session, job_id: str) -> None:
     """
     job, _ = store.lock_job(session, job_id)
     store.delete_job(session, job)
+
+
+def _warm_start(session: Session, spec: RegisteredJobSpec) -> WarmStart | None:
+    if spec.warm_start_from is None:
+        return None
+    donor = store.find_job(session, spec.warm_start_from)
+    if donor is None:
+        raise _not_to_start_from(spec, "is not known; check its id")
+    theirs = store.core_spec(donor)
+    if (theirs.target_metric, theirs.higher_is_better_metric) != (spec.target_metric, spec.higher_is_better_metric):
+        target = f"{theirs.target_metric:g} ({'or above' if theirs.higher_is_better_metric else 'or below'})"
+        raise _not_to_start_from(spec, f"trains to another target, {target}, which takes other epochs")
+    try:
+        return warm_start(JobState(theirs, tuple(store.load_trials(session, donor))), store.to_core(spec))
+    except NothingToTake as error:
+        raise _not_to_start_from(spec, f"has nothing to start from: {error}") from error
+
+
+def _not_to_start_from(spec: RegisteredJobSpec, why: str) -> InvalidField:
+    return InvalidField("warm_start_from", f"job {spec.warm_start_from!r} {why}; name another one, or leave it out")
 
 
 def _hear_of(session: Session, job: Job, trial: Trial | None, at: datetime, lease_s: float) -> None:

@@ -5,16 +5,19 @@ is said in `backend.service`. To store a new fact about a trial, add the column 
 migration, and one line in `_to_trial` below.
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
-from sqlalchemy import CursorResult, Select, case, delete, func, select, update
+from sqlalchemy import CursorResult, Select, case, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from backend.core import thompson
+from backend.core import policies, thompson
+from backend.core.belief import Belief, WarmStart, warm_beginning
 from backend.core.replay import PastReport, PastTrial
 from backend.core.state import Choice, JobState, Spec, TrialStatus, TrialType, Verdict, VerdictCode
 from backend.core.state import Report as CoreReport
@@ -37,7 +40,7 @@ def now(session: Session) -> datetime:
 
 
 def lock_job(session: Session, job_id: str) -> tuple[Job, datetime]:
-    """Lock a job to the end of the transaction by raising its revision; the job and the time. Must come before any read.
+    """Lock a job to the end of the transaction by raising its revision. Must come before any read.
 
     An UPDATE locks alike on every database, several writing nodes included, where SELECT … FOR UPDATE of a
     row that is then not written does not.
@@ -57,7 +60,7 @@ def find_job(session: Session, job_id: str) -> Job | None:
     return session.scalars(select(Job).where(Job.job_id == job_id)).one_or_none()
 
 
-def add_job(session: Session, spec: RegisteredJobSpec, seed: int) -> None:
+def add_job(session: Session, spec: RegisteredJobSpec, seed: int, warm_start: WarmStart | None) -> None:
     """Store a new job. An IntegrityError says that its id was taken in the meantime."""
     session.add(
         Job(
@@ -65,6 +68,7 @@ def add_job(session: Session, spec: RegisteredJobSpec, seed: int) -> None:
             spec=spec.model_dump_json(),
             seed=seed,
             rng_position=thompson.save(thompson.seeded(seed)),
+            warm_start=None if warm_start is None else json.dumps(asdict(warm_start)),
             created_at=now(session),
         )
     )
@@ -83,7 +87,17 @@ def spec_of(job: Job) -> RegisteredJobSpec:
 
 def core_spec(job: Job) -> Spec:
     """What of a job's spec the decisions depend on."""
-    values = spec_of(job).model_dump(include=_SPEC_FIELDS)
+    return _core_spec(job.spec)
+
+
+@lru_cache(maxsize=1024)
+def _core_spec(text: str) -> Spec:
+    return to_core(RegisteredJobSpec.model_validate_json(text))
+
+
+def to_core(spec: RegisteredJobSpec) -> Spec:
+    """What of a spec the decisions depend on."""
+    values = spec.model_dump(include=_SPEC_FIELDS)
     return Spec(**values | {"batch_sizes": tuple(values["batch_sizes"])})
 
 
@@ -109,6 +123,7 @@ _TRIAL_COLUMNS = (
     Trial.epochs,
     Trial.started_revision,
     Trial.ended_revision,
+    Trial.bound_factor,
 )
 
 
@@ -118,7 +133,7 @@ _STATUSES = {status.value: status for status in TrialStatus}
 
 
 def _to_trial(row: Sequence[Any]) -> CoreTrial:
-    number, batch_size, type_, status, converged, energy_j, time_s, epochs, started, ended = row
+    number, batch_size, type_, status, converged, energy_j, time_s, epochs, started, ended, bound_factor = row
     return CoreTrial(
         number,
         batch_size,
@@ -130,20 +145,46 @@ def _to_trial(row: Sequence[Any]) -> CoreTrial:
         epochs,
         started,
         ended,
+        bound_factor,
     )
 
 
 def load_state(session: Session, job: Job, exploration: int | None = None) -> JobState:
-    """What a decision may look at: the trials of an exploration, by default the current one."""
-    rows = session.execute(
-        select(*_TRIAL_COLUMNS)
-        .where(
-            Trial.job == job.id,
-            Trial.exploration == (job.exploration if exploration is None else exploration),
-        )
-        .order_by(Trial.number)
-    )
-    return JobState(core_spec(job), tuple(_to_trial(row) for row in rows))
+    """What a decision may look at: the trials of an exploration, by default the current one.
+
+    What a policy can keep of ended trials is remembered by this process, and they are not read again. That is no
+    second truth: trials that ended never change, and a process that remembers nothing reads them all.
+    """
+    exploration = job.exploration if exploration is None else exploration
+    memory = _memory(session.get_bind().engine.url, job.id, job.created_at, exploration)
+    past = memory.get("past") or beginning_of(job, exploration)
+    trials = select(*_TRIAL_COLUMNS).where(Trial.job == job.id, Trial.exploration == exploration)
+    if past is not None:
+        trials = trials.where(or_(Trial.status != TrialStatus.SUCCEEDED, Trial.ended_revision > past.through))
+    rows = session.execute(trials.order_by(Trial.number))
+    state = policies.condensed(JobState(core_spec(job), tuple(_to_trial(row) for row in rows), past))
+    if state.past is not None:
+        memory["past"] = state.past
+    return state
+
+
+@lru_cache(maxsize=1024)
+def _memory(_database: object, _job: int, _created_at: datetime, _exploration: int) -> dict[str, Belief]:
+    """What this process remembers of a job's exploration; a job made anew under the same number has another time."""
+    return {}
+
+
+def load_trials(session: Session, job: Job) -> list[CoreTrial]:
+    """All trials of a job's current exploration, by rising number."""
+    trials = select(*_TRIAL_COLUMNS).where(Trial.job == job.id, Trial.exploration == job.exploration)
+    return [_to_trial(row) for row in session.execute(trials.order_by(Trial.number))]
+
+
+def beginning_of(job: Job, exploration: int) -> Belief | None:
+    """What a job began with, if it did not begin from nothing. A reset forgets that, too."""
+    if job.warm_start is None or exploration > 0:
+        return None
+    return warm_beginning(core_spec(job), WarmStart(**json.loads(job.warm_start)))
 
 
 def load_past(session: Session, job: Job) -> list[PastTrial]:
@@ -157,8 +198,8 @@ def load_past(session: Session, job: Job) -> list[PastTrial]:
         )
     return [
         PastTrial(
-            _to_trial([getattr(row, column.key) for column in _TRIAL_COLUMNS]),
-            Choice(row.batch_size, TrialType(row.type), row.reason),
+            to_core_trial(row),
+            Choice(row.batch_size, TrialType(row.type), row.reason, row.bound_factor),
             row.exploration,
             tuple(reports.get(row.id, ())),
         )
@@ -169,6 +210,11 @@ def load_past(session: Session, job: Job) -> list[PastTrial]:
 def trial_of_run(session: Session, job: Job, run_id: str) -> Trial | None:
     """The trial that a caller's run was given, if it has asked before."""
     return session.scalars(select(Trial).where(Trial.job == job.id, Trial.run_id == run_id)).one_or_none()
+
+
+def to_core_trial(trial: Trial) -> CoreTrial:
+    """A trial as the core sees it."""
+    return _to_trial([getattr(trial, column.key) for column in _TRIAL_COLUMNS])
 
 
 def trial_numbered(session: Session, job: Job, number: int) -> Trial | None:
@@ -187,6 +233,7 @@ def add_trial(session: Session, job: Job, at: datetime, run_id: str | None, choi
         batch_size=choice.batch_size,
         type=choice.type,
         reason=choice.reason,
+        bound_factor=choice.bound_factor,
         status=TrialStatus.DISPATCHED,
         energy_j=0.0,
         time_s=0.0,

@@ -34,12 +34,15 @@ MAX_ID_LENGTH = 255
 MAX_RUN_ID_LENGTH = 64
 MAX_REASON_LENGTH = 500
 MAX_BATCH_SIZES = 1024
+MAX_GP_UCB_BATCH_SIZES = 64  # its work grows with their cube
 MAX_INT = 2**31 - 1
 MAX_SEED = 2**63 - 1
 MAX_QUANTITY = 1e30  # J, s, W: beyond anything real, and its products and squares stay finite
 SMALLEST_PRECISION = 1e-60  # 1/MAX_QUANTITY**2: a smaller one means nothing, and its inverse overflows
 MAX_PAGE = 1000
 GENERATED_ID_LENGTH = 9  # "-" and eight hexadecimal digits behind a job_id_prefix
+
+Policy = Literal["gp-ucb", "zeus"]
 
 EnergySource = Literal["nvml", "amd", "apple", "rapl", "estimated"]
 """Where an energy figure comes from: a counter of that kind, or an estimate from CPU time."""
@@ -107,8 +110,10 @@ class _JobFields(Wire):
     """How often the bandit tries each batch size before it samples."""
     mab_seed: Annotated[Int, Field(ge=0, le=MAX_SEED)] | None = None
     """Seed of the bandit: the same seed and reports give the same choices. None: one is drawn."""
-    policy: Literal["zeus"] = "zeus"
-    """How batch sizes are picked: `zeus`, the published policy."""
+    policy: Policy = "zeus"
+    """How batch sizes are picked: `gp-ucb`, or `zeus`, the published policy."""
+    warm_start_from: Id | None = None
+    """Under `gp-ucb`: id of a job whose knowledge of the epochs to the target this one begins with."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -140,6 +145,16 @@ class _JobFields(Wire):
                 "mab_prior_precision must be 0 or at least {limit}",
                 {"limit": SMALLEST_PRECISION},
             )
+        if self.policy == "gp-ucb" and len(self.batch_sizes) > MAX_GP_UCB_BATCH_SIZES:
+            raise PydanticCustomError(
+                "too_many_batch_sizes",
+                "policy gp-ucb takes up to {limit} batch_sizes; leave some out, or choose policy zeus",
+                {"limit": MAX_GP_UCB_BATCH_SIZES},
+            )
+        if self.warm_start_from is not None and self.policy != "gp-ucb":
+            raise PydanticCustomError(
+                "warm_start_policy", "warm_start_from needs policy gp-ucb; change the policy, or leave it out"
+            )
         if self.job_id is None and len(self.job_id_prefix) > MAX_ID_LENGTH - GENERATED_ID_LENGTH:
             raise PydanticCustomError(
                 "prefix_too_long",
@@ -152,8 +167,12 @@ class _JobFields(Wire):
 class JobSpec(_JobFields):
     """A training that recurs, as its user describes it (Zeus calls it JobParams, too).
 
-    The fields of the machine are read from the energy meter unless given.
+    The fields of the machine are read from the energy meter unless given. The policy is the better one, while a spec
+    sent by a program that knows of none means the published one.
     """
+
+    policy: Policy = "gp-ucb"
+    """How batch sizes are picked: `gp-ucb`, or `zeus`, the published policy."""
 
     max_power: PositiveQuantity | None = None
     """Maximum power draw in watts, summed over the GPUs used. None: read from the GPUs."""

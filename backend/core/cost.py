@@ -1,7 +1,5 @@
 """What a run costs: one number out of energy and time."""
 
-import math
-
 from backend.core.state import JobState, Spec, Trial
 
 
@@ -38,11 +36,3 @@ def cheapest_converged(state: JobState) -> Trial | None:
     """The converged trial with the lowest cost, the earliest of equals; None if there is none."""
     converged = [trial for trial in state.trials if trial.converged]
     return min(converged, key=lambda trial: trial_cost(state.spec, trial), default=None)
-
-
-def cost_bound(state: JobState) -> float:
-    """Cost in joules beyond which a run is stopped: beta times the lowest of a converged run, else infinity."""
-    cheapest = cheapest_converged(state)
-    if state.spec.beta_knob is None or cheapest is None:
-        return math.inf
-    return state.spec.beta_knob * trial_cost(state.spec, cheapest)

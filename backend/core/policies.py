@@ -1,18 +1,41 @@
 """The two doors: which batch size a run gets, and what a report means for its run.
 
-One policy so far, `zeus`, the published one. Another is a module beside `pruning` and `thompson`, and a
-case in each door.
+A policy is a module with the functions of `Policy`; to add one, write it beside `zeus` and `gp_ucb` and name it in
+`POLICIES`.
 """
+
+from typing import Protocol
 
 import numpy as np
 
-from backend.core import pruning, thompson
-from backend.core.cost import cheapest_converged, cost_bound, run_cost
-from backend.core.state import Choice, JobState, Report, Spec, Stage, TrialType, Verdict, VerdictCode
+from backend.core import gp_ucb, zeus
+from backend.core.cost import run_cost
+from backend.core.state import Choice, JobState, Report, Spec, Stage, Trial, Verdict, VerdictCode
 
 
-class NothingConverges(Exception):
-    """Raised by `choose` when no batch size is left. The user relaxes the spec or resets the job."""
+class Policy(Protocol):
+    """What a policy decides. Each function looks at the job alone."""
+
+    def choose(self, state: JobState, rng: np.random.Generator) -> Choice:
+        """The batch size for the next run; raises NothingConverges when none is left."""
+
+    def cost_bound(self, state: JobState, trial: Trial) -> tuple[float, str]:
+        """Cost in joules beyond which a run is stopped (infinity: none), and where it comes from."""
+
+    def outlook(self, state: JobState, trial: Trial) -> str:
+        """Whether the batch size of a run that has failed is given again, in words."""
+
+    def stage(self, state: JobState) -> tuple[Stage, str]:
+        """What the job is busy with, and that in words."""
+
+    def ruled_out(self, state: JobState) -> dict[int, str]:
+        """Why batch sizes are not given any more, by batch size."""
+
+    def condensed(self, state: JobState) -> JobState:
+        """The same job with ended trials taken into `past`, as far as the policy needs no more of them."""
+
+
+POLICIES: dict[str, Policy] = {"zeus": zeus, "gp-ucb": gp_ucb}
 
 
 def choose(state: JobState, rng: np.random.Generator) -> Choice:
@@ -23,77 +46,59 @@ def choose(state: JobState, rng: np.random.Generator) -> Choice:
         rng: the job's generator; advanced only when the choice is random.
 
     Raises:
-        NothingConverges: no batch size converged in a pruning round.
+        NothingConverges: no batch size is left.
     """
-    step = pruning.progress(state).step
-    match step:
-        case pruning.Explore():
-            return Choice(step.batch_size, TrialType.PRUNING, step.reason)
-        case pruning.Wait():
-            best = cheapest_converged(state)
-            if best is None:
-                size, known = state.spec.default_batch_size, "the default; none has converged yet"
-            else:
-                size, known = best.batch_size, f"the cheapest so far, by trial {best.number}"
-            return Choice(size, TrialType.CONCURRENT, f"{step.reason}; meanwhile {known}")
-        case pruning.Done():
-            arm, reason = thompson.draw(state, step.survivors, rng)
-            return Choice(arm, TrialType.MAB, reason)
-        case pruning.Stuck():
-            raise NothingConverges(_way_out(step))
+    return POLICIES[state.spec.policy].choose(state, rng)
 
 
-def judge(state: JobState, report: Report) -> Verdict:
-    """What a report means for its run, whatever type of trial it is and whatever stage the job has reached.
+def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
+    """What a report means for its run, whatever stage the job has reached.
+
+    A run whose cost is beyond the bound is stopped. Under `zeus` that comes first; under `gp-ucb` a run that reaches
+    the target in the epoch that crosses the bound has converged, since what it cost is paid.
 
     Args:
         state: the job before the report.
-        report: the run's latest report.
+        trial: the run, as it was given out.
+        report: its latest report.
     """
-    spec = state.spec
-    price = run_cost(spec, report.energy_j, report.time_s)
-    bound = cost_bound(state)
-    if price > bound:
-        return Verdict(
-            VerdictCode.COST_BOUND,
-            f"cost {price:.6g} J exceeds {bound:.6g} J, {spec.beta_knob:g} times the lowest of a converged run",
-        )
-    if report.metric is None:
-        return Verdict(VerdictCode.DIVERGED, "the metric is not a finite number: the run has diverged")
+    spec, policy = state.spec, POLICIES[state.spec.policy]
+    cost_j = run_cost(spec, report.energy_j, report.time_s)
+    bound_j, origin = policy.cost_bound(state, trial)
+    reached = report.metric is not None and _reached(spec, report.metric)
     target = f"the target {spec.target_metric:.6g}"
-    if _reached(spec, report.metric):
-        return Verdict(VerdictCode.CONVERGED, f"metric {report.metric:.6g} reached {target} at a cost of {price:.6g} J")
+    if cost_j > bound_j and not (reached and spec.policy != "zeus"):
+        return _failure(state, trial, VerdictCode.COST_BOUND, f"cost {cost_j:.6g} J exceeds {bound_j:.6g} J, {origin}")
+    if report.metric is None:
+        reason = "the metric is not a finite number: the run has diverged"
+        return _failure(state, trial, VerdictCode.DIVERGED, reason)
+    if reached:
+        reason = f"metric {report.metric:.6g} reached {target} at a cost of {cost_j:.6g} J"
+        return Verdict(VerdictCode.CONVERGED, reason)
     if report.epoch >= spec.max_epochs:
-        return Verdict(
-            VerdictCode.MAX_EPOCHS,
-            f"metric {report.metric:.6g} has not reached {target} within {spec.max_epochs} epochs",
-        )
+        reason = f"metric {report.metric:.6g} has not reached {target} within {spec.max_epochs} epochs"
+        return _failure(state, trial, VerdictCode.MAX_EPOCHS, reason)
     return Verdict(VerdictCode.CONTINUE, f"{target} is not reached yet; training goes on")
 
 
 def stage(state: JobState) -> tuple[Stage, str]:
     """What the job is busy with, and that in words."""
-    step = pruning.progress(state).step
-    match step:
-        case pruning.Explore() | pruning.Wait():
-            return Stage.PRUNING, step.reason
-        case pruning.Done():
-            return Stage.MAB, f"the bandit chooses among {', '.join(map(str, step.survivors))}"
-        case pruning.Stuck():
-            return Stage.STUCK, _way_out(step)
+    return POLICIES[state.spec.policy].stage(state)
 
 
 def ruled_out(state: JobState) -> dict[int, str]:
     """Why batch sizes are not given any more, by batch size."""
-    return pruning.progress(state).ruled_out
+    return POLICIES[state.spec.policy].ruled_out(state)
+
+
+def condensed(state: JobState) -> JobState:
+    """The same job with ended trials taken into `past`, as far as its policy needs no more of them."""
+    return POLICIES[state.spec.policy].condensed(state)
+
+
+def _failure(state: JobState, trial: Trial, code: VerdictCode, reason: str) -> Verdict:
+    return Verdict(code, f"{reason}; {POLICIES[state.spec.policy].outlook(state, trial)}")
 
 
 def _reached(spec: Spec, metric: float) -> bool:
     return metric >= spec.target_metric if spec.higher_is_better_metric else metric <= spec.target_metric
-
-
-def _way_out(step: pruning.Stuck) -> str:
-    return (
-        f"{step.reason}, so none is left to give. Lower target_metric, raise max_epochs or beta_knob, or add "
-        "batch sizes, and register that as a new job; or reset this one to explore anew"
-    )

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from backend.core.policies import choose, judge
+from backend.core.belief import Belief
+from backend.core.policies import choose, condensed, judge
 from backend.core.state import Choice, JobState, Report, Spec, Trial, TrialStatus, VerdictCode
 
 
@@ -31,38 +32,68 @@ class PastTrial:
     reports: tuple[PastReport, ...]
 
 
-def state_at(spec: Spec, past: list[PastTrial], exploration: int, revision: int) -> JobState:
+def state_at(
+    spec: Spec, past: list[PastTrial], exploration: int, revision: int, known: Belief | None = None
+) -> JobState:
     """What a decision taken at a revision of the job looked at.
 
     A call that decides may end lost trials first, in the same revision; all else that it saw is older.
+
+    Args:
+        spec: the job's spec.
+        past: all its trials.
+        exploration: the reset that the decision came after.
+        revision: of the decision.
+        known: what is known from trials that ended before; they are left out.
     """
     trials = (_trial_at(one, revision) for one in past if one.exploration == exploration)
-    return JobState(spec, tuple(trial for trial in trials if trial is not None))
+    return JobState(spec, tuple(trial for trial in trials if trial is not None and not _told(trial, known)), known)
 
 
-def differences(spec: Spec, past: list[PastTrial], rng: np.random.Generator) -> list[str]:
+def differences(
+    spec: Spec, past: list[PastTrial], rng: np.random.Generator, beginning: Belief | None = None
+) -> list[str]:
     """Every stored decision that the core would not take again, in words; empty if all follow.
 
     Args:
         spec: the job's spec.
         past: all its trials, by rising number.
         rng: its random generator at the beginning.
+        beginning: what the job began with.
     """
-    found = []
-    for one in past:
-        again = choose(state_at(spec, past, one.exploration, one.trial.started), rng)
-        chosen = one.choice
-        if (again.batch_size, again.type) != (chosen.batch_size, chosen.type):  # its wording may change
-            found.append(
-                f"trial {one.trial.number}: chose batch size {chosen.batch_size} ({chosen.type}), "
-                f"would choose {again.batch_size} ({again.type}: {again.reason})"
-            )
-    for one in past:
-        for report in one.reports:
-            verdict = judge(state_at(spec, past, one.exploration, report.revision), report.report)
-            if verdict.code != report.code:
-                found.append(f"trial {one.trial.number}: judged {report.code}, would judge {verdict.code}")
+    found: list[str] = []
+    decisions: list[tuple[int, PastTrial, PastReport | None]] = [(one.trial.started, one, None) for one in past]
+    decisions += [(report.revision, one, report) for one in past for report in one.reports]
+    decisions.sort(key=lambda decision: decision[0])
+    known = {0: beginning}
+    for revision, one, report in decisions:
+        state = condensed(state_at(spec, past, one.exploration, revision, known.get(one.exploration)))
+        known[one.exploration] = state.past
+        found += _choice_differs(state, one, rng) if report is None else _verdict_differs(state, one, report)
     return found
+
+
+def _choice_differs(state: JobState, one: PastTrial, rng: np.random.Generator) -> list[str]:
+    again, chosen = choose(state, rng), one.choice
+    if replace(again, reason=chosen.reason) == chosen:  # its wording may change
+        return []
+    return [
+        f"trial {one.trial.number}: chose batch size {chosen.batch_size} ({chosen.type}), "
+        f"would choose {again.batch_size} ({again.type}: {again.reason})"
+    ]
+
+
+def _verdict_differs(state: JobState, one: PastTrial, report: PastReport) -> list[str]:
+    verdict = judge(state, one.trial, report.report)
+    return (
+        []
+        if verdict.code == report.code
+        else [f"trial {one.trial.number}: judged {report.code}, would judge {verdict.code}"]
+    )
+
+
+def _told(trial: Trial, known: Belief | None) -> bool:
+    return known is not None and trial.status is TrialStatus.SUCCEEDED and (trial.ended or 0) <= known.through
 
 
 def _trial_at(past: PastTrial, revision: int) -> Trial | None:

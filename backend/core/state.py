@@ -2,6 +2,14 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backend.core.belief import Belief
+
+
+class NothingConverges(Exception):
+    """Raised by `choose` when no batch size is left. The user relaxes the spec or resets the job."""
 
 
 class TrialType(StrEnum):
@@ -81,14 +89,21 @@ class Trial:
     epochs: int
     started: int
     ended: int | None
+    bound_factor: float | None = 1.0
+    """How many times the usual bound the run may cost; None: it has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """All that a decision may look at. `trials`: those of the job since its last reset, by rising number."""
+    """All that a decision may look at.
+
+    `trials`: those of the job since its last reset, by rising number. `past`: what is known from ended trials
+    that `trials` leaves out, so that a long history need not be read anew (`backend.core.belief`).
+    """
 
     spec: Spec
     trials: tuple[Trial, ...]
+    past: "Belief | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +126,8 @@ class Choice:
     batch_size: int
     type: TrialType
     reason: str
+    bound_factor: float | None = 1.0
+    """How many times the usual bound the run may cost; None: it has none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
 """What a job knows about each of its batch sizes, for people to look at."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from backend.core.cost import trial_cost
-from backend.core.policies import ruled_out
-from backend.core.state import JobState, Trial, TrialStatus
+from backend.core.state import Spec, Trial, TrialStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +22,18 @@ class SizeSummary:
     ruled_out: str | None
 
 
-def summarize(state: JobState) -> list[SizeSummary]:
-    """A summary of every batch size of the job, ascending."""
-    by_size: dict[int, list[Trial]] = {size: [] for size in state.spec.batch_sizes}
-    for trial in state.trials:
+def summarize(spec: Spec, trials: Iterable[Trial], ruled_out: dict[int, str]) -> list[SizeSummary]:
+    """A summary of every batch size of a job, ascending.
+
+    Args:
+        spec: the job's spec.
+        trials: its trials.
+        ruled_out: why batch sizes are not given any more.
+    """
+    by_size: dict[int, list[Trial]] = {size: [] for size in spec.batch_sizes}
+    for trial in trials:
         by_size[trial.batch_size].append(trial)
-    reasons = ruled_out(state)
-    return [_summary(state, size, trials, reasons.get(size)) for size, trials in by_size.items()]
+    return [_summary(spec, size, of_size, ruled_out.get(size)) for size, of_size in by_size.items()]
 
 
 def best_batch_size(summaries: list[SizeSummary]) -> int | None:
@@ -37,7 +42,7 @@ def best_batch_size(summaries: list[SizeSummary]) -> int | None:
     return min(known)[1] if known else None
 
 
-def _summary(state: JobState, size: int, trials: list[Trial], reason: str | None) -> SizeSummary:
+def _summary(spec: Spec, size: int, trials: list[Trial], reason: str | None) -> SizeSummary:
     ended = [trial for trial in trials if trial.status is TrialStatus.SUCCEEDED]
     converged = [trial for trial in ended if trial.converged]
     return SizeSummary(
@@ -45,7 +50,7 @@ def _summary(state: JobState, size: int, trials: list[Trial], reason: str | None
         runs=len(ended),
         converged=len(converged),
         lost=sum(trial.status is TrialStatus.FAILED for trial in trials),
-        mean_cost_j=_mean([trial_cost(state.spec, trial) for trial in converged]),
+        mean_cost_j=_mean([trial_cost(spec, trial) for trial in converged]),
         mean_energy_j=_mean([trial.energy_j for trial in converged]),
         mean_time_s=_mean([trial.time_s for trial in converged]),
         mean_epochs=_mean([float(trial.epochs) for trial in converged]),

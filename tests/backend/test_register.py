@@ -23,6 +23,7 @@ def test_a_new_job_is_created(calls: Calls) -> None:
         "mab_prior_precision": 0.0,
         "mab_num_explorations": 2,
         "policy": "zeus",
+        "warm_start_from": None,
     }
 
 
@@ -42,6 +43,7 @@ def test_absent_fields_get_the_defaults_of_the_protocol(calls: Calls) -> None:
         "mab_num_explorations": 2,
         "mab_seed": None,
         "policy": "zeus",
+        "warm_start_from": None,
     }
 
 

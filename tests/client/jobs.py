@@ -22,6 +22,7 @@ def job(**changes: Any) -> dict[str, Any]:
         "eta_knob": 1.0,
         "target_metric": 1.0,
         "max_epochs": 10,
+        "policy": "zeus",  # its choices are easily told beforehand
         "mab_seed": 1,
         "max_power": 100.0,
         "number_of_gpus": 1,

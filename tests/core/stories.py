@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
+from backend.core.policies import ruled_out
 from backend.core.state import JobState, Spec, Trial, TrialStatus, TrialType
+from backend.core.summary import SizeSummary, summarize
 from tests.specs import core_spec
 
 LOST = "lost"
@@ -41,3 +43,13 @@ def story(*rows: Row, kind: TrialType = TrialType.PRUNING, spec: Spec | None = N
 def with_trials(state: JobState, trials: Iterable[Trial]) -> JobState:
     """The same job with other trials."""
     return JobState(state.spec, tuple(trials))
+
+
+def running(state: JobState, batch_size: int = 16, **changes: Any) -> Trial:
+    """A trial that has just been given out, to be judged."""
+    return trial(len(state.trials) + 1, (batch_size, 0.0, RUNNING), **changes)
+
+
+def summary_of(state: JobState) -> list[SizeSummary]:
+    """What is known of a job's batch sizes."""
+    return summarize(state.spec, state.trials, ruled_out(state))

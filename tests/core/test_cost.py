@@ -6,8 +6,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from backend.core.cost import cheapest_converged, cost, cost_bound, run_cost, trial_cost
-from tests.core.stories import LOST, RUNNING, story, trial
+from backend.core import zeus
+from backend.core.cost import cheapest_converged, cost, run_cost, trial_cost
+from tests.core.stories import LOST, RUNNING, running, story, trial
 from tests.specs import core_spec
 
 quantities = st.floats(0, 1e30)
@@ -63,7 +64,8 @@ def test_the_bound_comes_from_the_cheapest_converged_run_alone(
     told: list[tuple[int, float, bool | str]], beta: float | None
 ) -> None:
     converged = [price for _, price, outcome in told if outcome is True]
-    bound = cost_bound(story(*told, spec=core_spec(beta_knob=beta)))
+    state = story(*told, spec=core_spec(beta_knob=beta))
+    bound, _ = zeus.cost_bound(state, running(state))
     if beta is None or not converged:
         assert bound == math.inf
     else:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from backend.core.policies import judge
 from backend.core.state import Report, TrialType, VerdictCode
-from tests.core.stories import LOST, RUNNING, Row, story
+from tests.core.stories import LOST, RUNNING, Row, running, story
 from tests.specs import core_spec
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -17,7 +17,8 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 def verdict(
     *told: Row, cost: float = 1.0, metric: float | None = 0.0, epoch: int = 1, **changes: object
 ) -> VerdictCode:
-    return judge(story(*told, spec=core_spec(**changes)), Report(metric, cost, 0.0, epoch)).code
+    state = story(*told, spec=core_spec(**changes))
+    return judge(state, running(state), Report(metric, cost, 0.0, epoch)).code
 
 
 def test_below_the_target_the_training_goes_on() -> None:
@@ -82,8 +83,8 @@ def test_the_cheapest_of_all_converged_runs_sets_the_bound() -> None:
 
 def test_time_counts_in_the_cost() -> None:
     state = story((16, 10, True), spec=core_spec(eta_knob=0.5, max_power=100.0))
-    assert judge(state, Report(0.0, 0.0, 0.2, 1)).code is VerdictCode.CONTINUE
-    assert judge(state, Report(0.0, 0.0, 0.21, 1)).code is VerdictCode.COST_BOUND
+    assert judge(state, running(state), Report(0.0, 0.0, 0.2, 1)).code is VerdictCode.CONTINUE
+    assert judge(state, running(state), Report(0.0, 0.0, 0.21, 1)).code is VerdictCode.COST_BOUND
 
 
 @given(
@@ -110,7 +111,8 @@ def test_any_report_is_judged_by_the_rules_in_their_order(
     kind: TrialType,
 ) -> None:
     spec = core_spec(target_metric=target, higher_is_better_metric=higher, beta_knob=beta)
-    found = judge(story(*told, kind=kind, spec=spec), Report(metric, cost, 0.0, epoch))
+    state = story(*told, kind=kind, spec=spec)
+    found = judge(state, running(state, kind=kind), Report(metric, cost, 0.0, epoch))
     converged = [price for _, price, outcome in told if outcome is True]
     if beta is not None and converged and cost > beta * min(converged):
         expected = VerdictCode.COST_BOUND

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.core.policies import NothingConverges, choose, ruled_out, stage
-from backend.core.state import JobState, Stage, Trial, TrialStatus, TrialType
+from backend.core.policies import choose, ruled_out, stage
+from backend.core.state import JobState, NothingConverges, Stage, Trial, TrialStatus, TrialType
 from tests.core.reference import Zeus
 from tests.core.stories import LOST, RUNNING, Row, story, trial, with_trials
 from tests.specs import core_spec

@@ -7,9 +7,19 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from backend.core.policies import NothingConverges, choose, judge
+from backend.core.policies import POLICIES, choose, judge
 from backend.core.replay import PastReport, PastTrial, differences, state_at
-from backend.core.state import Choice, JobState, Report, Spec, Trial, TrialStatus, TrialType, VerdictCode
+from backend.core.state import (
+    Choice,
+    JobState,
+    NothingConverges,
+    Report,
+    Spec,
+    Trial,
+    TrialStatus,
+    TrialType,
+    VerdictCode,
+)
 from backend.core.thompson import seeded
 from tests.specs import core_spec
 
@@ -55,7 +65,7 @@ class Job:
             return
         trial = Trial(
             *(len(self.runs) + 1, choice.batch_size, choice.type, TrialStatus.DISPATCHED, None),
-            *(0.0, 0.0, 0, self.revision, None),
+            *(0.0, 0.0, 0, self.revision, None, choice.bound_factor),
         )
         self.runs.append(Run(trial, choice, self.exploration))
 
@@ -64,7 +74,7 @@ class Job:
             return
         self.revision += 1
         report = Report(metric, run.trial.energy_j + cost, 0.0, run.trial.epochs + 1)
-        verdict = judge(self.state(run.exploration), report)
+        verdict = judge(self.state(run.exploration), run.trial, report)
         expired = run.trial.ended if run.expired else None
         run.reports.append(PastReport(self.revision, report, verdict.code, expired))
         run.expired = False
@@ -103,6 +113,7 @@ def jobs(draw: st.DrawFn) -> Job:
         num_pruning_rounds=draw(st.integers(0, 2)),
         beta_knob=draw(st.sampled_from([None, 1.5, 3.0])),
         mab_num_explorations=draw(st.integers(0, 2)),
+        policy=draw(st.sampled_from(sorted(POLICIES))),
     )
     job = Job(spec)
     for step in draw(st.lists(steps, min_size=5, max_size=60)):

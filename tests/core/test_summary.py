@@ -4,13 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.core.state import JobState
-from backend.core.summary import best_batch_size, summarize
-from tests.core.stories import LOST, RUNNING, Row, story, trial
+from backend.core.summary import best_batch_size
+from tests.core.stories import LOST, RUNNING, Row, story, summary_of, trial
 from tests.specs import core_spec
 
 
 def test_a_fresh_job_knows_nothing() -> None:
-    summaries = summarize(story())
+    summaries = summary_of(story())
     assert [summary.batch_size for summary in summaries] == [8, 16, 32]
     assert all((s.runs, s.converged, s.lost, s.mean_cost_j) == (0, 0, 0, None) for s in summaries)
     assert best_batch_size(summaries) is None
@@ -24,23 +24,23 @@ def test_means_are_over_converged_runs_alone() -> None:
         trial(4, (16, 1.0, LOST)),
         trial(5, (16, 1.0, RUNNING)),
     )
-    sixteen = summarize(JobState(core_spec(), trials))[1]
+    sixteen = summary_of(JobState(core_spec(), trials))[1]
     assert (sixteen.runs, sixteen.converged, sixteen.lost) == (3, 2, 1)
     assert (sixteen.mean_cost_j, sixteen.mean_energy_j) == (15.0, 15.0)
     assert (sixteen.mean_time_s, sixteen.mean_epochs) == (2.0, 5.5)
 
 
 def test_the_best_is_the_one_with_the_lowest_mean_cost() -> None:
-    summaries = summarize(story((16, 10, True), (8, 1, True), (8, 30, True), (32, 1, False)))
+    summaries = summary_of(story((16, 10, True), (8, 1, True), (8, 30, True), (32, 1, False)))
     assert best_batch_size(summaries) == 16
 
 
 def test_of_equals_the_smaller_is_the_best() -> None:
-    assert best_batch_size(summarize(story((32, 10, True), (16, 10, True)))) == 16
+    assert best_batch_size(summary_of(story((32, 10, True), (16, 10, True)))) == 16
 
 
 def test_what_is_ruled_out_says_why() -> None:
-    summaries = summarize(story((16, 10, True), (8, 10, True), (32, 10, False)))
+    summaries = summary_of(story((16, 10, True), (8, 10, True), (32, 10, False)))
     assert [summary.ruled_out is None for summary in summaries] == [True, True, False]
 
 
@@ -49,7 +49,7 @@ rows = st.tuples(st.sampled_from([8, 16, 32]), st.floats(0, 1e9), st.sampled_fro
 
 @given(told=st.lists(rows, max_size=20))
 def test_every_run_is_counted_once(told: list[Row]) -> None:
-    summaries = summarize(story(*told))
+    summaries = summary_of(story(*told))
     assert sum(s.runs for s in summaries) == sum(isinstance(outcome, bool) for _, _, outcome in told)
     assert sum(s.lost for s in summaries) == sum(outcome == LOST for _, _, outcome in told)
     assert all((s.mean_cost_j is None) == (s.converged == 0) for s in summaries)

@@ -14,6 +14,7 @@ from backend.core.policies import choose, judge
 from backend.core.state import JobState, Report, Trial, TrialStatus
 from backend.core.thompson import seeded
 from tests.core.reference import Zeus
+from tests.core.stories import running
 from tests.specs import core_spec
 
 TRACES = {  # batch size: seconds per epoch, average watts, epochs to the target in four runs
@@ -74,7 +75,7 @@ def by_the_doors(seed: int, eta: float) -> list[Outcome]:
         while True:
             epoch += 1
             time = epoch * seconds
-            verdict = judge(state, Report(1.0 if epoch >= reached else 0.0, time * watts, time, epoch))
+            verdict = judge(state, running(state), Report(1.0 if epoch >= reached else 0.0, time * watts, time, epoch))
             if verdict.stop:
                 break
         outcomes.append(Outcome(choice.batch_size, epoch, verdict.converged))

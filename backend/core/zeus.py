@@ -1,0 +1,82 @@
+"""The published policy, `zeus`: rounds of pruning, then a bandit over the batch sizes that are left."""
+
+import math
+
+import numpy as np
+
+from backend.core import pruning, thompson
+from backend.core.cost import cheapest_converged, trial_cost
+from backend.core.state import Choice, JobState, NothingConverges, Stage, Trial, TrialType
+
+
+def choose(state: JobState, rng: np.random.Generator) -> Choice:
+    """The batch size for the next run of a job.
+
+    Args:
+        state: the job.
+        rng: the job's generator; advanced only when the choice is random.
+
+    Raises:
+        NothingConverges: no batch size converged in a pruning round.
+    """
+    step = pruning.progress(state).step
+    match step:
+        case pruning.Explore():
+            return Choice(step.batch_size, TrialType.PRUNING, step.reason)
+        case pruning.Wait():
+            best = cheapest_converged(state)
+            if best is None:
+                size, known = state.spec.default_batch_size, "the default; none has converged yet"
+            else:
+                size, known = best.batch_size, f"the cheapest so far, by trial {best.number}"
+            return Choice(size, TrialType.CONCURRENT, f"{step.reason}; meanwhile {known}")
+        case pruning.Done():
+            arm, reason = thompson.draw(state, step.survivors, rng)
+            return Choice(arm, TrialType.MAB, reason)
+        case pruning.Stuck():
+            raise NothingConverges(_way_out(step))
+
+
+def cost_bound(state: JobState, _trial: Trial) -> tuple[float, str]:
+    """Cost in joules beyond which a run is stopped, and where it comes from."""
+    cheapest = cheapest_converged(state)
+    if state.spec.beta_knob is None or cheapest is None:
+        return math.inf, ""
+    bound_j = state.spec.beta_knob * trial_cost(state.spec, cheapest)
+    return bound_j, f"{state.spec.beta_knob:g} times the lowest of a converged run"
+
+
+def outlook(_state: JobState, trial: Trial) -> str:
+    """Whether the batch size of a run that has failed is given again."""
+    if trial.type is TrialType.PRUNING:
+        return f"batch size {trial.batch_size} is not given again in this job, unless the job is reset"
+    return f"batch size {trial.batch_size} may be given again"
+
+
+def stage(state: JobState) -> tuple[Stage, str]:
+    """What the job is busy with, and that in words."""
+    step = pruning.progress(state).step
+    match step:
+        case pruning.Explore() | pruning.Wait():
+            return Stage.PRUNING, step.reason
+        case pruning.Done():
+            return Stage.MAB, f"the bandit chooses among {', '.join(map(str, step.survivors))}"
+        case pruning.Stuck():
+            return Stage.STUCK, _way_out(step)
+
+
+def ruled_out(state: JobState) -> dict[int, str]:
+    """Why batch sizes are not given any more, by batch size."""
+    return pruning.progress(state).ruled_out
+
+
+def condensed(state: JobState) -> JobState:
+    """The state itself: every decision walks through all trials."""
+    return state
+
+
+def _way_out(step: pruning.Stuck) -> str:
+    return (
+        f"{step.reason}, so none is left to give. Lower target_metric, raise max_epochs or beta_knob, or add "
+        "batch sizes, and register that as a new job; or reset this one to explore anew"
+    )

@@ -1,0 +1,26 @@
+"""What the policy gp-ucb needs: bounds of trials, warm starts of jobs.
+
+Revision ID: 0003
+Revises: 0002
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+from backend.models import LongText
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("jobs", sa.Column("warm_start", LongText))
+    op.add_column("trials", sa.Column("bound_factor", sa.Double()))
+    op.execute("UPDATE trials SET bound_factor = 1")
+
+
+def downgrade() -> None:
+    op.drop_column("trials", "bound_factor")
+    op.drop_column("jobs", "warm_start")
