@@ -15,6 +15,7 @@ from backend.app import create_app
 from backend.auth import is_loopback
 from backend.config import SettingsError, load_settings
 from backend.errors import DatabaseUnavailable, DatabaseUnusable, SchemaOutdated, ServiceError
+from backend.simulator.cli import simulate
 from backend.tokens import Scope
 
 THREADS = 8
@@ -166,6 +167,9 @@ def replay(job_id: str, database_url: str | None) -> None:
     if differences:
         raise click.ClickException("\n".join(differences))
     click.echo(f"All decisions on the {trials} trials of {job_id} follow from what is stored.")
+
+
+main.add_command(simulate)
 
 
 def _app(database_url: str | None, *, prepare_database: bool = True, **overrides: Any) -> tuple[Flask, Any]:

@@ -12,14 +12,25 @@ import numpy as np
 from backend.core import epochs
 from backend.core.belief import Belief, believe, with_epoch_costs
 from backend.core.gaussian import Mask, Vector, capped_lognormal_mean, normal_cdf
-from backend.core.state import Choice, JobState, Spec, Stage, Trial, TrialStatus, TrialType
+from backend.core.state import Choice, JobState, NothingConverges, Spec, Stage, Trial, TrialStatus, TrialType, way_out
 
 OPTIMISM = 0.75
 """Standard deviations below the expected logarithm of a cost, times sqrt(ln(2 + recurrences))."""
 TRIES_BY_INDEX = 2
-"""Launches of one recurrence that go by the index; the next takes what has worked, without a bound."""
+"""Launches of one recurrence that go by the index; from the next on those that have converged before take turns."""
+TURNS = 10
+"""Failures in one recurrence after which a batch size that has converged before ranks with those that never have."""
 MOST_DOUBLINGS = 60
 """Of the bound of later tries; beyond that it means nothing."""
+LEAST_CHANCE = 0.1
+"""Of converging, before anything has: whatever a curve says, runs may have failed by bad luck."""
+DISCOURAGEMENT = 10.0
+"""Before anything has converged: by what each failure makes a batch size dearer."""
+
+
+HOPELESS = 3
+"""Failures of every batch size, without a success, after which a person must act."""
+_STUCK = f"every batch size has failed {HOPELESS} times or more, and none has ever converged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +46,11 @@ class Forecast:
 
 
 def choose(state: JobState, _rng: np.random.Generator) -> Choice:
-    """The batch size for the next run of a job. Nothing about it is random."""
+    """The batch size for the next run of a job. Nothing about it is random.
+
+    Raises:
+        NothingConverges: every batch size has failed several times, and none has ever converged.
+    """
     spec, belief = state.spec, believe(state)
     grid = belief.grid
     if not belief.has_ended.any():
@@ -45,26 +60,24 @@ def choose(state: JobState, _rng: np.random.Generator) -> Choice:
     if best is not None and belief.changed is not None:
         reason = f"the epochs to the target have changed: the best so far, {grid.sizes[best]}, is measured anew"
         return Choice(grid.sizes[best], TrialType.MAB, reason, bound_factor=None)
-    failures = int(belief.failed_since_success.sum())
     within = reach(belief)
-    if best is not None and failures == TRIES_BY_INDEX:
-        reason = (
-            f"{failures} runs have failed since one converged: the best so far, {grid.sizes[best]}, without a bound"
-        )
-        return Choice(grid.sizes[best], TrialType.MAB, reason, bound_factor=None)
-    if best is not None and failures > TRIES_BY_INDEX:
-        tries = np.where(within, belief.failed_since_success, np.inf)
-        at = _lowest(guess.index_j, np.equal(tries, tries.min()))
-        factor = 2.0 ** min(failures - TRIES_BY_INDEX, MOST_DOUBLINGS)
-        reason = f"{failures} runs in a row have failed: {_words(belief, guess, at, best)}"
-        return Choice(grid.sizes[at], TrialType.MAB, f"{reason}; the bound is {factor:g} times as high", factor)
-    left = within & ~belief.banned
-    if left.any():
-        at = _lowest(guess.index_j, left)
+    failures = int(belief.failed_since_success.sum())
+    if best is None:
+        if _is_stuck(belief):
+            raise NothingConverges(way_out(_STUCK))
+        at = _lowest(guess.index_j, within)
         return Choice(grid.sizes[at], TrialType.MAB, _words(belief, guess, at, best))
-    at = _lowest(guess.index_j, np.equal(belief.failed, belief.failed.min()))
-    reason = f"nothing has converged and all have failed: a new round; {_words(belief, guess, at, best)}"
-    return Choice(grid.sizes[at], TrialType.MAB, reason)
+    if failures < TRIES_BY_INDEX:
+        at = _lowest(guess.index_j, within & ~belief.banned)
+        return Choice(grid.sizes[at], TrialType.MAB, _words(belief, guess, at, best))
+    if failures == TRIES_BY_INDEX:
+        at = best
+    else:
+        turns = np.where(within, belief.failed_since_success + TURNS * ~belief.has_converged, np.inf)
+        at = _lowest(guess.index_j, np.equal(turns, turns.min()))
+    factor = 2.0 ** min(failures - TRIES_BY_INDEX + 1, MOST_DOUBLINGS)
+    reason = f"{failures} runs in a row have failed: {_words(belief, guess, at, best)}; {factor:g} times the bound"
+    return Choice(grid.sizes[at], TrialType.MAB, reason, factor)
 
 
 def cost_bound(state: JobState, trial: Trial) -> tuple[float, str]:
@@ -97,7 +110,7 @@ def stage(state: JobState) -> tuple[Stage, str]:
     belief = believe(state)
     best = cheapest(belief)
     if best is None:
-        return Stage.PRUNING, "no run has converged yet"
+        return (Stage.STUCK, way_out(_STUCK)) if _is_stuck(belief) else (Stage.PRUNING, "no run has converged yet")
     expected_j = expected_costs(belief)[best]
     return (
         Stage.MAB,
@@ -148,35 +161,61 @@ def reach(belief: Belief) -> Mask:
     return near
 
 
+def in_flight(state: JobState, belief: Belief) -> Vector:
+    """How many runs of every batch size are under way (n,)."""
+    counts = np.zeros(len(belief.grid.sizes))
+    for trial in state.trials:
+        counts[belief.grid.index[trial.batch_size]] += trial.status is TrialStatus.DISPATCHED
+    return counts
+
+
 def forecast(state: JobState, belief: Belief) -> Forecast:
     """What a run would cost, given what has ended and what is under way."""
     spec = state.spec
-    in_flight = np.zeros(len(belief.grid.sizes))
-    for trial in state.trials:
-        in_flight[belief.grid.index[trial.batch_size]] += trial.status is TrialStatus.DISPATCHED
-    about_epochs = epochs.expecting(belief.epochs, in_flight) if in_flight.any() else belief.epochs.law
+    under_way = in_flight(state, belief)
+    about_epochs = epochs.expecting(belief.epochs, under_way) if under_way.any() else belief.epochs.law
     unsettled = [trial for trial in state.trials if trial.status is not TrialStatus.SUCCEEDED and trial.epochs]
     about_cost = with_epoch_costs(spec, belief.epoch_cost, belief.grid, unsettled) if unsettled else belief.epoch_cost
     noise = belief.epochs.noise_variance
     mean, variance = about_epochs.mean + about_cost.law.mean, about_epochs.variance + about_cost.law.variance
     expected: Vector = np.exp(mean + (variance + noise) / 2)
-    has_converged = belief.has_converged
-    best = float(expected_costs(belief)[has_converged].min()) if has_converged.any() else None
+    if belief.has_converged.any():
+        index = _recurrence_costs(spec, belief, mean, variance, about_cost.law.mean)
+    else:
+        index = _first_success_costs(spec, belief, mean, variance, about_cost.law.mean)
+    return Forecast(expected, expected * np.sqrt(variance), index)
 
-    recurrences = float(belief.converged.sum())
-    optimism = OPTIMISM * math.sqrt(math.log(2 + recurrences))
-    sigma = math.sqrt(noise)
+
+def _recurrence_costs(spec: Spec, belief: Belief, mean: Vector, variance: Vector, log_epoch_cost: Vector) -> Vector:
+    """Optimistic cost in joules of a recurrence that starts so, and goes on with the best if that fails (n,)."""
+    best_j = float(expected_costs(belief)[belief.has_converged].min())
+    optimism = OPTIMISM * math.sqrt(math.log(2 + float(belief.converged.sum())))
+    sigma = math.sqrt(belief.epochs.noise_variance)
     index = np.empty(len(mean))
     for at, low in enumerate(mean - optimism * np.sqrt(variance)):
-        cap = spec.max_epochs * math.exp(about_cost.law.mean[at])
-        if best is not None and spec.beta_knob is not None:
-            cap = min(cap, spec.beta_knob * best)
-        succeeds = normal_cdf((math.log(cap) - low) / sigma)
+        cap_j = spec.max_epochs * math.exp(log_epoch_cost[at])
+        if spec.beta_knob is not None:
+            cap_j = min(cap_j, spec.beta_knob * best_j)
+        succeeds = normal_cdf((math.log(cap_j) - low) / sigma)
         succeeds *= (belief.converged[at] + 1) / (belief.converged[at] + belief.failed[at] + 1)
-        this_run = capped_lognormal_mean(low, sigma, cap)
-        # Before anything has converged the recurrence goes on with the same: as many runs as it takes.
-        index[at] = this_run / max(succeeds, 1e-12) if best is None else this_run + (1 - succeeds) * best
-    return Forecast(expected, expected * np.sqrt(variance), index)
+        index[at] = capped_lognormal_mean(low, sigma, cap_j) + (1 - succeeds) * best_j
+    return index
+
+
+def _first_success_costs(spec: Spec, belief: Belief, mean: Vector, variance: Vector, log_epoch_cost: Vector) -> Vector:
+    """Expected cost in joules of a success by one batch size alone, dearer with each of its failures (n,)."""
+    index = np.empty(len(mean))
+    for at, expected in enumerate(mean):
+        cap_j = spec.max_epochs * math.exp(log_epoch_cost[at])
+        sigma = math.sqrt(variance[at] + belief.epochs.noise_variance)
+        succeeds = max(normal_cdf((math.log(cap_j) - expected) / sigma), LEAST_CHANCE)
+        dearer = DISCOURAGEMENT ** min(belief.failed[at], MOST_DOUBLINGS)
+        index[at] = capped_lognormal_mean(expected, sigma, cap_j) / succeeds * dearer
+    return index
+
+
+def _is_stuck(belief: Belief) -> bool:
+    return not belief.has_converged.any() and float(belief.failed.min()) >= HOPELESS
 
 
 def _lowest(values: Vector, among: Mask) -> int:

@@ -5,11 +5,13 @@ and not waited for. The server, were it asked by such trainings, would decide th
 """
 
 import bisect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from backend.core.belief import Belief
 from backend.core.cost import run_cost
 from backend.core.policies import choose, condensed, judge
 from backend.core.state import Choice, JobState, Report, Spec, Trial, TrialStatus, VerdictCode
@@ -85,8 +87,9 @@ def simulate(
     chooser: Chooser = choose,
     concurrency: int = 1,
     drift: Drift = no_drift,
-) -> list[Run]:
-    """Play a job through, launching every recurrence again until it converges.
+    past: Belief | None = None,
+) -> Iterator[Run]:
+    """Play a job through, launching every recurrence again until it converges; gives the runs as they end.
 
     Args:
         workload: the job and how its runs go.
@@ -96,15 +99,15 @@ def simulate(
         chooser: who picks batch sizes.
         concurrency: how many recurrences are under way at once.
         drift: what becomes of the epochs to the target.
+        past: what is known at the beginning.
 
     Raises:
         EndlessRetry: a recurrence does not end.
         NothingConverges: the policy has no batch size left.
     """
     spec, rng = workload.spec, seeded(seed)
-    settled = JobState(spec, ())
+    settled = JobState(spec, (), past)
     running: list[_Running] = []
-    runs: list[Run] = []
     now_s, revision, number = 0.0, 0, 0
     waiting = [(recurrence, 0) for recurrence in reversed(range(recurrences))]
     while waiting or running:
@@ -115,8 +118,7 @@ def simulate(
             choice = chooser(_with(settled, running, now_s), rng)
             number, revision = number + 1, revision + 1
             record = workload.sizes[choice.batch_size]
-            luck = np.random.default_rng((seed, recurrence, launch)).random()
-            epochs = record.epochs[int(luck * len(record.epochs))] * drift(recurrence)
+            target_epochs = _target_epochs(record, seed, recurrence, launch, drift)
             trial = Trial(
                 number=number,
                 batch_size=choice.batch_size,
@@ -130,7 +132,7 @@ def simulate(
                 ended=None,
                 bound_factor=choice.bound_factor,
             )
-            running.append(_Running(trial, recurrence, launch, now_s, record, epochs))
+            running.append(_Running(trial, recurrence, launch, now_s, record, target_epochs))
         state = _with(settled, running, now_s)
         ends = [_stop_epoch(state, one, now_s) for one in running]
         which = min(range(len(running)), key=lambda i: running[i].began_s + ends[i] * running[i].record.epoch_time_s)
@@ -148,22 +150,78 @@ def simulate(
             epochs=epoch,
             ended=revision,
         )
-        runs.append(
-            Run(
-                recurrence=one.recurrence,
-                batch_size=ended.batch_size,
-                epochs=epoch,
-                converged=verdict.converged,
-                energy_j=report.energy_j,
-                time_s=report.time_s,
-                cost_j=run_cost(spec, report.energy_j, report.time_s),
-                code=verdict.code,
-            )
+        yield Run(
+            recurrence=one.recurrence,
+            batch_size=ended.batch_size,
+            epochs=epoch,
+            converged=verdict.converged,
+            energy_j=report.energy_j,
+            time_s=report.time_s,
+            cost_j=run_cost(spec, report.energy_j, report.time_s),
+            code=verdict.code,
         )
         settled = condensed(replace(settled, trials=(*settled.trials, ended)))
         if not verdict.converged:
             waiting.append((one.recurrence, one.launch + 1))
+
+
+def simulate_fixed(
+    workload: Workload, recurrences: int, seed: int, size_of: Callable[[int], int], drift: Drift = no_drift
+) -> list[Run]:
+    """Play a job through with a batch size that is fixed for every recurrence, without any bound, with the same luck.
+
+    Args:
+        workload: the job and how its runs go.
+        recurrences: how many trainings the user wants done.
+        seed: of the luck of the runs.
+        size_of: batch size of a recurrence.
+        drift: what becomes of the epochs to the target.
+
+    Raises:
+        EndlessRetry: a recurrence does not end.
+    """
+    spec, runs = workload.spec, []
+    for recurrence in range(recurrences):
+        size = size_of(recurrence)
+        record = workload.sizes[size]
+        for launch in range(MOST_LAUNCHES):
+            target_epochs = _target_epochs(record, seed, recurrence, launch, drift)
+            converged = target_epochs <= spec.max_epochs
+            epochs = int(target_epochs) if converged else spec.max_epochs
+            time_s = epochs * record.epoch_time_s
+            energy_j = time_s * record.power_w
+            code = VerdictCode.CONVERGED if converged else VerdictCode.MAX_EPOCHS
+            cost_j = run_cost(spec, energy_j, time_s)
+            runs.append(Run(recurrence, size, epochs, converged, energy_j, time_s, cost_j, code))
+            if converged:
+                break
+        else:
+            raise EndlessRetry(f"{workload.name}: batch size {size} does not converge in {MOST_LAUNCHES} launches")
     return runs
+
+
+def cheapest_size(workload: Workload, stretch: float = 1.0) -> int | None:
+    """The batch size with the lowest expected cost of a recurrence, failed launches included; None if none converges.
+
+    Args:
+        workload: the job and how its runs go.
+        stretch: factor on the epochs to the target.
+    """
+    spec, costs = workload.spec, {}
+    for size, record in workload.sizes.items():
+        epochs = [math.ceil(one * stretch) if math.isfinite(one) else math.inf for one in record.epochs]
+        paid = sum(min(one, spec.max_epochs) for one in epochs)
+        converging = sum(one <= spec.max_epochs for one in epochs)
+        if converging:
+            per_epoch = run_cost(spec, record.epoch_time_s * record.power_w, record.epoch_time_s)
+            costs[size] = per_epoch * paid / converging
+    return min(costs, key=lambda size: costs[size], default=None)
+
+
+def _target_epochs(record: SizeRecord, seed: int, recurrence: int, launch: int, drift: Drift) -> float:
+    luck = np.random.default_rng((seed, recurrence, launch)).random()
+    epochs = record.epochs[int(luck * len(record.epochs))]
+    return math.ceil(epochs * drift(recurrence)) if math.isfinite(epochs) else math.inf
 
 
 def _with(settled: JobState, running: list[_Running], now_s: float) -> JobState:
@@ -177,7 +235,8 @@ def _so_far(spec: Spec, one: _Running, now_s: float) -> Trial:
 
 
 def _epochs_done(one: _Running, now_s: float) -> int:
-    return int((now_s - one.began_s) / one.record.epoch_time_s + 1e-9)  # an end of an epoch is not before itself
+    """Epochs whose end lies before now; one that ends just now has not been judged yet."""
+    return max(0, math.ceil((now_s - one.began_s) / one.record.epoch_time_s - 1e-9) - 1)
 
 
 def _report(spec: Spec, one: _Running, epoch: int) -> Report:
@@ -188,9 +247,12 @@ def _report(spec: Spec, one: _Running, epoch: int) -> Report:
 
 def _stop_epoch(state: JobState, one: _Running, now_s: float) -> int:
     """The first epoch from now on whose report ends the run; once one would, every later one would."""
-    return bisect.bisect_left(
-        range(state.spec.max_epochs),
-        True,
-        lo=_epochs_done(one, now_s) + 1,
-        key=lambda epoch: judge(state, one.trial, _report(state.spec, one, epoch)).stop,
-    )
+
+    def stops(epoch: int) -> bool:
+        return judge(state, one.trial, _report(state.spec, one, epoch)).stop
+
+    done = _epochs_done(one, now_s)
+    last = int(max(done + 1, min(one.target_epochs, state.spec.max_epochs)))
+    if last == done + 1 or not stops(last - 1):  # as most runs end
+        return last
+    return bisect.bisect_left(range(last), True, lo=done + 1, key=stops)

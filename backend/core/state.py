@@ -12,6 +12,14 @@ class NothingConverges(Exception):
     """Raised by `choose` when no batch size is left. The user relaxes the spec or resets the job."""
 
 
+def way_out(reason: str) -> str:
+    """What a person can do when no batch size is left."""
+    return (
+        f"{reason}, so none is left to give. Lower target_metric, raise max_epochs or beta_knob, or add "
+        "batch sizes, and register that as a new job; or reset this one to explore anew"
+    )
+
+
 class TrialType(StrEnum):
     """Why a trial was given its batch size."""
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from backend.core import pruning, thompson
 from backend.core.cost import cheapest_converged, trial_cost
-from backend.core.state import Choice, JobState, NothingConverges, Stage, Trial, TrialType
+from backend.core.state import Choice, JobState, NothingConverges, Stage, Trial, TrialType, way_out
 
 
 def choose(state: JobState, rng: np.random.Generator) -> Choice:
@@ -34,7 +34,7 @@ def choose(state: JobState, rng: np.random.Generator) -> Choice:
             arm, reason = thompson.draw(state, step.survivors, rng)
             return Choice(arm, TrialType.MAB, reason)
         case pruning.Stuck():
-            raise NothingConverges(_way_out(step))
+            raise NothingConverges(way_out(step.reason))
 
 
 def cost_bound(state: JobState, _trial: Trial) -> tuple[float, str]:
@@ -62,7 +62,7 @@ def stage(state: JobState) -> tuple[Stage, str]:
         case pruning.Done():
             return Stage.MAB, f"the bandit chooses among {', '.join(map(str, step.survivors))}"
         case pruning.Stuck():
-            return Stage.STUCK, _way_out(step)
+            return Stage.STUCK, way_out(step.reason)
 
 
 def ruled_out(state: JobState) -> dict[int, str]:
@@ -73,10 +73,3 @@ def ruled_out(state: JobState) -> dict[int, str]:
 def condensed(state: JobState) -> JobState:
     """The state itself: every decision walks through all trials."""
     return state
-
-
-def _way_out(step: pruning.Stuck) -> str:
-    return (
-        f"{step.reason}, so none is left to give. Lower target_metric, raise max_epochs or beta_knob, or add "
-        "batch sizes, and register that as a new job; or reset this one to explore anew"
-    )

@@ -1,0 +1,170 @@
+"""The command `python -m backend simulate`."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from backend.core.simulate import Workload
+from backend.simulator import recorded, report, synthetic, traces
+from backend.simulator.study import CONTENDERS, Comparison, Drift, NothingToCompare, Scenario, compare_all
+
+HORIZONS = (20, 50, 100)
+DEFAULT_RECURRENCES = 100
+NAMES = "NAME[,NAME...]"
+
+
+def _names(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:
+    """Reads some of a set of names, with commas between them."""
+
+    def read(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+        names = known if value == "all" else tuple(value.split(","))
+        for name in names:
+            if name not in known:
+                raise click.BadParameter(f"{name!r} is not one of {', '.join(known)}, all")
+        return names
+
+    return read
+
+
+def _drift(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Drift | None:
+    """Reads FROM:FACTOR."""
+    if value is None:
+        return None
+    try:
+        since, factor = value.split(":")
+        return Drift(int(since), float(factor))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not of the form 60:2.5") from error
+
+
+@click.command()
+@click.option(
+    "--traces",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("benchmarks/traces"),
+    show_default=True,
+    help="Folder of measured trainings.",
+)
+@click.option(
+    "--policy",
+    callback=_names(CONTENDERS),
+    default="gp-ucb,zeus",
+    show_default=True,
+    metavar=NAMES,
+    help=f"Who plays: {', '.join(CONTENDERS)}.",
+)
+@click.option(
+    "--gpu",
+    callback=_names(traces.GPUS),
+    default="v100",
+    show_default=True,
+    metavar=NAMES,
+    help=f"{', '.join(traces.GPUS)}, or all.",
+)
+@click.option(
+    "--workload",
+    callback=_names(tuple(traces.JOBS)),
+    default="all",
+    show_default=True,
+    metavar=NAMES,
+    help=f"{', '.join(traces.JOBS)}, or all.",
+)
+@click.option("--target", type=float, help="Another target metric than the paper's, of those measured.")
+@click.option("--power-limit", type=click.Choice(["max", "best"]), default="max", show_default=True)
+@click.option("--synthetic", type=click.IntRange(1), help="Instead: so many random jobs.")
+@click.option(
+    "--trials",
+    type=click.Path(path_type=Path),
+    help="Instead: a job's own trials, from lightning-bso export.",
+)
+@click.option("--eta", type=click.FloatRange(0, 1), help="Weight of energy against time; else 0.5, or the job's.")
+@click.option(
+    "--recurrences",
+    type=click.IntRange(1),
+    help="Trainings to be done; else the paper's 2 * batch sizes * power limits, and 100 where there are none.",
+)
+@click.option("--seeds", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--concurrency", type=click.IntRange(1), default=1, show_default=True, help="Recurrences at once.")
+@click.option(
+    "--drift",
+    callback=_drift,
+    metavar="FROM:FACTOR",
+    help="From a recurrence on, multiply the epochs to the target: 60:2.5.",
+)
+@click.option("--jobs", type=click.IntRange(1), help="Processes; else one per core.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures there.")
+@click.option("--plot", "plot_file", type=click.Path(path_type=Path), help="Draw the regret there, as HTML.")
+def simulate(
+    folder: Path,
+    policy: tuple[str, ...],
+    gpu: tuple[str, ...],
+    workload: tuple[str, ...],
+    target: float | None,
+    power_limit: str,
+    synthetic: int | None,
+    trials: Path | None,
+    eta: float | None,
+    recurrences: int | None,
+    seeds: int,
+    concurrency: int,
+    drift: Drift | None,
+    jobs: int | None,
+    json_file: Path | None,
+    plot_file: Path | None,
+) -> None:
+    """What policies would cost on measured, random or recorded trainings."""
+    console = Console()
+    console.width = max(console.width, 120)  # of a table that is to be read, also in a file
+    try:
+        if trials is not None:
+            found = [(recorded.workload(trials, eta=eta), DEFAULT_RECURRENCES)]
+        elif synthetic is not None:
+            found = [(_synthetic(number, eta), DEFAULT_RECURRENCES) for number in range(synthetic)]
+        else:
+            found = _traced(folder, gpu, workload, target, eta, best_power_limit=power_limit == "best")
+    except traces.TracesUnusable as error:
+        raise click.ClickException(str(error)) from error
+    scenarios = [Scenario(one, recurrences or horizon, concurrency, drift) for one, horizon in found]
+    comparisons: list[Comparison] = []
+    try:
+        with Progress(console=console, transient=True) as progress:
+            played = compare_all(scenarios, policy, seeds, jobs)
+            comparisons.extend(progress.track(played, total=len(scenarios), description="workloads"))
+    except NothingToCompare as error:
+        raise click.ClickException(str(error)) from error
+    console.print(f"{len(scenarios)} workloads, {seeds} seeds, {sum(one.recurrences for one in scenarios)} recurrences")
+    console.print(report.table(comparisons, HORIZONS))
+    if json_file is not None:
+        json_file.write_text(json.dumps(report.to_json(comparisons, HORIZONS), indent=1) + "\n")
+    if plot_file is not None:
+        report.plot(comparisons, plot_file)
+
+
+def _traced(
+    folder: Path,
+    gpus: tuple[str, ...],
+    workloads: tuple[str, ...],
+    target: float | None,
+    eta: float | None,
+    *,
+    best_power_limit: bool,
+) -> list[tuple[Workload, int]]:
+    data = traces.read(folder, gpus)
+    found = []
+    for gpu in gpus:
+        for name in workloads:
+            job = traces.JOBS[name] if target is None else replace(traces.JOBS[name], target=target)
+            knob = 0.5 if eta is None else eta
+            one = traces.workload(data, gpu, job, eta=knob, best_power_limit=best_power_limit)
+            found.append((one, 2 * len(one.sizes) * traces.power_limits(data, gpu, job)))
+    return found
+
+
+def _synthetic(number: int, eta: float | None) -> Workload:
+    return synthetic.workload(number, eta=0.5 if eta is None else eta)

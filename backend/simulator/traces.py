@@ -1,0 +1,155 @@
+"""Workloads from measured trainings: those published with the paper, or a folder of files like them.
+
+`summary_train.csv` has one line per run and target (epochs to it; empty: never reached), `summary_power_GPU.csv` time
+and power of one epoch per batch size and power limit. `benchmarks/traces/README.md` describes the columns.
+"""
+
+import csv
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.core.cost import cost
+from backend.core.simulate import SizeRecord, Workload
+from backend.core.state import Spec
+
+GPUS = ("v100", "p100", "rtx6000", "a40")
+
+
+class TracesUnusable(Exception):
+    """Raised when traces are missing or do not hold what is asked for; says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class TracedJob:
+    """A job that the paper simulates. `default`: its default batch size, where the GPU can hold it."""
+
+    dataset: str
+    network: str
+    optimizer: str
+    target: float
+    higher_is_better: bool
+    max_epochs: int
+    default: int
+
+
+JOBS = {
+    job.dataset: job
+    for job in (
+        TracedJob("cifar100", "shufflenetv2", "adadelta", 0.6, True, 100, 1024),
+        TracedJob("imagenet", "resnet50", "adadelta", 0.65, True, 100, 256),
+        TracedJob("squad", "bert_base_uncased", "adamw", 84.0, True, 6, 32),
+        TracedJob("librispeech", "deepspeech2", "adamw", 40.0, False, 16, 256),
+        TracedJob("movielens-1m", "ncf", "adam", 0.41, True, 100, 1024),
+        TracedJob("sentiment140", "bert_base_uncased", "adamw", 0.84, True, 10, 128),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """The files' lines."""
+
+    train: list[dict[str, str]]
+    power: dict[str, list[dict[str, str]]]
+
+    def targets(self, job: TracedJob) -> list[float]:
+        """Every target that some run of a job's training was measured for."""
+        return sorted({float(row["target_metric"]) for row in _of(job, self.train)})
+
+
+def read(folder: Path, gpus: Iterable[str] = GPUS) -> Traces:
+    """Read a folder of traces.
+
+    Raises:
+        TracesUnusable: a file is missing.
+    """
+    return Traces(
+        _lines(folder / "summary_train.csv"), {gpu: _lines(folder / f"summary_power_{gpu}.csv") for gpu in gpus}
+    )
+
+
+def workload(
+    traces: Traces,
+    gpu: str,
+    job: TracedJob,
+    *,
+    eta: float = 0.5,
+    beta: float | None = 2.0,
+    best_power_limit: bool = False,
+    default: int | None = None,
+) -> Workload:
+    """A job on a GPU, as it was measured.
+
+    Args:
+        traces: the data.
+        gpu: one of those read.
+        job: its training and target.
+        eta: weight of energy against time.
+        beta: early-stop knob.
+        best_power_limit: take for every batch size the power limit with the cheapest epoch; else the highest.
+        default: another default batch size than the job's.
+
+    Raises:
+        TracesUnusable: nothing was measured of it.
+    """
+    power, epochs = defaultdict(list), defaultdict(list)
+    for row in _of(job, traces.power[gpu]):
+        power[int(row["batch_size"])].append(
+            (int(row["power_limit"]), float(row["time_per_epoch"]), float(row["average_power"]))
+        )
+    for row in _of(job, traces.train):
+        if float(row["target_metric"]) == job.target:
+            reached = row["target_epoch"].strip().lower()
+            epochs[int(row["batch_size"])].append(math.inf if reached in {"", "nan"} else float(reached))
+    sizes = sorted(set(power) & set(epochs))
+    if not sizes:
+        raise TracesUnusable(f"no run of {job.dataset} to {job.target:g} was measured on {gpu}")
+    max_power = float(max(limit for rows in power.values() for limit, _, _ in rows))
+
+    def epoch_cost(row: tuple[int, float, float]) -> float:
+        return cost(row[1] * row[2], row[1], eta=eta, max_power_w=max_power)
+
+    records = {}
+    for size in sizes:
+        rows = power[size]
+        _, time_s, power_w = min(rows, key=epoch_cost) if best_power_limit else max(rows)
+        records[size] = SizeRecord(time_s, power_w, tuple(epochs[size]))
+    fitting = [size for size in sizes if size <= (default or job.default)]
+    spec = Spec(
+        batch_sizes=tuple(sizes),
+        default_batch_size=max(fitting, default=sizes[0]),
+        eta_knob=eta,
+        beta_knob=beta,
+        target_metric=job.target,
+        higher_is_better_metric=job.higher_is_better,
+        max_epochs=job.max_epochs,
+        num_pruning_rounds=2,
+        window_size=0,
+        mab_prior_mean=0.0,
+        mab_prior_precision=0.0,
+        mab_num_explorations=2,
+        max_power=max_power,
+        policy="zeus",
+    )
+    return Workload(f"{job.dataset}/{gpu}", spec, records)
+
+
+def power_limits(traces: Traces, gpu: str, job: TracedJob) -> int:
+    """How many power limits a job was measured at; the paper's horizon is 2 * batch sizes * power limits."""
+    return len({row["power_limit"] for row in _of(job, traces.power[gpu])})
+
+
+def _of(job: TracedJob, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    wanted = (job.dataset, job.network, job.optimizer)
+    return [row for row in rows if (row["dataset"], row["network"], row["optimizer"]) == wanted]
+
+
+def _lines(file: Path) -> list[dict[str, str]]:
+    try:
+        with file.open(newline="") as lines:
+            return list(csv.DictReader(lines))
+    except OSError as error:
+        raise TracesUnusable(f"{file}: {error.strerror}; name the folder of the traces with --traces") from error
