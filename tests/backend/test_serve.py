@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from tests.databases import MariaDB, connected, let_time_pass
 from tests.servers import GunicornServer, WaitressServer, backend
@@ -17,7 +18,7 @@ PASSWORD_IN_URL = "s3cret-p%40ss"
 @pytest.fixture
 def user_url(mariadb: MariaDB) -> str:
     """A database whose user has a password."""
-    name = mariadb.database().rpartition("/")[2]
+    name = make_url(mariadb.database()).database
     mariadb.execute(
         f"CREATE USER {name}@'%' IDENTIFIED BY '{PASSWORD}'",
         f"GRANT ALL ON {name}.* TO {name}@'%'",
