@@ -9,13 +9,16 @@ import time
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
+from tests import warm
 from tests.calls import Calls
 from tests.databases import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
+PYTHON = (sys.executable, "-m")
 STARTUP_S = 60
 
 
@@ -25,29 +28,64 @@ def environment(**changes: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | changes
 
 
-def backend(*arguments: str, folder: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """Run `python -m backend …` in a folder, to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "backend", *arguments],
+def start(
+    command: Sequence[str],
+    folder: Path,
+    *,
+    stdout: TextIO | None,
+    stderr: TextIO,
+    cold: bool = False,
+    **variables: str,
+) -> "subprocess.Popen[str] | warm.Process":
+    """Start a command in a folder, in a session of its own.
+
+    Args:
+        command: the command; one of this Python's modules starts warm, see `tests.warm`.
+        folder: the folder that it runs in, where it finds a `.env`.
+        stdout: where its standard output goes; None for a pipe.
+        stderr: where its standard error goes.
+        cold: start Python anew, as users do.
+        variables: what its environment has beside this shell's.
+    """
+    given = environment(**variables)
+    if not cold and tuple(command[:2]) == PYTHON:
+        return warm.start(command[2:], cwd=folder, env=given, stdout=stdout, stderr=stderr)
+    return subprocess.Popen(
+        command,
         cwd=folder,
-        env=environment(**variables),
-        capture_output=True,
+        env=given,
+        stdout=stdout or subprocess.PIPE,
+        stderr=stderr,
         text=True,
-        timeout=120,
-        check=False,
+        start_new_session=True,
     )
+
+
+def backend(*arguments: str, folder: Path, cold: bool = False, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run `python -m backend …` in a folder, to its end."""
+    with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
+        command = [*PYTHON, "backend", *arguments]
+        process = start(command, folder, stdout=stdout, stderr=stderr, cold=cold, **variables)
+        try:
+            status = process.wait(timeout=120)
+        finally:
+            process.send_signal(signal.SIGKILL)
+        stdout.seek(0)
+        stderr.seek(0)
+        return subprocess.CompletedProcess(command, status, stdout.read(), stderr.read())
 
 
 class Server:
     """A server process as a context manager; its log is the file `log` in `folder`."""
 
-    def __init__(self, database_url: str, folder: Path, **variables: str) -> None:
+    def __init__(self, database_url: str, folder: Path, *, cold: bool = False, **variables: str) -> None:
         self.database_url = database_url
         self.folder = folder
+        self.cold = cold
         self.variables = variables
         self.log = folder / f"server-{free_port()}.log"
         self.port = 0
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | warm.Process | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -84,17 +122,13 @@ class Server:
         """Its log so far."""
         return self.log.read_text(errors="replace")
 
-    def _spawn(self, command: Sequence[str], *, read_stdout: bool = False, **variables: str) -> "subprocess.Popen[str]":
+    def _spawn(
+        self, command: Sequence[str], *, read_stdout: bool = False, **variables: str
+    ) -> "subprocess.Popen[str] | warm.Process":
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env=environment(**variables, **self.variables),
-                stdout=subprocess.PIPE if read_stdout else log,
-                stderr=log,
-                text=True,
-                start_new_session=True,
-            )
+            stdout = None if read_stdout else log
+            given = variables | self.variables
+            self.process = start(command, self.folder, stdout=stdout, stderr=log, cold=self.cold, **given)
         return self.process
 
     def _end(self, how: signal.Signals) -> int:
@@ -120,8 +154,8 @@ class WaitressServer(Server):
 
     def start(self) -> None:
         """Start it and read where it listens."""
-        command = [sys.executable, "-m", "backend", "serve", f"--port={self.port}"]
-        process = self._spawn([*command, f"--database-url={self.database_url}"], read_stdout=True)
+        command = [*PYTHON, "backend", "serve", f"--port={self.port}", f"--database-url={self.database_url}"]
+        process = self._spawn(command, read_stdout=True)
         assert process.stdout is not None
         for line in process.stdout:
             if found := re.match(r"Listening on http://127\.0\.0\.1:(\d+)", line):
@@ -133,8 +167,10 @@ class WaitressServer(Server):
 class GunicornServer(Server):
     """`gunicorn 'backend.app:create_app()'` with several worker processes."""
 
-    def __init__(self, database_url: str, folder: Path, *, workers: int = 4, **variables: str) -> None:
-        super().__init__(database_url, folder, **variables)
+    def __init__(
+        self, database_url: str, folder: Path, *, workers: int = 4, cold: bool = False, **variables: str
+    ) -> None:
+        super().__init__(database_url, folder, cold=cold, **variables)
         self.workers = workers
 
     def start(self) -> None:
@@ -142,7 +178,7 @@ class GunicornServer(Server):
         self.port = self.port or free_port()
         process = self._spawn(
             [
-                *(sys.executable, "-m", "gunicorn", "backend.app:create_app()", f"--workers={self.workers}"),
+                *(*PYTHON, "gunicorn", "backend.app:create_app()", f"--workers={self.workers}"),
                 *(f"--bind=127.0.0.1:{self.port}", "--backlog=2048", "--graceful-timeout=5"),
                 "--preload",  # imported once, and not by every worker anew
             ],

@@ -80,7 +80,7 @@ def test_a_command_is_one_that_works(command: str, tmp_path: Path) -> None:
     elif (first, rest[:2]) == ("python", ["-m", "backend"]):
         if rest[2] == "serve":  # does not end by itself; its options are read before --help
             rest.append("--help")
-        done = backend(*rest[2:], folder=tmp_path)
+        done = backend(*rest[2:], folder=tmp_path, cold=True)
         assert done.returncode == 0, done.stderr
     else:
         pytest.fail(f"the README has a command that this test does not know: {command}")

@@ -51,7 +51,8 @@ def test_the_calls_of_all_workers_are_counted_together(tmp_path: Path) -> None:
     folder = tmp_path / "prometheus"
     folder.mkdir()
     url = f"sqlite:///{tmp_path}/bso.db"
-    with GunicornServer(url, tmp_path, workers=3, PROMETHEUS_MULTIPROC_DIR=str(folder)) as server:
+    # Cold: prometheus_client looks for the folder when it is imported.
+    with GunicornServer(url, tmp_path, workers=3, cold=True, PROMETHEUS_MULTIPROC_DIR=str(folder)) as server:
         made = 0
         with ThreadPoolExecutor(8) as pool:
             while len(_workers_that_counted(folder) & set(server.worker_pids())) < 2:

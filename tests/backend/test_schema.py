@@ -2,7 +2,8 @@
 
 import shutil
 import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import flask_migrate
@@ -18,7 +19,7 @@ from backend.errors import SchemaOutdated
 from backend.extensions import db
 from tests.calls import Calls
 from tests.databases import MariaDB, connected, dump, migrate
-from tests.servers import WaitressServer, backend, environment
+from tests.servers import WaitressServer, backend
 
 
 @pytest.fixture(params=["sqlite", "mariadb", "mariadb with latin1"])
@@ -78,40 +79,24 @@ def test_the_commands_check_and_upgrade_a_server_database(mariadb: MariaDB, tmp_
 
 
 def test_several_upgrades_at_once_all_succeed(empty_database_url: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "backend", "db", "upgrade", f"--database-url={empty_database_url}"]
-    upgrades = [
-        subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) for _ in range(3)
-    ]
-    said = [upgrade.communicate(timeout=60)[1] for upgrade in upgrades]
-    assert [upgrade.returncode for upgrade in upgrades] == [0, 0, 0], said
+    def upgrade(_: int) -> "subprocess.CompletedProcess[str]":
+        return backend("db", "upgrade", f"--database-url={empty_database_url}", folder=tmp_path)
+
+    with ThreadPoolExecutor(3) as pool:
+        upgrades = list(pool.map(upgrade, range(3)))
+    assert [upgrade.returncode for upgrade in upgrades] == [0, 0, 0], upgrades
     with connected(empty_database_url) as connection:
         assert compare_metadata(MigrationContext.configure(connection), db.metadata) == []
 
 
 def test_four_servers_that_start_at_once_on_a_new_file_all_come_up(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/new.db"
-    command = [sys.executable, "-m", "backend", "serve", "--port=0", f"--database-url={url}"]
-    logs = [tmp_path / f"{number}.log" for number in range(4)]
-    processes = []
-    for log in logs:
-        with log.open("w") as stderr:
-            processes.append(
-                subprocess.Popen(
-                    command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=stderr, text=True
-                )
-            )
-    try:
-        for number, (process, log) in enumerate(zip(processes, logs, strict=True)):
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line.startswith("Listening on http://127.0.0.1:"), log.read_text()
-            calls = Calls.over_http(line.split()[-1])
-            assert calls.register().status == (200 if number else 201)
-            assert calls.trial()["trial_number"] == number + 1
-    finally:
-        for process in processes:
-            process.terminate()
-            process.communicate(timeout=30)
+    servers = [WaitressServer(url, tmp_path) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool, ExitStack() as stack:
+        running = list(pool.map(stack.enter_context, servers))
+        for number, server in enumerate(running):
+            assert server.calls.register().status == (200 if number else 201)
+            assert server.calls.trial()["trial_number"] == number + 1
 
 
 def test_upgrading_a_database_that_does_not_answer_is_said_without_a_traceback(tmp_path: Path) -> None:

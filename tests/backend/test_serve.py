@@ -45,7 +45,7 @@ def test_a_port_in_use_is_said_without_a_traceback(tmp_path: Path) -> None:
 
 
 def test_it_stops_when_told_to(tmp_path: Path) -> None:
-    server = WaitressServer(f"sqlite:///{tmp_path}/bso.db", tmp_path)
+    server = WaitressServer(f"sqlite:///{tmp_path}/bso.db", tmp_path, cold=True)
     server.start()
     assert server.calls("GET", "/readyz").status == 200
     assert server.stop() == 0
