@@ -21,6 +21,8 @@ GAIN = 0.6
 """Share of what an idle GPU could gain from a doubling of the batch size that it is taken to gain."""
 LEAST_J = 1e-9
 """Below any real cost; keeps the logarithm finite where a run seems to have cost nothing."""
+MOST_LOG = 300.0
+"""Beyond any real ln c; keeps costs finite where runs that cannot be compared are carried on to other batch sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def at(belief: EpochCostBelief, x: Vector) -> Vector:
 def _with_law(belief: EpochCostBelief) -> EpochCostBelief:
     precision = belief.runs / NOISE_SD**2
     law = Gaussian(_guess(belief), belief.covariance).given(precision, precision * belief.mean)
-    return replace(belief, law=law)
+    return replace(belief, law=replace(law, mean=np.clip(law.mean, -MOST_LOG, MOST_LOG)))
 
 
 def _guess(belief: EpochCostBelief) -> Vector:

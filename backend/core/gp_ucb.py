@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.core import epochs
+from backend.core import epoch_cost, epochs
 from backend.core.belief import Belief, believe, with_epoch_costs
 from backend.core.gaussian import Mask, Vector, capped_lognormal_mean, normal_cdf
 from backend.core.state import Choice, JobState, NothingConverges, Spec, Stage, Trial, TrialStatus, TrialType, way_out
@@ -195,7 +195,7 @@ def _recurrence_costs(spec: Spec, belief: Belief, mean: Vector, variance: Vector
     for at, low in enumerate(mean - optimism * np.sqrt(variance)):
         cap_j = spec.max_epochs * math.exp(log_epoch_cost[at])
         if spec.beta_knob is not None:
-            cap_j = min(cap_j, spec.beta_knob * best_j)
+            cap_j = max(min(cap_j, spec.beta_knob * best_j), epoch_cost.LEAST_J)
         succeeds = normal_cdf((math.log(cap_j) - low) / sigma)
         succeeds *= (belief.converged[at] + 1) / (belief.converged[at] + belief.failed[at] + 1)
         index[at] = capped_lognormal_mean(low, sigma, cap_j) + (1 - succeeds) * best_j
