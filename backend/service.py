@@ -11,12 +11,13 @@ from backend import store
 from backend.core import policies
 from backend.core.belief import NothingToTake, WarmStart, warm_start
 from backend.core.cost import run_cost
-from backend.core.state import JobState, NothingConverges, Spec, TrialStatus, Verdict, VerdictCode
+from backend.core.state import NothingConverges, Spec, TrialStatus, Verdict, VerdictCode
 from backend.core.state import Report as CoreReport
 from backend.errors import InvalidField, JobSpecDiffers, JobStuck, ReportConflict, UnknownTrial
 from backend.models import Job, Report, Trial
 from backend.transactions import Session, transaction
 from lightning_bso.wire import (
+    MAX_GP_UCB_BATCH_SIZES,
     MAX_INT,
     MAX_SEED,
     AskAnswer,
@@ -173,11 +174,13 @@ def _warm_start(session: Session, spec: RegisteredJobSpec) -> WarmStart | None:
     if donor is None:
         raise _not_to_start_from(spec, "is not known; check its id")
     theirs = store.core_spec(donor)
+    if len(theirs.batch_sizes) > MAX_GP_UCB_BATCH_SIZES:
+        raise _not_to_start_from(spec, f"has more than {MAX_GP_UCB_BATCH_SIZES} batch sizes, too many to learn from")
     if (theirs.target_metric, theirs.higher_is_better_metric) != (spec.target_metric, spec.higher_is_better_metric):
         target = f"{theirs.target_metric:g} ({'or above' if theirs.higher_is_better_metric else 'or below'})"
         raise _not_to_start_from(spec, f"trains to another target, {target}, which takes other epochs")
     try:
-        return warm_start(JobState(theirs, tuple(store.load_trials(session, donor))), store.to_core(spec))
+        return warm_start(store.load_state(session, donor), store.to_core(spec))
     except NothingToTake as error:
         raise _not_to_start_from(spec, f"has nothing to start from: {error}") from error
 

@@ -123,6 +123,9 @@ def warm_start(donor: JobState, spec: Spec) -> WarmStart:
         NothingToTake: no batch size of the job has converged in the other one.
     """
     known = believe(donor)
+    shared = [size for size in spec.batch_sizes if size in known.grid.index and known.converged[known.grid.index[size]]]
+    if not shared:
+        raise NothingToTake("none of its batch sizes that converged is among this job's")
     theirs = known.grid.x
     x = np.log2(np.array(spec.batch_sizes, dtype=float) / donor.spec.default_batch_size)  # as they count
     law, prior = known.epochs.law, epochs.cold(theirs, donor.spec.max_epochs)
@@ -131,9 +134,6 @@ def warm_start(donor: JobState, spec: Spec) -> WarmStart:
     covariance = epochs.KERNEL.covariance(x) - across @ (prior.covariance - law.covariance) @ across.T
     shape = epoch_cost.at(known.epoch_cost, x)
     expected = mean + shape
-    shared = [size for size in spec.batch_sizes if size in known.grid.index and known.converged[known.grid.index[size]]]
-    if not shared:
-        raise NothingToTake("none of its batch sizes that converged is among this job's")
     start = min(shared, key=lambda size: float(expected[spec.batch_sizes.index(size)]))
     return WarmStart(
         tuple(map(float, mean)), tuple(tuple(map(float, row)) for row in covariance), tuple(map(float, shape)), start
