@@ -336,7 +336,8 @@ def main() -> None:
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()
     bench.say(
-        f"{arguments.seeds} seeds for the paper's jobs, {bench.fewer} for the rest; eta 0.5, beta 2; {time.monotonic() - began:.0f} s on {os.cpu_count()} cores of "
+        f"{arguments.seeds} seeds for the paper's jobs, {bench.fewer} for the rest; eta 0.5, beta 2; "
+        f"{time.monotonic() - began:.0f} s on {os.cpu_count()} cores of "
         f"{processor()}, Python {platform.python_version()}, commit {commit}."
     )
     if arguments.write:

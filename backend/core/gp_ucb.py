@@ -174,7 +174,13 @@ def forecast(state: JobState, belief: Belief) -> Forecast:
     spec = state.spec
     under_way = in_flight(state, belief)
     about_epochs = epochs.expecting(belief.epochs, under_way) if under_way.any() else belief.epochs.law
-    unsettled = [trial for trial in state.trials if trial.status is not TrialStatus.SUCCEEDED and trial.epochs]
+    unsettled = [  # an ended run tells an epoch's cost well enough; without one, those that go on or were lost do
+        trial
+        for trial in state.trials
+        if trial.status is not TrialStatus.SUCCEEDED
+        and trial.epochs
+        and not belief.epoch_cost.runs[belief.grid.index[trial.batch_size]]
+    ]
     about_cost = with_epoch_costs(spec, belief.epoch_cost, belief.grid, unsettled) if unsettled else belief.epoch_cost
     noise = belief.epochs.noise_variance
     mean, variance = about_epochs.mean + about_cost.law.mean, about_epochs.variance + about_cost.law.variance
