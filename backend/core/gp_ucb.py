@@ -156,8 +156,9 @@ def reach(belief: Belief) -> Mask:
     near = ran.copy()
     near[1:] |= ran[:-1]
     near[:-1] |= ran[1:]
-    for at in np.flatnonzero(ran):
-        near |= np.abs(belief.grid.x - belief.grid.x[at]) <= 1
+    sizes = np.array(belief.grid.sizes)
+    for size in sizes[ran]:
+        near |= np.maximum(sizes, size) <= 2 * np.minimum(sizes, size)
     return near
 
 

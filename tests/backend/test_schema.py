@@ -4,19 +4,25 @@ import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 
 import flask_migrate
 import pytest
+import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from flask import Flask
+from sqlalchemy import text
 
 from backend import schema
 from backend.app import create_app
 from backend.config import Settings
+from backend.core import thompson
 from backend.errors import SchemaOutdated
 from backend.extensions import db
+from lightning_bso.wire import RegisteredJobSpec
+from tests import specs
 from tests.calls import Calls
 from tests.databases import MariaDB, connected, dump, migrate
 from tests.servers import WaitressServer, backend
@@ -152,6 +158,50 @@ def test_a_migration_that_makes_a_table_anew_keeps_the_rows_of_all(calls: Calls,
     after = dump(url)
     assert [len(after[table]) for table in ("jobs", "trials", "reports")] == [1, 1, 1]
     assert calls.record({"job_id": "train", "trial_number": 1})["converged"]
+
+
+def test_trials_of_before_there_were_bounds_of_their_own_have_the_usual_one(empty_database_url: str) -> None:
+    app = create_app(Settings(database_url=empty_database_url, log_level="CRITICAL"), prepare_database=False)
+    with app.app_context():
+        flask_migrate.upgrade(revision="0002")
+        db.engine.dispose()
+    spec = RegisteredJobSpec.model_validate(specs.job()).model_dump_json(exclude={"policy", "warm_start_from"})
+    job = {"id": 1, "job_id": "train", "spec": spec, "seed": 1, "rng_position": thompson.save(thompson.seeded(1))}
+    job |= {"revision": 4, "exploration": 0, "created_at": datetime(2026, 1, 1)}
+    trial = {"job": 1, "exploration": 0, "batch_size": 16, "type": "Pruning", "reason": "the default", "time_s": 1.0}
+    trial |= {"energy_j": 10.0, "epochs": 1, "started_at": datetime(2026, 1, 1), "last_seen_at": datetime(2026, 1, 1)}
+    ended = {"number": 1, "status": "Succeeded", "converged": True, "started_revision": 1, "ended_revision": 2}
+    running = {"number": 2, "status": "Dispatched", "started_revision": 3}
+    with connected(empty_database_url) as connection:
+        for table, row in (("jobs", job), ("trials", trial | ended), ("trials", trial | running)):
+            columns = [sa.column(name) for name in row]
+            connection.execute(sa.table(table, *columns).insert().values(row))
+    migrate(empty_database_url)
+    with connected(empty_database_url) as connection:
+        rows = connection.execute(text("SELECT number, bound_factor FROM trials ORDER BY number")).all()
+        assert [tuple(row) for row in rows] == [(1, 1.0), (2, 1.0)]
+        assert connection.execute(text("SELECT warm_start FROM jobs")).scalar_one() is None
+    app = create_app(Settings(database_url=empty_database_url, log_level="CRITICAL"))
+    calls = Calls.through_test_client(app.test_client())
+    assert calls.describe()["spec"]["policy"] == "zeus"
+    assert calls.register().status == 200
+    second = {"job_id": "train", "batch_size": 16, "trial_number": 2}
+    assert calls.must(calls.report(second, energy=20.5))["reason"] == "cost_bound"
+
+
+def test_the_newest_migration_can_be_taken_back(calls: Calls, app: Flask, database_url: str) -> None:
+    calls.register()
+    calls.converge(calls.trial())
+    with app.app_context():
+        head = schema.needed_version()
+        flask_migrate.downgrade()
+        assert schema.current_version() != head
+        flask_migrate.upgrade()
+        assert schema.current_version() == head
+        db.engine.dispose()
+    assert calls.record({"job_id": "train", "trial_number": 1})["converged"]
+    with connected(database_url) as connection:
+        assert connection.execute(text("SELECT bound_factor FROM trials")).scalar_one() == 1
 
 
 @pytest.mark.parametrize("command", [("serve", "--port=0"), ("db", "upgrade"), ("db", "check")])

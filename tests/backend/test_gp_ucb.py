@@ -1,0 +1,405 @@
+"""The policy `gp-ucb` behind the API: it needs nothing but what is stored, and may start from another job."""
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+
+import lightning_bso
+from backend import queries, store
+from backend.app import create_app
+from backend.config import Settings
+from tests import specs
+from tests.backend.test_replay import work
+from tests.calls import Answer, Calls
+from tests.databases import connected, dump, let_time_pass
+
+EPOCHS = {4: 9, 8: 6, 16: 8, 32: 7, 64: 99}
+"""What a run needs; with 64 none converges."""
+SEED = 6
+"""Of a random workload in which runs are lost and revived, the job is reset, and some runs have no bound."""
+
+
+def register(calls: Calls, job_id: str = "train", **changes: Any) -> None:
+    """A job of this policy, which must be new."""
+    job = {"job_id": job_id, "policy": "gp-ucb", "batch_sizes": sorted(EPOCHS), "max_epochs": 20}
+    answer = calls.register(**job | changes)
+    assert answer.status == 201, answer.text
+
+
+def train(calls: Calls, trial: dict[str, Any]) -> dict[str, Any]:
+    """Run a trial to its verdict: 10 J an epoch. Returns the verdict."""
+    needed = EPOCHS[trial["batch_size"]]
+    for epoch in (needed // 2, needed):
+        totals = {
+            "time": float(epoch),
+            "energy": 10.0 * epoch,
+            "current_epoch": epoch,
+            "metric": float(epoch >= needed),
+        }
+        verdict: dict[str, Any] = calls.must(calls.report(trial, **totals))
+        if verdict["stop_train"]:
+            return verdict
+    raise AssertionError("the run never ended")
+
+
+def recur(calls: Calls, job_id: str = "train", times: int = 8) -> list[dict[str, Any]]:
+    """Run trials one after the other. Returns them."""
+    trials = []
+    for _ in range(times):
+        trials.append(calls.trial(job_id))
+        train(calls, trials[-1])
+    return trials
+
+
+@pytest.fixture
+def other_app(database_url: str) -> Callable[[], Calls]:
+    """Makes another server over the same database, which remembers nothing."""
+
+    def make() -> Calls:
+        store._memory.cache_clear()
+        app = create_app(Settings(database_url=database_url, log_level="CRITICAL"))
+        return Calls.through_test_client(app.test_client())
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> Iterator[None]:
+    store._memory.cache_clear()
+    yield
+    store._memory.cache_clear()
+
+
+def test_a_job_goes_from_its_default_to_a_cheaper_batch_size_and_says_why(calls: Calls) -> None:
+    register(calls)
+    trials = recur(calls, times=12)
+    assert trials[0]["batch_size"] == 16
+    assert {trial["type"] for trial in trials} == {"MAB"}
+    assert [trial["batch_size"] for trial in trials].count(8) >= 4
+    assert [trial["batch_size"] for trial in trials].count(64) <= 1
+    assert "default" in trials[0]["reason"]
+    assert all(" J" in trial["reason"] for trial in trials[1:])
+    described = calls.describe()
+    assert described["stage"] == "MAB"
+    assert described["best_batch_size"] == 8
+
+
+def test_a_failed_run_is_told_whether_its_batch_size_comes_again_and_the_job_shows_it(calls: Calls) -> None:
+    register(calls)
+    train(calls, calls.trial())
+    first = calls.trial()
+    assert "not given again until" in calls.diverge(first)["message"]
+    shown = {size["batch_size"]: size.get("ruled_out") for size in calls.describe()["batch_sizes"]}
+    assert "never converged" in (shown.pop(first["batch_size"]) or "")
+    assert set(shown.values()) == {None}
+
+
+def test_a_target_reached_beyond_the_bound_counts_unlike_under_zeus(calls: Calls) -> None:
+    register(calls, "train-gp")
+    register(calls, "train-zeus", policy="zeus")
+    for job_id, reason in (("train-gp", "converged"), ("train-zeus", "cost_bound")):
+        train(calls, calls.trial(job_id))
+        assert calls.must(calls.report(calls.trial(job_id), energy=1e6, metric=1.0))["reason"] == reason
+
+
+def test_the_third_try_of_a_recurrence_is_stored_without_a_bound(calls: Calls, database_url: str) -> None:
+    register(calls)
+    train(calls, calls.trial())
+    for _ in range(2):
+        calls.diverge(calls.trial())
+    third = calls.trial()
+    assert third["batch_size"] == 16
+    assert calls.must(calls.report(third, energy=1e9))["reason"] == "continue"
+    with connected(database_url) as connection:
+        factors = connection.exec_driver_sql("SELECT bound_factor FROM trials ORDER BY number").scalars().all()
+    assert factors == [1, 1, 1, None]
+
+
+# --- What a process remembers ---
+
+
+def test_what_a_process_remembers_never_shows(calls: Calls, other_app: Callable[[], Calls]) -> None:
+    for job_id in ("train-by-one", "train-by-many"):
+        register(calls, job_id)
+    by_one = recur(calls, "train-by-one", times=10)
+    described = calls.describe("train-by-one")
+    by_many = []
+    for _ in range(10):
+        by_many.append(other_app().trial("train-by-many"))
+        train(other_app(), by_many[-1])
+    for name in ("batch_size", "reason", "trial_number"):
+        assert [trial[name] for trial in by_one] == [trial[name] for trial in by_many]
+    outcomes = [[record["outcome"] for record in calls.records(job)] for job in ("train-by-one", "train-by-many")]
+    assert outcomes[0] == outcomes[1]
+    seen_anew = other_app().describe("train-by-many")
+    assert (seen_anew["message"], seen_anew["batch_sizes"]) == (described["message"], described["batch_sizes"])
+
+
+def test_two_servers_in_turn_decide_as_one_does(calls: Calls, database_url: str) -> None:
+    # Both remember, each since its own last call.
+    other = create_app(Settings(database_url=database_url, log_level="CRITICAL"))
+    servers = [calls, Calls.through_test_client(other.test_client())]
+    for job_id in ("train-by-one", "train-by-two"):
+        register(calls, job_id)
+    by_one = recur(calls, "train-by-one", times=9)
+    by_two = [recur(servers[number % 2], "train-by-two", times=1)[0] for number in range(9)]
+    assert [trial["reason"] for trial in by_one] == [trial["reason"] for trial in by_two]
+
+
+def test_a_job_made_anew_under_its_old_name_knows_nothing(calls: Calls) -> None:
+    register(calls)
+    recur(calls, times=4)
+    calls.delete()
+    register(calls)
+    assert "no run has ended yet" in calls.trial()["reason"]
+
+
+def test_a_reset_job_knows_nothing(calls: Calls) -> None:
+    register(calls)
+    recur(calls, times=4)
+    calls.must(calls.reset())
+    trial = calls.trial()
+    assert trial["batch_size"] == 16
+    assert "no run has ended yet" in trial["reason"]
+
+
+def test_a_report_to_a_run_of_before_a_reset_is_judged_by_what_was_known_then(calls: Calls) -> None:
+    register(calls)
+    train(calls, calls.trial())
+    old = calls.trial()
+    calls.must(calls.reset())
+    assert calls.must(calls.report(old, energy=1e6))["reason"] == "cost_bound"
+    assert "no run has ended yet" in calls.trial()["reason"]
+
+
+def test_a_trial_that_was_lost_and_revived_is_learnt_from_like_any_other(
+    calls: Calls, database_url: str, other_app: Callable[[], Calls]
+) -> None:
+    register(calls)
+    lost = calls.trial(run_id="lost")
+    let_time_pass(database_url, "train", lost["trial_number"], 10**6)
+    assert calls.trial()["batch_size"] == 16
+    assert calls.record(lost)["status"] == "Failed"
+    assert train(calls, lost)["converged"]
+    reason = calls.trial(run_id="next")["reason"]
+    assert "the best so far" in reason
+    assert other_app().trial(run_id="next")["reason"] == reason
+
+
+# --- Replay ---
+
+
+def test_every_decision_of_a_random_workload_follows_from_what_is_stored(
+    app: Flask, calls: Calls, database_url: str
+) -> None:
+    calls.register(batch_sizes=[8, 16, 32, 64], beta_knob=2.0, max_epochs=6, policy="gp-ucb")
+    choices = work(calls, database_url, random.Random(SEED), steps=200)
+    with connected(database_url) as connection:
+        revived = "SELECT COUNT(*) FROM reports WHERE expired_revision IS NOT NULL"
+        assert connection.exec_driver_sql(revived).scalar_one() > 0
+        resets = "SELECT exploration FROM jobs"
+        assert connection.exec_driver_sql(resets).scalar_one() > 0
+        unbounded = "SELECT COUNT(*) FROM trials WHERE bound_factor IS NULL"
+        assert connection.exec_driver_sql(unbounded).scalar_one() > 0
+    assert len({size for size, _ in choices}) > 1
+    with app.app_context():
+        assert queries.replay_job("train") == (len(choices), [])
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        "UPDATE trials SET batch_size = 64 WHERE number = 1",
+        "UPDATE trials SET bound_factor = 8 WHERE number = 2",
+        "UPDATE trials SET bound_factor = NULL WHERE number = 2",
+        "UPDATE reports SET code = 'converged' WHERE code = 'continue'",
+    ],
+    ids=["batch size", "bound", "no bound", "verdict"],
+)
+def test_a_stored_decision_that_was_tampered_with_is_found(
+    app: Flask, calls: Calls, database_url: str, tampering: str
+) -> None:
+    register(calls)
+    recur(calls, times=6)
+    with app.app_context():
+        assert queries.replay_job("train")[1] == []
+        with connected(database_url) as connection:
+            connection.exec_driver_sql(tampering)
+        assert queries.replay_job("train")[1] != []
+
+
+def test_a_warm_job_is_replayed_from_what_it_began_with(app: Flask, calls: Calls) -> None:
+    register(calls, "train-donor")
+    recur(calls, "train-donor", times=6)
+    register(calls, "train", default_batch_size=64, warm_start_from="train-donor", gpu_model="H100")
+    recur(calls, times=3)
+    calls.must(calls.reset())
+    recur(calls, times=3)
+    calls.must(calls.delete("train-donor"))
+    with app.app_context():
+        assert queries.replay_job("train") == (6, [])
+
+
+# --- Warm start ---
+
+
+def refused(answer: Answer) -> str:
+    """What is said of `warm_start_from` in a 422."""
+    assert answer.status == 422, answer.text
+    fault = answer.body["detail"][0]
+    assert fault["loc"] == ["warm_start_from"]
+    assert "warm_start_from" in answer.message
+    return str(fault["msg"])
+
+
+@pytest.mark.parametrize(
+    ("donor", "runs", "why"),
+    [
+        (None, 0, "not known"),
+        ({"target_metric": 0.9}, 1, "another target"),
+        ({"target_metric": 1.0, "higher_is_better_metric": False}, 0, "another target"),
+        ({}, 0, "nothing to start from"),
+        ({"batch_sizes": [4, 64], "default_batch_size": 64}, 1, "nothing to start from"),
+        ({"batch_sizes": [12, 48], "default_batch_size": 12}, 1, "nothing to start from"),
+        ({"policy": "zeus", "batch_sizes": list(range(1, 66))}, 1, "too many"),
+    ],
+    ids=["unknown", "target", "direction", "no run", "none converged", "no shared size", "too many sizes"],
+)
+def test_a_job_that_cannot_start_from_another_is_refused_and_nothing_is_stored(
+    calls: Calls, database_url: str, donor: dict[str, Any] | None, runs: int, why: str
+) -> None:
+    if donor is not None:
+        register(calls, "train-donor", **donor)
+        for _ in range(runs):
+            trial = calls.trial("train-donor")
+            calls.must(calls.report(trial, metric=None if trial["batch_size"] == 64 else 1.0))
+    before = dump(database_url)
+    answer = calls.register(policy="gp-ucb", warm_start_from="train-donor")
+    message = refused(answer)
+    assert why in message
+    assert "train-donor" in message
+    assert dump(database_url) == before
+
+
+def test_a_job_cannot_start_from_itself(calls: Calls) -> None:
+    assert "not known" in refused(calls.register(policy="gp-ucb", warm_start_from="train"))
+
+
+def test_a_warm_start_needs_the_policy(calls: Calls, database_url: str) -> None:
+    register(calls, "train-donor")
+    recur(calls, "train-donor", times=1)
+    before = dump(database_url)
+    for policy in ({"policy": "zeus"}, {}):
+        answer = calls.register(warm_start_from="train-donor", **policy)
+        assert answer.status == 422
+        assert "warm_start_from needs policy gp-ucb" in answer.message
+        assert answer.body["detail"]
+    assert dump(database_url) == before
+
+
+@pytest.mark.parametrize("policy", ["gp-ucb", "zeus"])
+def test_a_warm_job_begins_with_the_predicted_best(calls: Calls, policy: str) -> None:
+    register(calls, "train-donor", policy=policy)
+    recur(calls, "train-donor", times=12)
+    register(calls, default_batch_size=64, warm_start_from="train-donor", gpu_model="H100")
+    first, second = calls.trial(), calls.trial()
+    assert (first["batch_size"], second["batch_size"]) == (8, 8)
+    assert "8 is the best" in first["reason"]
+    train(calls, first)
+    assert calls.trial()["batch_size"] != 64
+
+
+def test_a_warm_job_is_registered_again_even_after_the_other_one_is_gone(calls: Calls, database_url: str) -> None:
+    register(calls, "train-donor")
+    recur(calls, "train-donor", times=3)
+    register(calls, warm_start_from="train-donor")
+    calls.must(calls.delete("train-donor"))
+    before = dump(database_url)
+    again = calls.register(policy="gp-ucb", batch_sizes=sorted(EPOCHS), max_epochs=20, warm_start_from="train-donor")
+    assert again.status == 200
+    assert again.body["warm_start_from"] == "train-donor"
+    assert dump(database_url) == before
+
+
+def test_another_donor_is_another_spec(calls: Calls) -> None:
+    register(calls, "train-donor")
+    recur(calls, "train-donor", times=1)
+    register(calls)
+    job = {"policy": "gp-ucb", "batch_sizes": sorted(EPOCHS), "max_epochs": 20}
+    answer = calls.register(**job, warm_start_from="train-donor")
+    assert answer.status == 409
+    assert "warm_start_from" in answer.message
+
+
+def test_what_the_other_job_learns_later_changes_nothing(calls: Calls, database_url: str) -> None:
+    register(calls, "train-donor")
+    recur(calls, "train-donor", times=2)
+    register(calls, warm_start_from="train-donor")
+    before = _warm_start(database_url, "train")
+    recur(calls, "train-donor", times=6)
+    train(calls, calls.trial())
+    assert _warm_start(database_url, "train") == before
+
+
+def test_a_reset_warm_job_begins_with_its_default(calls: Calls) -> None:
+    register(calls, "train-donor")
+    recur(calls, "train-donor", times=8)
+    register(calls, default_batch_size=64, warm_start_from="train-donor")
+    assert calls.trial()["batch_size"] == 8
+    calls.must(calls.reset())
+    assert calls.trial()["batch_size"] == 64
+
+
+def test_what_a_job_was_given_it_hands_on(calls: Calls, database_url: str) -> None:
+    register(calls, "train-1")
+    recur(calls, "train-1", times=12)
+    register(calls, "train-2", warm_start_from="train-1")
+    train(calls, calls.trial("train-2"))
+    register(calls, "train-3", warm_start_from="train-2")
+    given, handed_on = (_warm_start(database_url, job_id)["covariance"] for job_id in ("train-2", "train-3"))
+    for at in range(len(EPOCHS)):
+        assert handed_on[at][at] <= given[at][at] * (1 + 1e-6)
+
+
+# --- Specs ---
+
+
+def test_up_to_64_batch_sizes_can_be_chosen_from(calls: Calls, database_url: str) -> None:
+    register(calls, "train-64", batch_sizes=list(range(1, 65)))
+    train_64 = calls.trial("train-64")
+    calls.converge(train_64)
+    assert calls.trial("train-64")["batch_size"] in range(1, 65)
+    before = dump(database_url)
+    answer = calls.register(policy="gp-ucb", batch_sizes=list(range(1, 66)))
+    assert answer.status == 422
+    assert "64" in answer.message
+    assert "zeus" in answer.message
+    assert dump(database_url) == before
+    assert calls.register(batch_sizes=list(range(1, 66))).status == 201
+
+
+def test_a_spec_that_names_no_policy_means_the_published_one(calls: Calls) -> None:
+    assert "policy" not in specs.job()
+    assert calls.must(calls.register())["policy"] == "zeus"
+    assert calls.trial()["type"] == "Pruning"
+
+
+def test_an_unknown_policy_is_refused(calls: Calls) -> None:
+    answer = calls.register(policy="random")
+    assert answer.status == 422
+    assert "gp-ucb" in answer.message
+
+
+def test_a_spec_written_in_python_means_the_better_policy() -> None:
+    spec = lightning_bso.JobSpec(job_id_prefix="train", batch_sizes=[8, 16], default_batch_size=8)
+    assert spec.policy == "gp-ucb"
+
+
+def _warm_start(url: str, job_id: str) -> dict[str, Any]:
+    with connected(url) as connection:
+        stored = connection.exec_driver_sql(f"SELECT warm_start FROM jobs WHERE job_id = '{job_id}'").scalar_one()
+    return dict(json.loads(stored))

@@ -1,0 +1,231 @@
+"""Laws of a handful of points, against plain linear algebra, numerical integration and exact arithmetic."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy import integrate, stats
+
+from backend.core.gaussian import (
+    Gaussian,
+    Kernel,
+    Vector,
+    capped_lognormal_mean,
+    inverse_mills,
+    normal_cdf,
+    survival_site,
+)
+
+SWITCH = -30.0  # below it `inverse_mills` is a series
+
+points = st.lists(st.integers(-20, 20), min_size=1, max_size=7, unique=True).map(lambda xs: np.array(sorted(xs)) / 2)
+kernels = st.builds(
+    Kernel,
+    level=st.floats(0.1, 10),
+    slope=st.floats(0, 0.5),
+    shape=st.floats(0, 0.5),
+    jitter=st.floats(0.01, 0.5),
+    length=st.floats(1, 10),
+)
+
+
+@st.composite
+def evidence(draw: st.DrawFn) -> tuple[Gaussian, Vector, Vector]:
+    """A law, and the precisions (some 0) and means of evidence on its values."""
+    x = draw(points)
+    mean = np.array(draw(st.lists(st.floats(-20, 20), min_size=len(x), max_size=len(x))))
+    precisions = st.one_of(st.just(0.0), st.floats(1e-3, 1e4))
+    precision = np.array(draw(st.lists(precisions, min_size=len(x), max_size=len(x))))
+    told = np.array(draw(st.lists(st.floats(-20, 20), min_size=len(x), max_size=len(x))))
+    return Gaussian(mean, draw(kernels).covariance(x)), precision, told
+
+
+def mills(z: float) -> float:
+    """phi(z)/Phi(z) by scipy's logarithms of both."""
+    return float(np.exp(stats.norm.logpdf(z) - stats.norm.logcdf(z)))
+
+
+def moments_above(mean: float, variance: float, threshold: float, noise_variance: float) -> tuple[float, float]:
+    """Mean and variance of f ~ N(mean, variance) once f plus noise is known to lie above a threshold, by quadrature."""
+    sd, noise_sd = math.sqrt(variance), math.sqrt(noise_variance)
+
+    def log_density(f: Vector) -> Vector:
+        return np.asarray(stats.norm.logpdf(f, mean, sd) + stats.norm.logcdf((f - threshold) / noise_sd))
+
+    grid = np.linspace(mean - 12 * sd, max(mean, threshold) + 12 * max(sd, noise_sd), 20_001)
+    logs = log_density(grid)
+    low, high = grid[logs > logs.max() - 60][[0, -1]]
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    values = low + (nodes + 1) / 2 * (high - low)
+    mass = weights * np.exp(log_density(values) - logs.max())
+    centre = float((mass * values).sum() / mass.sum())
+    return centre, float((mass * (values - centre) ** 2).sum() / mass.sum())
+
+
+@given(evidence())
+def test_what_is_known_after_evidence_is_what_conditioning_the_joint_law_on_it_gives(
+    told: tuple[Gaussian, Vector, Vector],
+) -> None:
+    law, precision, values = told
+    seen = precision > 0
+    after = law.given(precision, precision * values)
+    gain = law.covariance[:, seen] @ np.linalg.inv(law.covariance[np.ix_(seen, seen)] + np.diag(1 / precision[seen]))
+    mean = law.mean + gain @ (values - law.mean)[seen]
+    covariance = law.covariance - gain @ law.covariance[seen, :]
+    scale = float(law.variance.max())
+    np.testing.assert_allclose(after.mean, mean, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(after.covariance, covariance, rtol=1e-6, atol=1e-9 * scale)
+
+
+@given(evidence())
+def test_evidence_makes_no_value_less_certain_and_no_variance_negative(told: tuple[Gaussian, Vector, Vector]) -> None:
+    law, precision, values = told
+    after = law.given(precision, precision * values)
+    assert (after.variance > 0).all()
+    assert (after.variance <= law.variance * (1 + 1e-9)).all()
+
+
+@given(evidence())
+def test_without_evidence_nothing_changes(told: tuple[Gaussian, Vector, Vector]) -> None:
+    law, precision, _ = told
+    none = np.zeros_like(precision)
+    after = law.given(none, none)
+    np.testing.assert_array_equal(after.mean, law.mean)
+    np.testing.assert_array_equal(after.covariance, law.covariance)
+
+
+@given(evidence())
+def test_evidence_at_once_or_in_two_parts_says_the_same(told: tuple[Gaussian, Vector, Vector]) -> None:
+    law, precision, values = told
+    first = precision * (np.arange(len(precision)) % 2)
+    second = precision - first
+    at_once = law.given(precision, precision * values)
+    in_turn = law.given(first, first * values).given(second, second * values)
+    np.testing.assert_allclose(in_turn.mean, at_once.mean, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(in_turn.covariance, at_once.covariance, rtol=1e-5, atol=1e-8 * float(law.variance.max()))
+
+
+@pytest.mark.parametrize("runs", [1, 100, 10_000])
+def test_even_dozens_of_close_points_with_many_exact_runs_keep_a_variance_above_zero(runs: int) -> None:
+    x = np.log2(np.arange(1000.0, 1064.0) / 1000)
+    law = Gaussian(np.zeros(64), Kernel(level=2.0, slope=0.2, shape=0.2, jitter=0.05, length=4.0).covariance(x))
+    noise = 0.02**2 / runs
+    after = law.given(np.full(64, 1 / noise), np.full(64, 3.0 / noise))
+    assert (after.variance > 0).all()
+    assert (after.variance <= noise).all()
+    np.testing.assert_allclose(after.mean, 3.0, atol=0.01)
+
+
+@given(kernels, points)
+def test_a_covariance_is_symmetric_and_positive(kernel: Kernel, x: Vector) -> None:
+    covariance = kernel.covariance(x)
+    np.testing.assert_array_equal(covariance, covariance.T)
+    assert np.linalg.eigvalsh(covariance).min() > 0
+    np.testing.assert_allclose(covariance, kernel.covariance(x, x))
+
+
+@given(st.floats(-8, 8))
+def test_the_normal_distribution_function_is_that_of_scipy(z: float) -> None:
+    assert normal_cdf(z) == pytest.approx(stats.norm.cdf(z), rel=1e-12)
+
+
+@given(st.floats(-3000, 35))
+def test_the_inverse_mills_ratio_is_right_from_far_below_to_far_above(z: float) -> None:
+    assert inverse_mills(z) == pytest.approx(mills(z), rel=1e-6, abs=1e-290)
+
+
+def test_the_inverse_mills_ratio_does_not_jump_where_it_changes_to_the_series() -> None:
+    above, below = inverse_mills(SWITCH), inverse_mills(math.nextafter(SWITCH, -math.inf))
+    assert below == pytest.approx(above, rel=1e-7)
+
+
+@given(st.floats(-1e6, -30))
+def test_far_below_zero_the_inverse_mills_ratio_lies_between_its_known_bounds(z: float) -> None:
+    assert -z * (1 - 1e-12) < inverse_mills(z) <= (-z + 1 / -z) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("z", [40.0, 1e3, 1e100])
+def test_far_above_zero_the_inverse_mills_ratio_is_nothing(z: float) -> None:
+    assert inverse_mills(z) == 0.0
+
+
+@given(st.floats(-60, 8), st.floats(0.01, 0.5))
+def test_the_inverse_mills_ratio_falls(z: float, step: float) -> None:
+    assert inverse_mills(z + step) < inverse_mills(z)
+
+
+@pytest.mark.parametrize("noise_variance", [0.02**2, 0.15**2, 1.0])
+@pytest.mark.parametrize("variance", [0.01, 1.0, 4.1])
+@pytest.mark.parametrize("above_mean", [-3.0, -1.0, 0.0, 1.0, 3.0])
+def test_a_run_that_failed_moves_mean_and_variance_as_numerical_integration_does(
+    above_mean: float, variance: float, noise_variance: float
+) -> None:
+    mean = 2.5
+    precision, shift = survival_site(mean, variance, mean + above_mean, noise_variance)
+    after = Gaussian(np.array([mean]), np.array([[variance]])).given(np.array([precision]), np.array([shift]))
+    expected_mean, expected_variance = moments_above(mean, variance, mean + above_mean, noise_variance)
+    assert after.mean[0] == pytest.approx(expected_mean, rel=1e-6, abs=1e-6)
+    assert after.variance[0] == pytest.approx(expected_variance, rel=1e-4)
+
+
+@given(
+    mean=st.floats(-10, 30),
+    variance=st.floats(1e-6, 10),
+    threshold=st.floats(-10, 30),
+    noise_variance=st.floats(0.02**2, 1),
+)
+def test_a_run_that_failed_never_lowers_the_mean_nor_widens_what_is_known(
+    mean: float, variance: float, threshold: float, noise_variance: float
+) -> None:
+    precision, shift = survival_site(mean, variance, threshold, noise_variance)
+    assert math.isfinite(precision)
+    assert precision >= 0
+    after = Gaussian(np.array([mean]), np.array([[variance]])).given(np.array([precision]), np.array([shift]))
+    assert after.mean[0] >= mean - 1e-9 * max(1, abs(mean))
+    assert 0 < after.variance[0] <= variance
+
+
+@given(mean=st.floats(-3, 3), variance=st.floats(0.01, 4))
+def test_a_run_that_failed_long_before_it_could_be_expected_to_end_says_next_to_nothing(
+    mean: float, variance: float
+) -> None:
+    precision, shift = survival_site(mean, variance, mean - 12 * math.sqrt(variance + 0.0225), 0.0225)
+    assert precision == pytest.approx(0, abs=1e-20)
+    assert shift == pytest.approx(0, abs=1e-20)
+
+
+@given(mu=st.floats(-20, 30), sigma=st.floats(0.02, 2), ratio=st.floats(-5, 5))
+def test_the_mean_of_a_capped_cost_is_what_numerical_integration_gives(mu: float, sigma: float, ratio: float) -> None:
+    log_cap = mu + ratio * sigma
+    value = capped_lognormal_mean(mu, sigma, math.exp(log_cap))
+
+    def integrand(z: float) -> float:
+        return math.exp(min(sigma * z, log_cap - mu)) * math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+
+    below = integrate.quad(integrand, -12, ratio, epsabs=0, epsrel=1e-11)[0]
+    above = integrate.quad(integrand, ratio, max(12.0, ratio + 12), epsabs=0, epsrel=1e-11)[0]
+    assert value / math.exp(mu) == pytest.approx(below + above, rel=1e-8)
+
+
+@given(mu=st.floats(-20, 30), sigma=st.floats(0.02, 2))
+def test_a_cap_far_above_a_cost_means_nothing(mu: float, sigma: float) -> None:
+    assert capped_lognormal_mean(mu, sigma, math.exp(mu + 15 * sigma)) == pytest.approx(math.exp(mu + sigma**2 / 2))
+
+
+@given(mu=st.floats(-20, 30), sigma=st.floats(0.02, 2))
+def test_a_cap_far_below_a_cost_is_what_it_costs(mu: float, sigma: float) -> None:
+    cap = math.exp(mu - 15 * sigma)
+    assert capped_lognormal_mean(mu, sigma, cap) == pytest.approx(cap)
+
+
+@given(mu=st.floats(-20, 30), sigma=st.floats(0.02, 2), ratio=st.floats(-10, 10), factor=st.floats(1.01, 10))
+def test_a_higher_cap_never_makes_a_run_cheaper_nor_dearer_than_the_cap(
+    mu: float, sigma: float, ratio: float, factor: float
+) -> None:
+    cap = math.exp(mu + ratio * sigma)
+    mean = capped_lognormal_mean(mu, sigma, cap)
+    assume(mean > 0)
+    assert mean <= cap * (1 + 1e-12)
+    assert mean <= capped_lognormal_mean(mu, sigma, cap * factor) * (1 + 1e-12)

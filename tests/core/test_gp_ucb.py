@@ -1,0 +1,623 @@
+"""The rules of `gp-ucb` one by one, told as rows of (batch size, epochs, how it ended)."""
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend.core.belief import Belief, NothingToTake, believe, warm_beginning, warm_start
+from backend.core.policies import choose, judge, ruled_out, stage
+from backend.core.state import (
+    Choice,
+    JobState,
+    NothingConverges,
+    Report,
+    Spec,
+    Stage,
+    Trial,
+    TrialType,
+    Verdict,
+    VerdictCode,
+)
+from tests.core.stories import LOST, RUNNING, trial
+from tests.specs import core_spec
+
+FIVE = core_spec(batch_sizes=(4, 8, 16, 32, 64), max_epochs=100, policy="gp-ucb")
+EPOCH_J = 100.0
+MAX_POWER_W = FIVE.max_power
+
+Row = tuple[int, int, bool | str]
+"""Batch size, epochs, and whether it converged; or `LOST`, or `RUNNING`."""
+
+
+def told(
+    *rows: Row,
+    spec: Spec = FIVE,
+    epoch_j: dict[int, float] | None = None,
+    power_w: float = MAX_POWER_W,
+    past: Belief | None = None,
+) -> JobState:
+    """A job whose runs came one after the other. An epoch costs `EPOCH_J` but for the batch sizes in `epoch_j`."""
+    trials = []
+    for number, (size, epochs, outcome) in enumerate(rows, 1):
+        energy_j = epochs * (epoch_j or {}).get(size, EPOCH_J)
+        row = (size, energy_j, outcome)
+        trials.append(trial(number, row, TrialType.MAB, epochs=epochs, time_s=energy_j / power_w))
+    return JobState(spec, tuple(trials), past)
+
+
+def ask(state: JobState) -> Choice:
+    """What the next run gets. The generator must not matter."""
+    choice = choose(state, np.random.default_rng(len(state.trials)))
+    assert choice.type is TrialType.MAB
+    assert choice.reason
+    return choice
+
+
+def given_next(*rows: Row, spec: Spec = FIVE, epoch_j: dict[int, float] | None = None) -> int:
+    """The batch size that comes next."""
+    return ask(told(*rows, spec=spec, epoch_j=epoch_j)).batch_size
+
+
+def run_of(state: JobState, size: int, bound_factor: float | None = 1.0) -> Trial:
+    """A run that has just been given out."""
+    return trial(len(state.trials) + 1, (size, 0.0, RUNNING), TrialType.MAB, epochs=0, bound_factor=bound_factor)
+
+
+def verdict_on(
+    state: JobState, size: int, cost_j: float, metric: float | None = 0.0, bound_factor: float | None = 1.0
+) -> Verdict:
+    """What a report of the next run after five epochs means."""
+    return judge(state, run_of(state, size, bound_factor), Report(metric, cost_j, 0.0, 5))
+
+
+def expected_cost(state: JobState) -> float:
+    """What the job's best batch size is expected to cost, as its bound tells: at twice that, a run ends."""
+    low, high = 0.0, 1e12
+    for _ in range(100):
+        middle = (low + high) / 2
+        if verdict_on(state, state.spec.default_batch_size, middle).code is VerdictCode.COST_BOUND:
+            high = middle
+        else:
+            low = middle
+    return high / float(state.spec.beta_knob or math.nan)
+
+
+# --- The first runs ---
+
+
+def test_the_first_recurrence_takes_the_default() -> None:
+    choice = ask(told())
+    assert choice.batch_size == 16
+    assert "default" in choice.reason
+
+
+def test_all_who_ask_before_the_first_verdict_get_the_default() -> None:
+    rows: list[Row] = []
+    for _ in range(5):
+        assert given_next(*rows) == 16
+        rows.append((16, 0, RUNNING))
+    assert given_next((16, 30, RUNNING), (16, 0, RUNNING)) == 16
+
+
+def test_a_run_without_a_verdict_leaves_the_default_to_be_tried() -> None:
+    assert given_next((16, 0, LOST)) == 16
+    assert given_next((16, 30, LOST), (16, 3, LOST)) == 16
+
+
+def test_one_batch_size_alone_is_given_for_ever() -> None:
+    one = core_spec(batch_sizes=(16,), policy="gp-ucb", max_epochs=100)
+    rows: list[Row] = [*[(16, 100, False)] * 2, (16, 9, True), *[(16, 20, False)] * 4]
+    for end in range(len(rows) + 1):
+        assert given_next(*rows[:end], spec=one) == 16
+
+
+def test_nothing_about_a_choice_is_random() -> None:
+    state = told((16, 10, True), (8, 9, True))
+    rng = np.random.default_rng(0)
+    before = rng.bit_generator.state
+    choices = {choose(state, rng) for _ in range(5)}
+    assert len(choices) == 1
+    assert rng.bit_generator.state == before
+
+
+# --- Bans ---
+
+
+def test_a_batch_size_that_failed_and_never_converged_is_not_given_again_while_another_is_left() -> None:
+    rows: list[Row] = [(16, 100, False)]
+    seen = [16]
+    while len(seen) < 5:
+        seen.append(given_next(*rows))
+        rows.append((seen[-1], 100, False))
+    assert sorted(seen) == [4, 8, 16, 32, 64]
+
+
+def test_the_default_is_not_exempt_from_the_ban() -> None:
+    rows: list[Row] = [(16, 100, False), (8, 10, True)]
+    for _ in range(20):
+        size = given_next(*rows)
+        assert size != 16
+        rows.append((size, 10, True))
+
+
+def test_a_failed_verdict_says_that_its_batch_size_is_banned() -> None:
+    reason = verdict_on(told((16, 10, True)), 8, 1e6).reason
+    assert "has never converged" in reason
+    assert "not given again until" in reason
+    assert "batch size 8 " in reason
+
+
+def test_a_failed_verdict_says_that_its_batch_size_may_come_again() -> None:
+    reason = verdict_on(told((16, 10, True), (8, 8, True)), 8, 1e6).reason
+    assert "has converged before" in reason
+    assert "may be given again" in reason
+    assert "batch size 8 " in reason
+
+
+@pytest.mark.parametrize("code", [VerdictCode.COST_BOUND, VerdictCode.DIVERGED, VerdictCode.MAX_EPOCHS])
+def test_every_failed_verdict_says_what_becomes_of_the_batch_size(code: VerdictCode) -> None:
+    state = told((16, 10, True))
+    report = {
+        VerdictCode.COST_BOUND: Report(0.0, 1e6, 0.0, 1),
+        VerdictCode.DIVERGED: Report(None, 1.0, 0.0, 1),
+        VerdictCode.MAX_EPOCHS: Report(0.0, 1.0, 0.0, 100),
+    }[code]
+    verdict = judge(state, run_of(state, 8), report)
+    assert verdict.code is code
+    assert "has never converged" in verdict.reason
+
+
+def test_what_converged_once_is_never_banned_however_often_it_fails() -> None:
+    state = told((16, 10, True), (8, 9, True), *[(8, 3, False)] * 10)
+    assert 8 not in ruled_out(state)
+    assert "may be given again" in verdict_on(state, 8, 1.0, metric=None).reason
+
+
+def test_a_job_says_which_batch_sizes_are_banned() -> None:
+    state = told((16, 10, True), (8, 20, False), (32, 20, False))
+    assert ruled_out(state).keys() == {8, 32}
+    assert all("never converged" in why for why in ruled_out(state).values())
+
+
+def test_before_anything_has_converged_every_batch_size_gets_its_turn_and_then_again_until_a_person_is_asked() -> None:
+    rows: list[Row] = []
+    while not gives_up(rows):
+        rows.append((given_next(*rows), 100, False))
+    failures = Counter(size for size, _, _ in rows)
+    assert set(failures) == set(FIVE.batch_sizes)
+    assert min(failures.values()) == 3
+    assert max(failures.values()) <= 5
+    code, message = stage(told(*rows))
+    assert code is Stage.STUCK
+    assert "max_epochs" in message and "reset" in message
+
+
+def test_before_anything_has_converged_a_cheap_batch_size_is_tried_again_before_one_ten_times_as_dear() -> None:
+    dear = {4: 1000.0, 8: 1000.0, 16: 1.0, 32: 1000.0, 64: 1000.0}
+    lost: tuple[Row, ...] = tuple((size, 1, LOST) for size in (4, 8, 32, 64))  # what an epoch costs is known
+    assert given_next(*lost, (16, 100, False), epoch_j=dear) == 16
+
+
+def gives_up(rows: Sequence[Row]) -> bool:
+    try:
+        ask(told(*rows))
+    except NothingConverges as error:
+        assert "none has ever converged" in str(error)
+        return True
+    return False
+
+
+# --- Candidates ---
+
+
+def test_the_second_choice_is_next_to_the_first() -> None:
+    assert given_next((16, 10, True)) in {8, 16, 32}
+    assert given_next((16, 100, False)) in {8, 32}
+
+
+@given(
+    sizes=st.lists(st.integers(1, 2000), min_size=1, max_size=8, unique=True).map(sorted),
+    outcomes=st.lists(st.tuples(st.integers(1, 100), st.booleans()), max_size=20),
+    data=st.data(),
+)
+def test_a_batch_size_that_never_ran_is_within_a_doubling_or_a_step_of_one_that_did(
+    sizes: list[int], outcomes: list[tuple[int, bool]], data: st.DataObject
+) -> None:
+    default = data.draw(st.sampled_from(sizes))
+    spec = core_spec(batch_sizes=tuple(sizes), default_batch_size=default, max_epochs=100, policy="gp-ucb")
+    rows: list[Row] = []
+    ran: set[int] = set()
+    for epochs, converged in outcomes:
+        size = given_next(*rows, spec=spec)
+        near = {sizes[max(sizes.index(one) - 1, 0)] for one in ran}
+        near |= {sizes[min(sizes.index(one) + 1, len(sizes) - 1)] for one in ran}
+        assert not ran or size in ran | near or any(max(size, one) <= 2 * min(size, one) for one in ran)
+        ran.add(size)
+        rows.append((size, epochs, converged))
+
+
+@pytest.mark.parametrize("sizes", [(16, 32, 48, 64), (10, 24, 36, 48), (20, 48, 64, 96), (96, 194, 256, 388)])
+def test_twice_a_batch_size_is_within_one_doubling_whatever_the_default(sizes: tuple[int, ...]) -> None:
+    default, ran, between, twice = sizes
+    spec = core_spec(batch_sizes=sizes, default_batch_size=default, max_epochs=100, policy="gp-ucb")
+    cheap = {twice: EPOCH_J / 50}  # as a run tells that was lost, so that it has not been tried yet
+    story: tuple[Row, ...] = ((default, 10, True), (ran, 10, True), (twice, 5, LOST))
+    assert given_next(*story, spec=spec, epoch_j=cheap) == twice, between
+
+
+# --- Tries within a recurrence ---
+
+FAILED_TWICE: tuple[Row, ...] = ((16, 10, True), (8, 20, False), (32, 20, False))
+
+
+def test_the_third_try_takes_the_best_that_has_converged_with_twice_the_bound() -> None:
+    choice = ask(told(*FAILED_TWICE))
+    assert (choice.batch_size, choice.bound_factor) == (16, 2)
+    assert "2 runs in a row have failed" in choice.reason
+    assert "2 times the bound" in choice.reason
+
+
+def test_the_first_two_tries_have_the_usual_bound() -> None:
+    assert ask(told()).bound_factor == 1
+    assert ask(told(*FAILED_TWICE[:1])).bound_factor == 1
+    assert ask(told(*FAILED_TWICE[:2])).bound_factor == 1
+
+
+def test_from_the_third_try_on_the_bound_doubles() -> None:
+    rows: list[Row] = [*FAILED_TWICE]
+    factors = []
+    for _ in range(5):
+        choice = ask(told(*rows))
+        factors.append(choice.bound_factor)
+        rows.append((choice.batch_size, 3, False))
+        assert f"{choice.bound_factor:g} times the bound" in choice.reason
+    assert factors == [2, 4, 8, 16, 32]
+
+
+def test_later_tries_are_for_those_that_have_converged_before_and_at_last_for_all() -> None:
+    rows: list[Row] = [(32, 10, True), *FAILED_TWICE[:2], (8, 20, False)]
+    tries: list[int] = []
+    for _ in range(40):
+        tries.append(given_next(*rows))
+        rows.append((tries[-1], 3, False))
+    assert set(tries[:15]) == {16, 32}
+    assert set(tries) == {4, 8, 16, 32, 64}
+
+
+def test_a_run_that_converges_ends_the_tries() -> None:
+    choice = ask(told(*FAILED_TWICE, (16, 10, True)))
+    assert choice.bound_factor == 1
+    assert choice.batch_size in {4, 16, 64}
+
+
+def test_a_run_that_ended_without_a_verdict_is_no_try() -> None:
+    assert ask(told(*FAILED_TWICE[:2], (32, 3, LOST), (32, 3, LOST))).bound_factor == 1
+
+
+def test_a_thousand_failures_in_a_row_still_lead_to_a_finite_bound() -> None:
+    choice = ask(told((16, 10, True), *[(16, 1, False)] * 1100))
+    assert choice.bound_factor is not None
+    assert math.isfinite(choice.bound_factor)
+
+
+# --- Verdicts ---
+
+
+def test_before_the_first_success_there_is_no_bound() -> None:
+    for state in (told(), told((16, 100, False), (8, 100, False)), told((16, 3, LOST), (16, 5, RUNNING))):
+        assert verdict_on(state, 16, 1e30).code is VerdictCode.CONTINUE
+
+
+def test_the_bound_is_beta_times_what_the_best_is_expected_to_cost() -> None:
+    state = told(*[(16, 10, True)] * 10)
+    assert expected_cost(state) == pytest.approx(1000, rel=0.02)
+    verdict = verdict_on(state, 8, 2100.0)
+    assert verdict.code is VerdictCode.COST_BOUND
+    assert "2 times what the best batch size, 16, is expected to cost" in verdict.reason
+    assert " J" in verdict.reason
+
+
+def test_one_lucky_run_does_not_set_the_bound() -> None:
+    usual = told(*[(16, 10, True)] * 9)
+    lucky = told(*[(16, 10, True)] * 9, (16, 5, True))
+    assert expected_cost(lucky) > 0.9 * expected_cost(usual)
+
+
+def test_a_target_reached_in_the_epoch_that_crosses_the_bound_counts() -> None:
+    state = told(*[(16, 10, True)] * 3)
+    assert verdict_on(state, 8, 1e6, metric=0.0).code is VerdictCode.COST_BOUND
+    assert verdict_on(state, 8, 1e6, metric=1.0).code is VerdictCode.CONVERGED
+
+
+def test_under_zeus_a_target_reached_beyond_the_bound_does_not_count() -> None:
+    state = told(*[(16, 10, True)] * 3, spec=core_spec(max_epochs=100, policy="zeus"))
+    assert verdict_on(state, 8, 1e6, metric=1.0).code is VerdictCode.COST_BOUND
+
+
+def test_a_run_that_diverges_beyond_the_bound_has_failed() -> None:
+    assert verdict_on(told((16, 10, True)), 8, 1e6, metric=None).stop
+    assert verdict_on(told((16, 10, True)), 8, 1.0, metric=None).code is VerdictCode.DIVERGED
+
+
+def test_a_run_without_a_bound_goes_on_to_the_last_epoch() -> None:
+    state = told((16, 10, True))
+    assert verdict_on(state, 16, 1e30, bound_factor=None).code is VerdictCode.CONTINUE
+    last = judge(state, run_of(state, 16, None), Report(0.0, 1e30, 0.0, 100))
+    assert last.code is VerdictCode.MAX_EPOCHS
+
+
+def test_a_run_with_a_higher_bound_may_cost_as_many_times_more() -> None:
+    state = told((16, 10, True))
+    bound_j = 2 * expected_cost(state)
+    for factor in (1.0, 2.0, 4.0):
+        assert verdict_on(state, 8, 0.99 * factor * bound_j, bound_factor=factor).code is VerdictCode.CONTINUE
+        assert verdict_on(state, 8, 1.01 * factor * bound_j, bound_factor=factor).code is VerdictCode.COST_BOUND
+
+
+@pytest.mark.parametrize("factor", [1.0, 8.0, None])
+def test_without_a_beta_there_is_never_a_bound(factor: float | None) -> None:
+    state = told((16, 10, True), spec=core_spec(max_epochs=100, policy="gp-ucb", beta_knob=None))
+    assert verdict_on(state, 8, 1e30, bound_factor=factor).code is VerdictCode.CONTINUE
+
+
+@pytest.mark.parametrize("beta", [5e-324, 1e-300, 1e-3, 1e30])
+def test_any_beta_that_can_be_registered_leads_to_a_choice(beta: float) -> None:
+    spec = core_spec(batch_sizes=(8, 16, 32), max_epochs=100, policy="gp-ucb", beta_knob=beta)
+    for cost_j in (0.0, 1e-9, 1.0, 1e30):
+        choice = ask(told((16, 1, True), (8, 1, True), spec=spec, epoch_j={8: cost_j, 16: cost_j}))
+        assert "nan" not in choice.reason
+        assert "inf" not in choice.reason
+
+
+@pytest.mark.parametrize("costs", [(0.0, 1e30), (1e30, 0.0), (0.0, 1e6), (1e6, 0.0)])
+def test_costs_that_cannot_be_compared_still_lead_to_choices_and_verdicts(costs: tuple[float, float]) -> None:
+    sizes = tuple(2**power for power in range(31))
+    spec = core_spec(batch_sizes=sizes, default_batch_size=2**15, max_epochs=100, policy="gp-ucb")
+    state = told((2**15, 10, True), (2**16, 10, True), spec=spec, epoch_j=dict(zip((2**15, 2**16), costs, strict=True)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        choice = ask(state)
+        verdict = verdict_on(state, choice.batch_size, 1.0)
+    for said in (choice.reason, verdict.reason):
+        assert "nan" not in said
+        assert "inf" not in said
+
+
+# --- What is under way ---
+
+
+def test_what_an_epoch_costs_is_learnt_from_a_run_that_goes_on() -> None:
+    rows: tuple[Row, ...] = ((16, 10, True),)
+    assert given_next(*rows) == 8
+    assert given_next(*rows, (8, 2, RUNNING), epoch_j={8: 10 * EPOCH_J}) != 8
+    assert given_next(*rows, (32, 2, RUNNING), epoch_j={32: EPOCH_J / 10}) == 32
+
+
+def test_what_an_epoch_costs_is_learnt_from_a_run_that_was_lost() -> None:
+    assert given_next((16, 10, True), (8, 2, LOST), epoch_j={8: 10 * EPOCH_J}) != 8
+
+
+def test_runs_lost_long_ago_do_not_outweigh_those_that_have_ended_since() -> None:
+    dear = told((16, 10, True), *[(8, 2, LOST)] * 9, epoch_j={8: 10 * EPOCH_J}).trials
+    since = told((16, 10, True), *[(8, 2, LOST)] * 9, *[(8, 8, True)] * 20).trials[len(dear) :]
+    choice = ask(JobState(FIVE, (*dear, *since)))
+    never_lost = ask(told((16, 10, True), *[(8, 8, True)] * 20))
+    assert (choice.batch_size, choice.reason) == (never_lost.batch_size, never_lost.reason)
+
+
+def test_a_run_that_goes_on_does_not_change_the_bound() -> None:
+    state = told((16, 10, True))
+    with_others = told((16, 10, True), (16, 5, RUNNING), (8, 5, RUNNING), epoch_j={8: 1.0})
+    assert expected_cost(with_others) == pytest.approx(expected_cost(state), rel=1e-9)
+
+
+def test_runs_in_flight_spread_over_untried_sizes_that_look_alike() -> None:
+    # At this power a larger batch is expected to gain as much per epoch as it needs more of them.
+    alike_w = 0.64 * MAX_POWER_W
+    rows: list[Row] = [(16, 10, True)]
+    sizes = []
+    for _ in range(6):
+        sizes.append(ask(told(*rows, power_w=alike_w)).batch_size)
+        rows.append((sizes[-1], 0, RUNNING))
+    assert sizes.count(8) == sizes.count(32) == 3
+
+
+def test_a_run_in_flight_makes_its_batch_size_look_surer_and_not_cheaper() -> None:
+    def spread(*rows: Row) -> float:
+        reason = ask(told((16, 10, True), *rows)).reason
+        return float(reason.split("±")[1].split(";")[0])
+
+    assert ask(told((16, 10, True), (8, 0, RUNNING))).batch_size == 8
+    assert spread((8, 0, RUNNING)) < spread()
+
+
+# --- Drift ---
+
+STEADY: tuple[Row, ...] = ((16, 10, True), (32, 21, False), *[(16, 10, True)] * 5)
+
+
+def alarmed() -> tuple[Row, ...]:
+    """`STEADY` and then runs that need 2.5 times the epochs, up to the alarm."""
+    rows = STEADY
+    for _ in range(6):
+        rows = (*rows, (16, 25, True))
+        if believe(told(*rows)).changed is not None:
+            return rows
+    raise AssertionError("no alarm")
+
+
+def test_runs_that_need_far_more_epochs_raise_the_alarm() -> None:
+    assert believe(told(*STEADY)).changed is None
+    rows = alarmed()
+    last = told(*rows).trials[-1]
+    assert believe(told(*rows)).changed == last.ended
+
+
+def test_runs_that_need_far_fewer_epochs_raise_the_alarm() -> None:
+    rows = (*STEADY, *[(16, 4, True)] * 4)
+    assert any(believe(told(*rows[:end])).changed is not None for end in range(len(STEADY), len(rows) + 1))
+
+
+def test_runs_that_fail_far_past_what_was_expected_raise_the_alarm() -> None:
+    rows = (*STEADY, *[(16, 21, False)] * 3)
+    assert any(believe(told(*rows[:end])).changed is not None for end in range(len(STEADY), len(rows) + 1))
+
+
+@pytest.mark.parametrize("epochs", [2, 30, 60, 100])
+def test_a_lone_outlier_does_not_raise_the_alarm(epochs: int) -> None:
+    for end in range(2):
+        assert believe(told(*STEADY, (16, epochs, True), *[(16, 10, True)] * end)).changed is None
+
+
+def test_usual_spread_between_runs_does_not_raise_the_alarm() -> None:
+    spread = (10, 12, 9, 11, 8, 10, 13, 9, 10, 11)
+    rows: tuple[Row, ...] = tuple((16, epochs, True) for epochs in spread * 5)
+    assert all(believe(told(*rows[:end])).changed is None for end in range(len(rows) + 1))
+
+
+def test_failures_of_a_size_that_never_converged_raise_no_alarm() -> None:
+    rows: tuple[Row, ...] = (*[(16, 10, True)] * 5, *[(32, 100, False)] * 10)
+    assert believe(told(*rows)).changed is None
+
+
+def test_after_the_alarm_nothing_is_banned() -> None:
+    rows = alarmed()
+    assert ruled_out(told(*rows[:-1])).keys() == {32}
+    assert ruled_out(told(*rows)) == {}
+
+
+def test_after_the_alarm_the_best_runs_without_a_bound_and_that_is_said() -> None:
+    choice = ask(told(*alarmed()))
+    assert (choice.batch_size, choice.bound_factor) == (16, None)
+    assert "have changed" in choice.reason
+    assert "16" in choice.reason
+
+
+def test_what_has_converged_before_the_alarm_still_counts_as_such() -> None:
+    state = told(*alarmed())
+    assert "has converged before" in verdict_on(state, 16, 1.0, metric=None).reason
+    assert stage(state)[0] is Stage.MAB
+
+
+def test_all_who_ask_until_the_first_run_after_the_alarm_has_ended_get_the_best() -> None:
+    rows = alarmed()
+    for more in ([], [(16, 3, RUNNING)], [(16, 3, RUNNING), (16, 0, RUNNING)], [(16, 3, LOST)]):
+        assert ask(told(*rows, *more)).bound_factor is None
+
+
+@pytest.mark.parametrize("outcome", [True, False])
+def test_the_first_run_after_the_alarm_ends_the_exception(outcome: bool) -> None:
+    choice = ask(told(*alarmed(), (16, 25, outcome)))
+    assert choice.bound_factor == 1
+    assert "have changed" not in choice.reason
+
+
+def test_a_run_begun_before_the_alarm_does_not_end_the_exception() -> None:
+    rows = alarmed()
+    state = told(*rows)
+    last = state.trials[-1].ended or 0
+    early = trial(90, (16, 25 * EPOCH_J, True), TrialType.MAB, epochs=25, started=1, ended=last + 1)
+    late = trial(91, (16, 25 * EPOCH_J, True), TrialType.MAB, epochs=25, started=last + 2, ended=last + 3)
+    assert ask(JobState(FIVE, (*state.trials, early))).bound_factor is None
+    assert ask(JobState(FIVE, (*state.trials, early, late))).bound_factor == 1
+
+
+def test_after_the_alarm_the_new_epochs_are_learnt_within_a_few_runs() -> None:
+    state = told(*alarmed(), *[(16, 25, True)] * 4)
+    assert expected_cost(state) == pytest.approx(2500, rel=0.1)
+
+
+# --- Learning ---
+
+
+def test_the_cheapest_of_three_is_given_most_of_the_time() -> None:
+    spec = core_spec(batch_sizes=(8, 16, 32), max_epochs=100, policy="gp-ucb")
+    epochs = {8: 30, 16: 20, 32: 10}
+    rows: list[Row] = []
+    for _ in range(20):
+        size = given_next(*rows, spec=spec)
+        rows.append((size, epochs[size], True))
+    assert [size for size, *_ in rows].count(32) >= 15
+
+
+def test_of_two_equally_good_batch_sizes_one_is_given() -> None:
+    spec = core_spec(batch_sizes=(8, 16), max_epochs=100, policy="gp-ucb")
+    rows: tuple[Row, ...] = ((16, 10, True), (8, 10, True)) * 5
+    assert given_next(*rows, spec=spec) in spec.batch_sizes
+
+
+def test_a_run_that_reached_the_target_within_its_first_epoch_counts_as_one_epoch() -> None:
+    within = told((16, 1, True))
+    trials = (trial(1, (16, EPOCH_J, True), TrialType.MAB, epochs=0, time_s=EPOCH_J / MAX_POWER_W),)
+    assert ask(JobState(FIVE, trials)) == ask(within)
+
+
+# --- Reasons ---
+
+
+@pytest.mark.parametrize(
+    ("rows", "parts"),
+    [
+        ([(16, 10, True)], ["next to 16", " J ±", "the best so far is", "at 16"]),
+        ([(16, 100, False)], ["next to 16", " J ±", "nothing has converged yet"]),
+        ([(4, 9, True), (8, 9, True), (16, 9, True), *[(32, 9, True), (64, 9, True)] * 9], [" J ±"]),
+        ([(size, 100, False) for size in FIVE.batch_sizes], ["nothing has converged yet", " J ±"]),
+        ([*FAILED_TWICE, (16, 99, False)], ["3 runs in a row", " J ±", "best so far", "4 times"]),
+    ],
+)
+def test_a_reason_names_sizes_and_joules(rows: list[Row], parts: list[str]) -> None:
+    reason = ask(told(*rows)).reason
+    assert [part for part in parts if part not in reason] == [], reason
+
+
+def test_a_job_says_what_its_best_batch_size_is_expected_to_cost() -> None:
+    assert stage(told((16, 100, False))) == (Stage.PRUNING, "no run has converged yet")
+    code, message = stage(told((16, 10, True)))
+    assert code is Stage.MAB
+    assert "16" in message
+    assert " J a run" in message
+
+
+# --- Warm start ---
+
+DONOR: tuple[Row, ...] = ((16, 20, True), (8, 12, True), (8, 12, True), (32, 60, False))
+
+
+def test_a_warm_job_begins_with_the_best_of_what_converged_in_the_other_one() -> None:
+    spec = core_spec(batch_sizes=(4, 8, 16, 64), default_batch_size=64, max_epochs=100, policy="gp-ucb")
+    warm = warm_start(told(*DONOR), spec)
+    assert warm.start == 8
+    choice = ask(told(spec=spec, past=warm_beginning(spec, warm)))
+    assert choice.batch_size == 8
+    assert "8 is the best" in choice.reason
+
+
+def test_a_warm_job_expects_the_epochs_that_the_other_one_needed() -> None:
+    warm = warm_start(told(*DONOR * 5), FIVE)
+    cold, warmed = told((16, 20, True)), told((16, 20, True), past=warm_beginning(FIVE, warm))
+    expected = {size: float(np.exp(believe(warmed).epochs.law.mean[at])) for at, size in enumerate(FIVE.batch_sizes)}
+    assert expected[8] == pytest.approx(12, rel=0.1)
+    assert expected[32] > 40
+    assert (believe(warmed).epochs.law.variance < believe(cold).epochs.law.variance).all()
+
+
+def test_warm_and_other_batch_sizes_have_a_law_whose_covariance_is_positive() -> None:
+    spec = core_spec(batch_sizes=(3, 8, 11, 16, 200), default_batch_size=11, max_epochs=7, policy="gp-ucb")
+    covariance = np.array(warm_start(told(*DONOR * 3), spec).covariance)
+    assert np.linalg.eigvalsh((covariance + covariance.T) / 2).min() > 0
+    np.testing.assert_allclose(covariance, covariance.T, atol=1e-9)
+
+
+@pytest.mark.parametrize("rows", [(), ((16, 100, False),), ((32, 10, True),), ((16, 5, RUNNING), (8, 4, LOST))])
+def test_a_job_without_a_converged_run_of_a_shared_size_has_nothing_to_give(rows: tuple[Row, ...]) -> None:
+    spec = core_spec(batch_sizes=(8, 16), policy="gp-ucb")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(NothingToTake, match="converged"):
+            warm_start(told(*rows), spec)

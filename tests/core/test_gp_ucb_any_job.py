@@ -1,0 +1,313 @@
+"""Whole jobs of any kind, played through: choices are sound, repeatable, and finite in what they say."""
+
+import math
+import re
+import warnings
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backend.core.policies import POLICIES, choose, condensed, judge, ruled_out, stage
+from backend.core.simulate import EndlessRetry, Run, SizeRecord, Workload, simulate
+from backend.core.state import Choice, JobState, NothingConverges, Report, Spec, Trial, TrialStatus, TrialType
+from backend.core.thompson import seeded
+from tests.core.stories import trial
+from tests.specs import core_spec
+
+MAX_POWER_W = 250.0
+NOT_FINITE = re.compile(r"\b(nan|inf)\b", re.IGNORECASE)
+
+batch_sizes = st.lists(st.integers(1, 4096), min_size=1, max_size=8, unique=True).map(
+    lambda sizes: tuple(sorted(sizes))
+)
+policies = st.sampled_from(sorted(POLICIES))
+
+
+def epochs_of_runs(most: int) -> st.SearchStrategy[tuple[float, ...]]:
+    """Epochs that the runs of a batch size need: always the same, spread, every second time too many, or never."""
+    count = st.integers(1, most).map(float)
+    return st.one_of(
+        st.tuples(count),
+        st.tuples(count, count, count),
+        st.tuples(count, st.just(math.inf)),
+        st.just((math.inf,)),
+    )
+
+
+@st.composite
+def specs(draw: st.DrawFn, policy: str) -> Spec:
+    """Any job."""
+    sizes = draw(batch_sizes)
+    return core_spec(
+        policy=policy,
+        batch_sizes=sizes,
+        default_batch_size=draw(st.sampled_from(sizes)),
+        eta_knob=draw(st.sampled_from([0.0, 0.5, 1.0])),
+        beta_knob=draw(st.sampled_from([None, 1.0, 2.0])),
+        max_epochs=draw(st.integers(1, 100)),
+        max_power=MAX_POWER_W,
+    )
+
+
+@st.composite
+def workloads(draw: st.DrawFn, policy: str = "gp-ucb", *, only_one_converges: bool = False) -> Workload:
+    """Any job and how its runs go. Epochs cost from 1e-6 to 1e12 J, and up to 25 times as much at one as at another."""
+    spec = draw(specs(policy))
+    scale_j = 10.0 ** draw(st.floats(-6, 12))
+    records = {}
+    lucky = draw(st.sampled_from(spec.batch_sizes))
+    for size in spec.batch_sizes:
+        power_w = draw(st.floats(10, MAX_POWER_W))
+        seconds = scale_j * draw(st.floats(0.2, 5)) / power_w
+        if only_one_converges:
+            epochs = (float(draw(st.integers(1, spec.max_epochs))),) if size == lucky else (math.inf,)
+        else:
+            epochs = draw(epochs_of_runs(spec.max_epochs))
+        records[size] = SizeRecord(seconds, power_w, epochs)
+    if len(spec.batch_sizes) > 1 and draw(st.booleans()):  # two that cost the same
+        one, other = draw(st.permutations(spec.batch_sizes))[:2]
+        if not only_one_converges:
+            records[one] = records[other]
+    return Workload("any", spec, records)
+
+
+def can_end(workload: Workload) -> bool:
+    """Whether some batch size sometimes reaches the target."""
+    return any(math.isfinite(epochs) for record in workload.sizes.values() for epochs in record.epochs)
+
+
+def assert_sound(state: JobState, choice: Choice) -> None:
+    """A choice is from the list, and what is said of the job at this point holds no broken number."""
+    assert choice.batch_size in state.spec.batch_sizes
+    assert choice.bound_factor is None or math.isfinite(choice.bound_factor)
+    run = trial(999, (choice.batch_size, 0.0, "running"), choice.type, bound_factor=choice.bound_factor)
+    verdicts = [judge(state, run, Report(metric, 1e40, 0.0, 1)) for metric in (None, 0.0, 1.0)]
+    said = [choice.reason, *(verdict.reason for verdict in verdicts), stage(state)[1], *ruled_out(state).values()]
+    assert all(said)
+    assert not [text for text in said if NOT_FINITE.search(text)]
+
+
+def play(workload: Workload, seed: int, concurrency: int, recurrences: int = 12) -> tuple[list[Run], list[Choice]]:
+    """Play a job through with an eye on every choice."""
+    choices = []
+
+    def watched(state: JobState, rng: np.random.Generator) -> Choice:
+        choices.append(choose(state, rng))
+        assert_sound(state, choices[-1])
+        return choices[-1]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runs = list(simulate(workload, recurrences, seed, chooser=watched, concurrency=concurrency))
+    return runs, choices
+
+
+@given(workload=workloads().filter(can_end), seed=st.integers(0, 99), concurrency=st.integers(1, 8))
+@settings(max_examples=60)
+def test_every_recurrence_of_any_job_that_can_converge_ends_and_every_choice_is_sound(
+    workload: Workload, seed: int, concurrency: int
+) -> None:
+    try:
+        runs, _ = play(workload, seed, concurrency)
+    except NothingConverges:
+        return  # each has failed several times, and a person is asked
+    assert sorted(run.recurrence for run in runs if run.converged) == list(range(12))
+
+
+@given(workload=workloads("zeus"), seed=st.integers(0, 99), concurrency=st.integers(1, 8))
+@settings(max_examples=30)
+def test_under_zeus_every_recurrence_ends_or_the_job_is_stuck(workload: Workload, seed: int, concurrency: int) -> None:
+    try:
+        runs, _ = play(workload, seed, concurrency)
+    except (NothingConverges, EndlessRetry):
+        return
+    assert sorted(run.recurrence for run in runs if run.converged) == list(range(12))
+
+
+def test_a_job_that_cannot_converge_comes_to_an_end() -> None:
+    spec = core_spec(batch_sizes=(8, 16), policy="gp-ucb", max_epochs=5)
+    never = SizeRecord(1.0, 100.0, (math.inf,))
+    with pytest.raises(NothingConverges, match="reset"):
+        list(simulate(Workload("never", spec, {8: never, 16: never}), 1, seed=0))
+
+
+@given(policy=policies, seed=st.integers(0, 99), concurrency=st.integers(1, 8), data=st.data())
+@settings(max_examples=25)
+def test_the_same_seed_twice_is_the_same_job_twice(
+    policy: str, seed: int, concurrency: int, data: st.DataObject
+) -> None:
+    workload = data.draw(workloads(policy).filter(can_end))
+    try:
+        once = play(workload, seed, concurrency)
+    except (NothingConverges, EndlessRetry) as error:
+        assert policy == "zeus" or isinstance(error, NothingConverges)
+        with pytest.raises(type(error)):
+            play(workload, seed, concurrency)
+        return
+    assert play(workload, seed, concurrency) == once
+
+
+@given(workload=workloads(only_one_converges=True), seed=st.integers(0, 99))
+@settings(max_examples=40)
+def test_the_only_batch_size_that_converges_is_found_and_then_fails_nobody_for_long(
+    workload: Workload, seed: int
+) -> None:
+    runs, _ = play(workload, seed, concurrency=1)
+    launches = [sum(run.recurrence == recurrence for run in runs) for recurrence in range(12)]
+    assert launches[0] <= 3 * len(workload.sizes)
+    assert max(launches[1:]) <= 3
+
+
+@given(workload=workloads(only_one_converges=True), seed=st.integers(0, 99), concurrency=st.integers(2, 8))
+@settings(max_examples=25)
+def test_where_only_one_batch_size_converges_all_recurrences_end_also_side_by_side(
+    workload: Workload, seed: int, concurrency: int
+) -> None:
+    runs, _ = play(workload, seed, concurrency)
+    assert sum(run.converged for run in runs) == 12
+
+
+@given(workload=workloads().filter(can_end), seed=st.integers(0, 99))
+@settings(max_examples=25)
+def test_a_job_after_one_that_changes_ends_too(workload: Workload, seed: int) -> None:
+    spec = replace(workload.spec, max_epochs=10 * workload.spec.max_epochs)
+    changing = replace(workload, spec=spec)
+    try:
+        runs = list(simulate(changing, 16, seed, drift=lambda recurrence: 2.5 if recurrence >= 8 else 1.0))
+    except NothingConverges:
+        return  # in its first recurrence, by bad luck alone
+    assert sum(run.converged for run in runs) == 16
+
+
+@dataclass
+class Twins:
+    """One job seen by two servers: one reads all its trials every time, the other keeps what it can."""
+
+    spec: Spec
+    trials: list[Trial] = field(default_factory=list)
+    past: JobState | None = None
+    revision: int = 0
+
+    def states(self) -> tuple[JobState, JobState]:
+        known = self.past.past if self.past is not None else None
+        left = [one for one in self.trials if known is None or not _ended_by(one, known.through)]
+        self.past = condensed(JobState(self.spec, tuple(left), known))
+        return JobState(self.spec, tuple(self.trials)), self.past
+
+    def ask(self, seed: int) -> bool:
+        """Hand out a trial; whether there was one to give."""
+        self.revision += 1
+        whole, kept = self.states()
+        try:
+            choice = choose(whole, seeded(seed))
+        except NothingConverges:
+            with pytest.raises(NothingConverges):
+                choose(kept, seeded(seed))
+            return False
+        assert choose(kept, seeded(seed)) == choice
+        assert stage(kept) == stage(whole)
+        assert ruled_out(kept) == ruled_out(whole)
+        number = len(self.trials) + 1
+        self.trials.append(
+            Trial(
+                *(number, choice.batch_size, choice.type, TrialStatus.DISPATCHED, None),
+                *(0.0, 0.0, 0, self.revision, None, choice.bound_factor),
+            )
+        )
+        return True
+
+    def report(self, at: int, metric: float | None, epochs: int, cost_j: float) -> None:
+        self.revision += 1
+        run = self.trials[at]
+        report = Report(metric, run.energy_j + epochs * cost_j, 0.0, run.epochs + epochs)
+        whole, kept = self.states()
+        verdict = judge(whole, run, report)
+        assert judge(kept, run, report) == verdict
+        run = replace(run, energy_j=report.energy_j, epochs=report.epoch)
+        if verdict.stop:
+            run = replace(run, status=TrialStatus.SUCCEEDED, converged=verdict.converged, ended=self.revision)
+        self.trials[at] = run
+
+    def lose(self, at: int) -> None:
+        self.revision += 1
+        self.trials[at] = replace(self.trials[at], status=TrialStatus.FAILED, ended=self.revision)
+
+
+def _ended_by(one: Trial, revision: int) -> bool:
+    return one.status is TrialStatus.SUCCEEDED and (one.ended or 0) <= revision
+
+
+@given(policy=policies, data=st.data())
+@settings(max_examples=50)
+def test_what_a_server_keeps_of_ended_trials_changes_no_decision(policy: str, data: st.DataObject) -> None:
+    twins = Twins(data.draw(specs(policy)))
+    cost_j = data.draw(st.floats(0.1, 1e6))
+    for step in data.draw(st.lists(st.sampled_from(["ask", "report", "report", "report", "lose"]), max_size=40)):
+        running = [at for at, one in enumerate(twins.trials) if one.status is TrialStatus.DISPATCHED]
+        if step == "ask" or not running:
+            if len(running) < 8 and not twins.ask(len(twins.trials)):
+                return
+        elif step == "lose":
+            twins.lose(data.draw(st.sampled_from(running)))
+        else:
+            metric = data.draw(st.sampled_from([0.0, 0.0, 1.0, 1.0, None]))
+            factor = data.draw(st.sampled_from([0.5, 1.0, 1.0, 3.0]))
+            twins.report(data.draw(st.sampled_from(running)), metric, data.draw(st.integers(1, 5)), factor * cost_j)
+
+
+wire_costs = st.one_of(st.just(0.0), st.floats(-30, 30).map(lambda power: 10.0**power))
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.integers(0, 63),
+            st.one_of(st.just(0.0), wire_costs),
+            st.one_of(st.integers(0, 100), st.integers(0, 2**31 - 1)),
+            st.sampled_from([True, True, False, "lost", "running"]),
+        ),
+        max_size=12,
+    ),
+    sizes=st.one_of(
+        st.just(tuple(2**power for power in range(31))),
+        st.just(tuple(range(1000, 1064))),
+        st.lists(st.integers(1, 2**31 - 1), min_size=1, max_size=8, unique=True).map(
+            lambda sizes: tuple(sorted(sizes))
+        ),
+    ),
+    max_epochs=st.sampled_from([1, 100, 2**31 - 1]),
+    beta=st.one_of(st.none(), st.floats(5e-324, 1e30, exclude_min=False)),
+    max_power=st.sampled_from([1e-30, 100.0, 1e30]),
+    eta=st.sampled_from([0.0, 0.5, 1.0]),
+    data=st.data(),
+)
+@settings(max_examples=150)
+def test_whatever_numbers_the_wire_lets_through_there_is_a_sound_choice(
+    rows: list[tuple[int, float, int, bool | str]],
+    sizes: tuple[int, ...],
+    max_epochs: int,
+    beta: float | None,
+    max_power: float,
+    eta: float,
+    data: st.DataObject,
+) -> None:
+    spec = core_spec(
+        policy="gp-ucb",
+        batch_sizes=sizes,
+        default_batch_size=data.draw(st.sampled_from(sizes)),
+        max_epochs=max_epochs,
+        beta_knob=beta,
+        max_power=max_power,
+        eta_knob=eta,
+    )
+    trials = tuple(
+        trial(number, (sizes[at % len(sizes)], cost_j, outcome), TrialType.MAB, epochs=epochs, time_s=cost_j)
+        for number, (at, cost_j, epochs, outcome) in enumerate(rows, 1)
+    )
+    state = JobState(spec, trials)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_sound(state, choose(state, seeded(0)))
