@@ -108,7 +108,7 @@ class Trial(Base):
     type: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Text)
     """Why this batch size."""
-    bound_factor: Mapped[float | None] = mapped_column(Double, default=1.0)
+    bound_factor: Mapped[float | None] = mapped_column(Double)  # without a default, which would stand in for None
     """How many times the usual bound it may cost. NULL: it has none."""
     status: Mapped[str] = mapped_column(String(16))
     outcome_code: Mapped[str | None] = mapped_column(String(16))
