@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -106,17 +106,32 @@ def test_a_target_reached_beyond_the_bound_counts_unlike_under_zeus(calls: Calls
         assert calls.must(calls.report(calls.trial(job_id), energy=1e6, metric=1.0))["reason"] == reason
 
 
-def test_the_third_try_of_a_recurrence_is_stored_without_a_bound(calls: Calls, database_url: str) -> None:
+def test_the_third_try_of_a_recurrence_may_cost_twice_the_bound(calls: Calls, database_url: str) -> None:
     register(calls)
     train(calls, calls.trial())
     for _ in range(2):
         calls.diverge(calls.trial())
     third = calls.trial()
     assert third["batch_size"] == 16
-    assert calls.must(calls.report(third, energy=1e9))["reason"] == "continue"
+    assert calls.must(calls.report(third, energy=3.5 * 80))["reason"] == "continue"
+    assert calls.must(calls.report(third, energy=4.5 * 80))["reason"] == "cost_bound"
+    assert bound_factors(database_url) == [1, 1, 1, 2]
+
+
+def test_the_run_after_a_change_is_stored_without_a_bound(calls: Calls, database_url: str) -> None:
+    register(calls, batch_sizes=[16], max_epochs=200)
+    recur(calls, times=4)
+    for trial in (calls.trial(), calls.trial()):
+        assert calls.must(calls.report(trial, energy=800.0, current_epoch=80))["reason"] == "cost_bound"
+    unbounded = calls.trial()
+    assert "changed" in unbounded["reason"]
+    assert calls.must(calls.report(unbounded, energy=1e9))["reason"] == "continue"
+    assert bound_factors(database_url)[-1] is None
+
+
+def bound_factors(database_url: str) -> Sequence[float | None]:
     with connected(database_url) as connection:
-        factors = connection.exec_driver_sql("SELECT bound_factor FROM trials ORDER BY number").scalars().all()
-    assert factors == [1, 1, 1, None]
+        return connection.exec_driver_sql("SELECT bound_factor FROM trials ORDER BY number").scalars().all()
 
 
 # --- What a process remembers ---
