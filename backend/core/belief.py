@@ -41,6 +41,10 @@ class WarmStart:
     """Of ln T (n, n)."""
     epoch_cost_shape: tuple[float, ...]
     """ln c (n,), up to a constant."""
+    squares: float
+    """Sum of squares of ln T within batch sizes, and"""
+    freedom: float
+    """its degrees of freedom."""
     start: int
     """The batch size to begin with."""
 
@@ -106,7 +110,9 @@ def warm_beginning(spec: Spec, warm: WarmStart) -> Belief:
     cold = beginning(spec)
     return replace(
         cold,
-        epochs=epochs.beginning(cold.grid.x, Gaussian(np.array(warm.mean), np.array(warm.covariance))),
+        epochs=epochs.beginning(
+            cold.grid.x, Gaussian(np.array(warm.mean), np.array(warm.covariance)), warm.squares, warm.freedom
+        ),
         epoch_cost=epoch_cost.beginning(cold.grid.x, spec.max_power, np.array(warm.epoch_cost_shape)),
         start=cold.grid.index[warm.start],
     )
@@ -136,7 +142,12 @@ def warm_start(donor: JobState, spec: Spec) -> WarmStart:
     expected = mean + shape
     start = min(shared, key=lambda size: float(expected[spec.batch_sizes.index(size)]))
     return WarmStart(
-        tuple(map(float, mean)), tuple(tuple(map(float, row)) for row in covariance), tuple(map(float, shape)), start
+        mean=tuple(map(float, mean)),
+        covariance=tuple(tuple(map(float, row)) for row in covariance),
+        epoch_cost_shape=tuple(map(float, shape)),
+        squares=known.epochs.squares,
+        freedom=known.epochs.freedom,
+        start=start,
     )
 
 

@@ -62,10 +62,10 @@ def cold(x: Vector, max_epochs: int) -> Gaussian:
     return Gaussian(mean, KERNEL.covariance(x))
 
 
-def beginning(x: Vector, prior: Gaussian) -> EpochsBelief:
-    """What is known before the first run."""
+def beginning(x: Vector, prior: Gaussian, squares: float = 0.0, freedom: float = 0.0) -> EpochsBelief:
+    """What is known before the first run; of the noise, what `squares` and `freedom` of earlier ones tell."""
     none = np.zeros(len(x))
-    return EpochsBelief(x, prior, none, none, none, none, law=prior)
+    return _with_law(EpochsBelief(x, prior, none, none, none, none, squares, freedom, law=prior))
 
 
 def converged(belief: EpochsBelief, at: int, epochs: float) -> EpochsBelief:
@@ -114,8 +114,7 @@ def watch(belief: EpochsBelief, at: int, epochs: float, *, reached: bool) -> tup
         return replace(belief, rising=rising, falling=falling), False
     law = belief.law
     widened = law.covariance + DRIFT_LEVEL_SD**2 + DRIFT_SHAPE_SHARE * KERNEL.around_level(belief.x, belief.x)
-    anew = beginning(belief.x, Gaussian(law.mean, widened))
-    return _with_law(replace(anew, squares=belief.squares / 2, freedom=belief.freedom / 2)), True
+    return beginning(belief.x, Gaussian(law.mean, widened), belief.squares / 2, belief.freedom / 2), True
 
 
 def expecting(belief: EpochsBelief, in_flight: Vector) -> Gaussian:

@@ -1,0 +1,56 @@
+"""`lightning-bso export`: a job's trials as CSV, and what a simulator makes of them."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from backend.simulator import recorded
+from lightning_bso import BsoClient
+from lightning_bso.cli import main
+from tests.client.jobs import registered, report_request
+from tests.servers import WaitressServer
+
+
+@pytest.fixture
+def job_id(server: WaitressServer, client: BsoClient) -> str:
+    """A job with one run that converged, one that did not, and one under way."""
+    spec = client.register(registered(policy="gp-ucb", max_epochs=4))
+    name = spec.job_id or ""
+    for run, metric in enumerate((1.0, 0.5)):
+        trial = client.ask(name, f"run-{run}")
+        client.report(report_request(trial, time=2.0, energy=30.0, metric=metric, current_epoch=4))
+    client.ask(name, "run-2")
+    return name
+
+
+def test_every_trial_is_a_line(server: WaitressServer, job_id: str, tmp_path: Path) -> None:
+    file = tmp_path / "trials.csv"
+    assert main(["export", job_id, "--server-url", server.url, "--output", str(file)]) == 0
+    rows = list(csv.DictReader(file.open(newline="")))
+    assert [row["status"] for row in rows] == ["Succeeded", "Succeeded", "Dispatched"]
+    assert [row["converged"] for row in rows] == ["True", "False", ""]
+    assert [float(row["energy"]) for row in rows] == [30.0, 30.0, 0.0]
+    assert {(row["job_id"], row["policy"], row["max_epochs"]) for row in rows} == {(job_id, "gp-ucb", "4")}
+
+
+def test_without_a_file_it_goes_to_standard_output(
+    server: WaitressServer, job_id: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ZEUS_BSO_SERVER_URL", server.url)
+    assert main(["export", job_id]) == 0
+    assert capsys.readouterr().out.count(job_id) == 3
+
+
+def test_the_simulator_reads_what_was_exported(server: WaitressServer, job_id: str, tmp_path: Path) -> None:
+    file = tmp_path / "trials.csv"
+    main(["export", job_id, "--server-url", server.url, "--output", str(file)])
+    workload = recorded.workload(file, eta=0.0)
+    assert workload.spec.eta_knob == 0.0
+    assert sum(len(record.epochs) for record in workload.sizes.values()) == 2
+    assert {record.power_w for record in workload.sizes.values()} == {15.0}
+
+
+def test_an_unknown_job_is_said_without_a_traceback(server: WaitressServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "nobody", "--server-url", server.url]) == 1
+    assert "no job is called 'nobody'" in capsys.readouterr().err
