@@ -1,6 +1,6 @@
 """How long an ask and a report take, against a real server, as a job's history grows.
 
-    python -m benchmarks.server [--database-url mysql+pymysql://…] [--sizes 0 1000 10000]
+    python -m benchmarks.server [--database-url mysql+pymysql://…] [--sizes 0 1000 10000] [--policy gp-ucb]
 
 One client on loopback, waitress with its eight threads. The history is written through the service itself.
 Prints the median and the 99th percentile of each call.
@@ -54,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--database-url")
     parser.add_argument("--sizes", type=int, nargs="+", default=[0, 1000, 10_000])
+    parser.add_argument("--policy", choices=["zeus", "gp-ucb"], default="zeus")
     parser.add_argument("--calls", type=int, default=200)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +69,7 @@ def main() -> None:
             address = server.stdout.readline().removeprefix("Listening on ").strip() if server.stdout else ""
             client = BsoClient(address)
             dialect = url.split(":")[0]
-            print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {dialect}, in ms")
+            print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {dialect}, {arguments.policy}, in ms")
             print("trials    ask: median, p99  |  report: same    |  last report: same")
             for size in arguments.sizes:
                 job = client.register(
@@ -78,6 +79,7 @@ def main() -> None:
                         batch_sizes=BATCH_SIZES,
                         default_batch_size=64,
                         beta_knob=None,
+                        policy=arguments.policy,
                         max_power=250,
                         number_of_gpus=1,
                         gpu_model="none",
