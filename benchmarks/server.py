@@ -69,7 +69,8 @@ def main() -> None:
             address = server.stdout.readline().removeprefix("Listening on ").strip() if server.stdout else ""
             client = BsoClient(address)
             dialect = url.split(":")[0]
-            print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {dialect}, {arguments.policy}, in ms")
+            machine = platform.processor() or platform.machine()
+            print(f"{machine}, {os.cpu_count()} cores, {dialect}, {arguments.policy}, in ms")
             print("trials    ask: median, p99  |  report: same    |  last report: same")
             for size in arguments.sizes:
                 job = client.register(

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from lightning_bso import BsoClient, ZeusBSOTrainFailError
+from lightning_bso import BsoClient, JobSpec, ZeusBSOTrainFailError
 from lightning_bso.energy import make_meter
 from lightning_bso.identity import complete_spec
 from lightning_bso.wire import JobSummary, TrialRecord
@@ -54,11 +54,11 @@ def server(database: Path) -> Iterator[str]:
             process.wait()
 
 
-def recurrence(server_url: str, seed: int) -> Iterator[int]:
+def recurrence(server_url: str, job: JobSpec, seed: int) -> Iterator[int]:
     """Launch the training until it converges; gives the trial of every launch once it has ended."""
     for launch in range(MOST_LAUNCHES):
         try:
-            run = train(server_url, seed * MOST_LAUNCHES + launch)
+            run = train(server_url, seed * MOST_LAUNCHES + launch, job)
         except ZeusBSOTrainFailError as failure:
             yield failure.trial_number
         else:
@@ -123,6 +123,14 @@ def summary(console: Console, job: JobSummary, trials: list[TrialRecord], launch
     )
 
 
+def all_trials(client: BsoClient, job_id: str) -> list[TrialRecord]:
+    """Every trial of a job."""
+    trials: list[TrialRecord] = []
+    while (page := client.list_trials(job_id, offset=len(trials))).trials:
+        trials += page.trials
+    return trials
+
+
 def costs(trials: list[TrialRecord], batch_size: int) -> list[float]:
     """Costs of the converged runs of a batch size, in joules."""
     return [trial.cost for trial in trials if trial.batch_size == batch_size and trial.converged]
@@ -142,7 +150,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recurrences", type=int, default=30)
     parser.add_argument("--database", type=Path, default=ROOT / "demo.db", help="SQLite file, made if missing")
+    parser.add_argument(
+        "--beside", choices=["zeus"], help="train every recurrence a second time under this policy, and compare"
+    )
     arguments = parser.parse_args()
+    jobs = [JOB] if arguments.beside is None else [JOB, JOB.model_copy(update={"policy": arguments.beside})]
     for noisy in ("lightning.pytorch", "lightning.fabric", "lightning_bso"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
@@ -151,11 +163,14 @@ def main() -> None:
 
     with server(arguments.database.absolute()) as url:
         client = BsoClient(url)
-        job_id = complete_spec(JOB, make_meter()).job_id or ""
+        ids = [complete_spec(job, make_meter()).job_id or "" for job in jobs]
         known = {job.job_id: job.trials for job in client.list_jobs().jobs}
-        before = known.get(job_id, 0)
+        before = [known.get(job_id, 0) for job_id in ids]
+        for job, job_id, trials in zip(jobs, ids, before, strict=True):
+            console.print(
+                f"Job {job_id}: {f'goes on after {trials} trials' if trials else 'new'}. Policy {job.policy}."
+            )
         console.print(
-            f"Job {job_id}: " + (f"goes on after {before} trials." if before else "new.") + "\n"
             "Energy is estimated: CPU time of the training at an assumed power, there being no GPU to measure.\n"
         )
         # The first training in a process is slower than the rest: torch and Lightning load the last of their
@@ -164,23 +179,33 @@ def main() -> None:
             Classifier(), Digits()
         )
         console.print(" run  trial  stage      batch  epochs  time (s) energy (J)  source    cost (J)  outcome")
-        launched = 0
+        launched = [0] * len(jobs)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True) as progress:
             for number in progress.track(range(1, arguments.recurrences + 1), description="recurrences"):
-                for trial_number in recurrence(url, before + number):
-                    launched += 1
-                    (trial,) = client.list_trials(job_id, offset=trial_number - 1, limit=1).trials
-                    progress.console.print(line(number, trial))
-        trials = []
-        while (page := client.list_trials(job_id, offset=len(trials))).trials:
-            trials += page.trials
-        summary(console, client.describe(job_id), trials, launched)
+                for which, (job, job_id) in enumerate(zip(jobs, ids, strict=True)):
+                    for trial_number in recurrence(url, job, before[which] + number):
+                        launched[which] += 1
+                        (trial,) = client.list_trials(job_id, offset=trial_number - 1, limit=1).trials
+                        progress.console.print(line(number, trial) + (f" ({job.policy})" if len(jobs) > 1 else ""))
+        trials = [all_trials(client, job_id) for job_id in ids]
+        for job_id, of_job, launches in zip(ids, trials, launched, strict=True):
+            summary(console, client.describe(job_id), of_job, launches)
+        if len(jobs) > 1:
+            spent = [sum(t.cost for t in of_job[-n:]) for of_job, n in zip(trials, launched, strict=True)]
+            console.print(
+                f"\nThe same {arguments.recurrences} recurrences cost "
+                + ", ".join(
+                    f"{cost:.2f} J in {launches} launches under {job.policy}"
+                    for job, cost, launches in zip(jobs, spent, launched, strict=True)
+                )
+                + f": {jobs[0].policy} {spent[0] / spent[1] - 1:+.1%}."
+            )
     shown = arguments.database.absolute()
     console.print(
         "\nTo look around, start the server on the same data:\n"
         f"    {Path(sys.executable)} -m backend serve --database-url sqlite:///{shown}\n"
-        f"then open http://127.0.0.1:8000/openapi/swagger, or: curl http://127.0.0.1:8000/jobs/{job_id}"
+        f"then open http://127.0.0.1:8000/openapi/swagger, or: curl http://127.0.0.1:8000/jobs/{ids[0]}"
     )
 
 
