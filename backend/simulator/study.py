@@ -94,7 +94,7 @@ def compare(scenario: Scenario, contenders: Sequence[str], seeds: int) -> Compar
         NothingToCompare: no batch size ever converges.
     """
     workload, drift = scenario.workload, scenario.drift or no_drift
-    best = {factor: cheapest_size(workload, factor) for factor in {1.0, drift(scenario.recurrences)}}
+    best = {factor: cheapest_size(workload, factor) for factor in set(map(drift, range(scenario.recurrences)))}
     if None in best.values():
         raise NothingToCompare(f"no batch size of {workload.name} converges within max_epochs")
 
@@ -188,16 +188,18 @@ def _until_left_off(scenario: Scenario, chooser: Chooser, seed: int) -> tuple[li
         return runs, None
     except (NothingConverges, EndlessRetry) as error:
         done = {run.recurrence for run in runs if run.converged}
-        size = _fallback(scenario.workload)
-        rest = simulate_fixed(scenario.workload, scenario.recurrences, seed, lambda _: size, drift)
+        sizes = {
+            factor: _fallback(scenario.workload, factor) for factor in set(map(drift, range(scenario.recurrences)))
+        }
+        rest = simulate_fixed(scenario.workload, scenario.recurrences, seed, lambda at: sizes[drift(at)], drift)
         return runs + [run for run in rest if run.recurrence not in done], type(error)
 
 
-def _fallback(workload: Workload) -> int:
+def _fallback(workload: Workload, stretch: float) -> int:
+    """The default batch size, or the cheapest where the default does not converge."""
     default = workload.spec.default_batch_size
-    if any(epochs <= workload.spec.max_epochs for epochs in workload.sizes[default].epochs):
-        return default
-    return cheapest_size(workload) or default
+    only_default = replace(workload, sizes={default: workload.sizes[default]})
+    return cheapest_size(only_default, stretch) or cheapest_size(workload, stretch) or default
 
 
 def _outcome(played: list[list[Run]], recurrences: int) -> Outcome:
