@@ -1,6 +1,7 @@
 """The command `python -m backend simulate`."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,10 +37,13 @@ def _drift(_context: click.Context, _parameter: click.Parameter, value: str | No
     if value is None:
         return None
     try:
-        since, factor = value.split(":")
-        return Drift(int(since), float(factor))
+        since, _, times = value.partition(":")
+        drift = Drift(int(since), float(times))
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is not of the form 60:2.5") from error
+    if not 0 < drift.factor < math.inf:
+        raise click.BadParameter(f"{times} is no factor; it is to be finite and above 0, as in 60:2.5")
+    return drift
 
 
 @click.command()
