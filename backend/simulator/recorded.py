@@ -24,16 +24,20 @@ def workload(file: Path, *, eta: float | None = None) -> Workload:
         TracesUnusable: the file cannot be read, or holds no trial that ended.
     """
     try:
-        with file.open(newline="") as lines:
+        with file.open(newline="", encoding="utf-8") as lines:
             rows = [row for row in csv.DictReader(lines) if row["status"] == "Succeeded" and float(row["time"]) > 0]
+        if rows:
+            return _workload(rows, eta)
     except OSError as error:
         raise TracesUnusable(f"{file}: {error.strerror}") from error
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:  # of a cut-off line, cells are None
         raise TracesUnusable(
             f"{file} is no export of a job's trials: {error}; write it by lightning-bso export"
         ) from error
-    if not rows:
-        raise TracesUnusable(f"{file} holds no trial that ended with a verdict")
+    raise TracesUnusable(f"{file} holds no trial that ended with a verdict")
+
+
+def _workload(rows: list[dict[str, str]], eta: float | None) -> Workload:
     by_size = defaultdict(list)
     for row in rows:
         by_size[int(row["batch_size"])].append(row)

@@ -16,6 +16,9 @@ from backend.core.simulate import SizeRecord, Workload
 from backend.core.state import Spec
 
 GPUS = ("v100", "p100", "rtx6000", "a40")
+JOB_COLUMNS = ("dataset", "network", "optimizer", "batch_size")
+TRAIN_COLUMNS = (*JOB_COLUMNS, "target_metric", "target_epoch")
+POWER_COLUMNS = (*JOB_COLUMNS, "power_limit", "time_per_epoch", "average_power")
 
 
 class TracesUnusable(Exception):
@@ -64,10 +67,11 @@ def read(folder: Path, gpus: Iterable[str] = GPUS) -> Traces:
     """Read a folder of traces.
 
     Raises:
-        TracesUnusable: a file is missing.
+        TracesUnusable: a file is missing, or is something else.
     """
     return Traces(
-        _lines(folder / "summary_train.csv"), {gpu: _lines(folder / f"summary_power_{gpu}.csv") for gpu in gpus}
+        _lines(folder / "summary_train.csv", TRAIN_COLUMNS),
+        {gpu: _lines(folder / f"summary_power_{gpu}.csv", POWER_COLUMNS) for gpu in gpus},
     )
 
 
@@ -147,9 +151,15 @@ def _of(job: TracedJob, rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return [row for row in rows if (row["dataset"], row["network"], row["optimizer"]) == wanted]
 
 
-def _lines(file: Path) -> list[dict[str, str]]:
+def _lines(file: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     try:
-        with file.open(newline="") as lines:
-            return list(csv.DictReader(lines))
+        with file.open(newline="", encoding="utf-8") as lines:
+            reader = csv.DictReader(lines)
+            missing = set(columns) - set(reader.fieldnames or ())
+            if missing:
+                raise TracesUnusable(f"{file} has no column {', '.join(sorted(missing))}")
+            return list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TracesUnusable(f"{file} is no table: {error}") from error
     except OSError as error:
         raise TracesUnusable(f"{file}: {error.strerror}; name the folder of the traces with --traces") from error
