@@ -1,6 +1,6 @@
 """The tables. Facts alone: stages, arms and savings are computed from them by the core when needed.
 
-A change here needs a migration (`python -m backend db migrate -m "…"`) and a line in `store.py`.
+A change here needs a migration (`python -m backend db migrate -m "…"`) and a line in `store.py` or `states.py`.
 """
 
 from datetime import datetime

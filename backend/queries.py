@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from backend import store
+from backend import states, store
 from backend.core import policies, replay, thompson
 from backend.core.cost import run_cost
 from backend.core.state import Spec, TrialStatus
@@ -21,12 +21,12 @@ def describe(session: Session, job_id: str) -> JobSummary:
         UnknownJob: there is no such job.
     """
     job = _job(session, job_id)
-    trials = store.load_trials(session, job)
-    state = store.load_state(session, job)
+    trials = states.load_trials(session, job)
+    state = states.load_state(session, job)
     stage, message = policies.stage(state)
     summaries = summarize(state.spec, trials, policies.ruled_out(state))
     return JobSummary(
-        spec=store.spec_of(job),
+        spec=states.spec_of(job),
         stage=stage,
         message=message,
         created_at=_utc(job.created_at),
@@ -45,7 +45,7 @@ def list_trials(session: Session, job_id: str, offset: int, limit: int) -> Trial
         UnknownJob: there is no such job.
     """
     job = _job(session, job_id)
-    spec = store.core_spec(job)
+    spec = states.core_spec(job)
     total, trials = store.page_of_trials(session, job, offset, limit)
     return TrialPage(total=total, trials=[_to_record(spec, trial) for trial in trials])
 
@@ -56,7 +56,7 @@ def list_jobs(session: Session, offset: int, limit: int) -> JobPage:
     total, rows = store.page_of_jobs(session, offset, limit)
     listings = []
     for job, trials, running in rows:
-        spec = store.spec_of(job)
+        spec = states.spec_of(job)
         listings.append(
             JobListing(
                 job_id=job.job_id,
@@ -86,9 +86,9 @@ def replay_job(session: Session, job_id: str) -> tuple[int, list[str]]:
         UnknownJob: there is no such job.
     """
     job, _ = store.lock_job(session, job_id)
-    past = store.load_past(session, job)
+    past = states.load_past(session, job)
     return len(past), replay.differences(
-        store.core_spec(job), past, thompson.seeded(job.seed), store.beginning_of(job, 0)
+        states.core_spec(job), past, thompson.seeded(job.seed), states.beginning_of(job, 0)
     )
 
 

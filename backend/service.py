@@ -7,7 +7,7 @@ here (`backend.core`), no SQL (`store.py`), no HTTP (`api.py`). What only reads 
 import secrets
 from datetime import datetime
 
-from backend import store
+from backend import states, store
 from backend.core import policies
 from backend.core.belief import NothingToTake, WarmStart, warm_start
 from backend.core.cost import run_cost
@@ -44,7 +44,7 @@ def register(session: Session, spec: RegisteredJobSpec) -> tuple[RegisteredJobSp
         seed = secrets.randbelow(MAX_SEED) if spec.mab_seed is None else spec.mab_seed
         store.add_job(session, spec, seed, _warm_start(session, spec))
         return spec, True
-    known = store.spec_of(job)
+    known = states.spec_of(job)
     if known != spec:
         differing = [name for name, value in known if value != getattr(spec, name)]
         raise JobSpecDiffers(
@@ -67,12 +67,12 @@ def ask(session: Session, job_id: str, run_id: str | None, *, lease_s: float) ->
     _hear_of(session, job, trial, at, lease_s)
     if trial is not None:
         return _to_ask_answer(job, trial, _number(store.last_report(session, trial)), lease_s)
-    rng = store.load_rng(job)
+    rng = states.load_rng(job)
     try:
-        choice = policies.choose(store.load_state(session, job), rng)
+        choice = policies.choose(states.load_state(session, job), rng)
     except NothingConverges as error:
         raise JobStuck(f"job {job_id!r}: {error}") from error
-    store.save_rng(job, rng)
+    states.save_rng(job, rng)
     return _to_ask_answer(job, store.add_trial(session, job, at, run_id, choice), 0, lease_s)
 
 
@@ -89,7 +89,7 @@ def report(session: Session, request: ReportRequest, *, lease_s: float) -> Repor
     job, at = store.lock_job(session, request.job_id)
     trial = _trial(session, job, request.trial_number, request.batch_size)
     _hear_of(session, job, trial, at, lease_s)
-    spec = store.core_spec(job)
+    spec = states.core_spec(job)
     report = CoreReport(request.metric, request.energy, request.time, request.current_epoch)
     last = store.last_report(session, trial)
     if last is not None and request.report_number is not None and request.report_number <= last.number:
@@ -103,8 +103,8 @@ def report(session: Session, request: ReportRequest, *, lease_s: float) -> Repor
     if request.energy_source not in (None, trial.energy_source):
         _check_source(store.energy_sources(session, job, trial.exploration), request)
 
-    state = store.load_state(session, job, trial.exploration)
-    verdict = policies.judge(state, store.to_core_trial(trial), report)
+    state = states.load_state(session, job, trial.exploration)
+    verdict = policies.judge(state, states.to_core_trial(trial), report)
     store.add_report(session, trial, job, at, request.report_number or last_number + 1, report, verdict)
     trial.energy_source = request.energy_source or trial.energy_source
     if trial.outcome_code == store.LOST:
@@ -173,14 +173,14 @@ def _warm_start(session: Session, spec: RegisteredJobSpec) -> WarmStart | None:
     donor = store.find_job(session, spec.warm_start_from)
     if donor is None:
         raise _not_to_start_from(spec, "is not known; check its id")
-    theirs = store.core_spec(donor)
+    theirs = states.core_spec(donor)
     if len(theirs.batch_sizes) > MAX_GP_UCB_BATCH_SIZES:
         raise _not_to_start_from(spec, f"has more than {MAX_GP_UCB_BATCH_SIZES} batch sizes, too many to learn from")
     if (theirs.target_metric, theirs.higher_is_better_metric) != (spec.target_metric, spec.higher_is_better_metric):
         target = f"{theirs.target_metric:g} ({'or above' if theirs.higher_is_better_metric else 'or below'})"
         raise _not_to_start_from(spec, f"trains to another target, {target}, which takes other epochs")
     try:
-        return warm_start(store.load_state(session, donor), store.to_core(spec))
+        return warm_start(states.load_state(session, donor), states.to_core(spec))
     except NothingToTake as error:
         raise _not_to_start_from(spec, f"has nothing to start from: {error}") from error
 

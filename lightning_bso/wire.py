@@ -5,7 +5,7 @@ batch-size-optimizer client speaks; what goes beyond it is optional for the call
 lists it). Unknown fields are ignored, NaN and infinities are refused.
 
 To add a field: add it here, then a column in `backend/models.py`, a migration, and a line in
-`backend/store.py`.
+`backend/store.py` or `backend/states.py`.
 """
 
 import unicodedata

@@ -27,7 +27,6 @@ from backend.core.state import NothingConverges
 
 BASELINES: dict[str, Chooser] = {"grid": search_grid, "random": pick_at_random}
 CONTENDERS = (*POLICIES, *BASELINES)
-SEEDS_AT_ONCE = 5
 LAST = 5
 """Recurrences at the end that the savings are counted over, as in the paper."""
 

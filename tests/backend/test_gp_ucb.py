@@ -9,13 +9,13 @@ import pytest
 from flask import Flask
 
 import lightning_bso
-from backend import queries, store
+from backend import queries, states
 from backend.app import create_app
 from backend.config import Settings
 from tests import specs
 from tests.backend.test_replay import work
 from tests.calls import Answer, Calls
-from tests.databases import connected, dump, let_time_pass
+from tests.databases import connected, dump, let_time_pass, revision
 
 EPOCHS = {4: 9, 8: 6, 16: 8, 32: 7, 64: 99}
 """What a run needs; with 64 none converges."""
@@ -60,7 +60,7 @@ def other_app(database_url: str) -> Callable[[], Calls]:
     """Makes another server over the same database, which remembers nothing."""
 
     def make() -> Calls:
-        store._memory.cache_clear()
+        states._memory.cache_clear()
         app = create_app(Settings(database_url=database_url, log_level="CRITICAL"))
         return Calls.through_test_client(app.test_client())
 
@@ -69,9 +69,9 @@ def other_app(database_url: str) -> Callable[[], Calls]:
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered() -> Iterator[None]:
-    store._memory.cache_clear()
+    states._memory.cache_clear()
     yield
-    store._memory.cache_clear()
+    states._memory.cache_clear()
 
 
 def test_a_job_goes_from_its_default_to_a_cheaper_batch_size_and_says_why(calls: Calls) -> None:
@@ -146,7 +146,7 @@ def test_what_a_process_remembers_never_shows(calls: Calls, other_app: Callable[
     for _ in range(7):
         other = other_app()
         by_many.append(other.trial("train-by-many"))
-        store._memory.cache_clear()
+        states._memory.cache_clear()
         train(other, by_many[-1])
     for name in ("batch_size", "reason", "trial_number"):
         assert [trial[name] for trial in by_one] == [trial[name] for trial in by_many]
@@ -154,6 +154,21 @@ def test_what_a_process_remembers_never_shows(calls: Calls, other_app: Callable[
     assert outcomes[0] == outcomes[1]
     seen_anew = other_app().describe("train-by-many")
     assert (seen_anew["message"], seen_anew["batch_sizes"]) == (described["message"], described["batch_sizes"])
+
+
+def test_a_database_restored_from_a_backup_is_believed_and_not_what_is_remembered(
+    calls: Calls, database_url: str
+) -> None:
+    register(calls)
+    recur(calls, times=2)
+    then = calls.describe()
+    backed_up = revision(database_url, "train")
+    recur(calls, times=3)
+    with connected(database_url) as connection:  # as the backup had it
+        connection.exec_driver_sql("DELETE FROM trials WHERE number > 2")
+        connection.exec_driver_sql("UPDATE jobs SET revision = %d" % backed_up)  # noqa: UP031 - no parameter style fits both
+    assert calls.describe() == then
+    assert calls.trial()["trial_number"] == 3
 
 
 def test_two_servers_in_turn_decide_as_one_does(calls: Calls, database_url: str) -> None:
