@@ -105,16 +105,24 @@ def load_state(session: Session, job: Job, exploration: int | None = None) -> Jo
     exploration = job.exploration if exploration is None else exploration
     memory = _memory(session.get_bind().engine.url, job.id, job.created_at, exploration)
     past = memory.get("past")
-    if past is None or past.through > job.revision:  # the latter: the database was restored from a backup
-        past = beginning_of(job, exploration)
-    trials = select(*_TRIAL_COLUMNS).where(Trial.job == job.id, Trial.exploration == exploration)
-    if past is not None:
-        trials = trials.where(or_(Trial.status != TrialStatus.SUCCEEDED, Trial.ended_revision > past.through))
-    rows = session.execute(trials.order_by(Trial.number))
-    state = policies.condensed(JobState(core_spec(job), tuple(_to_trial(row) for row in rows), past))
+    trials = _trials_since(session, job, exploration, past)
+    if past is not None and past.last is not None:
+        if past.last in trials:
+            trials.remove(past.last)
+        else:  # the database was restored from a backup: what is remembered never happened
+            past, trials = None, _trials_since(session, job, exploration, None)
+    state = policies.condensed(JobState(core_spec(job), tuple(trials), past or beginning_of(job, exploration)))
     if state.past is not None:
         memory["past"] = state.past
     return state
+
+
+def _trials_since(session: Session, job: Job, exploration: int, past: Belief | None) -> list[CoreTrial]:
+    """The trials that are not told by `past`, and the last that is."""
+    trials = select(*_TRIAL_COLUMNS).where(Trial.job == job.id, Trial.exploration == exploration)
+    if past is not None:
+        trials = trials.where(or_(Trial.status != TrialStatus.SUCCEEDED, Trial.ended_revision >= past.through))
+    return [_to_trial(row) for row in session.execute(trials.order_by(Trial.number))]
 
 
 @lru_cache(maxsize=1024)
@@ -125,8 +133,7 @@ def _memory(_database: object, _job: int, _created_at: datetime, _exploration: i
 
 def load_trials(session: Session, job: Job) -> list[CoreTrial]:
     """All trials of a job's current exploration, by rising number."""
-    trials = select(*_TRIAL_COLUMNS).where(Trial.job == job.id, Trial.exploration == job.exploration)
-    return [_to_trial(row) for row in session.execute(trials.order_by(Trial.number))]
+    return _trials_since(session, job, job.exploration, None)
 
 
 def beginning_of(job: Job, exploration: int) -> Belief | None:

@@ -64,10 +64,15 @@ class Belief:
     """Failed runs since a run last converged: the tries of the recurrence that is under way."""
     start: int
     """Where among the batch sizes to begin."""
-    through: int = 0
-    """The job's revision at which the last of the trials ended."""
+    last: Trial | None = None
+    """The last of the trials to end; what ended before it is told."""
     changed: int | None = None
     """Revision at which T was seen to have changed, until a run begun after that has ended."""
+
+    @property
+    def through(self) -> int:
+        """The job's revision at which the last of the trials ended."""
+        return 0 if self.last is None else self.last.ended or 0
 
     @property
     def has_converged(self) -> Mask:
@@ -170,7 +175,7 @@ def learn(spec: Spec, belief: Belief, trial: Trial) -> Belief:
         converged=_plus_one(belief.converged, at) if trial.converged else belief.converged,
         failed=belief.failed if trial.converged else _plus_one(belief.failed, at),
         failed_since_success=belief.failed * 0 if trial.converged else _plus_one(belief.failed_since_success, at),
-        through=ended,
+        last=trial,
         changed=ended if alarm else None if over else belief.changed,
     )
 

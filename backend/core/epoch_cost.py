@@ -16,7 +16,7 @@ from backend.core.gaussian import Gaussian, Kernel, Matrix, Vector
 KERNEL = Kernel(level=10.0, slope=0.15, shape=0.2, jitter=0.02, length=4.0)
 NOISE_SD = 0.01
 MEMORY_RUNS = 8.0
-"""The mean of a batch size goes with its last so many runs, since data and machines change."""
+"""The newest run weighs at least one in so many in the mean of its batch size, since data and machines change."""
 GAIN = 0.6
 """Share of what an idle GPU could gain from a doubling of the batch size that it is taken to gain."""
 LEAST_J = 1e-9

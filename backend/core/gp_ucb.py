@@ -29,8 +29,7 @@ DISCOURAGEMENT = 10.0
 
 
 HOPELESS = 3
-"""Failures of every batch size, without a success, after which a person must act."""
-_STUCK = f"every batch size has failed {HOPELESS} times or more, and none has ever converged"
+"""Failures of every batch size, without a success in between, after which a person must act."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +48,14 @@ def choose(state: JobState, _rng: np.random.Generator) -> Choice:
     """The batch size for the next run of a job. Nothing about it is random.
 
     Raises:
-        NothingConverges: every batch size has failed several times, and none has ever converged.
+        NothingConverges: every batch size has failed several times, since the last success if there was one.
     """
     spec, belief = state.spec, believe(state)
     grid = belief.grid
     if not belief.has_ended.any():
         return Choice(grid.sizes[belief.start], TrialType.MAB, _first_words(spec, grid.sizes[belief.start]))
+    if hopeless := _hopeless(belief):
+        raise NothingConverges(way_out(hopeless))
     best = cheapest(belief)
     guess = forecast(state, belief)
     if best is not None and belief.changed is not None:
@@ -63,8 +64,6 @@ def choose(state: JobState, _rng: np.random.Generator) -> Choice:
     within = reach(belief)
     failures = int(belief.failed_since_success.sum())
     if best is None:
-        if _is_stuck(belief):
-            raise NothingConverges(way_out(_STUCK))
         at = _lowest(guess.index_j, within)
         return Choice(grid.sizes[at], TrialType.MAB, _words(belief, guess, at, best))
     if failures < TRIES_BY_INDEX:
@@ -73,7 +72,7 @@ def choose(state: JobState, _rng: np.random.Generator) -> Choice:
     if failures == TRIES_BY_INDEX:
         at = best
     else:
-        turns = np.where(within, belief.failed_since_success + TURNS * ~belief.has_converged, np.inf)
+        turns = np.where(within, _turns(belief), np.inf)
         at = _lowest(guess.index_j, np.equal(turns, turns.min()))
     factor = 2.0 ** min(failures - TRIES_BY_INDEX + 1, MOST_DOUBLINGS)
     reason = f"{failures} runs in a row have failed: {_words(belief, guess, at, best)}; {factor:g} times the bound"
@@ -109,8 +108,10 @@ def stage(state: JobState) -> tuple[Stage, str]:
     """What the job is busy with, and that in words."""
     belief = believe(state)
     best = cheapest(belief)
+    if hopeless := _hopeless(belief):
+        return Stage.STUCK, way_out(hopeless)
     if best is None:
-        return (Stage.STUCK, way_out(_STUCK)) if _is_stuck(belief) else (Stage.PRUNING, "no run has converged yet")
+        return Stage.PRUNING, "no run has converged yet"
     expected_j = expected_costs(belief)[best]
     return (
         Stage.MAB,
@@ -221,8 +222,22 @@ def _first_success_costs(spec: Spec, belief: Belief, mean: Vector, variance: Vec
     return index
 
 
-def _is_stuck(belief: Belief) -> bool:
-    return not belief.has_converged.any() and float(belief.failed.min()) >= HOPELESS
+def _turns(belief: Belief) -> Vector:
+    """Failures since a run last converged, by which later tries go; who has never converged comes last (n,)."""
+    turns: Vector = belief.failed_since_success + TURNS * ~belief.has_converged
+    return turns
+
+
+def _hopeless(belief: Belief) -> str | None:
+    """Why no batch size is left to give; None while one is."""
+    if not belief.has_converged.any():
+        hopeless = float(belief.failed.min()) >= HOPELESS
+        return (
+            f"every batch size has failed {HOPELESS} times or more, and none has ever converged" if hopeless else None
+        )
+    if float(_turns(belief)[reach(belief)].min()) < TURNS + HOPELESS:
+        return None
+    return f"{int(belief.failed_since_success.sum())} runs in a row have failed, of every batch size several"
 
 
 def _lowest(values: Vector, among: Mask) -> int:

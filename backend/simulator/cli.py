@@ -123,6 +123,8 @@ def simulate(
     plot_file: Path | None,
 ) -> None:
     """What policies would cost on measured, random or recorded trainings."""
+    if plot_file is not None and plot_file.suffix != ".html":
+        raise click.BadParameter(f"{plot_file} must end in .html: the plot is a page", param_hint="--plot")
     console = Console()
     console.width = max(console.width, 120)  # of a table that is to be read, also in a file
     try:
