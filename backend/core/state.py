@@ -59,9 +59,9 @@ class VerdictCode(StrEnum):
     DIVERGED = "diverged"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """What a job's decisions depend on. `batch_sizes` ascending, `max_power` in watts; ranges as on the wire."""
+    """What a job's decisions depend on, with the wire's ranges and defaults. Sizes ascend, `max_power` is in watts."""
 
     batch_sizes: tuple[int, ...]
     default_batch_size: int
@@ -70,13 +70,13 @@ class Spec:
     target_metric: float
     higher_is_better_metric: bool
     max_epochs: int
-    num_pruning_rounds: int
-    window_size: int
-    mab_prior_mean: float
-    mab_prior_precision: float
-    mab_num_explorations: int
+    num_pruning_rounds: int = 2
+    window_size: int = 0
+    mab_prior_mean: float = 0.0
+    mab_prior_precision: float = 0.0
+    mab_num_explorations: int = 2
     max_power: float
-    policy: str
+    policy: str = "zeus"
 
 
 @dataclass(frozen=True, slots=True)

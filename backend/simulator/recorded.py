@@ -52,13 +52,7 @@ def _workload(rows: list[dict[str, str]], eta: float | None) -> Workload:
         target_metric=1.0,  # that a run converged is on record, at which metric does not matter
         higher_is_better_metric=True,
         max_epochs=int(job["max_epochs"]),
-        num_pruning_rounds=2,
-        window_size=0,
-        mab_prior_mean=0.0,
-        mab_prior_precision=0.0,
-        mab_num_explorations=2,
         max_power=float(job["max_power"]),
-        policy="zeus",
     )
     return Workload(job["job_id"], spec, records)
 

@@ -40,12 +40,6 @@ def workload(number: int, *, eta: float = 0.5, beta: float | None = 2.0) -> Work
         target_metric=1.0,
         higher_is_better_metric=True,
         max_epochs=max_epochs,
-        num_pruning_rounds=2,
-        window_size=0,
-        mab_prior_mean=0.0,
-        mab_prior_precision=0.0,
-        mab_num_explorations=2,
         max_power=max_power,
-        policy="zeus",
     )
     return Workload(f"synthetic {number}", spec, records)

@@ -130,13 +130,7 @@ def workload(
         target_metric=job.target,
         higher_is_better_metric=job.higher_is_better,
         max_epochs=job.max_epochs,
-        num_pruning_rounds=2,
-        window_size=0,
-        mab_prior_mean=0.0,
-        mab_prior_precision=0.0,
-        mab_num_explorations=2,
         max_power=max_power,
-        policy="zeus",
     )
     return Workload(f"{job.dataset}/{gpu}", spec, records)
 
