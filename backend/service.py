@@ -60,7 +60,7 @@ def ask(session: Session, job_id: str, run_id: str | None, *, lease_s: float) ->
 
     Raises:
         UnknownJob: there is no such job.
-        JobStuck: no batch size converged in a pruning round.
+        JobStuck: no batch size is left to give.
     """
     job, at = store.lock_job(session, job_id)
     trial = None if run_id is None else store.trial_of_run(session, job, run_id)

@@ -5,6 +5,7 @@ import csv
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TextIO
 
 from lightning_bso.client import BsoClient
@@ -58,7 +59,7 @@ def _export(chosen: argparse.Namespace) -> None:
     if chosen.output is None:
         write_trials(spec, trials, sys.stdout)
         return
-    with open(chosen.output, "w", newline="") as output:  # noqa: PTH123 - a name as the user gave it
+    with Path(chosen.output).open("w", newline="") as output:
         write_trials(spec, trials, output)
     print(f"{len(trials)} trials in {chosen.output}")
 

@@ -26,8 +26,6 @@ LEAST_CHANCE = 0.1
 """Of converging, before anything has: whatever a curve says, runs may have failed by bad luck."""
 DISCOURAGEMENT = 10.0
 """Before anything has converged: by what each failure makes a batch size dearer."""
-
-
 HOPELESS = 3
 """Failures of every batch size, without a success in between, after which a person must act."""
 

@@ -166,7 +166,7 @@ def test_a_database_restored_from_a_backup_is_believed_and_not_what_is_remembere
     recur(calls, times=3)
     with connected(database_url) as connection:  # as the backup had it
         connection.exec_driver_sql("DELETE FROM trials WHERE number > 2")
-        connection.exec_driver_sql("UPDATE jobs SET revision = %d" % backed_up)  # noqa: UP031 - no parameter style fits both
+        connection.exec_driver_sql(f"UPDATE jobs SET revision = {backed_up}")
     assert calls.describe() == then
     assert calls.trial()["trial_number"] == 3
 
