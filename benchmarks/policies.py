@@ -125,6 +125,10 @@ def cell(values: Sequence[float]) -> str:
     return f"{geometric_mean(values):.3f} ({max(values):.3g})"
 
 
+Row = tuple[str, Sequence[Case], Sequence[Comparison], str]
+"""Of a table: its name, its cases, what was played on them, and whose outcome it shows."""
+
+
 class Bench:
     """Plays and prints, and keeps what it prints."""
 
@@ -145,8 +149,8 @@ class Bench:
             played = compare_all(scenarios, contenders, seeds or self.seeds)
             return list(progress.track(played, total=len(cases), description=", ".join(contenders)))
 
-    def table(self, rows: Iterable[tuple[str, Sequence[Case], Sequence[Comparison], str]]) -> None:
-        """Ratios to the clairvoyant; a row is a name, its cases, what was played, and whose outcome it is."""
+    def table(self, rows: Iterable[Row]) -> None:
+        """Ratios to the clairvoyant."""
         self.say("| | 20 recurrences | 50 | 100 | horizon | failed tries | stuck | endless |")
         self.say("|---|---|---|---|---|---|---|---|")
         for name, cases, comparisons, who in rows:
@@ -176,6 +180,14 @@ def chosen(
     return [case for case, _ in kept], [one for _, one in kept]
 
 
+def by_gpu(cases: Sequence[Case], comparisons: Sequence[Comparison], who: str) -> list[Row]:
+    """A table's rows for the GPUs that the constants come from, and for the others."""
+    return [
+        (f"{who}, v100 and p100 (the constants' own)", *chosen(cases, comparisons, TUNED), who),
+        (f"{who}, rtx6000 and a40 (held out)", *chosen(cases, comparisons, HELD_OUT), who),
+    ]
+
+
 def pairs(bench: Bench, data: traces.Traces) -> None:
     """The paper's jobs."""
     at_max = cases(data, traces.JOBS.values())
@@ -183,11 +195,10 @@ def pairs(bench: Bench, data: traces.Traces) -> None:
     unwise = bench.play(at_max, ("grid", "random"), bench.fewer)
     bench.say("### The paper's six workloads on four GPUs, power limit at its maximum")
     bench.say()
-    rows = [(name, at_max, played, name) for name in ("gp-ucb", "zeus", "default", "floor")]
+    rows: list[Row] = [(name, at_max, played, name) for name in ("gp-ucb", "zeus", "default", "floor")]
     rows += [(f"{name} ({bench.fewer} seeds)", at_max, unwise, name) for name in ("grid", "random")]
     for name in ("gp-ucb", "zeus"):
-        rows += [(f"{name}, v100 and p100 (the constants' own)", *chosen(at_max, played, TUNED), name)]
-        rows += [(f"{name}, rtx6000 and a40 (held out)", *chosen(at_max, played, HELD_OUT), name)]
+        rows += by_gpu(at_max, played, name)
     bench.table(rows)
     above = max(
         ratio(one.contenders["gp-ucb"], one.contenders["zeus"], until or case.horizon)
@@ -245,7 +256,7 @@ def targets(bench: Bench, data: traces.Traces) -> None:
         bench.say(f"### {title}: {len(those)}")
         bench.say()
         played = bench.play(those, ("gp-ucb", "zeus"), bench.fewer)
-        bench.table([(name, those, played, name) for name in ("gp-ucb", "zeus")])
+        bench.table([*((name, those, played, name) for name in ("gp-ucb", "zeus")), *by_gpu(those, played, "gp-ucb")])
 
 
 def random_jobs(bench: Bench) -> None:

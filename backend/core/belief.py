@@ -64,6 +64,8 @@ class Belief:
     """Failed runs since a run last converged: the tries of the recurrence that is under way."""
     start: int
     """Where among the batch sizes to begin."""
+    failed_factor: float = 1.0
+    """The widest bound, as a multiple of the usual one, that a run has failed within since one last converged."""
     last: Trial | None = None
     """The last of the trials to end; what ended before it is told."""
     changed: int | None = None
@@ -164,7 +166,7 @@ def learn(spec: Spec, belief: Belief, trial: Trial) -> Belief:
     if belief.converged[at]:
         about_epochs, alarm = epochs.watch(about_epochs, at, took, reached=bool(trial.converged))
     if alarm:
-        belief = replace(belief, failed=belief.failed * 0, failed_since_success=belief.failed * 0)
+        belief = replace(belief, failed=belief.failed * 0, failed_since_success=belief.failed * 0, failed_factor=1.0)
     learnt = epochs.converged if trial.converged else epochs.failed
     over = belief.changed is not None and trial.started > belief.changed
     ended = trial.ended or 0
@@ -175,6 +177,7 @@ def learn(spec: Spec, belief: Belief, trial: Trial) -> Belief:
         converged=_plus_one(belief.converged, at) if trial.converged else belief.converged,
         failed=belief.failed if trial.converged else _plus_one(belief.failed, at),
         failed_since_success=belief.failed * 0 if trial.converged else _plus_one(belief.failed_since_success, at),
+        failed_factor=1.0 if trial.converged else max(belief.failed_factor, trial.bound_factor or 1.0),
         last=trial,
         changed=ended if alarm else None if over else belief.changed,
     )

@@ -63,7 +63,10 @@ class Observation:
 
 
 def observed(belief: EpochCostBelief, observations: Sequence[Observation]) -> EpochCostBelief:
-    """What is known after some more runs."""
+    """What is known after some more runs. Those that seem to have cost nothing had a broken meter, and tell nothing."""
+    observations = [one for one in observations if one.cost_j > 0]
+    if not observations:
+        return belief
     runs, mean = belief.runs.copy(), belief.mean.copy()
     energy_j, time_s = belief.energy_j.copy(), belief.time_s.copy()
     for one in observations:

@@ -16,12 +16,12 @@ from backend.core.state import Choice, JobState, NothingConverges, Spec, Stage, 
 
 OPTIMISM = 0.75
 """Standard deviations below the expected logarithm of a cost, times sqrt(ln(2 + recurrences))."""
-TRIES_BY_INDEX = 2
-"""Launches of one recurrence that go by the index; from the next on those that have converged before take turns."""
+TRIES_BY_INDEX = 3
+"""Launches of one recurrence that go by the index; then the best gets one, and those that have converged take turns."""
 TURNS = 10
 """Failures in one recurrence after which a batch size that has converged before ranks with those that never have."""
 MOST_DOUBLINGS = 60
-"""Of the bound of later tries; beyond that it means nothing."""
+"""Of the bound of later tries, and of what failures make dearer; beyond that it means nothing."""
 LEAST_CHANCE = 0.1
 """Of converging, before anything has: whatever a curve says, runs may have failed by bad luck."""
 DISCOURAGEMENT = 10.0
@@ -72,7 +72,7 @@ def choose(state: JobState, _rng: np.random.Generator) -> Choice:
     else:
         turns = np.where(within, _turns(belief), np.inf)
         at = _lowest(guess.index_j, np.equal(turns, turns.min()))
-    factor = 2.0 ** min(failures - TRIES_BY_INDEX + 1, MOST_DOUBLINGS)
+    factor = min(2 * belief.failed_factor, 2.0**MOST_DOUBLINGS)
     reason = f"{failures} runs in a row have failed: {_words(belief, guess, at, best)}; {factor:g} times the bound"
     return Choice(grid.sizes[at], TrialType.MAB, reason, factor)
 
