@@ -5,12 +5,12 @@ has the maths. What is known of the batch sizes comes from `belief`.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from backend.core import epoch_cost, epochs
-from backend.core.belief import Belief, believe, with_epoch_costs
+from backend.core.belief import Belief, believe, learn, with_epoch_costs
 from backend.core.gaussian import Mask, Vector, capped_lognormal_mean, normal_cdf
 from backend.core.state import Choice, JobState, NothingConverges, Spec, Stage, Trial, TrialStatus, TrialType, way_out
 
@@ -52,8 +52,8 @@ def choose(state: JobState, _rng: np.random.Generator) -> Choice:
     grid = belief.grid
     if not belief.has_ended.any():
         return Choice(grid.sizes[belief.start], TrialType.MAB, _first_words(spec, grid.sizes[belief.start]))
-    if hopeless := _hopeless(belief):
-        raise NothingConverges(way_out(hopeless))
+    if stuck := _way_out(spec, belief):
+        raise NothingConverges(stuck)
     best = cheapest(belief)
     guess = forecast(state, belief)
     if best is not None and belief.changed is not None:
@@ -92,13 +92,24 @@ def cost_bound(state: JobState, trial: Trial) -> tuple[float, str]:
 
 
 def outlook(state: JobState, trial: Trial) -> str:
-    """Whether the batch size of a run that has failed is given again."""
-    belief = believe(state)
-    if belief.converged[belief.grid.index[trial.batch_size]]:
-        return f"batch size {trial.batch_size} has converged before in this job, so it may be given again"
+    """Whether the batch size of a run that has failed is given again, as things stand after it."""
+    belief = learn(state.spec, believe(state), replace(trial, converged=False))
+    if stuck := _way_out(state.spec, belief):
+        return stuck
+    size, has_converged = trial.batch_size, belief.has_converged
+    if not has_converged.any():
+        return (
+            f"no batch size has converged in this job yet, so {size} may be given again, but each of its failures "
+            f"makes it count {DISCOURAGEMENT:g} times as dear"
+        )
+    if has_converged[belief.grid.index[size]]:
+        return f"batch size {size} has converged before in this job, so it may be given again"
+    never = f"batch size {size} has never converged in this job"
+    if float(_turns(belief)[has_converged].min()) >= TURNS:
+        return f"{never}, but nothing else works either, so it may be given again"
     return (
-        f"batch size {trial.batch_size} has never converged in this job, so it is not given again until the job itself "
-        "is seen to have changed, is reset, or nothing else works"
+        f"{never}, so it is not given again until the job itself is seen to have changed, is reset, or nothing else "
+        "works"
     )
 
 
@@ -106,8 +117,8 @@ def stage(state: JobState) -> tuple[Stage, str]:
     """What the job is busy with, and that in words."""
     belief = believe(state)
     best = cheapest(belief)
-    if hopeless := _hopeless(belief):
-        return Stage.STUCK, way_out(hopeless)
+    if stuck := _way_out(state.spec, belief):
+        return Stage.STUCK, stuck
     if best is None:
         return Stage.PRUNING, "no run has converged yet"
     expected_j = expected_costs(belief)[best]
@@ -236,6 +247,12 @@ def _hopeless(belief: Belief) -> str | None:
     if float(_turns(belief)[reach(belief)].min()) < TURNS + HOPELESS:
         return None
     return f"{int(belief.failed_since_success.sum())} runs in a row have failed, of every batch size several"
+
+
+def _way_out(spec: Spec, belief: Belief) -> str | None:
+    """What a person can do when no batch size is left to give; None while one is."""
+    hopeless = _hopeless(belief)
+    return hopeless and way_out(spec, hopeless, converged=bool(belief.has_converged.any()))
 
 
 def _lowest(values: Vector, among: Mask) -> int:

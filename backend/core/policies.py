@@ -4,6 +4,7 @@ A policy is a module with the functions of `Policy`; to add one, write it beside
 `POLICIES`.
 """
 
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +24,7 @@ class Policy(Protocol):
         """Cost in joules beyond which a run is stopped (infinity: none), and where it comes from."""
 
     def outlook(self, state: JobState, trial: Trial) -> str:
-        """Whether the batch size of a run that has failed is given again, in words."""
+        """Whether the batch size of a run that has failed, with what it came to, is given again, in words."""
 
     def stage(self, state: JobState) -> tuple[Stage, str]:
         """What the job is busy with, and that in words."""
@@ -65,6 +66,7 @@ def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
     spec, policy = state.spec, POLICIES[state.spec.policy]
     cost_j = run_cost(spec, report.energy_j, report.time_s)
     bound_j, origin = policy.cost_bound(state, trial)
+    trial = replace(trial, energy_j=report.energy_j, time_s=report.time_s, epochs=report.epoch)
     reached = report.metric is not None and _reached(spec, report.metric)
     target = f"the target {spec.target_metric:.6g}"
     if cost_j > bound_j and not (reached and spec.policy != "zeus"):

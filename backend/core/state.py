@@ -12,11 +12,19 @@ class NothingConverges(Exception):
     """Raised by `choose` when no batch size is left. The user relaxes the spec or resets the job."""
 
 
-def way_out(reason: str) -> str:
-    """What a person can do when no batch size is left."""
+def way_out(spec: "Spec", reason: str, *, converged: bool) -> str:
+    """What a person can do when no batch size is left.
+
+    Args:
+        spec: the job's spec.
+        reason: why none is left.
+        converged: whether a run has converged, without which there is no bound on the cost to be raised.
+    """
+    ease = "Lower" if spec.higher_is_better_metric else "Raise"
+    knobs = "max_epochs or beta_knob" if converged and spec.beta_knob is not None else "max_epochs"
     return (
-        f"{reason}, so none is left to give. Lower target_metric, raise max_epochs or beta_knob, or add "
-        "batch sizes, and register that as a new job; or reset this one to explore anew"
+        f"{reason}, so none is left to give. {ease} target_metric, raise {knobs}, or add batch sizes, and register "
+        "that as a new job; or reset this one to explore anew"
     )
 
 

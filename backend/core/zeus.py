@@ -34,7 +34,7 @@ def choose(state: JobState, rng: np.random.Generator) -> Choice:
             arm, reason = thompson.draw(state, step.survivors, rng)
             return Choice(arm, TrialType.MAB, reason)
         case pruning.Stuck():
-            raise NothingConverges(way_out(step.reason))
+            raise NothingConverges(_way_out(state, step))
 
 
 def cost_bound(state: JobState, _trial: Trial) -> tuple[float, str]:
@@ -62,7 +62,7 @@ def stage(state: JobState) -> tuple[Stage, str]:
         case pruning.Done():
             return Stage.MAB, f"the bandit chooses among {', '.join(map(str, step.survivors))}"
         case pruning.Stuck():
-            return Stage.STUCK, way_out(step.reason)
+            return Stage.STUCK, _way_out(state, step)
 
 
 def ruled_out(state: JobState) -> dict[int, str]:
@@ -73,3 +73,7 @@ def ruled_out(state: JobState) -> dict[int, str]:
 def condensed(state: JobState) -> JobState:
     """The state itself: every decision walks through all trials."""
     return state
+
+
+def _way_out(state: JobState, step: pruning.Stuck) -> str:
+    return way_out(state.spec, step.reason, converged=cheapest_converged(state) is not None)

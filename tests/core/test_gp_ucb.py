@@ -180,6 +180,92 @@ def test_every_failed_verdict_says_what_becomes_of_the_batch_size(code: VerdictC
     assert "has never converged" in verdict.reason
 
 
+def failed_next(*rows: Row, spec: Spec = FIVE) -> tuple[Row, str]:
+    """The next run, after it has come to the last epoch without a success, and what it is told."""
+    state = told(*rows, spec=spec)
+    choice, epochs = ask(state), spec.max_epochs
+    energy_j = epochs * EPOCH_J
+    verdict = judge(
+        state,
+        run_of(state, choice.batch_size, choice.bound_factor),
+        Report(0.0, energy_j, energy_j / MAX_POWER_W, epochs),
+    )
+    assert verdict.stop and not verdict.converged
+    return (choice.batch_size, epochs, False), verdict.reason
+
+
+@given(successes=st.lists(st.booleans(), max_size=12), sizes=st.sampled_from([(16,), (8, 16), (4, 8, 16, 32, 64)]))
+def test_what_a_failed_verdict_says_of_its_batch_size_holds_at_the_next_ask(
+    successes: list[bool], sizes: tuple[int, ...]
+) -> None:
+    spec = core_spec(batch_sizes=sizes, max_epochs=100, policy="gp-ucb")
+    rows: list[Row] = []
+    for converged in successes:
+        try:
+            row, _ = failed_next(*rows, spec=spec)
+        except NothingConverges:
+            return
+        rows.append((row[0], 10, True) if converged else row)
+    while not gives_up(rows, spec):
+        row, said = failed_next(*rows, spec=spec)
+        rows.append(row)
+        over = gives_up(rows, spec)
+        assert ("so none is left to give" in said) == over
+        if not over:
+            assert ("not given again until" in said) != ("may be given again" in said)
+        if "not given again until" in said:
+            assert given_next(*rows, spec=spec) != row[0]
+
+
+def test_before_anything_has_converged_a_failed_verdict_says_that_every_batch_size_may_come_again() -> None:
+    tried: tuple[Row, ...] = tuple((size, 100, False) for size in FIVE.batch_sizes)
+    row, said = failed_next(*tried)
+    assert f"so {row[0]} may be given again" in said
+    assert "10 times as dear" in said
+
+
+def test_the_last_failed_verdict_says_what_the_next_ask_will_be_told() -> None:
+    one = core_spec(batch_sizes=(16,), max_epochs=100, policy="gp-ucb")
+    rows: tuple[Row, ...] = ((16, 100, False),) * 2
+    last, said = failed_next(*rows, spec=one)
+    with pytest.raises(NothingConverges) as refused:
+        ask(told(*rows, last, spec=one))
+    assert said.endswith(str(refused.value))
+
+
+def test_where_nothing_else_works_a_failed_verdict_takes_its_ban_back() -> None:
+    story: tuple[Row, ...] = ((16, 10, True), (8, 20, False), (32, 20, False), *[(16, 3, False)] * 10)
+    assert "but nothing else works either, so it may be given again" in verdict_on(told(*story), 8, 1e9).reason
+    assert "not given again until" in verdict_on(told(*story[:-1]), 8, 1e9).reason
+
+
+def advice(*rows: Row, **changes: object) -> str:
+    """What a person is told who asks in vain."""
+    spec = core_spec(**{"batch_sizes": (16,), "max_epochs": 100, "policy": "gp-ucb"} | changes)
+    with pytest.raises(NothingConverges) as refused:
+        choose(told(*rows, spec=spec), np.random.default_rng(0))
+    assert stage(told(*rows, spec=spec)) == (Stage.STUCK, str(refused.value))
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("policy", ["gp-ucb", "zeus"])
+def test_a_bound_is_not_to_be_raised_before_there_is_one(policy: str) -> None:
+    never = [trial(number, (16, 1e4, False), epochs=100) for number in range(1, 4)]
+    once = [trial(1, (16, 1e3, True), epochs=10), *[trial(n, (16, 2e3, False), epochs=20) for n in range(2, 15)]]
+    for trials, beta, bounded in ((never, 2.0, False), (once, 2.0, True), (once, None, False)):
+        spec = core_spec(batch_sizes=(16,), max_epochs=100, policy=policy, beta_knob=beta)
+        code, message = stage(JobState(spec, tuple(trials)))
+        assert code is Stage.STUCK
+        assert "raise max_epochs" in message
+        assert ("beta_knob" in message) == bounded
+
+
+def test_a_target_is_eased_in_its_own_direction() -> None:
+    failed: tuple[Row, ...] = ((16, 100, False),) * 3
+    assert "Lower target_metric" in advice(*failed)
+    assert "Raise target_metric" in advice(*failed, higher_is_better_metric=False)
+
+
 def test_what_converged_once_is_never_banned_however_often_it_fails() -> None:
     state = told((16, 10, True), (8, 9, True), *[(8, 3, False)] * 10)
     assert 8 not in ruled_out(state)
