@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from backend.core import policies, thompson
 from backend.core.belief import Belief, WarmStart, warm_beginning
 from backend.core.replay import PastReport, PastTrial
-from backend.core.state import Choice, JobState, Spec, TrialStatus, TrialType, VerdictCode
+from backend.core.state import Choice, JobState, Spec, TrialStatus, TrialType, Verdict, VerdictCode
 from backend.core.state import Report as CoreReport
 from backend.core.state import Trial as CoreTrial
 from backend.models import Job, Report, Trial
@@ -150,7 +150,7 @@ def load_past(session: Session, job: Job) -> list[PastTrial]:
     for row in session.scalars(query.order_by(Report.revision)):
         report = CoreReport(row.metric, row.energy_j, row.time_s, row.epoch)
         reports.setdefault(row.trial, []).append(
-            PastReport(row.revision, report, VerdictCode(row.code), row.expired_revision)
+            PastReport(row.revision, report, Verdict(VerdictCode(row.code), row.message), row.expired_revision)
         )
     return [
         PastTrial(

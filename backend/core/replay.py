@@ -1,4 +1,4 @@
-"""A job's past, decided once more: do the stored choices and verdicts follow from the stored trials?"""
+"""A job's past, decided once more: do the stored choices, verdicts and reasons follow from the stored trials?"""
 
 from dataclasses import dataclass, replace
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from backend.core.belief import Belief
 from backend.core.policies import choose, condensed, judge
-from backend.core.state import Choice, JobState, Report, Spec, Trial, TrialStatus, VerdictCode
+from backend.core.state import Choice, JobState, Report, Spec, Trial, TrialStatus, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class PastReport:
 
     revision: int
     report: Report
-    code: VerdictCode
+    verdict: Verdict
     expired: int | None
 
 
@@ -75,8 +75,8 @@ def differences(
 
 def _choice_differs(state: JobState, one: PastTrial, rng: np.random.Generator) -> list[str]:
     again, chosen = choose(state, rng), one.choice
-    if replace(again, reason=chosen.reason) == chosen:  # its wording may change
-        return []
+    if replace(again, reason=chosen.reason) == chosen:
+        return _words_differ(one, f"batch size {chosen.batch_size}", chosen.reason, again.reason)
     return [
         f"trial {one.trial.number}: chose batch size {chosen.batch_size} ({chosen.type}), "
         f"would choose {again.batch_size} ({again.type}: {again.reason})"
@@ -84,12 +84,17 @@ def _choice_differs(state: JobState, one: PastTrial, rng: np.random.Generator) -
 
 
 def _verdict_differs(state: JobState, one: PastTrial, report: PastReport) -> list[str]:
-    verdict = judge(state, one.trial, report.report)
-    return (
-        []
-        if verdict.code == report.code
-        else [f"trial {one.trial.number}: judged {report.code}, would judge {verdict.code}"]
-    )
+    again, verdict = judge(state, one.trial, report.report), report.verdict
+    if again.code == verdict.code:
+        return _words_differ(one, f"verdict {verdict.code}", verdict.reason, again.reason)
+    return [f"trial {one.trial.number}: judged {verdict.code}, would judge {again.code} ({again.reason})"]
+
+
+def _words_differ(one: PastTrial, decision: str, then: str, now: str) -> list[str]:
+    """As they do after an upgrade that says things otherwise."""
+    if then == now:
+        return []
+    return [f'trial {one.trial.number}: {decision} again, only its reason differs: "{then}", now "{now}"']
 
 
 def _told(trial: Trial, known: Belief | None) -> bool:

@@ -72,9 +72,11 @@ def test_every_decision_of_a_random_workload_follows_from_what_is_stored(
         "UPDATE trials SET batch_size = 8 WHERE number = 1",
         "UPDATE trials SET type = 'MAB' WHERE number = 2",
         "UPDATE reports SET code = 'converged' WHERE code = 'continue'",
+        "UPDATE trials SET reason = 'by whim' WHERE number = 1",
+        "UPDATE reports SET message = 'by whim' WHERE code = 'converged'",
         "UPDATE jobs SET seed = seed + 1",
     ],
-    ids=["batch size", "type", "verdict", "seed"],
+    ids=["batch size", "type", "verdict", "reason of a choice", "reason of a verdict", "seed"],
 )
 def test_a_stored_decision_that_was_tampered_with_is_found(
     app: Flask, calls: Calls, database_url: str, tampering: str

@@ -76,7 +76,7 @@ class Job:
         report = Report(metric, run.trial.energy_j + cost, 0.0, run.trial.epochs + 1)
         verdict = judge(self.state(run.exploration), run.trial, report)
         expired = run.trial.ended if run.expired else None
-        run.reports.append(PastReport(self.revision, report, verdict.code, expired))
+        run.reports.append(PastReport(self.revision, report, verdict, expired))
         run.expired = False
         run.trial = replace(
             run.trial,
@@ -162,10 +162,29 @@ def test_a_verdict_that_was_tampered_with_is_found(job: Job, data: st.DataObject
     assume(reported)
     which = data.draw(st.sampled_from(reported))
     first, *rest = past[which].reports
-    other = data.draw(st.sampled_from([code for code in VerdictCode if code is not first.code]))
-    past[which] = replace(past[which], reports=(replace(first, code=other), *rest))
+    other = data.draw(st.sampled_from([code for code in VerdictCode if code is not first.verdict.code]))
+    past[which] = replace(past[which], reports=(replace(first, verdict=replace(first.verdict, code=other)), *rest))
     found = differences(job.spec, past, seeded(SEED))
     assert [line for line in found if line.startswith(f"trial {which + 1}: judged")]
+
+
+@given(job=jobs(), data=st.data())
+@settings(deadline=None)
+def test_of_a_reason_in_other_words_it_is_said_that_only_the_words_differ(job: Job, data: st.DataObject) -> None:
+    past = job.past()
+    which = data.draw(st.integers(0, len(past) - 1))
+    one = past[which]
+    past[which] = replace(one, choice=replace(one.choice, reason="as said by an earlier release"))
+    lines = 1
+    if one.reports:
+        first, *rest = one.reports
+        told = replace(first, verdict=replace(first.verdict, reason="as said by an earlier release"))
+        past[which], lines = replace(past[which], reports=(told, *rest)), 2
+    found = differences(job.spec, past, seeded(SEED))
+    assert len(found) == lines
+    for line in found:
+        assert line.startswith(f"trial {which + 1}: ")
+        assert 'only its reason differs: "as said by an earlier release", now "' in line
 
 
 def test_another_seed_is_found() -> None:
