@@ -118,10 +118,12 @@ def _to_record(spec: Spec, trial: Trial) -> TrialRecord:
         {
             "trial_number": trial.number,
             "run_id": trial.run_id,
+            "exploration": trial.exploration,
             "batch_size": trial.batch_size,
             "type": trial.type,
             "status": trial.status,
             "reason": trial.reason,
+            "outcome_code": trial.outcome_code,
             "outcome": trial.outcome,
             "converged": trial.converged,
             "energy": trial.energy_j,

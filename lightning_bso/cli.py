@@ -14,9 +14,11 @@ from lightning_bso.wire import RegisteredJobSpec, TrialRecord
 
 DEFAULT_SERVER_URL = "http://127.0.0.1:8000"
 SPEC_COLUMNS = (
-    *("job_id", "gpu_model", "policy", "default_batch_size", "eta_knob", "beta_knob", "max_power", "max_epochs"),
+    *("job_id", "gpu_model", "policy", "batch_sizes", "default_batch_size", "eta_knob", "beta_knob", "max_power"),
+    *("target_metric", "higher_is_better_metric", "max_epochs", "num_pruning_rounds", "window_size"),
+    *("mab_prior_mean", "mab_prior_precision", "mab_num_explorations", "warm_start_from"),
 )
-"""What of the job's spec stands on every line, so that a line can be read by itself."""
+"""What of the job's spec stands on every line, so that a line can be read by itself and simulated."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,11 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_trials(spec: RegisteredJobSpec, trials: Sequence[TrialRecord], output: TextIO) -> None:
-    """Write trials as CSV, one line each, with the columns of `TrialRecord` behind those of the spec."""
+    """Write trials as CSV, one line each, with the columns of `TrialRecord` behind those of the spec.
+
+    The batch sizes of the spec are written with spaces between them.
+    """
     columns = [*SPEC_COLUMNS, *TrialRecord.model_fields]
     writer = csv.DictWriter(output, columns, lineterminator="\n")
     writer.writeheader()
     job = spec.model_dump(mode="json", include=set(SPEC_COLUMNS))
+    job["batch_sizes"] = " ".join(map(str, spec.batch_sizes))
     writer.writerows(job | trial.model_dump(mode="json") for trial in trials)
 
 

@@ -325,13 +325,17 @@ class TrialRecord(Wire):
 
     trial_number: int
     run_id: str | None = None
+    exploration: int
+    """How many resets came before it; only the trials since the last one count in decisions."""
     batch_size: int
     type: str
     status: str
     reason: str
     """Why this batch size was given."""
+    outcome_code: str | None = None
+    """Why the trial ended, as one word: that of its last verdict, `ended` or `lost`. None while it runs."""
     outcome: str | None = None
-    """Why the trial ended; None while it runs."""
+    """The same in words."""
     converged: bool | None = None
     """None until there is a verdict."""
     energy: float

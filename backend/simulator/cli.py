@@ -13,6 +13,7 @@ from rich.progress import Progress
 from backend.core.simulate import Workload
 from backend.simulator import recorded, report, synthetic, traces
 from backend.simulator.study import CONTENDERS, Comparison, Drift, NothingToCompare, Scenario, compare_all
+from backend.simulator.tables import TracesUnusable
 
 HORIZONS = (20, 50, 100)
 DEFAULT_RECURRENCES = 100
@@ -129,12 +130,15 @@ def simulate(
     console.width = max(console.width, 120)  # of a table that is to be read, also in a file
     try:
         if trials is not None:
-            found = [(recorded.workload(trials, eta=eta), DEFAULT_RECURRENCES)]
+            job = recorded.read(trials, eta=eta)
+            found = [(job.workload, DEFAULT_RECURRENCES)]
+            for remark in job.remarks:
+                click.echo(f"{trials}: {remark}")
         elif synthetic is not None:
             found = [(_synthetic(number, eta), DEFAULT_RECURRENCES) for number in range(synthetic)]
         else:
             found = _traced(folder, gpu, workload, target, eta, best_power_limit=power_limit == "best")
-    except traces.TracesUnusable as error:
+    except TracesUnusable as error:
         raise click.ClickException(str(error)) from error
     scenarios = [Scenario(one, recurrences or horizon, concurrency, drift) for one, horizon in found]
     comparisons: list[Comparison] = []

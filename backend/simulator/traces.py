@@ -4,7 +4,6 @@
 and power of one epoch per batch size and power limit. `benchmarks/traces/README.md` describes the columns.
 """
 
-import csv
 import math
 from collections import defaultdict
 from collections.abc import Iterable
@@ -14,15 +13,13 @@ from pathlib import Path
 from backend.core.cost import cost
 from backend.core.simulate import SizeRecord, Workload
 from backend.core.state import Spec
+from backend.simulator import tables
+from backend.simulator.tables import LARGEST, LEAST, MOST, Line, TracesUnusable
 
 GPUS = ("v100", "p100", "rtx6000", "a40")
 JOB_COLUMNS = ("dataset", "network", "optimizer", "batch_size")
 TRAIN_COLUMNS = (*JOB_COLUMNS, "target_metric", "target_epoch")
 POWER_COLUMNS = (*JOB_COLUMNS, "power_limit", "time_per_epoch", "average_power")
-
-
-class TracesUnusable(Exception):
-    """Raised when traces are missing or do not hold what is asked for; says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +52,12 @@ JOBS = {
 class Traces:
     """The files' lines."""
 
-    train: list[dict[str, str]]
-    power: dict[str, list[dict[str, str]]]
+    train: list[Line]
+    power: dict[str, list[Line]]
 
     def targets(self, job: TracedJob) -> list[float]:
         """Every target that some run of a job's training was measured for."""
-        return sorted({float(row["target_metric"]) for row in _of(job, self.train)})
+        return sorted({_target(row) for row in _of(job, self.train)})
 
 
 def read(folder: Path, gpus: Iterable[str] = GPUS) -> Traces:
@@ -69,9 +66,10 @@ def read(folder: Path, gpus: Iterable[str] = GPUS) -> Traces:
     Raises:
         TracesUnusable: a file is missing, or is something else.
     """
+    advice = "name the folder of the traces with --traces"
     return Traces(
-        _lines(folder / "summary_train.csv", TRAIN_COLUMNS),
-        {gpu: _lines(folder / f"summary_power_{gpu}.csv", POWER_COLUMNS) for gpu in gpus},
+        tables.read(folder / "summary_train.csv", TRAIN_COLUMNS, advice),
+        {gpu: tables.read(folder / f"summary_power_{gpu}.csv", POWER_COLUMNS, advice) for gpu in gpus},
     )
 
 
@@ -97,17 +95,17 @@ def workload(
         default: another default batch size than the job's.
 
     Raises:
-        TracesUnusable: nothing was measured of it.
+        TracesUnusable: nothing was measured of it, or a cell is no such figure.
     """
     power, epochs = defaultdict(list), defaultdict(list)
     for row in _of(job, traces.power[gpu]):
-        power[int(row["batch_size"])].append(
-            (int(row["power_limit"]), float(row["time_per_epoch"]), float(row["average_power"]))
+        power[row.count("batch_size")].append(
+            (row.count("power_limit"), row.quantity("time_per_epoch", LEAST), row.quantity("average_power", LEAST))
         )
     for row in _of(job, traces.train):
-        if float(row["target_metric"]) == job.target:
-            reached = row["target_epoch"].strip().lower()
-            epochs[int(row["batch_size"])].append(math.inf if reached in {"", "nan"} else float(reached))
+        if _target(row) == job.target:
+            never = row["target_epoch"].strip().lower() in {"", "nan"}
+            epochs[row.count("batch_size")].append(math.inf if never else row.quantity("target_epoch", 1, MOST))
     sizes = sorted(set(power) & set(epochs))
     if not sizes:
         raise TracesUnusable(f"no run of {job.dataset} to {job.target:g} was measured on {gpu}")
@@ -137,23 +135,13 @@ def workload(
 
 def power_limits(traces: Traces, gpu: str, job: TracedJob) -> int:
     """How many power limits a job was measured at; the paper's horizon is 2 * batch sizes * power limits."""
-    return len({row["power_limit"] for row in _of(job, traces.power[gpu])})
+    return len({row.count("power_limit") for row in _of(job, traces.power[gpu])})
 
 
-def _of(job: TracedJob, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+def _target(row: Line) -> float:
+    return row.quantity("target_metric", -LARGEST)
+
+
+def _of(job: TracedJob, rows: list[Line]) -> list[Line]:
     wanted = (job.dataset, job.network, job.optimizer)
     return [row for row in rows if (row["dataset"], row["network"], row["optimizer"]) == wanted]
-
-
-def _lines(file: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            reader = csv.DictReader(lines)
-            missing = set(columns) - set(reader.fieldnames or ())
-            if missing:
-                raise TracesUnusable(f"{file} has no column {', '.join(sorted(missing))}")
-            return list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise TracesUnusable(f"{file} is no table: {error}") from error
-    except OSError as error:
-        raise TracesUnusable(f"{file}: {error.strerror}; name the folder of the traces with --traces") from error

@@ -37,6 +37,7 @@ def test_at_the_target_the_training_has_converged(calls: Calls, trial: dict[str,
     assert (record["status"], record["converged"]) == ("Succeeded", True)
     assert record["ended_at"] is not None
     assert "target" in record["outcome"]
+    assert record["outcome_code"] == "converged"
 
 
 def test_where_lower_is_better_a_metric_at_or_below_the_target_converges(calls: Calls) -> None:

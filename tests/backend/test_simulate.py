@@ -1,5 +1,6 @@
 """The simulator and its command: where workloads come from, what a study finds on them, and what is shown of it."""
 
+import csv
 import json
 import math
 from dataclasses import replace
@@ -8,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backend.cli import main
 from backend.core.cost import cost
 from backend.core.simulate import EndlessRetry, SizeRecord, Workload
-from backend.simulator import recorded, report, synthetic, traces
+from backend.simulator import recorded, report, synthetic, tables, traces
 from backend.simulator.cli import HORIZONS
 from backend.simulator.study import (
     CONTENDERS,
@@ -29,10 +32,25 @@ from tests.specs import core_spec
 
 TRACES = Path(__file__).parents[2] / "benchmarks" / "traces"
 CIFAR100, IMAGENET = traces.JOBS["cifar100"], traces.JOBS["imagenet"]
-COLUMNS = (
-    "job_id,default_batch_size,eta_knob,beta_knob,max_power,max_epochs,"
-    "batch_size,status,converged,time,energy,current_epoch"
-)
+JOB = {
+    "job_id": "nightly",
+    "batch_sizes": "16 32 64",
+    "default_batch_size": 32,
+    "eta_knob": 0.25,
+    "beta_knob": 1.5,
+    "max_power": 300.0,
+    "target_metric": 0.9,
+    "higher_is_better_metric": True,
+    "max_epochs": 40,
+    "num_pruning_rounds": 3,
+    "window_size": 7,
+    "mab_prior_mean": -5.0,
+    "mab_prior_precision": 0.5,
+    "mab_num_explorations": 4,
+    "warm_start_from": "",
+}
+ENDED = {"exploration": 0, "status": "Succeeded", "time": 10.0, "energy": 500.0}
+COLUMNS = (*JOB, "exploration", "batch_size", "status", "outcome_code", "time", "energy", "current_epoch")
 
 
 def workload(epochs: dict[int, tuple[float, ...]], **changes: object) -> Workload:
@@ -139,14 +157,14 @@ def test_another_target_of_those_measured_can_be_asked_for(two_lines: Path) -> N
     data = traces.read(two_lines, ["v100"])
     assert data.targets(CIFAR100) == [0.6, 0.7]
     assert traces.workload(data, "v100", replace(CIFAR100, target=0.7)).sizes[64].epochs == (8.0,)
-    with pytest.raises(traces.TracesUnusable, match=r"cifar100 to 0\.65 .* v100"):
+    with pytest.raises(tables.TracesUnusable, match=r"cifar100 to 0\.65 .* v100"):
         traces.workload(data, "v100", replace(CIFAR100, target=0.65))
 
 
 @pytest.mark.parametrize("missing", ["summary_train.csv", "summary_power_v100.csv"])
 def test_a_file_of_traces_that_is_missing_is_named(two_lines: Path, missing: str) -> None:
     (two_lines / missing).unlink()
-    with pytest.raises(traces.TracesUnusable, match=missing):
+    with pytest.raises(tables.TracesUnusable, match=missing):
         traces.read(two_lines, ["v100"])
 
 
@@ -157,6 +175,37 @@ def test_a_file_of_traces_that_is_something_else_is_named(two_lines: Path, file:
     done = command("--traces", str(two_lines), "--workload", "cifar100")
     assert done.exit_code == 1
     assert file in done.output
+
+
+@pytest.mark.parametrize(
+    ("file", "cell", "value", "column"),
+    [
+        *(("summary_power_v100.csv", ",250,", f",{value},", "power_limit") for value in ("0", "-1", "nan", "")),
+        *(
+            ("summary_power_v100.csv", ",5,200", f",{value},200", "time_per_epoch")
+            for value in ("0", "-1", "nan", "inf")
+        ),
+        *(("summary_power_v100.csv", ",5,200", f",5,{value}", "average_power") for value in ("0", "-1", "nan", "")),
+        *(
+            ("summary_power_v100.csv", ",64,adadelta,250", f",{value},adadelta,250", "batch_size")
+            for value in ("0", "x")
+        ),
+        *(("summary_train.csv", "1,0.6,7", f"1,0.6,{value}", "target_epoch") for value in ("0", "-1", "inf", "soon")),
+        *(("summary_train.csv", "1,0.6,7", f"1,{value},7", "target_metric") for value in ("nan", "inf", "")),
+        *(("summary_train.csv", ",32,", f",{value},", "batch_size") for value in ("0", "-8", "1.5")),
+    ],
+)
+def test_a_figure_of_the_traces_that_cannot_be_is_named_with_its_line(
+    two_lines: Path, file: str, cell: str, value: str, column: str
+) -> None:
+    text = (two_lines / file).read_text()
+    assert cell in text
+    (two_lines / file).write_text(text.replace(cell, value, 1))
+    done = command("--traces", str(two_lines), "--workload", "cifar100")
+    assert done.exit_code == 1
+    assert done.output.count("\n") == 1
+    line = text[: text.index(cell)].count("\n") + 1
+    assert f"{file}, line {line}: {column} is " in done.output
 
 
 # random trainings
@@ -183,24 +232,35 @@ def test_a_random_job_is_made_of_positive_finite_figures(number: int) -> None:
 # recorded trials
 
 
-@pytest.fixture
-def export(tmp_path: Path) -> Path:
-    """A job's trials, as they are exported."""
-    file = tmp_path / "trials.csv"
-    lines = [
-        COLUMNS,
-        "nightly,32,0.25,1.5,300,40,16,Succeeded,True,100,5000,10",
-        "nightly,32,0.25,1.5,300,40,32,Succeeded,true,60,6000,12",
-        "nightly,32,0.25,1.5,300,40,32,Succeeded,False,40,5000,8",
-        "nightly,32,0.25,1.5,300,40,64,Failed,,10,900,2",
-        "nightly,32,0.25,1.5,300,40,64,Dispatched,,0,0,0",
-    ]
-    file.write_text("\n".join(lines) + "\n")
+def ran(batch_size: int, epochs: int, code: str = "converged", **changes: object) -> dict[str, object]:
+    """A trial that ended with a verdict, as it is exported."""
+    return JOB | ENDED | {"batch_size": batch_size, "current_epoch": epochs, "outcome_code": code} | changes
+
+
+def written(file: Path, *trials: dict[str, object]) -> Path:
+    """Write an export."""
+    with file.open("w", newline="") as output:
+        writer = csv.DictWriter(output, COLUMNS)
+        writer.writeheader()
+        writer.writerows(trials)
     return file
 
 
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """A job's trials, as they are exported."""
+    return written(
+        tmp_path / "trials.csv",
+        ran(16, 10, time=100, energy=5000),
+        ran(32, 12, time=60, energy=6000),
+        ran(32, 8, "diverged", time=40, energy=5000),
+        ran(64, 2, "ended", status="Failed"),
+        ran(64, 0, "", status="Dispatched", time=0, energy=0),
+    )
+
+
 def test_a_jobs_own_trials_make_a_workload(export: Path) -> None:
-    found = recorded.workload(export)
+    found = recorded.read(export).workload
     assert found.name == "nightly"
     assert found.sizes == {
         16: SizeRecord(10.0, 50.0, (10.0,)),
@@ -209,27 +269,107 @@ def test_a_jobs_own_trials_make_a_workload(export: Path) -> None:
     assert found.spec.batch_sizes == (16, 32)  # nothing ended with 64
     assert (found.spec.default_batch_size, found.spec.max_epochs, found.spec.max_power) == (32, 40, 300.0)
     assert (found.spec.eta_knob, found.spec.beta_knob) == (0.25, 1.5)
-    assert recorded.workload(export, eta=1.0).spec.eta_knob == 1.0
+    assert recorded.read(export, eta=1.0).workload.spec.eta_knob == 1.0
 
 
-def test_a_default_that_was_never_tried_gives_way_to_the_smallest_that_was(export: Path) -> None:
-    export.write_text(export.read_text().replace("nightly,32,", "nightly,64,"))
-    assert recorded.workload(export).spec.default_batch_size == 16
+def test_zeus_plays_with_the_knobs_that_the_job_has(export: Path) -> None:
+    spec = recorded.read(export).workload.spec
+    assert (spec.num_pruning_rounds, spec.window_size, spec.mab_num_explorations) == (3, 7, 4)
+    assert (spec.mab_prior_mean, spec.mab_prior_precision) == (-5.0, 0.5)
 
 
-def test_trials_without_an_early_stop_knob_have_no_bound(export: Path) -> None:
-    export.write_text(export.read_text().replace(",1.5,", ",,"))
-    assert recorded.workload(export).spec.beta_knob is None
+def test_a_default_that_was_never_tried_gives_way_to_the_smallest_that_was(tmp_path: Path) -> None:
+    found = recorded.read(written(tmp_path / "trials.csv", ran(64, 10), ran(16, 10)))
+    assert found.workload.spec.default_batch_size == 16
+    assert "batch sizes of which no run ended are left out: 32" in found.remarks
+    assert "the default, 32, is one of them; 16 takes its place" in found.remarks
 
 
+def test_trials_without_an_early_stop_knob_have_no_bound(tmp_path: Path) -> None:
+    file = written(tmp_path / "trials.csv", ran(32, 10, beta_knob=""))
+    assert recorded.read(file).workload.spec.beta_knob is None
+
+
+def test_a_target_reached_in_a_validation_after_max_epochs_is_reached(tmp_path: Path) -> None:
+    file = written(tmp_path / "trials.csv", ran(32, 45))
+    assert recorded.read(file).workload.sizes[32].epochs == (40.0,)
+
+
+def test_trials_from_before_a_reset_do_not_count(tmp_path: Path) -> None:
+    found = recorded.read(written(tmp_path / "trials.csv", ran(16, 9), ran(32, 30), ran(32, 10, exploration=1)))
+    assert {size: record.epochs for size, record in found.workload.sizes.items()} == {32: (10.0,)}
+    assert "trials from before the last reset are left out: 2" in found.remarks
+
+
+def test_of_a_job_that_began_warm_it_is_said_that_it_is_played_cold(tmp_path: Path) -> None:
+    found = recorded.read(written(tmp_path / "trials.csv", ran(32, 9, warm_start_from="donor")))
+    assert [remark for remark in found.remarks if "donor" in remark]
+
+
+# of which some were stopped by their cost
+
+
+def shares(folder: Path, *runs: tuple[int, str]) -> dict[float, float]:
+    """How likely which epochs are, by those that runs of one batch size had and how they ended."""
+    file = written(folder / "shares.csv", *(ran(32, epochs, code) for epochs, code in runs))
+    epochs = recorded.read(file).workload.sizes[32].epochs
+    return {count: epochs.count(count) / len(epochs) for count in sorted(set(epochs))}
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        ([(12, "converged"), (8, "cost_bound")], {12: 1}),
+        ([(5, "converged"), (8, "cost_bound"), (12, "converged")], {5: 1 / 3, 12: 2 / 3}),
+        ([(5, "converged"), (5, "cost_bound"), (7, "converged"), (9, "converged")], {5: 1 / 4, 7: 3 / 8, 9: 3 / 8}),
+        ([(8, "cost_bound"), (12, "converged"), (40, "max_epochs")], {12: 1 / 2, math.inf: 1 / 2}),
+        ([(3, "diverged"), (8, "cost_bound"), (12, "converged")], {12: 2 / 3, math.inf: 1 / 3}),
+        ([(8, "converged"), (8, "cost_bound")], {8: 1 / 2, math.inf: 1 / 2}),
+        ([(9, "cost_bound"), (8, "cost_bound"), (7, "converged")], {7: 1 / 3, math.inf: 2 / 3}),
+    ],
+    ids=[
+        *("one went further", "one of two went further", "a tie", "one went on to the end", "one diverged before"),
+        *("none went further", "only stopped ones went further"),
+    ],
+)
+def test_a_run_stopped_by_its_cost_stands_for_those_that_went_further(
+    tmp_path: Path, runs: list[tuple[int, str]], expected: dict[float, float]
+) -> None:
+    assert shares(tmp_path, *runs) == pytest.approx(expected, abs=0.001)
+
+
+@given(runs=st.lists(st.tuples(st.integers(1, 39), st.sampled_from(["converged", "cost_bound"])), min_size=1))
+def test_the_share_of_runs_that_need_more_epochs_is_kaplan_and_meiers(
+    tmp_path_factory: pytest.TempPathFactory, runs: list[tuple[int, str]]
+) -> None:
+    found = shares(tmp_path_factory.mktemp("trials"), *runs)
+    survive = 1.0
+    for count in range(1, 40):
+        at_risk = sum(had >= count for had, _ in runs)
+        reached = sum(had == count and code == "converged" for had, code in runs)
+        survive *= 1 - reached / at_risk if at_risk else 1
+        assert sum(share for epochs, share in found.items() if epochs > count) == pytest.approx(survive, abs=0.0011)
+
+
+def test_it_is_said_how_many_runs_were_stopped_and_what_they_stand_for(tmp_path: Path) -> None:
+    stopped = [ran(16, 10), ran(16, 9, "cost_bound"), ran(32, 10), *[ran(32, 11, "cost_bound")] * 2]
+    file = written(tmp_path / "trials.csv", *stopped, ran(64, 10))
+    done = command("--trials", str(file), "--policy", "grid")
+    assert done.exit_code == 0, done.output
+    assert "more epochs: 3; 1 of them count as those" in done.output
+    assert ", 2, which none outlasted, as never converging" in done.output
+    assert recorded.read(written(file, ran(16, 10), ran(32, 10), ran(64, 10))).remarks == ()
+
+
+# what is no export
+
+HEAD = ",".join(COLUMNS)
 FOREIGN = {
     "not a table": b"\x89PNG\r\n\x1a\n\xff\xfe",
     "another table": b"a,b\n1,2\n",
-    "a number that is none": f"{COLUMNS}\nj,8,0.5,2,250,10,8,Succeeded,True,soon,5,5\n".encode(),
-    "a batch size that is none": f"{COLUMNS}\nj,8,0.5,2,250,10,big,Succeeded,True,5,5,5\n".encode(),
-    "epochs that are missing": f"{COLUMNS}\nj,8,0.5,2,250,10,8,Succeeded,True,5,5,\n".encode(),
-    "a line that is cut off": f"{COLUMNS}\nj,8,0.5,2,250,10,8,Succeeded\n".encode(),
-    "nothing ended": f"{COLUMNS}\nj,8,0.5,2,250,10,8,Dispatched,,0,0,0\n".encode(),
+    "a line that is cut off": f"{HEAD}\nnightly,32,0.5\n".encode(),
+    "a line that is too long": f"{HEAD}\n{',' * len(COLUMNS)}\n".encode(),
+    "no trial": f"{HEAD}\n".encode(),
     "empty": b"",
 }
 
@@ -238,24 +378,79 @@ FOREIGN = {
 def test_a_file_that_holds_no_trials_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "other.csv"
     file.write_bytes(content)
-    with pytest.raises(traces.TracesUnusable, match=r"other\.csv"):
-        recorded.workload(file)
+    with pytest.raises(tables.TracesUnusable, match=r"other\.csv"):
+        recorded.read(file)
 
 
-@pytest.mark.parametrize("column", COLUMNS.split(","))
+def test_trials_that_have_not_ended_are_refused(tmp_path: Path) -> None:
+    running = ran(32, 0, "", status="Dispatched", exploration=1)
+    for trials, said in (([running], "ended"), ([ran(32, 9), running], "ended with a verdict since the last reset")):
+        with pytest.raises(tables.TracesUnusable, match=said):
+            recorded.read(written(tmp_path / "trials.csv", *trials))
+
+
+@pytest.mark.parametrize("column", COLUMNS)
 def test_a_column_that_is_missing_from_the_trials_is_named(export: Path, column: str) -> None:
     head, *lines = export.read_text().splitlines()
     renamed = ["renamed" if name == column else name for name in head.split(",")]
     export.write_text("\n".join([",".join(renamed), *lines]))
-    with pytest.raises(traces.TracesUnusable, match=rf"trials\.csv.*{column}"):
-        recorded.workload(export)
+    with pytest.raises(tables.TracesUnusable, match=rf"trials\.csv.*{column}.*lightning-bso export"):
+        recorded.read(export)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *((column, value) for column in ("time", "energy") for value in ("soon", "", "-1", "nan", "inf", "1e31")),
+        *(("batch_size", value) for value in ("big", "", "0", "-8", "7", "16.0")),
+        *(("current_epoch", value) for value in ("", "-1", "1.5", "9" * 5000)),
+        *(("eta_knob", value) for value in ("7", "-0.1", "nan", "")),
+        *(("beta_knob", value) for value in ("0", "-1", "nan", "inf")),
+        *(("max_epochs", value) for value in ("0", "-1", "nan", "2.5")),
+        *(("max_power", value) for value in ("0", "-1", "nan", "inf")),
+        *(("default_batch_size", value) for value in ("0", "7", "")),
+        *(("batch_sizes", value) for value in ("", "16;32", "0.5 32")),
+        *((column, value) for column in ("num_pruning_rounds", "window_size") for value in ("-1", "nan", "")),
+        *((column, "nan") for column in ("mab_prior_mean", "mab_prior_precision", "mab_num_explorations")),
+        *(("mab_prior_precision", "-1"), ("exploration", "-1"), ("exploration", "")),
+        *(("status", "Done"), ("outcome_code", ""), ("outcome_code", "continue")),
+    ],
+)
+def test_a_cell_that_cannot_be_is_named_with_its_line(tmp_path: Path, column: str, value: str) -> None:
+    file = written(tmp_path / "trials.csv", ran(32, 10) | {column: value})
+    done = command("--trials", str(file))
+    assert done.exit_code == 1
+    assert done.output.count("\n") == 1
+    assert len(done.output) < 300 + len(str(file))
+    if column == "batch_sizes":
+        assert "batch_size" in done.output
+    else:
+        assert f"trials.csv, line 2: {column} is '{value[:40]}', not " in done.output
+
+
+def test_runs_that_have_used_no_energy_are_refused(tmp_path: Path) -> None:
+    file = written(tmp_path / "trials.csv", ran(16, 10), ran(32, 10, energy=0))
+    with pytest.raises(tables.TracesUnusable, match=r"trials\.csv.*batch size 32 have used no energy"):
+        recorded.read(file)
+
+
+def test_the_trials_of_two_jobs_are_refused(tmp_path: Path) -> None:
+    file = written(tmp_path / "trials.csv", ran(32, 10), ran(32, 10, job_id="other"))
+    with pytest.raises(tables.TracesUnusable, match=r"line 3: job_id is 'other', not 'nightly'.*one job at a time"):
+        recorded.read(file)
+
+
+def test_an_export_that_a_spreadsheet_has_saved_is_read(export: Path) -> None:
+    before = recorded.read(export)
+    export.write_bytes(b"\xef\xbb\xbf" + export.read_bytes())
+    assert recorded.read(export) == before
 
 
 def test_trials_that_cannot_be_read_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(traces.TracesUnusable, match=r"absent\.csv"):
-        recorded.workload(tmp_path / "absent.csv")
-    with pytest.raises(traces.TracesUnusable, match=tmp_path.name):
-        recorded.workload(tmp_path)
+    with pytest.raises(tables.TracesUnusable, match=r"absent\.csv"):
+        recorded.read(tmp_path / "absent.csv")
+    with pytest.raises(tables.TracesUnusable, match=tmp_path.name):
+        recorded.read(tmp_path)
 
 
 # studies
@@ -470,8 +665,7 @@ def test_a_drift_that_is_none_is_refused_with_an_example(value: str) -> None:
 
 
 def test_the_command_says_in_one_line_what_it_cannot_play_on(tmp_path: Path) -> None:
-    never = tmp_path / "never.csv"
-    never.write_text(f"{COLUMNS}\nnever,8,0.5,2,250,10,8,Succeeded,False,5,5,5\n")
+    never = written(tmp_path / "never.csv", ran(32, 40, "max_epochs", job_id="never"))
     for options, said in (
         (("--traces", str(tmp_path)), "summary_train.csv"),
         (("--trials", str(tmp_path / "absent.csv")), "absent.csv"),

@@ -29,6 +29,7 @@ def test_ending_a_dispatched_trial_makes_it_failed(calls: Calls, trial: dict[str
     assert (answer.status, answer.body) == (200, None)
     record = calls.record(trial)
     assert (record["status"], record["outcome"], record["converged"]) == ("Failed", "out of memory", None)
+    assert record["outcome_code"] == "ended"
 
 
 def test_ending_a_trial_without_a_reason_gives_one(calls: Calls, trial: dict[str, Any]) -> None:
@@ -78,6 +79,7 @@ def test_a_run_that_is_not_heard_of_for_its_lease_is_lost_at_the_next_ask(
     record = calls.record(trial)
     assert (record["status"], record["converged"]) == ("Failed", None)
     assert "not heard of" in record["outcome"]
+    assert record["outcome_code"] == "lost"
 
 
 @pytest.mark.parametrize("call", ["report", "heartbeat", "end"])

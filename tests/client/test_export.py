@@ -1,6 +1,7 @@
 """`lightning-bso export`: a job's trials as CSV, and what a simulator makes of them."""
 
 import csv
+import math
 from pathlib import Path
 
 import pytest
@@ -45,10 +46,35 @@ def test_without_a_file_it_goes_to_standard_output(
 def test_the_simulator_reads_what_was_exported(server: WaitressServer, job_id: str, tmp_path: Path) -> None:
     file = tmp_path / "trials.csv"
     main(["export", job_id, "--server-url", server.url, "--output", str(file)])
-    workload = recorded.workload(file, eta=0.0)
+    workload = recorded.read(file, eta=0.0).workload
     assert workload.spec.eta_knob == 0.0
     assert sum(len(record.epochs) for record in workload.sizes.values()) == 2
     assert {record.power_w for record in workload.sizes.values()} == {15.0}
+
+
+def test_the_simulator_is_told_what_was_stopped_what_was_reset_and_by_which_knobs_the_job_goes(
+    server: WaitressServer, client: BsoClient, tmp_path: Path
+) -> None:
+    spec = client.register(registered(window_size=5, num_pruning_rounds=1, mab_prior_precision=1e-3))
+    name = spec.job_id or ""
+
+    def train(metric: float, energy: float, epochs: int) -> None:
+        trial = client.ask(name, f"run-{len(client.list_trials(name).trials)}")
+        client.report(report_request(trial, time=energy, energy=energy, metric=metric, current_epoch=epochs))
+
+    train(metric=0.0, energy=1.0, epochs=10)
+    server.calls.reset(name)
+    train(metric=1.0, energy=30.0, epochs=3)
+    train(metric=0.0, energy=70.0, epochs=7)  # over twice the bound
+    file = tmp_path / "trials.csv"
+    assert main(["export", name, "--server-url", server.url, "--output", str(file)]) == 0
+    found = recorded.read(file)
+    played = {size: set(record.epochs) for size, record in found.workload.sizes.items()}
+    assert played == {16: {3.0}, 8: {math.inf}}
+    assert [remark for remark in found.remarks if "stopped by their cost" in remark and ": 1;" in remark]
+    assert "trials from before the last reset are left out: 1" in found.remarks
+    known = found.workload.spec
+    assert (known.window_size, known.num_pruning_rounds, known.mab_prior_precision) == (5, 1, 1e-3)
 
 
 def test_an_unknown_job_is_said_without_a_traceback(server: WaitressServer, capsys: pytest.CaptureFixture[str]) -> None:
