@@ -2,11 +2,13 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import Progress
 
@@ -18,6 +20,9 @@ from backend.simulator.tables import TracesUnusable
 HORIZONS = (20, 50, 100)
 DEFAULT_RECURRENCES = 100
 NAMES = "NAME[,NAME...]"
+KINDS = (("trials",), ("synthetic",), ("folder", "gpu", "workload", "target", "power_limit"))
+"""Parameters that say what is played; those of one kind exclude those of the others."""
+DRIFT_FACTORS = (1e-9, 1e9)
 
 
 def _names(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:
@@ -42,9 +47,26 @@ def _drift(_context: click.Context, _parameter: click.Parameter, value: str | No
         drift = Drift(int(since), float(times))
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is not of the form 60:2.5") from error
-    if not 0 < drift.factor < math.inf:
-        raise click.BadParameter(f"{times} is no factor; it is to be finite and above 0, as in 60:2.5")
+    least, most = DRIFT_FACTORS
+    if not least <= drift.factor <= most:
+        raise click.BadParameter(f"{times} is no factor from {least:g} to {most:g}, as in 60:2.5")
     return drift
+
+
+def _share(_context: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
+    """Refuses NaN, which no range of click's does."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter(f"{value} is no number from 0 to 1")
+    return value
+
+
+def _output(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Refuses at once what could not be written after the simulation."""
+    if value is not None and not value.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {value.parent}")
+    if value is not None and not os.access(value if value.exists() else value.parent, os.W_OK):
+        raise click.BadParameter(f"{value} cannot be written")
+    return value
 
 
 @click.command()
@@ -88,7 +110,9 @@ def _drift(_context: click.Context, _parameter: click.Parameter, value: str | No
     type=click.Path(path_type=Path),
     help="Instead: a job's own trials, from lightning-bso export.",
 )
-@click.option("--eta", type=click.FloatRange(0, 1), help="Weight of energy against time; else 0.5, or the job's.")
+@click.option(
+    "--eta", type=click.FloatRange(0, 1), callback=_share, help="Weight of energy against time; else 0.5, or the job's."
+)
 @click.option(
     "--recurrences",
     type=click.IntRange(1),
@@ -103,9 +127,23 @@ def _drift(_context: click.Context, _parameter: click.Parameter, value: str | No
     help="From a recurrence on, multiply the epochs to the target: 60:2.5.",
 )
 @click.option("--jobs", type=click.IntRange(1), help="Processes; else one per core.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures there.")
-@click.option("--plot", "plot_file", type=click.Path(path_type=Path), help="Draw the regret there, as HTML.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_output,
+    help="Write the figures there.",
+)
+@click.option(
+    "--plot",
+    "plot_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_output,
+    help="Draw the regret there, as HTML.",
+)
+@click.pass_context
 def simulate(
+    context: click.Context,
     folder: Path,
     policy: tuple[str, ...],
     gpu: tuple[str, ...],
@@ -124,6 +162,7 @@ def simulate(
     plot_file: Path | None,
 ) -> None:
     """What policies would cost on measured, random or recorded trainings."""
+    _check_one_kind(context)
     if plot_file is not None and plot_file.suffix != ".html":
         raise click.BadParameter(f"{plot_file} must end in .html: the plot is a page", param_hint="--plot")
     console = Console()
@@ -148,12 +187,34 @@ def simulate(
             comparisons.extend(progress.track(played, total=len(scenarios), description="workloads"))
     except NothingToCompare as error:
         raise click.ClickException(str(error)) from error
-    console.print(f"{len(scenarios)} workloads, {seeds} seeds, {sum(one.recurrences for one in scenarios)} recurrences")
+    recurring = sum(one.recurrences for one in scenarios)
+    counts = ((len(scenarios), "workload"), (seeds, "seed"), (recurring, "recurrence"))
+    console.print(", ".join(f"{count} {noun}{'s' * (count != 1)}" for count, noun in counts))
     console.print(report.table(comparisons, HORIZONS))
     if json_file is not None:
-        json_file.write_text(json.dumps(report.to_json(comparisons, HORIZONS), indent=1) + "\n")
+        figures = json.dumps(report.to_json(comparisons, HORIZONS), indent=1) + "\n"
+        _write(json_file, lambda file: file.write_text(figures))
     if plot_file is not None:
-        report.plot(comparisons, plot_file)
+        _write(plot_file, lambda file: report.plot(comparisons, file))
+
+
+def _write(file: Path, write: Callable[[Path], object]) -> None:
+    try:
+        write(file)
+    except OSError as error:
+        raise click.ClickException(f"{file}: {error.strerror}") from error
+
+
+def _check_one_kind(context: click.Context) -> None:
+    """Refuse options that would be ignored."""
+    options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    given = [
+        [options[name] for name in kind if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        for kind in KINDS
+    ]
+    first, *others = [names[0] for names in given if names] or [""]
+    if others:
+        raise click.UsageError(f"{first} and {others[0]} exclude each other; leave one out")
 
 
 def _traced(

@@ -581,7 +581,7 @@ def on_imagenet(*options: str) -> Result:
 def test_the_command_prints_a_table_of_the_policies() -> None:
     done = on_imagenet()
     assert done.exit_code == 0, done.output
-    assert "1 workloads, 2 seeds, 5 recurrences" in done.output
+    assert "1 workload, 2 seeds, 5 recurrences" in done.output
     for name in ("gp-ucb", "zeus", "default", "floor"):
         assert f" {name} " in done.output
     assert " grid " not in done.output
@@ -657,7 +657,9 @@ def test_a_name_that_is_not_known_is_refused_with_those_that_are(
         assert name in done.output
 
 
-@pytest.mark.parametrize("value", ["3", "3:", ":2", "3:2:1", "three:2", "3:two", "3:nan", "3:inf", "3:0", "3:-2"])
+@pytest.mark.parametrize(
+    "value", ["3", "3:", ":2", "3:2:1", "three:2", "3:two", "3:nan", "3:inf", "3:0", "3:-2", "3:1e308"]
+)
 def test_a_drift_that_is_none_is_refused_with_an_example(value: str) -> None:
     done = on_imagenet(f"--drift={value}")
     assert done.exit_code == 2
@@ -675,3 +677,55 @@ def test_the_command_says_in_one_line_what_it_cannot_play_on(tmp_path: Path) -> 
         done = command(*options)
         assert done.exit_code == 1
         assert said in done.output
+
+
+def test_one_of_a_thing_is_said_in_the_singular() -> None:
+    assert "1 workload, 1 seed, 1 recurrence\n" in on_imagenet("--seeds", "1", "--recurrences", "1").output
+    assert (
+        "2 workloads, 1 seed, 2 recurrences\n"
+        in command("--synthetic", "2", "--policy", "grid", "--seeds", "1", "--recurrences", "1").output
+    )
+
+
+@pytest.mark.parametrize("value", ["nan", "-0.1", "1.1", "inf", "half"])
+def test_an_eta_that_is_no_share_is_refused(value: str) -> None:
+    done = on_imagenet(f"--eta={value}")
+    assert done.exit_code == 2
+    assert "--eta" in done.output
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_a_file_that_cannot_be_written_is_noticed_before_the_simulation(
+    tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.simulator.cli.compare_all", None)  # nothing is simulated
+    (tmp_path / "folder.html").mkdir()
+    for file, said in (("absent/out.html", "no folder"), ("folder.html", "directory")):
+        done = on_imagenet(option, str(tmp_path / file))
+        assert done.exit_code == 2
+        assert option in done.output
+        assert said in done.output
+
+
+def test_a_file_that_can_no_longer_be_written_after_the_simulation_is_named() -> None:
+    done = on_imagenet("--policy", "grid", "--json", "/dev/full")
+    assert done.exit_code == 1
+    assert " grid " in done.output
+    assert "/dev/full: No space left" in done.output
+
+
+TRIALS, RANDOM = ("--trials", "trials.csv"), ("--synthetic", "2")
+MEASURED = (
+    *(("--gpu", "v100"), ("--workload", "all"), ("--target", "0.5"), ("--power-limit", "max"), ("--traces", "traces")),
+)
+
+
+@pytest.mark.parametrize(
+    "options", [(one, other) for one in (TRIALS, RANDOM) for other in (*MEASURED, TRIALS, RANDOM) if one != other]
+)
+def test_options_of_which_one_would_be_ignored_exclude_each_other(options: tuple[tuple[str, str], ...]) -> None:
+    one, other = options
+    done = command(*one, *other)
+    assert done.exit_code == 2
+    assert "exclude each other" in done.output
+    assert one[0] in done.output and other[0] in done.output
