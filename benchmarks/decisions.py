@@ -1,0 +1,186 @@
+"""How much processor time an ask takes, inside the server, as a job's history grows.
+
+    python -m benchmarks.decisions [--policy gp-ucb] [--trials 1000 10000] [--lost 0 0.9] [--repeats 7]
+
+On SQLite, 20 batch sizes, without HTTP; the history is written as rows. *first*: nobody has yet asked about it; *cold*:
+the first ask of a new process, which has answered for another job; *warm*: asks of one process, each trial converging
+before the next. Prints the least, the median and the most, in ms.
+"""
+
+import argparse
+import math
+import multiprocessing
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert, update
+
+from backend import service
+from backend.app import create_app
+from backend.config import load_settings
+from backend.core.state import TrialStatus, TrialType
+from backend.extensions import db
+from backend.models import Job, Trial
+from lightning_bso.wire import AskAnswer, RegisteredJobSpec, ReportRequest
+
+BATCH_SIZES = [8 * 2**n + extra * 2**n for n in range(10) for extra in (0, 4)]
+MAX_EPOCHS = 100
+LEASE_S = 3600
+
+
+def totals(batch_size: int, number: int) -> tuple[int, float, float]:
+    """Epochs, seconds and joules of a run to the target; 96 is the best batch size."""
+    noise = math.exp(random.Random(number).gauss(0, 0.1))
+    epochs = max(1, round(20 * noise * (1 + abs(math.log2(batch_size / 96)) / 4)))
+    return epochs, float(epochs), 100.0 * epochs
+
+
+@contextmanager
+def serving(url: str) -> Iterator[None]:
+    """The server's inside, on a database."""
+    with create_app(load_settings(database_url=url, log_level="WARNING")).app_context():
+        yield
+
+
+def register(job_id: str, policy: str) -> None:
+    """Register the job."""
+    service.register(
+        RegisteredJobSpec(
+            job_id_prefix=job_id,
+            job_id=job_id,
+            batch_sizes=BATCH_SIZES,
+            default_batch_size=64,
+            max_epochs=MAX_EPOCHS,
+            policy=policy,
+            max_power=250,
+            number_of_gpus=1,
+            gpu_model="none",
+        )
+    )
+
+
+def write_history(url: str, policy: str, trials: int, lost: float) -> None:
+    """Make the jobs: `other`, and `long` with a history of so many trials, of which a share was lost."""
+    dice, rows = random.Random(trials), []
+    for number in range(1, trials + 1):
+        batch_size = dice.choice(BATCH_SIZES)
+        epochs, time_s, energy_j = totals(batch_size, number)
+        ending: dict[str, Any] = {"status": TrialStatus.SUCCEEDED, "outcome_code": "converged", "converged": True}
+        if dice.random() < lost:
+            ending = {"status": TrialStatus.FAILED, "outcome_code": "lost", "converged": None}
+        rows.append(
+            {
+                "job": 2,
+                "number": number,
+                "exploration": 0,
+                "batch_size": batch_size,
+                "type": TrialType.MAB,
+                "reason": "expected 1234 J ± 56; the best so far is 1200 J at 96",
+                "bound_factor": 1.0,
+                "outcome": "metric 1 reached the target 1",
+                "energy_j": energy_j,
+                "time_s": time_s,
+                "epochs": epochs,
+                "energy_source": "measured",
+                "started_revision": 2 * number,
+                "ended_revision": 2 * number + 1,
+                "started_at": datetime(2026, 1, 1),
+                "last_seen_at": datetime(2026, 1, 1),
+                "ended_at": datetime(2026, 1, 1),
+            }
+            | ending
+        )
+    with serving(url):
+        register("other", policy)
+        register("long", policy)
+        with db.engine.begin() as connection:
+            connection.execute(insert(Trial), rows)  # of the second job
+            connection.execute(update(Job).values(revision=2 * trials + 2))
+
+
+def timed_ask(job_id: str) -> tuple[AskAnswer, float]:
+    """An ask, and its processor time in ms."""
+    began = time.process_time()
+    answer = service.ask(job_id, None, lease_s=LEASE_S)
+    return answer, (time.process_time() - began) * 1e3
+
+
+def converge(ask: AskAnswer) -> None:
+    """Report that a run has reached the target."""
+    epochs, time_s, energy_j = totals(ask.batch_size, ask.trial_number)
+    service.report(
+        ReportRequest(
+            job_id=ask.job_id,
+            batch_size=ask.batch_size,
+            trial_number=ask.trial_number,
+            time=time_s,
+            energy=energy_j,
+            metric=1.0,
+            current_epoch=epochs,
+            report_number=1,
+        ),
+        lease_s=LEASE_S,
+    )
+
+
+def ask_as_a_new_process(url: str) -> float:
+    """Processor time of the first ask about `long`, in ms."""
+    with serving(url):
+        for _ in range(5):
+            converge(timed_ask("other")[0])
+        answer, spent_ms = timed_ask("long")
+        converge(answer)
+        return spent_ms
+
+
+def ask_again_and_again(url: str, times: int) -> list[float]:
+    """Processor times of asks about `long`, in ms, after the first one."""
+    with serving(url):
+        spent_ms = []
+        for _ in range(times + 1):
+            answer, spent = timed_ask("long")
+            spent_ms.append(spent)
+            converge(answer)
+        return spent_ms[1:]
+
+
+def in_a_new_process(task: Callable[..., Any], *arguments: Any) -> Any:
+    """What a task returns in a process that begins from nothing."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(task, *arguments).result()
+
+
+def spread(spent_ms: list[float]) -> str:
+    """Least, median and most."""
+    return " ".join(f"{value:8.2f}" for value in (min(spent_ms), statistics.median(spent_ms), max(spent_ms)))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--policy", choices=["zeus", "gp-ucb"], default="gp-ucb")
+    parser.add_argument("--trials", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--lost", type=float, nargs="+", default=[0.0, 0.9], help="share lost without a verdict")
+    parser.add_argument("--repeats", type=int, default=7)
+    arguments = parser.parse_args()
+    print("trials  lost     first  | cold: least, median, most  | warm: the same")
+    for trials in arguments.trials:
+        for lost in arguments.lost:
+            with tempfile.TemporaryDirectory() as folder:
+                url = f"sqlite:///{folder}/benchmark.db"
+                in_a_new_process(write_history, url, arguments.policy, trials, lost)
+                first = in_a_new_process(ask_as_a_new_process, url)
+                cold = [in_a_new_process(ask_as_a_new_process, url) for _ in range(arguments.repeats)]
+                warm = in_a_new_process(ask_again_and_again, url, 20 * arguments.repeats)
+            print(f"{trials:>6}  {lost:>4}  {first:8.2f}  | {spread(cold)} | {spread(warm)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
