@@ -26,6 +26,9 @@ LOST = "lost"
 ENDED = "ended"
 """Outcome code of a trial that its caller ended without a verdict."""
 
+_NOT_IN_SESSION = {"synchronize_session": False}
+"""Of an UPDATE: none of its rows is at hand as an object, so none is looked for, which takes its time."""
+
 
 def now(session: Session) -> datetime:
     """The database's clock, UTC."""
@@ -41,7 +44,9 @@ def lock_job(session: Session, job_id: str) -> tuple[Job, datetime]:
     Raises:
         UnknownJob: there is no such job.
     """
-    locked = session.execute(update(Job).where(Job.job_id == job_id).values(revision=Job.revision + 1))
+    locked = session.execute(
+        update(Job).where(Job.job_id == job_id).values(revision=Job.revision + 1), execution_options=_NOT_IN_SESSION
+    )
     if cast(CursorResult[Any], locked).rowcount == 0:
         raise UnknownJob(job_id)
     job, at = session.execute(select(Job, utc_now()).where(Job.job_id == job_id)).one()
@@ -139,7 +144,8 @@ def expire_trials(session: Session, job: Job, at: datetime, lease_s: float, *, b
             outcome=f"not heard of for {lease_s:g} s, so taken for lost",
             ended_revision=job.revision,
             ended_at=at,
-        )
+        ),
+        execution_options=_NOT_IN_SESSION,
     )
 
 
