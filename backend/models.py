@@ -12,6 +12,7 @@ from sqlalchemy import (
     DateTime,
     Double,
     ForeignKey,
+    Index,
     Integer,
     String,
     Text,
@@ -97,7 +98,12 @@ class Trial(Base):
     """One run of a job with one batch size."""
 
     __tablename__ = "trials"
-    __table_args__ = (UniqueConstraint("job", "number"), UniqueConstraint("job", "run_id"), MYSQL_OPTIONS)
+    __table_args__ = (
+        UniqueConstraint("job", "number"),
+        UniqueConstraint("job", "run_id"),
+        Index("ix_trials_progress", "job", "status", "exploration", "ended_revision", "batch_size", "epochs"),
+        MYSQL_OPTIONS,
+    )
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     job: Mapped[int] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"))
@@ -147,6 +153,18 @@ class Report(Base):
     expired_revision: Mapped[int | None] = mapped_column(BigInteger)
     """If this report revived a trial taken for lost: the revision at which that had happened."""
     received_at: Mapped[datetime] = mapped_column(Utc)
+
+
+class StoredBelief(Base):
+    """What a policy has learnt from the ended trials of an exploration: no second truth, it can be learnt anew."""
+
+    __tablename__ = "beliefs"
+    __table_args__ = MYSQL_OPTIONS
+
+    job: Mapped[int] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True)
+    exploration: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    told: Mapped[str] = mapped_column(LongText)
+    """As `core.stored` writes it."""
 
 
 class Token(Base):

@@ -69,7 +69,7 @@ def ask(session: Session, job_id: str, run_id: str | None, *, lease_s: float) ->
         return _to_ask_answer(job, trial, _number(store.last_report(session, trial)), lease_s)
     rng = states.load_rng(job)
     try:
-        choice = policies.choose(states.load_state(session, job), rng)
+        choice = policies.choose(states.load_state(session, job, remember=True), rng)
     except NothingConverges as error:
         raise JobStuck(f"job {job_id!r}: {error}") from error
     states.save_rng(job, rng)
@@ -103,7 +103,7 @@ def report(session: Session, request: ReportRequest, *, lease_s: float) -> Repor
     if request.energy_source not in (None, trial.energy_source):
         _check_source(store.energy_sources(session, job, trial.exploration), request)
 
-    state = states.load_state(session, job, trial.exploration)
+    state = states.load_state(session, job, trial.exploration, remember=True)
     verdict = policies.judge(state, states.to_core_trial(trial), report)
     store.add_report(session, trial, job, at, request.report_number or last_number + 1, report, verdict)
     trial.energy_source = request.energy_source or trial.energy_source

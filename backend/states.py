@@ -7,21 +7,20 @@ migration, and one line in `_TRIAL_COLUMNS` and `_to_trial`.
 import json
 from collections.abc import Sequence
 from dataclasses import fields
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from sqlalchemy import or_, select
+from sqlalchemy import bindparam, select, union_all
 from sqlalchemy.orm import Session
 
-from backend.core import policies, thompson
+from backend.core import policies, stored, thompson
 from backend.core.belief import Belief, WarmStart, warm_beginning
 from backend.core.replay import PastReport, PastTrial
 from backend.core.state import Choice, JobState, Spec, TrialStatus, TrialType, Verdict, VerdictCode
 from backend.core.state import Report as CoreReport
 from backend.core.state import Trial as CoreTrial
-from backend.models import Job, Report, Trial
+from backend.models import Job, Report, StoredBelief, Trial
 from lightning_bso.wire import RegisteredJobSpec
 
 _SPEC_FIELDS = {field.name for field in fields(Spec)}
@@ -74,6 +73,21 @@ _TRIAL_COLUMNS = (
 )
 
 
+# Those that run, those that have ended since, and those lost where nothing else is known. Three searches, and unsorted:
+# for one with OR, or in order, SQLite walks through all trials of the job.
+_LOOKED_AT = union_all(
+    *(
+        select(*_TRIAL_COLUMNS).where(
+            Trial.job == bindparam("job"), Trial.exploration == bindparam("exploration"), Trial.status == status, *which
+        )
+        for status, which in (
+            (TrialStatus.DISPATCHED, ()),
+            (TrialStatus.SUCCEEDED, (Trial.ended_revision >= bindparam("through"),)),
+            (TrialStatus.FAILED, (Trial.epochs > 0, Trial.batch_size.in_(bindparam("unsettled", expanding=True)))),
+        )
+    )
+)
+
 # Looked up per trial of every decision; calling the enum takes three times as long.
 _TYPES = {type_.value: type_ for type_ in TrialType}
 _STATUSES = {status.value: status for status in TrialStatus}
@@ -96,44 +110,51 @@ def _to_trial(row: Sequence[Any]) -> CoreTrial:
     )
 
 
-def load_state(session: Session, job: Job, exploration: int | None = None) -> JobState:
+def load_state(session: Session, job: Job, exploration: int | None = None, *, remember: bool = False) -> JobState:
     """What a decision may look at: the trials of an exploration, by default the current one.
 
-    What a policy can keep of ended trials is remembered by this process, and they are not read again. That is no
-    second truth: trials that ended never change, and a process that remembers nothing reads them all.
+    What a policy has learnt from ended trials is stored, and they are not read again. That is no second truth: trials
+    that ended never change, and where nothing usable is stored they are all read.
+
+    Args:
+        session: the transaction.
+        job: the job.
+        exploration: of which exploration.
+        remember: whether to store what has been learnt since; the job must be locked.
     """
     exploration = job.exploration if exploration is None else exploration
-    memory = _memory(session.get_bind().engine.url, job.id, job.created_at, exploration)
-    past = memory.get("past")
-    trials = _trials_since(session, job, exploration, past)
-    if past is not None and past.last is not None:
-        if past.last in trials:
-            trials.remove(past.last)
-        else:  # the database was restored from a backup: what is remembered never happened
-            past, trials = None, _trials_since(session, job, exploration, None)
-    state = policies.condensed(JobState(core_spec(job), tuple(trials), past or beginning_of(job, exploration)))
-    if state.past is not None:
-        memory["past"] = state.past
+    # What the policy knows before the first trial; None if it learns nothing that could be stored.
+    beginning = policies.condensed(JobState(core_spec(job), (), beginning_of(job, exploration))).past
+    if beginning is None:
+        return JobState(core_spec(job), tuple(_trials_since(session, job, exploration, None)))
+    row = session.get(StoredBelief, (job.id, exploration))
+    known = None if row is None else stored.restore(row.told, beginning)
+    trials = _trials_since(session, job, exploration, known or beginning)
+    if known is not None:
+        if known.last in trials:
+            trials.remove(known.last)
+        else:  # somebody has changed the trials by hand: what is stored never happened
+            known, trials = None, _trials_since(session, job, exploration, beginning)
+    state = policies.condensed(JobState(core_spec(job), tuple(trials), known or beginning))
+    if remember and state.past is not None and state.past is not (known or beginning):
+        row = row or StoredBelief(job=job.id, exploration=exploration)
+        row.told = stored.save(state.past, beginning)
+        session.add(row)
     return state
 
 
 def _trials_since(session: Session, job: Job, exploration: int, past: Belief | None) -> list[CoreTrial]:
-    """The trials that are not told by `past`, and the last that is."""
-    trials = select(*_TRIAL_COLUMNS).where(Trial.job == job.id, Trial.exploration == exploration)
-    if past is not None:
-        trials = trials.where(or_(Trial.status != TrialStatus.SUCCEEDED, Trial.ended_revision >= past.through))
-    return [_to_trial(row) for row in session.execute(trials.order_by(Trial.number))]
-
-
-@lru_cache(maxsize=1024)
-def _memory(_database: object, _job: int, _created_at: datetime, _exploration: int) -> dict[str, Belief]:
-    """What this process remembers of a job's exploration; a job made anew under the same number has another time."""
-    return {}
+    """The trials that decisions look at beside `past`, and the last of those that it tells."""
+    through, unsettled = (0, ()) if past is None else (past.through, past.unsettled)
+    values = {"job": job.id, "exploration": exploration, "through": through, "unsettled": unsettled}
+    trials = [_to_trial(row) for row in session.execute(_LOOKED_AT, values)]
+    return sorted(trials, key=lambda trial: trial.number)
 
 
 def load_trials(session: Session, job: Job) -> list[CoreTrial]:
     """All trials of a job's current exploration, by rising number."""
-    return _trials_since(session, job, job.exploration, None)
+    trials = select(*_TRIAL_COLUMNS).where(Trial.job == job.id, Trial.exploration == job.exploration)
+    return [_to_trial(row) for row in session.execute(trials.order_by(Trial.number))]
 
 
 def beginning_of(job: Job, exploration: int) -> Belief | None:

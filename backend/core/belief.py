@@ -77,6 +77,11 @@ class Belief:
         return 0 if self.last is None else self.last.ended or 0
 
     @property
+    def unsettled(self) -> tuple[int, ...]:
+        """Batch sizes of which no run has ended: what runs that go on or were lost tell of an epoch's cost counts."""
+        return tuple(self.grid.sizes[at] for at in np.flatnonzero(self.epoch_cost.runs == 0))
+
+    @property
     def has_converged(self) -> Mask:
         """Which batch sizes have converged (n,)."""
         return np.greater(self.converged, 0)

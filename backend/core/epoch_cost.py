@@ -74,7 +74,7 @@ def observed(belief: EpochCostBelief, observations: Sequence[Observation]) -> Ep
         mean[one.at] += (math.log(max(one.cost_j, LEAST_J) / one.epochs) - mean[one.at]) / runs[one.at]
         energy_j[one.at] += one.energy_j
         time_s[one.at] += one.time_s
-    return _with_law(replace(belief, runs=runs, mean=mean, energy_j=energy_j, time_s=time_s))
+    return with_law(replace(belief, runs=runs, mean=mean, energy_j=energy_j, time_s=time_s))
 
 
 def at(belief: EpochCostBelief, x: Vector) -> Vector:
@@ -85,7 +85,8 @@ def at(belief: EpochCostBelief, x: Vector) -> Vector:
     return mean
 
 
-def _with_law(belief: EpochCostBelief) -> EpochCostBelief:
+def with_law(belief: EpochCostBelief) -> EpochCostBelief:
+    """What is known, with the law that follows from what was counted."""
     precision = belief.runs / NOISE_SD**2
     law = Gaussian(_guess(belief), belief.covariance).given(precision, precision * belief.mean)
     return replace(belief, law=replace(law, mean=np.clip(law.mean, -MOST_LOG, MOST_LOG)))

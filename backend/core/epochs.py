@@ -65,7 +65,7 @@ def cold(x: Vector, max_epochs: int) -> Gaussian:
 def beginning(x: Vector, prior: Gaussian, squares: float = 0.0, freedom: float = 0.0) -> EpochsBelief:
     """What is known before the first run; of the noise, what `squares` and `freedom` of earlier ones tell."""
     none = np.zeros(len(x))
-    return _with_law(EpochsBelief(x, prior, none, none, none, none, squares, freedom, law=prior))
+    return with_law(EpochsBelief(x, prior, none, none, none, none, squares, freedom, law=prior))
 
 
 def converged(belief: EpochsBelief, at: int, epochs: float) -> EpochsBelief:
@@ -78,7 +78,7 @@ def converged(belief: EpochsBelief, at: int, epochs: float) -> EpochsBelief:
     squares, freedom = belief.squares, belief.freedom
     if runs[at] > 1:
         squares, freedom = squares + before * (value - mean[at]), freedom + 1
-    return _with_law(replace(belief, runs=runs, mean=mean, squares=squares, freedom=freedom))
+    return with_law(replace(belief, runs=runs, mean=mean, squares=squares, freedom=freedom))
 
 
 def failed(belief: EpochsBelief, at: int, epochs: float) -> EpochsBelief:
@@ -92,7 +92,7 @@ def failed(belief: EpochsBelief, at: int, epochs: float) -> EpochsBelief:
     precisions, shifts = belief.site_precision.copy(), belief.site_shift.copy()
     precisions[at] += precision
     shifts[at] += shift
-    return _with_law(replace(belief, site_precision=precisions, site_shift=shifts))
+    return with_law(replace(belief, site_precision=precisions, site_shift=shifts))
 
 
 def watch(belief: EpochsBelief, at: int, epochs: float, *, reached: bool) -> tuple[EpochsBelief, bool]:
@@ -123,7 +123,8 @@ def expecting(belief: EpochsBelief, in_flight: Vector) -> Gaussian:
     return Gaussian(belief.law.mean, belief.prior.given(precision, precision).covariance)
 
 
-def _with_law(belief: EpochsBelief) -> EpochsBelief:
+def with_law(belief: EpochsBelief) -> EpochsBelief:
+    """What is known, with the law that follows from what was counted."""
     noise = (NOISE_RUNS * NOISE_SD**2 + belief.squares) / (NOISE_RUNS + belief.freedom)
     noise = max(noise, LEAST_NOISE_SD**2)
     precision = belief.runs / noise

@@ -45,6 +45,15 @@ def test_while_the_exploration_runs_others_get_the_cheapest_known(calls: Calls) 
     assert (other["batch_size"], other["type"]) == (8, "Concurrent")
 
 
+def test_of_equally_cheap_runs_the_first_counts_whichever_ended_first(calls: Calls) -> None:
+    calls.register()
+    first, second = calls.trial(), calls.trial()
+    calls.converge(second)
+    calls.converge(first)
+    calls.trial()
+    assert "by trial 1" in calls.trial()["reason"]
+
+
 def test_what_a_concurrent_run_finds_never_drives_the_pruning(calls: Calls) -> None:
     calls.register()
     explorer, other = calls.trial(), calls.trial()

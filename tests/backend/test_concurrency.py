@@ -7,6 +7,10 @@ from threading import Barrier
 
 import pytest
 
+from backend import queries
+from backend.app import create_app
+from backend.config import Settings
+from backend.extensions import db
 from tests.calls import Answer
 from tests.databases import dump, revision
 from tests.servers import GunicornServer
@@ -49,6 +53,22 @@ def test_the_bandit_asked_at_once_draws_for_every_trial(server: GunicornServer) 
     calls.register(job_id="train-in-turn", num_pruning_rounds=0, mab_num_explorations=1)
     in_turn = [calls.trial("train-in-turn")["batch_size"] for _ in range(100)]
     assert [together[number] for number in range(1, 101)] == in_turn
+
+
+def test_runs_under_gp_ucb_that_begin_and_end_at_once_are_decided_by_what_ended_before(server: GunicornServer) -> None:
+    calls = server.calls
+    calls.register(job_id="train-gp-ucb", policy="gp-ucb")
+
+    def train(_: int) -> None:
+        calls.converge(calls.trial("train-gp-ucb"))
+
+    with ThreadPoolExecutor(CALLERS) as pool:
+        list(pool.map(train, range(ASKS)))
+    app = create_app(Settings(database_url=server.database_url, log_level="CRITICAL"))
+    with app.app_context():
+        assert queries.replay_job("train-gp-ucb") == (ASKS, [])
+        db.engine.dispose()
+    calls.must(calls.delete("train-gp-ucb"))
 
 
 @pytest.mark.parametrize("job_id", [f"train-new-{number}" for number in range(3)])

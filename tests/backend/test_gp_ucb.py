@@ -2,14 +2,14 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from flask import Flask
 
 import lightning_bso
-from backend import queries, states
+from backend import queries
 from backend.app import create_app
 from backend.config import Settings
 from tests import specs
@@ -57,21 +57,13 @@ def recur(calls: Calls, job_id: str = "train", times: int = 8) -> list[dict[str,
 
 @pytest.fixture
 def other_app(database_url: str) -> Callable[[], Calls]:
-    """Makes another server over the same database, which remembers nothing."""
+    """Makes another server over the same database."""
 
     def make() -> Calls:
-        states._memory.cache_clear()
         app = create_app(Settings(database_url=database_url, log_level="CRITICAL"))
         return Calls.through_test_client(app.test_client())
 
     return make
-
-
-@pytest.fixture(autouse=True)
-def _nothing_remembered() -> Iterator[None]:
-    states._memory.cache_clear()
-    yield
-    states._memory.cache_clear()
 
 
 def test_a_job_goes_from_its_default_to_a_cheaper_batch_size_and_says_why(calls: Calls) -> None:
@@ -134,26 +126,101 @@ def bound_factors(database_url: str) -> Sequence[float | None]:
         return connection.exec_driver_sql("SELECT bound_factor FROM trials ORDER BY number").scalars().all()
 
 
-# --- What a process remembers ---
+# --- What is stored of ended trials ---
 
 
-def test_what_a_process_remembers_never_shows(calls: Calls, other_app: Callable[[], Calls]) -> None:
-    for job_id in ("train-by-one", "train-by-many"):
+def forget(database_url: str) -> None:
+    """Delete what has been learnt from ended trials, as a migration back and forth does."""
+    with connected(database_url) as connection:
+        connection.exec_driver_sql("DELETE FROM beliefs")
+
+
+def test_whether_what_was_learnt_is_stored_never_shows(calls: Calls, database_url: str) -> None:
+    for job_id in ("train-stored", "train-forgotten"):
         register(calls, job_id)
-    by_one = recur(calls, "train-by-one", times=7)
-    described = calls.describe("train-by-one")
-    by_many = []
-    for _ in range(7):
-        other = other_app()
-        by_many.append(other.trial("train-by-many"))
-        states._memory.cache_clear()
-        train(other, by_many[-1])
+    by_stored = recur(calls, "train-stored", times=9)
+    described = calls.describe("train-stored")
+    by_forgotten = []
+    for _ in range(9):
+        forget(database_url)
+        by_forgotten.append(calls.trial("train-forgotten"))
+        forget(database_url)
+        train(calls, by_forgotten[-1])
     for name in ("batch_size", "reason", "trial_number"):
-        assert [trial[name] for trial in by_one] == [trial[name] for trial in by_many]
-    outcomes = [[record["outcome"] for record in calls.records(job)] for job in ("train-by-one", "train-by-many")]
+        assert [trial[name] for trial in by_stored] == [trial[name] for trial in by_forgotten]
+    outcomes = [[record["outcome"] for record in calls.records(job)] for job in ("train-stored", "train-forgotten")]
     assert outcomes[0] == outcomes[1]
-    seen_anew = other_app().describe("train-by-many")
+    forget(database_url)
+    seen_anew = calls.describe("train-forgotten")
     assert (seen_anew["message"], seen_anew["batch_sizes"]) == (described["message"], described["batch_sizes"])
+
+
+def test_a_new_process_reads_neither_what_has_been_learnt_nor_lost_runs_that_tell_nothing(
+    calls: Calls, database_url: str, other_app: Callable[[], Calls]
+) -> None:
+    register(calls)
+    recur(calls, times=4)
+    calls.must(calls.end(calls.trial()))  # without a report
+    cut_short = calls.trial()  # of a batch size that has ended
+    calls.must(calls.report(cut_short, energy=10.0))
+    calls.must(calls.end(cut_short))
+    recur(calls, times=1)
+    calls.trial(run_id="next")
+    with connected(database_url) as connection:
+        connection.exec_driver_sql("UPDATE trials SET type = 'unreadable' WHERE number < 7")
+    assert "the best so far" in other_app().trial()["reason"]
+
+
+def test_neither_does_it_after_a_reset_for_a_run_of_before(
+    calls: Calls, database_url: str, other_app: Callable[[], Calls]
+) -> None:
+    register(calls)
+    recur(calls, times=4)
+    old = calls.trial()
+    calls.must(calls.reset())
+    with connected(database_url) as connection:
+        connection.exec_driver_sql("UPDATE trials SET type = 'unreadable' WHERE number < 4")
+    assert calls.must(other_app().report(old, energy=1e6))["reason"] == "cost_bound"
+
+
+def test_a_lost_run_of_a_batch_size_of_which_none_has_ended_tells_its_cost(calls: Calls, database_url: str) -> None:
+    reasons = []
+    for job_id, energy_j in (("train-1", 40.0), ("train-2", 80.0)):
+        register(calls, job_id)
+        train(calls, calls.trial(job_id))
+        lost = calls.trial(job_id)
+        assert lost["batch_size"] != 16
+        calls.must(calls.report(lost, energy=energy_j))
+        calls.must(calls.end(lost))
+        reasons.append(calls.trial(job_id)["reason"])
+    assert reasons[0] != reasons[1]
+
+
+def test_what_another_version_has_stored_is_learnt_anew_and_replaced(calls: Calls, database_url: str) -> None:
+    register(calls)
+    recur(calls, times=4)
+    described, before = calls.describe(), dump(database_url)["beliefs"]
+    with connected(database_url) as connection:
+        connection.exec_driver_sql("""UPDATE beliefs SET told = '{"version": 0, "anything": []}'""")
+    assert calls.describe() == described
+    trial = calls.trial()
+    assert "the best so far" in trial["reason"]
+    after = dump(database_url)["beliefs"]
+    assert [row[:2] for row in after] == [row[:2] for row in before]
+    assert json.loads(after[0][2])["last"]["number"] == trial["trial_number"] - 1
+
+
+def test_what_only_reads_stores_nothing(calls: Calls, database_url: str) -> None:
+    register(calls)
+    recur(calls, times=3)
+    register(calls, "train-other")
+    forget(database_url)
+    before = dump(database_url)
+    calls.describe()
+    calls.records()
+    assert dump(database_url) == before
+    register(calls, "train-warm", warm_start_from="train")
+    assert dump(database_url)["beliefs"] == []
 
 
 def test_a_database_restored_from_a_backup_is_believed_and_not_what_is_remembered(

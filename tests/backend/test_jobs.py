@@ -110,9 +110,10 @@ def test_deleting_a_job_deletes_all_that_it_recorded_and_nothing_else(calls: Cal
     calls.register(job_id="train-2")
     calls.converge(calls.trial("train-2"))
     before = dump(database_url)
-    calls.register()
+    calls.register(policy="gp-ucb")
     calls.converge(calls.trial())
     calls.trial()
+    assert dump(database_url)["beliefs"]
     answer = calls.delete()
     assert (answer.status, answer.body) == (200, None)
     assert dump(database_url) == before

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend.core import stored
+from backend.core.belief import beginning
 from backend.core.policies import POLICIES, choose, condensed, judge, ruled_out, stage
 from backend.core.simulate import EndlessRetry, Run, SizeRecord, Workload, simulate
 from backend.core.state import Choice, JobState, NothingConverges, Report, Spec, Trial, TrialStatus, TrialType
@@ -184,7 +186,7 @@ def test_a_job_after_one_that_changes_ends_too(workload: Workload, seed: int) ->
 
 @dataclass
 class Twins:
-    """One job seen by two servers: one reads all its trials every time, the other keeps what it can."""
+    """One job seen by two servers: one reads all its trials every time, the other keeps what it can, as text."""
 
     spec: Spec
     trials: list[Trial] = field(default_factory=list)
@@ -195,6 +197,9 @@ class Twins:
         known = self.past.past if self.past is not None else None
         left = [one for one in self.trials if known is None or not _ended_by(one, known.through)]
         self.past = condensed(JobState(self.spec, tuple(left), known))
+        if self.past.past is not None and self.past.past.last is not None:
+            first = beginning(self.spec)
+            self.past = replace(self.past, past=stored.restore(stored.save(self.past.past, first), first))
         return JobState(self.spec, tuple(self.trials)), self.past
 
     def ask(self, seed: int) -> bool:
