@@ -16,6 +16,7 @@ from lightning_bso.wire import (
     BATCH_SIZE_PATH,
     HEARTBEAT_PATH,
     JOBS_PATH,
+    PROBE_PATH,
     REPORT_PATH,
     TRIALS_PATH,
     AskAnswer,
@@ -28,6 +29,7 @@ from lightning_bso.wire import (
     JobQuery,
     JobSummary,
     PageQuery,
+    ProbeRequest,
     RegisteredJobSpec,
     ReportAnswer,
     ReportRequest,
@@ -57,6 +59,7 @@ _SCOPES = {
     "ask_for_run": Scope.RUN,
     "report": Scope.RUN,
     "heartbeat": Scope.RUN,
+    "probe": Scope.RUN,
     "end": Scope.RUN,
     "reset": Scope.ADMIN,
     "delete": Scope.ADMIN,
@@ -142,6 +145,14 @@ def heartbeat(body: HeartbeatRequest) -> Response:
     """Say that a run is alive, between reports that are far apart."""
     with _unknown_is_400():
         return _json(service.heartbeat(body.job_id, body.trial_number, lease_s=_lease_s()))
+
+
+@blueprint.post(PROBE_PATH, tags=[_RUNS], responses={200: Nothing, 400: ErrorAnswer})
+def probe(body: ProbeRequest) -> Response:
+    """Report what timing a few steps of every batch size told; the first such report of a job counts."""
+    with _unknown_is_400():
+        service.probe(body, lease_s=_lease_s())
+    return _null()
 
 
 @blueprint.patch(TRIALS_PATH, tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})

@@ -87,6 +87,8 @@ class Job(Base):
     """Where the job's random generator stands; moved on in the transaction of the choice that drew from it."""
     warm_start: Mapped[str | None] = mapped_column(LongText)
     """What it took from another job at its registration, a core `WarmStart` as JSON."""
+    probes: Mapped[str | None] = mapped_column(LongText)
+    """What probes of its batch sizes told, by exploration, as JSON (`backend.states`)."""
     revision: Mapped[int] = mapped_column(BigInteger, default=0)
     """Raised by every transaction that changes the job: its lock, and its logical clock."""
     exploration: Mapped[int] = mapped_column(Integer, default=0)

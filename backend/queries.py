@@ -88,7 +88,11 @@ def replay_job(session: Session, job_id: str) -> tuple[int, list[str]]:
     job, _ = store.lock_job(session, job_id)
     past = states.load_past(session, job)
     return len(past), replay.differences(
-        states.core_spec(job), past, thompson.seeded(job.seed), states.beginning_of(job, 0)
+        states.core_spec(job),
+        past,
+        thompson.seeded(job.seed),
+        states.beginning_of(job, 0),
+        states.load_probes(job),
     )
 
 

@@ -22,6 +22,7 @@ from lightning_bso.wire import (
     MAX_SEED,
     AskAnswer,
     HeartbeatAnswer,
+    ProbeRequest,
     RegisteredJobSpec,
     ReportAnswer,
     ReportRequest,
@@ -127,6 +128,28 @@ def heartbeat(session: Session, job_id: str, trial_number: int, *, lease_s: floa
     trial = _trial(session, job, trial_number)
     _hear_of(session, job, trial, at, lease_s)
     return HeartbeatAnswer(status=trial.status, lease_s=lease_s)
+
+
+@transaction
+def probe(session: Session, request: ProbeRequest, *, lease_s: float) -> None:
+    """Take in what a run has found out about batch sizes. Of each exploration the first probe counts.
+
+    Raises:
+        UnknownJob: there is no such job.
+        UnknownTrial: the job has no such trial.
+        InvalidField: it tells of what is no batch size of the job, or twice of one.
+    """
+    job, at = store.lock_job(session, request.job_id)
+    trial = _trial(session, job, request.trial_number)
+    _hear_of(session, job, trial, at, lease_s)
+    told = [one.batch_size for one in request.sizes]
+    unknown = sorted(set(told) - set(states.core_spec(job).batch_sizes))
+    if unknown:
+        raise InvalidField("sizes", f"{', '.join(map(str, unknown))} is no batch size of job {job.job_id!r}")
+    if len(set(told)) < len(told):
+        raise InvalidField("sizes", "a batch size is told of twice; tell of each once")
+    if trial.exploration not in states.load_probes(job):
+        states.add_probe(job, trial.exploration, request.sizes)
 
 
 @transaction
@@ -274,6 +297,7 @@ def _to_report_answer(spec: Spec, report: CoreReport, verdict: Verdict) -> Repor
 
 
 def _to_ask_answer(job: Job, trial: Trial, last_report_number: int, lease_s: float) -> AskAnswer:
+    spec = states.core_spec(job)
     return AskAnswer(
         job_id=job.job_id,
         batch_size=trial.batch_size,
@@ -287,4 +311,5 @@ def _to_ask_answer(job: Job, trial: Trial, last_report_number: int, lease_s: flo
         energy=trial.energy_j,
         current_epoch=trial.epochs,
         report_number=last_report_number,
+        probe_wanted=spec.policy == "gp-ucb" and trial.exploration not in states.load_probes(job),
     )

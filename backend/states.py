@@ -16,12 +16,12 @@ from sqlalchemy.orm import Session
 
 from backend.core import policies, stored, thompson
 from backend.core.belief import Belief, WarmStart, warm_beginning
-from backend.core.replay import PastReport, PastTrial
-from backend.core.state import Choice, JobState, Spec, TrialStatus, TrialType, Verdict, VerdictCode
+from backend.core.replay import PastProbe, PastReport, PastTrial
+from backend.core.state import Choice, JobState, Probed, Spec, TrialStatus, TrialType, Verdict, VerdictCode
 from backend.core.state import Report as CoreReport
 from backend.core.state import Trial as CoreTrial
 from backend.models import Job, Report, StoredBelief, Trial
-from lightning_bso.wire import RegisteredJobSpec
+from lightning_bso.wire import ProbedSize, RegisteredJobSpec
 
 _SPEC_FIELDS = {field.name for field in fields(Spec)}
 
@@ -127,6 +127,7 @@ def load_state(session: Session, job: Job, exploration: int | None = None, *, re
     beginning = policies.condensed(JobState(core_spec(job), (), beginning_of(job, exploration))).past
     if beginning is None:
         return JobState(core_spec(job), tuple(_trials_since(session, job, exploration, None)))
+    probe = load_probes(job).get(exploration)
     row = session.get(StoredBelief, (job.id, exploration))
     known = None if row is None else stored.restore(row.told, beginning)
     trials = _trials_since(session, job, exploration, known or beginning)
@@ -135,8 +136,9 @@ def load_state(session: Session, job: Job, exploration: int | None = None, *, re
             trials.remove(known.last)
         else:  # somebody has changed the trials by hand: what is stored never happened
             known, trials = None, _trials_since(session, job, exploration, beginning)
-    state = policies.condensed(JobState(core_spec(job), tuple(trials), known or beginning))
-    if remember and state.past is not None and state.past is not (known or beginning):
+    probed = probe.probed if probe else ()
+    state = policies.condensed(JobState(core_spec(job), tuple(trials), known or beginning, probed))
+    if remember and state.past is not None and state.past.last is not (known or beginning).last:
         row = row or StoredBelief(job=job.id, exploration=exploration)
         row.told = stored.save(state.past, beginning)
         session.add(row)
@@ -162,6 +164,28 @@ def beginning_of(job: Job, exploration: int) -> Belief | None:
     if job.warm_start is None or exploration > 0:
         return None
     return warm_beginning(core_spec(job), WarmStart(**json.loads(job.warm_start)))
+
+
+def load_probes(job: Job) -> dict[int, PastProbe]:
+    """What probes of a job's batch sizes told, by exploration."""
+    probes = {} if job.probes is None else json.loads(job.probes)
+    return {
+        int(exploration): PastProbe(
+            probe["revision"],
+            tuple(
+                Probed(one.batch_size, one.fits, one.epoch_energy, one.epoch_time)
+                for one in map(ProbedSize.model_validate, probe["sizes"])
+            ),
+        )
+        for exploration, probe in probes.items()
+    }
+
+
+def add_probe(job: Job, exploration: int, sizes: Sequence[ProbedSize]) -> None:
+    """Keep what the probe of an exploration told, and what it took."""
+    probes = {} if job.probes is None else json.loads(job.probes)
+    probes[str(exploration)] = {"revision": job.revision, "sizes": [one.model_dump() for one in sizes]}
+    job.probes = json.dumps(probes)
 
 
 def load_past(session: Session, job: Job) -> list[PastTrial]:

@@ -31,6 +31,7 @@ BEGIN, END = "<!-- measured: python -m benchmarks.policies --write -->", "<!-- e
 TUNED, HELD_OUT = ("v100", "p100"), ("rtx6000", "a40")
 CHANGE = Drift(60, 2.5)
 AFTER_CHANGE = 100
+PROBE_S, NO_TIME_S = 3.0, 1e-9
 OTHER_TARGETS = 60
 HARDLY, MOSTLY = 0.25, 0.75
 """Shares of measured runs: with at most the first a batch size hardly ever converges, with the second mostly."""
@@ -327,6 +328,20 @@ def warm_starts(bench: Bench, data: traces.Traces) -> None:
     bench.say()
 
 
+def probes(bench: Bench, data: traces.Traces) -> None:
+    """What it is worth to time a few steps of every batch size."""
+    bench.say(f"### With a probe after the first run: {PROBE_S:g} s of every batch size, paid for, where that is short")
+    bench.say()
+    rows: list[Row] = []
+    for name, probe_s in (("without", None), ("with", PROBE_S), ("with one that takes no time", NO_TIME_S)):
+        those = [
+            replace(case, scenario=replace(case.scenario, probe_s=probe_s))
+            for case in cases(data, traces.JOBS.values())
+        ]
+        rows.append((name, those, bench.play(those, ("gp-ucb",)), "gp-ucb"))
+    bench.table(rows)
+
+
 def main() -> None:
     """Play all, and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -344,6 +359,7 @@ def main() -> None:
         "drift": lambda: changes(bench, data),
         "at-once": lambda: at_once(bench, data),
         "warm": lambda: warm_starts(bench, data),
+        "probe": lambda: probes(bench, data),
     }
     for name, part in parts.items():
         if not arguments.only or name in arguments.only:

@@ -21,6 +21,7 @@ from lightning_bso.wire import (
     HEARTBEAT_PATH,
     JOBS_PATH,
     MAX_PAGE,
+    PROBE_PATH,
     REPORT_PATH,
     TRIALS_PATH,
     AskAnswer,
@@ -31,6 +32,7 @@ from lightning_bso.wire import (
     JobPage,
     JobSummary,
     PageQuery,
+    ProbeRequest,
     RegisteredJobSpec,
     ReportAnswer,
     ReportRequest,
@@ -125,6 +127,15 @@ class BsoClient:
         """
         body = HeartbeatRequest(job_id=job_id, trial_number=trial_number)
         return self._call("POST", HEARTBEAT_PATH, HeartbeatAnswer, body=body, attempts=ATTEMPTS_IN_TRAINING)
+
+    def probe(self, request: ProbeRequest) -> None:
+        """Report what a probe of batch sizes told. A job's first counts. Takes at most twice the read timeout.
+
+        Raises:
+            ServerRefused: 400, no such job or trial; 422, it tells of no batch size of the job.
+            ServerUnreachable: no answer.
+        """
+        self._send("POST", PROBE_PATH, body=request, attempts=ATTEMPTS_IN_TRAINING)
 
     def end(self, request: TrialRequest) -> None:
         """End a trial that will not report again. Takes at most twice the read timeout.

@@ -22,6 +22,8 @@ from lightning_bso.wire import (
     MAX_REASON_LENGTH,
     AskAnswer,
     JobSpec,
+    ProbedSize,
+    ProbeRequest,
     ReportAnswer,
     ReportRequest,
     TrialRequest,
@@ -109,6 +111,26 @@ class BatchSizeOptimizer:
     def training_finished(self) -> bool:
         """Whether the run is over: by a verdict, or, when no server judges it, after its `max_epochs`."""
         return self.result is not None or self._epoch >= self._job.max_epochs
+
+    @property
+    def probe_wanted(self) -> bool:
+        """Whether the server would like to know what an epoch costs at the other batch sizes (see `report_probe`)."""
+        return self._trial is not None and self._trial.probe_wanted
+
+    @property
+    def meter(self) -> EnergyMeter | None:
+        """What measures the run; None before `get_batch_size`."""
+        return self._meter
+
+    @property
+    def spent(self) -> Reading:
+        """What the run has cost so far, as far as it has been reported."""
+        return Reading(self._energy_j, self._time_s)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that the run has reported."""
+        return self._epoch
 
     def get_batch_size(self) -> int:
         """Register the job if need be, and ask for this run's batch size. Call it before training.
@@ -207,6 +229,19 @@ class BatchSizeOptimizer:
         self._send_pending()
         if self.result is None:
             self._begin_window()
+
+    def report_probe(self, sizes: list[ProbedSize]) -> None:
+        """Report what timing a few steps of batch sizes told; the job's first such report counts.
+
+        Like all that is reported it is no reason for a training to fail: what goes wrong is said in the log.
+        """
+        if self._trial is None or not sizes:
+            return
+        request = ProbeRequest(job_id=self._trial.job_id, trial_number=self._trial.trial_number, sizes=sizes)
+        try:
+            self._client.probe(request)
+        except (ServerUnreachable, ServerRefused) as error:
+            log.warning("What the probe of batch sizes told is lost: %s", error)
 
     def raise_if_failed(self) -> None:
         """Raise if the verdict is that the run has failed.

@@ -28,6 +28,7 @@ BATCH_SIZE_PATH = "/jobs/batch_size"
 REPORT_PATH = "/report"
 TRIALS_PATH = "/trials"
 HEARTBEAT_PATH = "/trials/heartbeat"
+PROBE_PATH = "/trials/probe"
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_ID_LENGTH = 255
@@ -228,6 +229,8 @@ class AskAnswer(Wire):
     current_epoch: int = 0
     report_number: int = 0
     """Number of the last report, 0 before the first."""
+    probe_wanted: bool = False
+    """Whether the job would gain by a probe of its batch sizes, and has had none."""
 
 
 class ReportRequest(Wire):
@@ -283,6 +286,36 @@ class HeartbeatAnswer(Wire):
 
     status: str
     lease_s: float
+
+
+class ProbedSize(Wire):
+    """What timing a few steps with a batch size told, and what that took."""
+
+    batch_size: PositiveCount
+    fits: StrictBool
+    """False: it does not fit in memory, and the epoch's figures are 0."""
+    epoch_time: Quantity = 0.0
+    """Seconds that an epoch would take, its validation included."""
+    epoch_energy: Quantity = 0.0
+    """Joules that an epoch would take."""
+    time: Quantity
+    """Seconds that finding this out took."""
+    energy: Quantity
+    """Joules that it took."""
+
+    @model_validator(mode="after")
+    def _tells_of_an_epoch(self) -> Self:
+        if self.fits and self.epoch_time == 0:
+            raise PydanticCustomError("epoch_time", "epoch_time must be above 0 where the batch size fits")
+        return self
+
+
+class ProbeRequest(Wire):
+    """What a run has found out about batch sizes of its job by timing a few steps of each."""
+
+    job_id: Id
+    trial_number: PositiveCount
+    sizes: Annotated[list[ProbedSize], Field(min_length=1, max_length=MAX_GP_UCB_BATCH_SIZES)]
 
 
 class BatchSizeSummary(Wire):

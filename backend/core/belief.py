@@ -11,11 +11,11 @@ from functools import lru_cache
 import numpy as np
 
 from backend.core import epoch_cost, epochs
-from backend.core.cost import trial_cost
+from backend.core.cost import run_cost, trial_cost
 from backend.core.epoch_cost import EpochCostBelief
 from backend.core.epochs import EpochsBelief
 from backend.core.gaussian import Gaussian, Mask, Vector
-from backend.core.state import JobState, Spec, Trial, TrialStatus
+from backend.core.state import JobState, Probed, Spec, Trial, TrialStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,8 @@ class Belief:
     """The last of the trials to end; what ended before it is told."""
     changed: int | None = None
     """Revision at which T was seen to have changed, until a run begun after that has ended."""
+    unfit: frozenset[int] = frozenset()
+    """Where among the batch sizes those are that a probe found not to fit in memory."""
 
     @property
     def through(self) -> int:
@@ -90,6 +92,13 @@ class Belief:
     def has_ended(self) -> Mask:
         """Which batch sizes have converged, or failed since T was last seen to have changed (n,)."""
         return np.greater(self.converged + self.failed, 0)
+
+    @property
+    def fits(self) -> Mask:
+        """Which batch sizes are not known to be too large for the memory (n,); one that has ended is not."""
+        fits: Mask = self.has_ended.copy()
+        fits[[at for at in range(len(fits)) if at not in self.unfit]] = True
+        return fits
 
     @property
     def banned(self) -> Mask:
@@ -195,7 +204,8 @@ def believe(state: JobState) -> Belief:
     ended.sort(key=lambda trial: trial.ended or 0)
     for trial in ended:
         belief = learn(state.spec, belief, trial)
-    return belief
+    unfit = frozenset(belief.grid.index[one.batch_size] for one in state.probed if not one.fits)
+    return belief if unfit == belief.unfit else replace(belief, unfit=unfit)
 
 
 def with_epoch_costs(spec: Spec, known: EpochCostBelief, grid: Grid, trials: Sequence[Trial]) -> EpochCostBelief:
@@ -211,6 +221,25 @@ def with_epoch_costs(spec: Spec, known: EpochCostBelief, grid: Grid, trials: Seq
                 trial.time_s,
             )
             for trial in trials
+        ],
+    )
+
+
+def with_probe(spec: Spec, known: EpochCostBelief, grid: Grid, probed: Sequence[Probed]) -> EpochCostBelief:
+    """What is known of an epoch's cost with what a probe told of batch sizes that no run has told of."""
+    return epoch_cost.observed(
+        known,
+        [
+            epoch_cost.Observation(
+                grid.index[one.batch_size],
+                run_cost(spec, one.epoch_energy_j, one.epoch_time_s),
+                1,
+                one.epoch_energy_j,
+                one.epoch_time_s,
+                epoch_cost.PROBE_WEIGHT,
+            )
+            for one in probed
+            if one.fits and not known.runs[grid.index[one.batch_size]]
         ],
     )
 

@@ -15,6 +15,8 @@ from backend.core.gaussian import Gaussian, Kernel, Matrix, Vector
 
 KERNEL = Kernel(level=10.0, slope=0.15, shape=0.2, jitter=0.02, length=4.0)
 NOISE_SD = 0.01
+PROBE_WEIGHT = 0.1
+"""What timing a few steps counts beside a run: its standard deviation is taken to be three times as large."""
 MEMORY_RUNS = 8.0
 """The newest run weighs at least one in so many in the mean of its batch size, since data and machines change."""
 GAIN = 0.6
@@ -60,6 +62,8 @@ class Observation:
     epochs: float
     energy_j: float
     time_s: float
+    weight: float = 1.0
+    """Runs that it counts as."""
 
 
 def observed(belief: EpochCostBelief, observations: Sequence[Observation]) -> EpochCostBelief:
@@ -70,8 +74,9 @@ def observed(belief: EpochCostBelief, observations: Sequence[Observation]) -> Ep
     runs, mean = belief.runs.copy(), belief.mean.copy()
     energy_j, time_s = belief.energy_j.copy(), belief.time_s.copy()
     for one in observations:
-        runs[one.at] = min(runs[one.at] + 1, MEMORY_RUNS)
-        mean[one.at] += (math.log(max(one.cost_j, LEAST_J) / one.epochs) - mean[one.at]) / runs[one.at]
+        runs[one.at] = min(runs[one.at] + one.weight, MEMORY_RUNS)
+        told = math.log(max(one.cost_j, LEAST_J) / one.epochs) - mean[one.at]
+        mean[one.at] += told * one.weight / runs[one.at]
         energy_j[one.at] += one.energy_j
         time_s[one.at] += one.time_s
     return with_law(replace(belief, runs=runs, mean=mean, energy_j=energy_j, time_s=time_s))
@@ -86,7 +91,9 @@ def at(belief: EpochCostBelief, x: Vector) -> Vector:
 
 
 def with_law(belief: EpochCostBelief) -> EpochCostBelief:
-    """What is known, with the law that follows from what was counted."""
+    """What is known, with the law that follows from what was counted, if anything was."""
+    if not belief.runs.any():
+        return belief
     precision = belief.runs / NOISE_SD**2
     law = Gaussian(_guess(belief), belief.covariance).given(precision, precision * belief.mean)
     return replace(belief, law=replace(law, mean=np.clip(law.mean, -MOST_LOG, MOST_LOG)))

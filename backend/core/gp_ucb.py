@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from backend.core import epoch_cost, epochs
-from backend.core.belief import Belief, believe, learn, with_epoch_costs
+from backend.core.belief import Belief, believe, learn, with_epoch_costs, with_probe
 from backend.core.gaussian import Mask, Vector, capped_lognormal_mean, normal_cdf
 from backend.core.state import Choice, JobState, NothingConverges, Spec, Stage, Trial, TrialStatus, TrialType, way_out
 
@@ -131,19 +131,17 @@ def stage(state: JobState) -> tuple[Stage, str]:
 def ruled_out(state: JobState) -> dict[int, str]:
     """Why batch sizes are not given any more, by batch size."""
     belief = believe(state)
-    return {
-        belief.grid.sizes[at]: f"failed {belief.failed[at]:g} times and never converged"
-        for at in np.flatnonzero(belief.banned)
+    sizes = belief.grid.sizes
+    banned = {
+        sizes[at]: f"failed {belief.failed[at]:g} times and never converged" for at in np.flatnonzero(belief.banned)
     }
+    return banned | {sizes[at]: "does not fit in memory, as a probe found" for at in np.flatnonzero(~belief.fits)}
 
 
 def condensed(state: JobState) -> JobState:
     """The same job with all ended trials taken into `past`."""
-    return JobState(
-        state.spec,
-        tuple(trial for trial in state.trials if trial.status is not TrialStatus.SUCCEEDED),
-        believe(state),
-    )
+    running = tuple(trial for trial in state.trials if trial.status is not TrialStatus.SUCCEEDED)
+    return replace(state, trials=running, past=believe(state))
 
 
 def expected_costs(belief: Belief) -> Vector:
@@ -161,15 +159,17 @@ def cheapest(belief: Belief) -> int | None:
 
 
 def reach(belief: Belief) -> Mask:
-    """Which batch sizes have run, or lie within one doubling or one step of one that has (n,)."""
-    ran = belief.has_ended
+    """Of the batch sizes that fit, which have run, or lie within one doubling or one step of one that has (n,)."""
+    fits, within = belief.fits, np.zeros(len(belief.grid.sizes), dtype=bool)
+    ran = belief.has_ended[fits]
     near = ran.copy()
     near[1:] |= ran[:-1]
     near[:-1] |= ran[1:]
-    sizes = np.array(belief.grid.sizes)
+    sizes = np.array(belief.grid.sizes)[fits]
     for size in sizes[ran]:
         near |= np.maximum(sizes, size) <= 2 * np.minimum(sizes, size)
-    return near
+    within[fits] = near
+    return within
 
 
 def in_flight(state: JobState, belief: Belief) -> Vector:
@@ -192,7 +192,8 @@ def forecast(state: JobState, belief: Belief) -> Forecast:
         and trial.epochs
         and not belief.epoch_cost.runs[belief.grid.index[trial.batch_size]]
     ]
-    about_cost = with_epoch_costs(spec, belief.epoch_cost, belief.grid, unsettled) if unsettled else belief.epoch_cost
+    about_cost = with_probe(spec, belief.epoch_cost, belief.grid, state.probed)
+    about_cost = with_epoch_costs(spec, about_cost, belief.grid, unsettled)
     noise = belief.epochs.noise_variance
     mean, variance = about_epochs.mean + about_cost.law.mean, about_epochs.variance + about_cost.law.variance
     expected: Vector = np.exp(mean + (variance + noise) / 2)
@@ -240,10 +241,9 @@ def _turns(belief: Belief) -> Vector:
 def _hopeless(belief: Belief) -> str | None:
     """Why no batch size is left to give; None while one is."""
     if not belief.has_converged.any():
-        hopeless = float(belief.failed.min()) >= HOPELESS
-        return (
-            f"every batch size has failed {HOPELESS} times or more, and none has ever converged" if hopeless else None
-        )
+        hopeless = bool(np.all(belief.failed[belief.fits] >= HOPELESS))
+        all_of_them = "every batch size" if belief.fits.all() else "every batch size that fits in memory"
+        return f"{all_of_them} has failed {HOPELESS} times or more, and none has ever converged" if hopeless else None
     if float(_turns(belief)[reach(belief)].min()) < TURNS + HOPELESS:
         return None
     return f"{int(belief.failed_since_success.sum())} runs in a row have failed, of every batch size several"

@@ -1,12 +1,14 @@
 """A job's past, decided once more: do the stored choices, verdicts and reasons follow from the stored trials?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
 from backend.core.belief import Belief
 from backend.core.policies import choose, condensed, judge
-from backend.core.state import Choice, JobState, Report, Spec, Trial, TrialStatus, Verdict
+from backend.core.state import Choice, JobState, Probed, Report, Spec, Trial, TrialStatus, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,14 @@ class PastReport:
 
 
 @dataclass(frozen=True, slots=True)
+class PastProbe:
+    """What a probe told, at the job's `revision`."""
+
+    revision: int
+    probed: tuple[Probed, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PastTrial:
     """A trial as it stands, its reports by rising revision, and the reset (0, 1, …) that it came after."""
 
@@ -33,7 +43,12 @@ class PastTrial:
 
 
 def state_at(
-    spec: Spec, past: list[PastTrial], exploration: int, revision: int, known: Belief | None = None
+    spec: Spec,
+    past: list[PastTrial],
+    exploration: int,
+    revision: int,
+    known: Belief | None = None,
+    probe: PastProbe | None = None,
 ) -> JobState:
     """What a decision taken at a revision of the job looked at.
 
@@ -45,13 +60,19 @@ def state_at(
         exploration: the reset that the decision came after.
         revision: of the decision.
         known: what is known from trials that ended before; they are left out.
+        probe: that of the exploration.
     """
     trials = (_trial_at(one, revision) for one in past if one.exploration == exploration)
-    return JobState(spec, tuple(trial for trial in trials if trial is not None and not _told(trial, known)), known)
+    seen = tuple(trial for trial in trials if trial is not None and not _told(trial, known))
+    return JobState(spec, seen, known, probe.probed if probe is not None and probe.revision < revision else ())
 
 
 def differences(
-    spec: Spec, past: list[PastTrial], rng: np.random.Generator, beginning: Belief | None = None
+    spec: Spec,
+    past: list[PastTrial],
+    rng: np.random.Generator,
+    beginning: Belief | None = None,
+    probes: Mapping[int, PastProbe] = MappingProxyType({}),
 ) -> list[str]:
     """Every stored decision that the core would not take again, in words; empty if all follow.
 
@@ -60,6 +81,7 @@ def differences(
         past: all its trials, by rising number.
         rng: its random generator at the beginning.
         beginning: what the job began with.
+        probes: of its batch sizes, by exploration.
     """
     found: list[str] = []
     decisions: list[tuple[int, PastTrial, PastReport | None]] = [(one.trial.started, one, None) for one in past]
@@ -67,8 +89,10 @@ def differences(
     decisions.sort(key=lambda decision: decision[0])
     known = {0: beginning}
     for revision, one, report in decisions:
-        state = condensed(state_at(spec, past, one.exploration, revision, known.get(one.exploration)))
-        known[one.exploration] = state.past
+        exploration = one.exploration
+        state = state_at(spec, past, exploration, revision, known.get(exploration), probes.get(exploration))
+        state = condensed(state)
+        known[exploration] = state.past
         found += _choice_differs(state, one, rng) if report is None else _verdict_differs(state, one, report)
     return found
 

@@ -14,9 +14,13 @@ import numpy as np
 from backend.core.belief import Belief
 from backend.core.cost import run_cost
 from backend.core.policies import choose, condensed, judge
-from backend.core.state import Choice, JobState, Report, Spec, Trial, TrialStatus, VerdictCode
+from backend.core.state import Choice, JobState, Probed, Report, Spec, Trial, TrialStatus, VerdictCode
 from backend.core.thompson import seeded
 
+PROBE_SHARE = 0.02
+"""Of the time of the first run that converges: a probe that would take more is not made."""
+PROBE_NOISE = 0.03
+"""Standard deviation of the logarithm of what a probe tells of an epoch."""
 MOST_LAUNCHES = 1000
 """Of one recurrence; beyond it the simulation is given up as endless."""
 
@@ -88,6 +92,7 @@ def simulate(
     concurrency: int = 1,
     drift: Drift = no_drift,
     past: Belief | None = None,
+    probe_s: float | None = None,
 ) -> Iterator[Run]:
     """Play a job through, launching every recurrence again until it converges; gives the runs as they end.
 
@@ -100,6 +105,8 @@ def simulate(
         concurrency: how many recurrences are under way at once.
         drift: what becomes of the epochs to the target.
         past: what is known at the beginning.
+        probe_s: seconds for which every batch size is tried after the first run that converges, at the expense of its
+            recurrence and if that is short beside it; None: no probe.
 
     Raises:
         EndlessRetry: a recurrence does not end.
@@ -150,14 +157,22 @@ def simulate(
             epochs=epoch,
             ended=revision,
         )
+        energy_j, time_s = report.energy_j, report.time_s
+        if verdict.converged and probe_s is not None and not settled.probed:
+            if probe_s * len(workload.sizes) < PROBE_SHARE * time_s:
+                settled = replace(settled, probed=_probe(workload, seed))
+                time_s += probe_s * len(workload.sizes)
+                energy_j += sum(probe_s * record.power_w for record in workload.sizes.values())
+            else:
+                probe_s = None
         yield Run(
             recurrence=one.recurrence,
             batch_size=ended.batch_size,
             epochs=epoch,
             converged=verdict.converged,
-            energy_j=report.energy_j,
-            time_s=report.time_s,
-            cost_j=run_cost(spec, report.energy_j, report.time_s),
+            energy_j=energy_j,
+            time_s=time_s,
+            cost_j=run_cost(spec, energy_j, time_s),
             code=verdict.code,
         )
         settled = condensed(replace(settled, trials=(*settled.trials, ended)))
@@ -222,6 +237,16 @@ def _target_epochs(record: SizeRecord, seed: int, recurrence: int, launch: int, 
     luck = np.random.default_rng((seed, recurrence, launch)).random()
     epochs = record.epochs[int(luck * len(record.epochs))]
     return math.ceil(epochs * drift(recurrence)) if math.isfinite(epochs) else math.inf
+
+
+def _probe(workload: Workload, seed: int) -> tuple[Probed, ...]:
+    """What a probe of every batch size tells."""
+    noise = np.random.default_rng((seed, len(workload.sizes))).normal(0, PROBE_NOISE, len(workload.sizes))
+    found = []
+    for (size, record), off in zip(workload.sizes.items(), noise, strict=True):
+        time_s = record.epoch_time_s * math.exp(off)
+        found.append(Probed(size, fits=True, epoch_energy_j=time_s * record.power_w, epoch_time_s=time_s))
+    return tuple(found)
 
 
 def _with(settled: JobState, running: list[_Running], now_s: float) -> JobState:

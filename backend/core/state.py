@@ -110,16 +110,28 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class Probed:
+    """What timing a few steps with a batch size told about an epoch. Where it does not fit in memory, nothing else."""
+
+    batch_size: int
+    fits: bool
+    epoch_energy_j: float
+    epoch_time_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class JobState:
     """All that a decision may look at.
 
     `trials`: those of the job since its last reset, by rising number. `past`: what is known from ended trials
-    that `trials` leaves out, so that a long history need not be read anew (`backend.core.belief`).
+    that `trials` leaves out, so that a long history need not be read anew (`backend.core.belief`). `probed`: what a
+    probe told of batch sizes since then, if there was one.
     """
 
     spec: Spec
     trials: tuple[Trial, ...]
     past: "Belief | None" = None
+    probed: tuple[Probed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

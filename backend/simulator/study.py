@@ -57,6 +57,8 @@ class Scenario:
     drift: Drift | None = None
     past: Belief | None = None
     """What gp-ucb knows at the beginning."""
+    probe_s: float | None = None
+    """Seconds for which gp-ucb tries every batch size after the first run that converges; None: it does not."""
 
 
 @dataclass(slots=True)
@@ -171,7 +173,7 @@ def _play(scenario: Scenario, name: str, seeds: int) -> Outcome:
 def _until_left_off(scenario: Scenario, chooser: Chooser, seed: int) -> tuple[list[Run], type[Exception] | None]:
     """The runs of one seed, and why its user had to do without the policy from some recurrence on."""
     drift = scenario.drift or no_drift
-    past = scenario.past if scenario.workload.spec.policy == "gp-ucb" else None
+    past, probe_s = (scenario.past, scenario.probe_s) if scenario.workload.spec.policy == "gp-ucb" else (None, None)
     runs: list[Run] = []
     try:
         for run in simulate(
@@ -182,6 +184,7 @@ def _until_left_off(scenario: Scenario, chooser: Chooser, seed: int) -> tuple[li
             concurrency=scenario.concurrency,
             drift=drift,
             past=past,
+            probe_s=probe_s,
         ):
             runs.append(run)  # noqa: PERF402 - what was played before counts
         return runs, None

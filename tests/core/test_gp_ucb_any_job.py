@@ -14,7 +14,7 @@ from backend.core import stored
 from backend.core.belief import beginning
 from backend.core.policies import POLICIES, choose, condensed, judge, ruled_out, stage
 from backend.core.simulate import EndlessRetry, Run, SizeRecord, Workload, simulate
-from backend.core.state import Choice, JobState, NothingConverges, Report, Spec, Trial, TrialStatus, TrialType
+from backend.core.state import Choice, JobState, NothingConverges, Probed, Report, Spec, Trial, TrialStatus, TrialType
 from backend.core.thompson import seeded
 from tests.core.stories import trial
 from tests.specs import core_spec
@@ -182,6 +182,31 @@ def test_a_job_after_one_that_changes_ends_too(workload: Workload, seed: int) ->
     except NothingConverges:
         return  # in its first recurrence, by bad luck alone
     assert sum(run.converged for run in runs) == 16
+
+
+@given(workload=workloads().filter(can_end), seed=st.integers(0, 99), data=st.data())
+@settings(max_examples=25)
+def test_a_job_with_a_probe_ends_too_and_never_gets_what_does_not_fit(
+    workload: Workload, seed: int, data: st.DataObject
+) -> None:
+    sizes = workload.spec.batch_sizes
+    converging = {size for size, record in workload.sizes.items() if min(record.epochs) <= workload.spec.max_epochs}
+    unfit = data.draw(st.sets(st.sampled_from(sizes))) - converging - {workload.spec.default_batch_size}
+    told = tuple(Probed(size, size not in unfit, 1.0, data.draw(st.sampled_from([1e-9, 1.0, 1e9]))) for size in sizes)
+
+    def knowing(state: JobState, rng: np.random.Generator) -> Choice:
+        state = replace(state, probed=told)
+        assert ruled_out(state).keys() >= unfit
+        choice = choose(state, rng)
+        assert choice.batch_size not in unfit
+        assert not NOT_FINITE.search(choice.reason)
+        return choice
+
+    try:
+        runs = list(simulate(workload, 12, seed, chooser=knowing))
+    except NothingConverges:
+        return  # in its first recurrence, by bad luck alone
+    assert sum(run.converged for run in runs) == 12
 
 
 @dataclass

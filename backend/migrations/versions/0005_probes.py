@@ -1,0 +1,23 @@
+"""What probes of batch sizes told.
+
+Revision ID: 0005
+Revises: 0004
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+from backend.models import LongText
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("jobs", sa.Column("probes", LongText))
+
+
+def downgrade() -> None:
+    op.drop_column("jobs", "probes")
