@@ -98,16 +98,16 @@ def test_a_target_reached_beyond_the_bound_counts_unlike_under_zeus(calls: Calls
         assert calls.must(calls.report(calls.trial(job_id), energy=1e6, metric=1.0))["reason"] == reason
 
 
-def test_the_third_try_of_a_recurrence_may_cost_twice_the_bound(calls: Calls, database_url: str) -> None:
+def test_the_fourth_try_of_a_recurrence_may_cost_twice_the_bound(calls: Calls, database_url: str) -> None:
     register(calls)
     train(calls, calls.trial())
-    for _ in range(2):
+    for _ in range(3):
         calls.diverge(calls.trial())
-    third = calls.trial()
-    assert third["batch_size"] == 16
-    assert calls.must(calls.report(third, energy=3.5 * 80))["reason"] == "continue"
-    assert calls.must(calls.report(third, energy=4.5 * 80))["reason"] == "cost_bound"
-    assert bound_factors(database_url) == [1, 1, 1, 2]
+    fourth = calls.trial()
+    assert fourth["batch_size"] == 16
+    assert calls.must(calls.report(fourth, energy=3.5 * 80))["reason"] == "continue"
+    assert calls.must(calls.report(fourth, energy=4.5 * 80))["reason"] == "cost_bound"
+    assert bound_factors(database_url) == [1, 1, 1, 1, 2]
 
 
 def test_the_run_after_a_change_is_stored_without_a_bound(calls: Calls, database_url: str) -> None:
