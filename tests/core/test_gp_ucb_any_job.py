@@ -3,6 +3,7 @@
 import math
 import re
 import warnings
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,7 +15,18 @@ from backend.core import stored
 from backend.core.belief import beginning
 from backend.core.policies import POLICIES, choose, condensed, judge, ruled_out, stage
 from backend.core.simulate import EndlessRetry, Run, SizeRecord, Workload, simulate
-from backend.core.state import Choice, JobState, NothingConverges, Probed, Report, Spec, Trial, TrialStatus, TrialType
+from backend.core.state import (
+    Choice,
+    JobState,
+    NothingConverges,
+    Probed,
+    Report,
+    Spec,
+    Stage,
+    Trial,
+    TrialStatus,
+    TrialType,
+)
 from backend.core.thompson import seeded
 from tests.core.stories import trial
 from tests.specs import core_spec
@@ -340,4 +352,10 @@ def test_whatever_numbers_the_wire_lets_through_there_is_a_sound_choice(
     state = JobState(spec, trials)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert_sound(state, choose(state, seeded(0)))
+        if stage(state)[0] is not Stage.STUCK:
+            assert_sound(state, choose(state, seeded(0)))
+            return
+        failures = Counter(one.batch_size for one in trials if one.converged is False)
+        assert min(failures[size] for size in sizes) >= 3 or sum(failures.values()) >= 13
+        with pytest.raises(NothingConverges):
+            choose(state, seeded(0))

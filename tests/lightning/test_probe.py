@@ -89,7 +89,7 @@ def test_a_probe_leaves_the_training_as_it_was(server: WaitressServer, client: B
     for probe in ("auto", None):
         pl.seed_everything(1, verbose=False)
         callback = ZeusBSOCallback(server.url, job(policy="gp-ucb", eta_knob=0.0), probe=probe)
-        checkpoint = ModelCheckpoint(tmp_path / str(probe), monitor="val_acc", mode="max", save_last=True)
+        checkpoint = ModelCheckpoint(tmp_path / str(probe) / "checkpoints", monitor="val_acc", mode="max", save_last=True)
         logger = CSVLogger(tmp_path / str(probe), name=None, version="run")
         running = trainer(callback, checkpoint, enable_checkpointing=True, logger=logger, log_every_n_steps=1)
         module = Restless()
