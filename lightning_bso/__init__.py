@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         ZeusBSOTrainFailError,
     )
     from lightning_bso.optimizer import BatchSizeOptimizer
-    from lightning_bso.wire import JobParams, JobSpec
+    from lightning_bso.wire import JobParams, JobSpec, ProbedSize
 
 _HOMES = {
     "BSOError": "errors",
@@ -27,6 +27,7 @@ _HOMES = {
     "EnergyUnavailable": "errors",
     "JobParams": "wire",
     "JobSpec": "wire",
+    "ProbedSize": "wire",
     "ServerRefused": "errors",
     "ServerUnreachable": "errors",
     "ZeusBSOCallback": "callback",
@@ -40,6 +41,7 @@ __all__ = [
     "EnergyUnavailable",
     "JobParams",
     "JobSpec",
+    "ProbedSize",
     "ServerRefused",
     "ServerUnreachable",
     "ZeusBSOCallback",

@@ -81,7 +81,8 @@ def cost_bound(state: JobState, trial: Trial) -> tuple[float, str]:
     """Cost in joules beyond which a run is stopped, and where it comes from."""
     spec, belief = state.spec, believe(state)
     best = cheapest(belief)
-    if spec.beta_knob is None or best is None or trial.bound_factor is None:
+    costs_known = belief.epoch_cost.runs.any()
+    if spec.beta_knob is None or best is None or trial.bound_factor is None or not costs_known:
         return math.inf, ""
     factor = spec.beta_knob * trial.bound_factor
     expected_j = float(expected_costs(belief)[best])
@@ -121,6 +122,8 @@ def stage(state: JobState) -> tuple[Stage, str]:
         return Stage.STUCK, stuck
     if best is None:
         return Stage.PRUNING, "no run has converged yet"
+    if not belief.epoch_cost.runs.any():
+        return Stage.MAB, "every run seems to have cost nothing: is its energy measured, and is eta_knob meant so?"
     expected_j = expected_costs(belief)[best]
     return (
         Stage.MAB,
@@ -240,6 +243,8 @@ def _turns(belief: Belief) -> Vector:
 
 def _hopeless(belief: Belief) -> str | None:
     """Why no batch size is left to give; None while one is."""
+    if not belief.has_ended.any():
+        return None
     if not belief.has_converged.any():
         hopeless = bool(np.all(belief.failed[belief.fits] >= HOPELESS))
         all_of_them = "every batch size" if belief.fits.all() else "every batch size that fits in memory"

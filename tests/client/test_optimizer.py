@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_bso import BatchSizeOptimizer, BsoClient, BSOError, JobSpec, ServerRefused, ZeusBSOTrainFailError
+from lightning_bso import (
+    BatchSizeOptimizer,
+    BsoClient,
+    BSOError,
+    JobSpec,
+    ProbedSize,
+    ServerRefused,
+    ZeusBSOTrainFailError,
+)
 from tests.client.jobs import ScriptedMonitor, begun, job, number_of_trials, only_trial, record
 from tests.servers import WaitressServer
 
@@ -202,3 +210,28 @@ def test_nothing_can_be_evaluated_before_training_begins(server: WaitressServer)
 def test_a_missing_job_is_said(server: WaitressServer) -> None:
     with pytest.raises(ValueError, match="job is missing"):
         BatchSizeOptimizer(server_url=server.url)
+
+
+def test_what_a_run_has_probed_is_known_to_the_next(
+    server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    fields = job(policy="gp-ucb")
+    bso = begun(server.url, job=fields)
+    assert bso.probe_wanted
+    sizes = [ProbedSize(batch_size=8, fits=True, epoch_time=1.0, epoch_energy=9.0, time=2.0, energy=20.0)]
+    sizes += [ProbedSize(batch_size=32, fits=False, time=1.0, energy=10.0)]
+    bso.report_probe(sizes)
+    ended_with(bso, 1.0)
+    again = begun(server.url, job=fields)
+    assert not again.probe_wanted
+    assert again.trial is not None
+    ruled_out = {one.batch_size: one.ruled_out for one in client.describe(again.trial.job_id).batch_sizes}
+    assert "does not fit in memory" in str(ruled_out[32])
+    with caplog.at_level(logging.WARNING):
+        again.report_probe([ProbedSize(batch_size=7, fits=False, time=1.0, energy=1.0)])
+    assert "probe of batch sizes told is lost" in caplog.text
+    assert "7 is no batch size" in caplog.text
+
+
+def test_a_run_under_the_published_policy_wants_no_probe(server: WaitressServer) -> None:
+    assert not begun(server.url).probe_wanted

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from backend.core.state import (
     Choice,
     JobState,
     NothingConverges,
+    Probed,
     Report,
     Spec,
     Stage,
@@ -419,6 +421,14 @@ def test_a_run_that_seems_to_have_cost_nothing_leaves_the_bound_where_it_was() -
     only_broken = told((16, 10, True), (8, 10, True), epoch_j={8: 0.0, 16: 0.0})
     assert verdict_on(only_broken, 16, 1e9).code is VerdictCode.CONTINUE
     assert ask(only_broken).batch_size in FIVE.batch_sizes
+    assert "seems to have cost nothing" in stage(only_broken)[1]
+
+
+def test_a_job_of_which_nothing_has_ended_is_not_stuck_whatever_a_probe_says() -> None:
+    none_fits = tuple(Probed(size, fits=False, epoch_energy_j=0.0, epoch_time_s=0.0) for size in FIVE.batch_sizes)
+    state = replace(told((16, 0, RUNNING)), probed=none_fits)
+    assert ask(state).batch_size == 16
+    assert stage(state)[0] is Stage.PRUNING
 
 
 def test_before_the_first_success_there_is_no_bound() -> None:
