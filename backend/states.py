@@ -168,7 +168,11 @@ def beginning_of(job: Job, exploration: int) -> Belief | None:
 
 def load_probes(job: Job) -> dict[int, PastProbe]:
     """What probes of a job's batch sizes told, by exploration."""
-    probes = {} if job.probes is None else json.loads(job.probes)
+    return {} if job.probes is None else _probes(job.probes)
+
+
+@lru_cache(maxsize=1024)
+def _probes(text: str) -> dict[int, PastProbe]:
     return {
         int(exploration): PastProbe(
             probe["revision"],
@@ -177,7 +181,7 @@ def load_probes(job: Job) -> dict[int, PastProbe]:
                 for one in map(ProbedSize.model_validate, probe["sizes"])
             ),
         )
-        for exploration, probe in probes.items()
+        for exploration, probe in json.loads(text).items()
     }
 
 

@@ -188,12 +188,11 @@ def forecast(state: JobState, belief: Belief) -> Forecast:
     spec = state.spec
     under_way = in_flight(state, belief)
     about_epochs = epochs.expecting(belief.epochs, under_way) if under_way.any() else belief.epochs.law
+    untold = belief.unsettled
     unsettled = [  # an ended run tells an epoch's cost well enough; without one, those that go on or were lost do
         trial
         for trial in state.trials
-        if trial.status is not TrialStatus.SUCCEEDED
-        and trial.epochs
-        and not belief.epoch_cost.runs[belief.grid.index[trial.batch_size]]
+        if trial.status is not TrialStatus.SUCCEEDED and trial.epochs and trial.batch_size in untold
     ]
     about_cost = with_probe(spec, belief.epoch_cost, belief.grid, state.probed)
     about_cost = with_epoch_costs(spec, about_cost, belief.grid, unsettled)
