@@ -4,7 +4,7 @@ The order of a fit: `setup` asks and sets the batch size (later is too late: a s
 the number of steps builds the loaders), `on_train_start` begins to measure, `on_validation_end` reports.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -14,6 +14,7 @@ from typing_extensions import override
 from lightning_bso.dataloading import check_reached, find_setter
 from lightning_bso.energy import EnergyMonitor
 from lightning_bso.optimizer import BatchSizeOptimizer, server_address
+from lightning_bso.probing import probe
 from lightning_bso.wire import JobSpec, ReportAnswer
 
 
@@ -38,6 +39,9 @@ class ZeusBSOCallback(pl.Callback):
         run_id: name of this run; a process that asks again under it gets the same trial. None: a new one.
         batch_arg_name: attribute of the module or datamodule, or their hparams, that holds the batch size.
         fallback_to_default: train with the default batch size, unreported, when no server answers at the start.
+        probe: "auto": after the first run of a job that converges, time a few steps of every batch size, if that takes
+            less than 2 % of the run's time, so that the next runs know what an epoch costs and what does not fit in
+            memory. A copy of the module takes these steps.
 
     Raises:
         ZeusBSOTrainFailError: out of `fit`, when the run has failed. Launch it again.
@@ -55,7 +59,10 @@ class ZeusBSOCallback(pl.Callback):
         run_id: str | None = None,
         batch_arg_name: str = "batch_size",
         fallback_to_default: bool = False,
+        probe: Literal["auto"] | None = None,
     ) -> None:
+        if probe not in ("auto", None):
+            raise ValueError(f"probe={probe!r} is not known; give 'auto', or leave it out")
         self.server_url = server_url
         self.job = JobSpec.model_validate(job)
         self.monitor = monitor
@@ -63,6 +70,7 @@ class ZeusBSOCallback(pl.Callback):
         self.run_id = run_id
         self.batch_arg_name = batch_arg_name
         self.fallback_to_default = fallback_to_default
+        self.probe = probe
         self._token = token
         self._run: BatchSizeOptimizer | None = None
         self.batch_size: int | None = None
@@ -144,6 +152,8 @@ class ZeusBSOCallback(pl.Callback):
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         run = self._run
+        if run is not None and run.result is not None and run.result.converged:
+            self._probe(trainer, pl_module, run)
         if run is None or run.result is not None or run.trial is None:
             return
         number = run.trial.trial_number
@@ -167,6 +177,13 @@ class ZeusBSOCallback(pl.Callback):
         # A tuner leaves its fit by an exception of its own, which no other hook hears of.
         if stage == "fit" and self._run is not None:
             self._run.end("fit was left without a verdict")
+
+    def _probe(self, trainer: pl.Trainer, module: pl.LightningModule, run: BatchSizeOptimizer) -> None:
+        if self.probe is None or not run.probe_wanted or run.meter is None or self.batch_size is None:
+            return
+        sizes = self.job.batch_sizes
+        found = probe(trainer, module, self.batch_arg_name, self.batch_size, sizes, run.meter, run.spent, run.epochs)
+        run.report_probe(found)
 
     def _metric(self, trainer: pl.Trainer) -> float:
         if self.monitor not in trainer.callback_metrics:

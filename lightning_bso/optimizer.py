@@ -117,6 +117,21 @@ class BatchSizeOptimizer:
         """Whether the server would like to know what an epoch costs at the other batch sizes (see `report_probe`)."""
         return self._trial is not None and self._trial.probe_wanted
 
+    @property
+    def meter(self) -> EnergyMeter | None:
+        """What measures the run; None before `get_batch_size`."""
+        return self._meter
+
+    @property
+    def spent(self) -> Reading:
+        """What the run has cost so far, as far as it has been reported."""
+        return Reading(self._energy_j, self._time_s)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that the run has reported."""
+        return self._epoch
+
     def get_batch_size(self) -> int:
         """Register the job if need be, and ask for this run's batch size. Call it before training.
 
