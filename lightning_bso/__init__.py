@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ZeusBSOTrainFailError,
     )
     from lightning_bso.optimizer import BatchSizeOptimizer
+    from lightning_bso.ranks import TorchRanks
     from lightning_bso.wire import JobParams, JobSpec, ProbedSize
 
 _HOMES = {
@@ -30,6 +31,7 @@ _HOMES = {
     "ProbedSize": "wire",
     "ServerRefused": "errors",
     "ServerUnreachable": "errors",
+    "TorchRanks": "ranks",
     "ZeusBSOCallback": "callback",
     "ZeusBSOTrainFailError": "errors",
 }
@@ -44,6 +46,7 @@ __all__ = [
     "ProbedSize",
     "ServerRefused",
     "ServerUnreachable",
+    "TorchRanks",
     "ZeusBSOCallback",
     "ZeusBSOTrainFailError",
 ]

@@ -4,9 +4,11 @@ The order of a fit: `setup` asks and sets the batch size (later is too late: a s
 the number of steps builds the loaders), `on_train_start` begins to measure, `on_validation_end` reports.
 """
 
+from multiprocessing.util import Finalize
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from typing_extensions import override
@@ -15,6 +17,7 @@ from lightning_bso.dataloading import check_reached, find_setter
 from lightning_bso.energy import EnergyMonitor
 from lightning_bso.optimizer import BatchSizeOptimizer, server_address
 from lightning_bso.probing import probe
+from lightning_bso.ranks import Ranks, TorchRanks
 from lightning_bso.wire import JobSpec, ReportAnswer
 
 
@@ -113,14 +116,19 @@ class ZeusBSOCallback(pl.Callback):
             run_id=self.run_id,
             fallback_to_default=self.fallback_to_default,
             gpu_indices=_gpu_indices(trainer),
+            ranks=TorchRanks(trainer.local_rank) if trainer.world_size > 1 else None,
         )
         self.batch_size = run.get_batch_size()
         self._run = run
-        set_batch_size(self.batch_size)
+        if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+            # An error that ends this process is told to the main one's callbacks, which know of no run.
+            Finalize(None, run.end, ("its process ended without a verdict",), exitpriority=0)
+        set_batch_size(self.batch_size // trainer.world_size)
         if run.trial is not None:
             rank_zero_info(
-                "Batch size %d for trial %d of job %s: %s",
+                "Batch size %d%s for trial %d of job %s: %s",
                 self.batch_size,
+                f" ({self.batch_size // trainer.world_size} a device)" if trainer.world_size > 1 else "",
                 run.trial.trial_number,
                 run.trial.job_id,
                 run.trial.reason,
@@ -130,7 +138,7 @@ class ZeusBSOCallback(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._run is None or self.batch_size is None:
             return
-        check_reached(trainer, self.batch_size)
+        check_reached(trainer, self.batch_size // trainer.world_size)
         self._run.on_train_begin()
 
     @override
@@ -138,7 +146,7 @@ class ZeusBSOCallback(pl.Callback):
         run = self._run
         if run is None or run.result is not None or trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        run.report(self._metric(trainer), trainer.current_epoch + int(trainer.is_last_batch))
+        run.report(self._metric(trainer, run.ranks), trainer.current_epoch + int(trainer.is_last_batch))
         run.raise_if_failed()
         if run.training_finished:
             trainer.should_stop = True
@@ -158,12 +166,12 @@ class ZeusBSOCallback(pl.Callback):
             return
         number = run.trial.trial_number
         if trainer.global_step == 0:
-            run.end("no training step was run")
+            run.finish("no training step was run")
             raise MisconfigurationException(
                 f"no training step was run with batch size {self.batch_size}: with drop_last=True the training data "
                 "must fill at least one batch. Remove such batch sizes from the job, or set drop_last=False"
             )
-        run.end(f"fit ended after {trainer.current_epoch} epochs and {trainer.global_step} steps without a verdict")
+        run.finish(f"fit ended after {trainer.current_epoch} epochs and {trainer.global_step} steps without a verdict")
         run.raise_if_failed()  # a report that was made up for may have brought the verdict
         if run.result is None:
             rank_zero_warn(
@@ -185,22 +193,27 @@ class ZeusBSOCallback(pl.Callback):
         found = probe(trainer, module, self.batch_arg_name, self.batch_size, sizes, run.meter, run.spent, run.epochs)
         run.report_probe(found)
 
-    def _metric(self, trainer: pl.Trainer) -> float:
-        if self.monitor not in trainer.callback_metrics:
+    def _metric(self, trainer: pl.Trainer, ranks: Ranks) -> float:
+        # Where it is logged without sync_dist the ranks differ, or some have none.
+        logged = trainer.callback_metrics.get(self.monitor)
+        metric = ranks.mean(None if logged is None else float(logged))
+        if metric is None:
             known = ", ".join(sorted(trainer.callback_metrics)) or "none"
             raise MisconfigurationException(
                 f"ZeusBSOCallback(monitor={self.monitor!r}) found no such metric after the validation; logged are: "
                 f"{known}. Log it in validation_step or on_validation_epoch_end: self.log({self.monitor!r}, …)"
             )
-        return float(trainer.callback_metrics[self.monitor])
+        return metric
 
 
 def _check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
     """Refuse, before a trial is taken, what cannot end in a verdict."""
-    if trainer.world_size > 1:
+    uneven = [size for size in job.batch_sizes if size % trainer.world_size]
+    if uneven:
         raise MisconfigurationException(
-            f"ZeusBSOCallback trains in one process so far, and this Trainer has {trainer.world_size}; "
-            "set devices=1, num_nodes=1"
+            f"the job's batch sizes are those of all {trainer.world_size} processes together, and "
+            f"{', '.join(map(str, uneven))} cannot be divided among {trainer.world_size}. Give the job multiples of "
+            f"{trainer.world_size}, or train on a number of devices that divides them"
         )
     if sum(isinstance(callback, ZeusBSOCallback) for callback in trainer.callbacks) > 1:  # type: ignore[attr-defined]
         raise MisconfigurationException("this Trainer has several ZeusBSOCallbacks; a run can have one batch size only")
@@ -222,5 +235,6 @@ def _check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
 
 
 def _gpu_indices(trainer: pl.Trainer) -> list[int]:
-    """The GPUs that this run trains on; none on the CPU."""
-    return list(trainer.device_ids) if trainer.strategy.root_device.type == "cuda" else []
+    """The GPU that this process trains on; none on the CPU."""
+    device = trainer.strategy.root_device
+    return [device.index or 0] if device.type == "cuda" else []

@@ -30,6 +30,17 @@ class Reading:
     time_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a run trains on, and where the figures of its energy come from."""
+
+    source: EnergySource
+    gpu_model: str
+    number_of_gpus: int
+    max_power_w: float
+    """Maximum power draw, summed over the GPUs; 0 if unknown."""
+
+
 class EnergyMonitor(Protocol):
     """What is needed of a ZeusMonitor: anything with these three will do."""
 
@@ -45,11 +56,7 @@ class EnergyMonitor(Protocol):
 class EnergyMeter(Protocol):
     """Measures the energy and time of one run, window by window, and knows the machine it measures."""
 
-    source: EnergySource
-    gpu_model: str
-    number_of_gpus: int
-    max_power_w: float
-    """Maximum power draw, summed over the GPUs; 0 if unknown."""
+    machine: Machine
 
     def begin(self) -> None:
         """Begin a window."""
@@ -78,9 +85,7 @@ class ZeusMeter:
         self._window = f"lightning-bso-{uuid.uuid4().hex}"
         # On GPUs a window must end when the queued work has, not before.
         self._synchronize = _uses_cuda()
-        self.number_of_gpus = len(monitor.gpu_indices)
-        self.source: EnergySource
-        self.source, self.gpu_model, self.max_power_w = _describe_gpus(monitor.gpu_indices)
+        self.machine = _describe_gpus(monitor.gpu_indices)
 
     def begin(self) -> None:
         """Begin a window."""
@@ -95,13 +100,9 @@ class ZeusMeter:
 class EstimatedMeter:
     """Estimates energy as CPU time of this process times an assumed power; data loader workers not included."""
 
-    source: EnergySource = "estimated"
-    gpu_model = "cpu"
-    number_of_gpus = 1
-
     def __init__(self) -> None:
         # Of all cores, not of those that this process may use: a job is named after its machine.
-        self.max_power_w = WATTS_PER_BUSY_CORE * (os.cpu_count() or 1)
+        self.machine = Machine("estimated", "cpu", 1, WATTS_PER_BUSY_CORE * (os.cpu_count() or 1))
         self._began: tuple[float, float] | None = None
 
     def begin(self) -> None:
@@ -132,13 +133,24 @@ def make_meter(monitor: EnergyMonitor | None = None, gpu_indices: list[int] | No
         return ZeusMeter(monitor)
     if _uses_cuda() if gpu_indices is None else gpu_indices:
         return ZeusMeter(_zeus_monitor(gpu_indices))
-    meter = EstimatedMeter()
-    log.warning(
-        "No GPU is used, so energy is estimated as CPU time times %g W per busy core; "
-        "it is labelled 'estimated' wherever it appears",
-        WATTS_PER_BUSY_CORE,
-    )
-    return meter
+    return EstimatedMeter()
+
+
+def joined(parts: list[Machine]) -> Machine:
+    """One machine of several, such as the GPUs of a run, or its nodes.
+
+    Raises:
+        EnergyUnavailable: they differ.
+    """
+    if len({(part.source, part.gpu_model) for part in parts}) > 1:
+        models, sources = ({part.gpu_model for part in parts}, {part.source for part in parts})
+        differences = ", ".join(sorted(models if len(models) > 1 else sources))
+        raise EnergyUnavailable(
+            f"the GPUs of this run differ ({differences}), so its costs would not be comparable; use GPUs of one model"
+        )
+    first = parts[0]
+    number_of_gpus, max_power_w = (sum(part.number_of_gpus for part in parts), sum(part.max_power_w for part in parts))
+    return Machine(first.source, first.gpu_model, number_of_gpus, max_power_w)
 
 
 def _uses_cuda() -> bool:
@@ -161,17 +173,17 @@ def _zeus_monitor(gpu_indices: list[int] | None) -> EnergyMonitor:
     return monitor
 
 
-def _describe_gpus(gpu_indices: list[int]) -> tuple[EnergySource, str, float]:
-    """Energy source, model name and summed maximum power (W) of GPUs, as far as Zeus knows them."""
+def _describe_gpus(gpu_indices: list[int]) -> Machine:
+    """GPUs, as far as Zeus knows them."""
     os.environ.setdefault("ZEUS_LOG_LEVEL", "WARNING")
     try:
         from zeus.device import get_gpus
 
         gpus = get_gpus()
         # zeus-ml writes getName, the later zeus package get_name.
-        names = {_either(gpus, "getName", "get_name")(index) for index in gpu_indices}
+        names = {index: _either(gpus, "getName", "get_name")(index) for index in gpu_indices}
         limits = _either(gpus, "getPowerManagementLimitConstraints", "get_power_management_limit_constraints")
-        max_power_w = sum(limits(index)[1] for index in gpu_indices) / 1000
+        powers_w = {index: limits(index)[1] / 1000 for index in gpu_indices}
     except Exception as error:
         log.warning(
             "Zeus cannot describe the GPUs of this energy monitor (%s: %s), so its figures are labelled "
@@ -179,13 +191,9 @@ def _describe_gpus(gpu_indices: list[int]) -> tuple[EnergySource, str, float]:
             type(error).__name__,
             error,
         )
-        return "estimated", "", 0.0
-    if len(names) > 1:
-        raise EnergyUnavailable(
-            f"the GPUs of this run differ ({', '.join(sorted(names))}), so its costs would not be comparable; "
-            "use GPUs of one model"
-        )
-    return ("amd" if "AMD" in type(gpus).__name__ else "nvml"), names.pop(), max_power_w
+        return Machine("estimated", "", len(gpu_indices), 0.0)
+    source: EnergySource = "amd" if "AMD" in type(gpus).__name__ else "nvml"
+    return joined([Machine(source, name, 1, powers_w[index]) for index, name in names.items()])
 
 
 def _either(of: Any, older: str, newer: str) -> Any:

@@ -2,21 +2,21 @@
 
 import hashlib
 
-from lightning_bso.energy import EnergyMeter
+from lightning_bso.energy import Machine
 from lightning_bso.errors import EnergyUnavailable
 from lightning_bso.wire import JobSpec, RegisteredJobSpec
 
 
-def complete_spec(job: JobSpec, meter: EnergyMeter) -> RegisteredJobSpec:
+def complete_spec(job: JobSpec, machine: Machine) -> RegisteredJobSpec:
     """The job with its machine, as far as the job does not say it itself, and with a name.
 
     Raises:
-        EnergyUnavailable: neither the job nor the meter knows the machine.
+        EnergyUnavailable: neither the job nor the meter knows it.
     """
     fields = job.model_dump()
-    fields["max_power"] = job.max_power or meter.max_power_w
-    fields["number_of_gpus"] = job.number_of_gpus or meter.number_of_gpus
-    fields["gpu_model"] = job.gpu_model or meter.gpu_model
+    fields["max_power"] = job.max_power or machine.max_power_w
+    fields["number_of_gpus"] = job.number_of_gpus or machine.number_of_gpus
+    fields["gpu_model"] = job.gpu_model or machine.gpu_model
     if not (fields["max_power"] and fields["gpu_model"]):
         raise EnergyUnavailable("the GPUs are not known: give the job its max_power (in W) and gpu_model")
     spec = RegisteredJobSpec.model_validate(fields)

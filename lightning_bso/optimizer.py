@@ -9,15 +9,17 @@ import math
 import os
 import time
 import uuid
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from pydantic import ValidationError
 
 from lightning_bso.client import BsoClient
-from lightning_bso.energy import EnergyMeter, EnergyMonitor, Reading, make_meter
+from lightning_bso.energy import WATTS_PER_BUSY_CORE, EnergyMeter, EnergyMonitor, Machine, Reading, joined, make_meter
 from lightning_bso.errors import BSOError, ServerRefused, ServerUnreachable, ZeusBSOTrainFailError
 from lightning_bso.identity import complete_spec
+from lightning_bso.ranks import Ranks
 from lightning_bso.wire import (
     MAX_REASON_LENGTH,
     AskAnswer,
@@ -61,8 +63,10 @@ class BatchSizeOptimizer:
         token: access token; None: `$ZEUS_BSO_TOKEN`, if set.
         run_id: name of this run; a process that asks again under it gets the same trial. None: a new one.
         fallback_to_default: train with the default batch size, unreported, when no server answers the ask.
-        gpu_indices: the GPUs of the run when no monitor is given, none for a run on the CPU; None: all that Zeus
+        gpu_indices: the GPUs of this process when no monitor is given, none for a run on the CPU; None: all that Zeus
             sees, if this process uses any.
+        ranks: the processes of the run, `TorchRanks()` where it has several: all of them make this object and call
+            its methods; rank 0 asks and reports for them all. A monitor then is the one of each node's first process.
 
     Raises:
         ValueError: there is no server's address, or it is not one.
@@ -78,6 +82,7 @@ class BatchSizeOptimizer:
         run_id: str | None = None,
         fallback_to_default: bool = False,
         gpu_indices: list[int] | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         if job is None:
             raise ValueError("job is missing: give a JobSpec, or a dict of one")
@@ -88,15 +93,18 @@ class BatchSizeOptimizer:
         self._job = JobSpec.model_validate(job)
         self._monitor = monitor
         self._gpu_indices = gpu_indices
+        self.ranks = ranks or Ranks()
+        """The processes of the run."""
         self._fallback_to_default = fallback_to_default
         self.run_id = run_id or uuid.uuid4().hex
         """Name of this run; give it to the process that resumes it."""
         self._meter: EnergyMeter | None = None
+        self._machine: Machine | None = None
         self._trial: AskAnswer | None = None
         self._energy_j = self._time_s = 0.0
         self._epoch = self._last_number = 0
         self._pending: list[ReportRequest] = []
-        self._measuring = False
+        self._window: _Window | None = None
         self._not_before = 0.0  # when to try a server again that did not answer, on the monotonic clock
         self._silent = False  # whether the log has said that the server does not answer
         self.result: ReportAnswer | None = None
@@ -144,19 +152,10 @@ class BatchSizeOptimizer:
             ServerRefused: the spec is not valid or differs from the job's, or no batch size is left.
             BSOError: the run of this `run_id` has ended already.
         """
-        self._meter = make_meter(self._monitor, self._gpu_indices)
-        spec = complete_spec(self._job, self._meter)
-        if self._job.job_id is None:
-            log.info(
-                "No job_id given: this is job %s, named after its spec; the same spec goes on with it", spec.job_id
-            )
-        try:
-            self._client.register(spec)
-            trial = self._client.ask(spec.job_id or "", self.run_id)
-        except ServerUnreachable as error:
-            if not self._fallback_to_default:
-                raise
-            log.warning("%s. Training with the default batch size, unreported", error)
+        machines = self.ranks.on_all(self._make_meter)
+        machine = self._machine = joined([machine for machine in machines if machine is not None])
+        trial, self.run_id = self.ranks.from_zero(lambda: self._ask(machine))
+        if trial is None:
             return self._job.default_batch_size
         if trial.outcome is not None:
             raise BSOError(
@@ -166,9 +165,10 @@ class BatchSizeOptimizer:
         self._trial = trial
         self._energy_j, self._time_s = trial.energy, trial.time
         self._epoch, self._last_number = trial.current_epoch, trial.report_number
-        log.info(
-            "Job %s, trial %d: batch size %d (%s)", trial.job_id, trial.trial_number, trial.batch_size, trial.reason
-        )
+        if self.ranks.rank == 0:
+            log.info(
+                "Job %s, trial %d: batch size %d (%s)", trial.job_id, trial.trial_number, trial.batch_size, trial.reason
+            )
         return trial.batch_size
 
     def on_train_begin(self) -> None:
@@ -177,7 +177,7 @@ class BatchSizeOptimizer:
         Raises:
             RuntimeError: `get_batch_size` was not called before.
         """
-        if self._meter is None:
+        if self._machine is None:
             raise RuntimeError("call get_batch_size() before on_train_begin()")
         self._begin_window()
 
@@ -185,7 +185,8 @@ class BatchSizeOptimizer:
         """Report what a validation found; afterwards look at `training_finished`.
 
         Args:
-            metric: the validation metric. NaN or infinity: the run has diverged, and fails.
+            metric: the validation metric; of several ranks' rank 0's counts. NaN or infinity: the run has diverged,
+                and fails.
             current_epoch: epochs completed; None: one more than at the last call.
 
         Raises:
@@ -197,7 +198,7 @@ class BatchSizeOptimizer:
 
     def report(self, metric: float, current_epoch: int) -> None:
         """Like `on_evaluate`, but a failed run does not raise: see `result`."""
-        if self._meter is None:
+        if self._machine is None:
             raise RuntimeError("call get_batch_size() and on_train_begin() before the first on_evaluate()")
         if self.result is not None:
             return
@@ -205,28 +206,12 @@ class BatchSizeOptimizer:
         self._epoch = max(self._epoch, current_epoch)
         if self._trial is None:
             return
-        if not self._measuring:
+        if self._window is None:
             raise RuntimeError("call on_train_begin() before the first on_evaluate()")
-        if not self._end_window():
-            return
-        self._last_number += 1
-        try:
-            report = ReportRequest(
-                job_id=self._trial.job_id,
-                batch_size=self._trial.batch_size,
-                trial_number=self._trial.trial_number,
-                time=self._time_s,
-                energy=self._energy_j,
-                metric=metric if math.isfinite(metric) else None,  # JSON knows neither NaN nor infinity
-                current_epoch=self._epoch,
-                report_number=self._last_number,
-                energy_source=self._meter.source if self._meter else None,
-            )
-        except ValidationError as error:
-            self._give_up(f"this cannot be reported: {error}")
-            return
-        self._pending.append(report)
-        self._send_pending()
+        windows = self.ranks.gather(self._end_window())
+        if self.ranks.rank == 0:
+            self._report(windows, metric, self._trial)
+        self._agree()
         if self.result is None:
             self._begin_window()
 
@@ -253,8 +238,17 @@ class BatchSizeOptimizer:
             trial = self._trial
             raise ZeusBSOTrainFailError(trial.job_id, trial.trial_number, trial.batch_size, self.result.message)
 
+    def finish(self, reason: str) -> None:
+        """Like `end`, of a run that all ranks leave together: all know of a verdict that comes at the last moment."""
+        if self.ranks.rank == 0:
+            self.end(reason)
+        self._agree()
+
     def end(self, reason: str) -> None:
-        """End a run that has no verdict and will not report again; one with a verdict is left as it is."""
+        """End a run that has no verdict and will not report again; one with a verdict is left as it is.
+
+        Any rank may call this by itself, when the others are not to be waited for.
+        """
         if self._trial is None or self.result is not None:
             return
         self._not_before = 0.0  # the last chance
@@ -286,10 +280,75 @@ class BatchSizeOptimizer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, KeyboardInterrupt):
-            self.end("left without a verdict" if error is None else f"{type(error).__name__}: {error}")
         if error is None:
+            self.finish("left without a verdict")
             self.raise_if_failed()  # a report that was made up for may have brought the verdict
+        elif not isinstance(error, KeyboardInterrupt):
+            self.end(f"{type(error).__name__}: {error}")
+
+    def _make_meter(self) -> Machine | None:
+        """Make what measures this rank's part, and tell the machine; None if another rank tells the same one."""
+        self._meter = None
+        first_of_node = self.ranks.local_rank == 0
+        if self._monitor is None or first_of_node:
+            self._meter = make_meter(self._monitor, self._gpu_indices)
+        if self._meter is None or (self._meter.machine.source == "estimated" and not first_of_node):
+            return None
+        return self._meter.machine
+
+    def _ask(self, machine: Machine) -> tuple[AskAnswer | None, str]:
+        """The trial and its run's name; no trial, if the server does not answer and that is all right."""
+        if machine.gpu_model == "cpu":
+            log.warning(
+                "No GPU is used, so energy is estimated as CPU time times %g W per busy core; "
+                "it is labelled 'estimated' wherever it appears",
+                WATTS_PER_BUSY_CORE,
+            )
+        spec = complete_spec(self._job, machine)
+        if self._job.job_id is None:
+            log.info(
+                "No job_id given: this is job %s, named after its spec; the same spec goes on with it", spec.job_id
+            )
+        try:
+            self._client.register(spec)
+            return self._client.ask(spec.job_id or "", self.run_id), self.run_id
+        except ServerUnreachable as error:
+            if not self._fallback_to_default:
+                raise
+            log.warning("%s. Training with the default batch size, unreported", error)
+            return None, self.run_id
+
+    def _agree(self) -> None:
+        """Let every rank know what rank 0 knows of the run."""
+        self._trial, self.result = self.ranks.gather((self._trial, self.result))[0]
+
+    def _report(self, windows: list["_Window"], metric: float, trial: AskAnswer) -> None:
+        """Add what the ranks have measured to the totals, and report them."""
+        problem = next((window.problem for window in windows if window.problem is not None), None)
+        if problem is not None:
+            self._give_up(f"the energy meter failed: {problem}")
+            return
+        readings = [window.reading for window in windows if window.reading is not None]
+        self._energy_j += sum(reading.energy_j for reading in readings)
+        self._time_s += readings[0].time_s  # rank 0's; the others' is the same time
+        self._last_number += 1
+        try:
+            report = ReportRequest(
+                job_id=trial.job_id,
+                batch_size=trial.batch_size,
+                trial_number=trial.trial_number,
+                time=self._time_s,
+                energy=self._energy_j,
+                metric=metric if math.isfinite(metric) else None,  # JSON knows neither NaN nor infinity
+                current_epoch=self._epoch,
+                report_number=self._last_number,
+                energy_source=self._machine.source if self._machine else None,
+            )
+        except ValidationError as error:
+            self._give_up(f"this cannot be reported: {error}")
+            return
+        self._pending.append(report)
+        self._send_pending()
 
     def _send_pending(self) -> None:
         """Send what has not been sent, oldest first, up to a verdict or until the server does not answer."""
@@ -317,33 +376,41 @@ class BatchSizeOptimizer:
                 self._pending.clear()
 
     def _begin_window(self) -> None:
-        if self._trial is None or self._meter is None:
+        if self._trial is None:
             return
+        self._window = _Window()
         try:
-            self._meter.begin()
-            self._measuring = True
+            if self._meter is not None:
+                self._meter.begin()
         except Exception as error:  # whatever a driver comes up with must not end the training
-            self._give_up(f"the energy meter failed: {type(error).__name__}: {error}")
+            self._window.problem = f"{type(error).__name__}: {error}"
 
-    def _end_window(self) -> bool:
-        """Add the window to the totals; False if it could not be measured."""
-        self._measuring = False
+    def _end_window(self) -> "_Window":
+        """What this rank has measured since the window was begun."""
+        window, self._window = self._window or _Window(), None
         try:
-            reading = self._meter.end() if self._meter else Reading(0.0, 0.0)
-            if not (reading.energy_j >= 0 and reading.time_s >= 0):
-                raise ValueError(f"it told {reading.energy_j} J in {reading.time_s} s")
+            if self._meter is not None and window.problem is None:
+                window.reading = reading = self._meter.end()
+                if not (reading.energy_j >= 0 and reading.time_s >= 0):
+                    raise ValueError(f"it told {reading.energy_j} J in {reading.time_s} s")
         except Exception as error:
-            self._give_up(f"the energy meter failed: {type(error).__name__}: {error}")
-            return False
-        self._energy_j += reading.energy_j
-        self._time_s += reading.time_s
-        return True
+            window.problem = f"{type(error).__name__}: {error}"
+        return window
 
     def _give_up(self, reason: str) -> None:
         """Let the training go on without the optimizer, and mark the trial."""
         log.warning("Training goes on without the batch-size optimizer: %s", reason)
         self._pending.clear()
         self.end(reason)
+
+
+@dataclass(slots=True)
+class _Window:
+    """What one rank has measured between two reports, or why it has not."""
+
+    reading: Reading | None = None
+    """None of a rank whose part another one measures."""
+    problem: str | None = None
 
 
 def server_address(server_url: str | None) -> str | None:

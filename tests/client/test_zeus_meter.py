@@ -8,7 +8,7 @@ import torch
 from zeus.monitor import ZeusMonitor
 
 from lightning_bso import BatchSizeOptimizer, BsoClient, EnergyUnavailable
-from lightning_bso.energy import ZeusMeter, make_meter
+from lightning_bso.energy import Machine, ZeusMeter, make_meter
 from tests.client import fake_nvml
 from tests.client.fake_nvml import FakeGpus
 from tests.client.jobs import ScriptedMonitor, begun, job, number_of_trials, only_trial
@@ -47,12 +47,12 @@ def test_energy_is_what_the_counters_of_all_gpus_have_moved_on_by(two_a40: FakeG
 
 def test_the_machine_is_read_from_the_gpus(two_a40: FakeGpus) -> None:
     meter = make_meter()
-    assert (meter.source, meter.gpu_model, meter.number_of_gpus, meter.max_power_w) == ("nvml", "NVIDIA A40", 2, 500.0)
+    assert meter.machine == Machine("nvml", "NVIDIA A40", 2, 500.0)
 
 
 def test_only_the_gpus_of_the_run_are_measured(two_a40: FakeGpus) -> None:
     meter = make_meter(gpu_indices=[1])
-    assert (meter.number_of_gpus, meter.max_power_w) == (1, 250.0)
+    assert (meter.machine.number_of_gpus, meter.machine.max_power_w) == (1, 250.0)
     meter.begin()
     two_a40.use(30.0, 12.5)
     assert meter.end().energy_j == pytest.approx(12.5)
@@ -69,7 +69,7 @@ def test_a_window_waits_for_the_work_that_is_queued_on_the_gpus(two_a40: FakeGpu
 
 def test_the_users_own_monitor_is_used(two_a40: FakeGpus) -> None:
     meter = make_meter(ZeusMonitor(gpu_indices=[0]))
-    assert (meter.source, meter.number_of_gpus) == ("nvml", 1)
+    assert (meter.machine.source, meter.machine.number_of_gpus) == ("nvml", 1)
 
 
 def test_a_window_of_the_users_own_does_not_disturb(two_a40: FakeGpus) -> None:
@@ -99,9 +99,9 @@ def test_the_server_learns_machine_energy_and_source(
 
 def test_gpus_of_different_models_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_nvml.install(monkeypatch, "NVIDIA A40", "NVIDIA H100")
-    with pytest.raises(EnergyUnavailable, match=r"NVIDIA A40, NVIDIA H100.*one model"):
+    with pytest.raises(EnergyUnavailable, match=r"\(NVIDIA A40, NVIDIA H100\).*one model"):
         make_meter()
-    assert make_meter(gpu_indices=[1]).gpu_model == "NVIDIA H100"
+    assert make_meter(gpu_indices=[1]).machine.gpu_model == "NVIDIA H100"
     fake_nvml.forget(monkeypatch)
 
 

@@ -32,4 +32,5 @@ millijoules += 5000
 joules = meter.end().energy_j
 later = "zeus-later" in Path(zeus.__file__).parts
 print(metadata.version("zeus" if later else "zeus-ml"))
-print(meter.source, meter.gpu_model, meter.number_of_gpus, meter.max_power_w, joules, sep="|")
+machine = meter.machine
+print(machine.source, machine.gpu_model, machine.number_of_gpus, machine.max_power_w, joules, sep="|")

@@ -1,4 +1,4 @@
-"""The two trainings among the examples, launched as their docstrings say."""
+"""The trainings among the examples, launched as their docstrings say."""
 
 import subprocess
 import sys
@@ -6,13 +6,14 @@ from pathlib import Path
 
 from lightning_bso import BsoClient
 from lightning_bso.wire import TrialRecord
+from tests.databases import free_port
 from tests.servers import ROOT, WaitressServer, environment
 
 
-def launch(script: str, folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run an example from another folder than its own."""
+def launch(script: str, folder: Path, *arguments: str, by: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
+    """Run an example from another folder than its own, if need be by a launcher."""
     return subprocess.run(
-        [sys.executable, str(ROOT / "examples" / script), *arguments],
+        [sys.executable, *by, str(ROOT / "examples" / script), *arguments],
         cwd=folder,
         env=environment(OMP_NUM_THREADS="1"),
         capture_output=True,
@@ -44,3 +45,15 @@ def test_the_training_without_lightning_converges(server: WaitressServer, client
     assert "reached the target" in run.stdout
     (recorded,) = trials(client, "digits-plain")
     assert (recorded.batch_size, recorded.converged) == (128, True)
+
+
+def test_the_training_in_two_processes_converges_as_one(
+    server: WaitressServer, client: BsoClient, tmp_path: Path
+) -> None:
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}")
+    run = launch("pytorch_ddp.py", tmp_path, "--server-url", server.url, by=torchrun)
+    assert run.returncode == 0, run.stderr
+    for rank in range(2):
+        assert f"Rank {rank}: metric 0.9" in run.stdout
+    (recorded,) = trials(client, "digits-ddp")
+    assert (recorded.batch_size, recorded.converged, recorded.energy_source) == (128, True, "estimated")

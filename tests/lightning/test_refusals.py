@@ -71,9 +71,10 @@ def test_a_module_that_does_not_validate(callback: ZeusBSOCallback) -> None:
     refused(callback, NoValidation(), Data(), saying="needs a validation_step")
 
 
-def test_a_training_in_several_processes(callback: ZeusBSOCallback) -> None:
-    with pytest.raises((MisconfigurationException, ProcessRaisedException), match=r"trains in one process.*has 2"):
-        fit(callback, Module(), devices=2, strategy="ddp_fork")
+def test_a_batch_size_that_cannot_be_divided_among_the_processes(server: WaitressServer) -> None:
+    odd = ZeusBSOCallback(server.url, job(batch_sizes=[8, 9, 16]))
+    with pytest.raises(ProcessRaisedException, match="all 2 processes together, and 9 cannot be divided among 2"):
+        fit(odd, Module(), devices=2, strategy="ddp_fork")
 
 
 def test_a_job_that_is_not_valid(server: WaitressServer) -> None:

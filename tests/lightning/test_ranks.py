@@ -1,0 +1,176 @@
+"""A run of several processes is one run: one ask, one report a validation, one end for all of them."""
+
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.multiprocessing import ProcessRaisedException
+
+from lightning_bso import BsoClient, ZeusBSOCallback
+from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial
+from tests.databases import free_port
+from tests.lightning.ranks import RankModule, fit_in_ranks
+from tests.lightning.trainings import Module, fit, reported_epochs
+from tests.servers import WaitressServer
+
+
+def test_all_ranks_train_with_their_share_and_stop_together(
+    server: WaitressServer, client: BsoClient, tmp_path: Path
+) -> None:
+    fields = job(target_metric=0.7)
+    metrics = [(0.2, 0.4), (0.4, 1.0)]  # alone, rank 1 would have stopped at 0.4 and 1.0, rank 0 never
+    ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule(metrics[rank]))
+    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].said
+    for rank in ranks:
+        assert rank.seen == {"batch_size": 16, "sizes": [8], "epochs": 2, "trial": 1, "converged": True}
+    trial = only_trial(client, fields["job_id_prefix"])
+    assert (trial.converged, trial.energy, trial.time) == (True, 20.0, 2.0)  # the node's monitor counts once
+    assert reported_epochs(server, fields["job_id_prefix"]) == [1, 2]
+
+
+def test_the_energy_of_all_nodes_is_counted(server: WaitressServer, client: BsoClient, tmp_path: Path) -> None:
+    fields = job()
+    ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule([0.5, 1.0]), nodes=2)
+    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].said
+    trial = only_trial(client, fields["job_id_prefix"])
+    assert (trial.energy, trial.time) == (40.0, 2.0)
+
+
+def test_without_a_monitor_every_process_estimates_its_part(
+    server: WaitressServer, client: BsoClient, tmp_path: Path
+) -> None:
+    fields = job(max_power=0.0, number_of_gpus=0, gpu_model="")
+    del fields["max_power"], fields["number_of_gpus"], fields["gpu_model"]
+    ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule([1.0]), monitor=lambda rank: None)
+    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].said
+    trial = only_trial(client, fields["job_id_prefix"])
+    assert trial.energy_source == "estimated"
+    assert trial.energy > 0
+    (job_id,) = (
+        listed.job_id for listed in client.list_jobs().jobs if listed.job_id.startswith(fields["job_id_prefix"])
+    )
+    assert client.describe(job_id).spec.number_of_gpus == 1  # the node's
+
+
+def test_a_metric_that_only_some_ranks_log_is_the_metric(
+    server: WaitressServer, client: BsoClient, tmp_path: Path
+) -> None:
+    fields = job()
+    metrics: list[Iterator[float | None]] = [repeat(None), iter([0.5, 1.0])]
+    ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule(metrics[rank]))
+    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].said
+    assert only_trial(client, fields["job_id_prefix"]).converged
+
+
+def test_a_run_that_fails_raises_on_every_rank(server: WaitressServer, client: BsoClient, tmp_path: Path) -> None:
+    fields = job(max_epochs=2)
+    ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule())
+    for rank in ranks:
+        assert rank.exit_code == 1
+        assert "ZeusBSOTrainFailError: batch size 16" in rank.said
+    trial = only_trial(client, fields["job_id_prefix"])
+    assert (trial.converged, trial.energy) == (False, 20.0)
+
+
+def test_a_metric_that_no_rank_logs_is_an_error_on_every_rank(
+    server: WaitressServer, client: BsoClient, tmp_path: Path
+) -> None:
+    fields = job()
+    ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule(repeat(None)))
+    for rank in ranks:
+        assert rank.exit_code == 1
+        assert "found no such metric after the validation" in rank.said
+    assert "found no such metric" in str(only_trial(client, fields["job_id_prefix"]).outcome)
+
+
+def test_a_server_that_does_not_answer_is_an_error_on_every_rank(tmp_path: Path) -> None:
+    ranks = fit_in_ranks(tmp_path, f"http://127.0.0.1:{free_port()}", job(), lambda rank: RankModule())
+    for rank in ranks:
+        assert rank.exit_code == 1
+        assert "ServerUnreachable" in rank.said
+
+
+def test_a_job_that_the_server_refuses_is_an_error_on_every_rank(server: WaitressServer, tmp_path: Path) -> None:
+    fields = job()
+    fields["job_id"] = fields["job_id_prefix"]
+    fit(ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor()), Module([1.0]))
+    other = fields | {"eta_knob": 0.25}
+    for rank in fit_in_ranks(tmp_path, server.url, other, lambda rank: RankModule()):
+        assert rank.exit_code == 1
+        assert "ServerRefused" in rank.said
+        assert "eta_knob" in rank.said
+
+
+class Breaking(RankModule):
+    """Breaks in its second epoch."""
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        if self.trainer.current_epoch == 1:
+            raise ValueError("this rank has had enough")
+        return super().training_step(batch, index)
+
+
+def test_a_rank_that_breaks_ends_the_trial(server: WaitressServer, client: BsoClient, tmp_path: Path) -> None:
+    fields = job()
+    ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: (RankModule, Breaking)[rank]())
+    assert all(rank.exit_code for rank in ranks)
+    trial = only_trial(client, fields["job_id_prefix"])
+    assert trial.status != "Dispatched"
+    assert trial.energy == 10.0
+
+
+class BrokenMonitor(ScriptedMonitor):
+    """Its driver goes away."""
+
+    def end_window(self, key: str, sync_execution: bool = True) -> Any:
+        raise RuntimeError("the driver is gone")
+
+
+def test_a_meter_that_fails_on_one_node_ends_the_trial_and_not_the_training(
+    server: WaitressServer, client: BsoClient, tmp_path: Path
+) -> None:
+    fields = job()
+
+    def monitor(rank: int) -> ScriptedMonitor:
+        return (ScriptedMonitor, BrokenMonitor)[rank]()
+
+    ranks = fit_in_ranks(
+        tmp_path, server.url, fields, lambda rank: RankModule(), nodes=2, monitor=monitor, max_epochs=2
+    )
+    for rank in ranks:
+        assert "AssertionError" in rank.said  # no result: the fit has come to its end without a verdict
+    assert "the driver is gone" in str(only_trial(client, fields["job_id_prefix"]).outcome)
+
+
+class BreakingModule(Module):
+    """Breaks in its second epoch."""
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        if self.trainer.current_epoch == 1:
+            raise ValueError("enough")
+        return super().training_step(batch, index)
+
+
+@pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_spawn"])
+def test_an_error_in_a_forked_or_spawned_process_comes_through_and_ends_the_trial(
+    strategy: str, server: WaitressServer, client: BsoClient
+) -> None:
+    fields = job()
+    with pytest.raises(ProcessRaisedException, match="ValueError: enough"):
+        fit(ZeusBSOCallback(server.url, fields), BreakingModule([0.5, 0.5]), devices=2, strategy=strategy)
+    assert only_trial(client, fields["job_id_prefix"]).outcome == "its process ended without a verdict"
+
+
+def test_a_verdict_in_forked_processes_comes_through(server: WaitressServer, client: BsoClient) -> None:
+    fields = job(max_epochs=2)
+    with pytest.raises(ProcessRaisedException, match="ZeusBSOTrainFailError: batch size 16"):
+        fit(ZeusBSOCallback(server.url, fields), Module([0.5, 0.5]), devices=2, strategy="ddp_fork")
+    assert only_trial(client, fields["job_id_prefix"]).converged is False
+
+    fields = job()
+    fit(ZeusBSOCallback(server.url, fields), Module([0.5, 1.0]), devices=2, strategy="ddp_fork")
+    assert only_trial(client, fields["job_id_prefix"]).converged
+    assert number_of_trials(client, fields["job_id_prefix"]) == 1
