@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
+from lightning_bso.checkpoints import saved_run
 from lightning_bso.dataloading import check_reached, find_setter
 from lightning_bso.energy import EnergyMonitor
 from lightning_bso.optimizer import BatchSizeOptimizer, server_address
@@ -39,7 +40,8 @@ class ZeusBSOCallback(pl.Callback):
         monitor: name of the logged validation metric that is compared with the job's target.
         energy_monitor: a ZeusMonitor to measure with; None: made if the run uses GPUs.
         token: access token; None: `$ZEUS_BSO_TOKEN`, if set.
-        run_id: name of this run; a process that asks again under it gets the same trial. None: a new one.
+        run_id: name of this run; a process that asks again under it gets the same trial. None: that of the checkpoint
+            that the fit is resumed from, the scheduler's (`$SLURM_JOB_ID`, `$TORCHELASTIC_RUN_ID`), or else a new one.
         batch_arg_name: attribute of the module or datamodule, or their hparams, that holds the batch size.
         fallback_to_default: train with the default batch size, unreported, when no server answers at the start.
         probe: "auto": after the first run of a job that converges, time a few steps of every batch size, if that takes
@@ -108,12 +110,13 @@ class ZeusBSOCallback(pl.Callback):
             return
         _check_trainer(trainer, self.job)
         set_batch_size = find_setter(trainer, pl_module, self.batch_arg_name)
+        saved = saved_run(trainer, self.state_key)
         run = BatchSizeOptimizer(
             self.energy_monitor,
             server_url,
             self.job,
             token=self._token,
-            run_id=self.run_id,
+            run_id=self.run_id or (saved["run_id"] if saved else None),
             fallback_to_default=self.fallback_to_default,
             gpu_indices=_gpu_indices(trainer),
             ranks=TorchRanks(trainer.local_rank) if trainer.world_size > 1 else None,
@@ -140,6 +143,25 @@ class ZeusBSOCallback(pl.Callback):
             return
         check_reached(trainer, self.batch_size // trainer.world_size)
         self._run.on_train_begin()
+
+    @override
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+        if self._run is not None:
+            self._run.keep_alive()
+
+    @override
+    def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
+        if self._run is not None:
+            self._run.keep_alive()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return self._run.state_dict() if self._run is not None else {}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self._run is not None:
+            self._run.load_state_dict(state_dict)
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -215,8 +237,6 @@ def _check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
             f"{', '.join(map(str, uneven))} cannot be divided among {trainer.world_size}. Give the job multiples of "
             f"{trainer.world_size}, or train on a number of devices that divides them"
         )
-    if sum(isinstance(callback, ZeusBSOCallback) for callback in trainer.callbacks) > 1:  # type: ignore[attr-defined]
-        raise MisconfigurationException("this Trainer has several ZeusBSOCallbacks; a run can have one batch size only")
     if not trainer.enable_validation:
         raise MisconfigurationException(
             "ZeusBSOCallback learns from validations, and this fit has none: it needs a validation_step, a "

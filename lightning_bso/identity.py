@@ -1,6 +1,7 @@
-"""What a job is: its spec, the machine that it runs on, and the name that follows from both."""
+"""What a job is: its spec, the machine that it runs on, and the name that follows from both. And a run's name."""
 
 import hashlib
+import os
 
 from lightning_bso.energy import Machine
 from lightning_bso.errors import EnergyUnavailable
@@ -26,3 +27,12 @@ def complete_spec(job: JobSpec, machine: Machine) -> RegisteredJobSpec:
     identity = spec.model_dump_json(exclude={"job_id"}, exclude_defaults=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     return spec.model_copy(update={"job_id": f"{spec.job_id_prefix}-{digest}"})
+
+
+def scheduled_run_id() -> str | None:
+    """The name that a run has by its scheduler, the same when that launches it again; None without one."""
+    slurm, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID")
+    if slurm:
+        return f"slurm-{slurm}" + (f".{step}" if step else "")
+    elastic = os.environ.get("TORCHELASTIC_RUN_ID")
+    return f"torchelastic-{elastic}" if elastic not in (None, "", "none") else None  # torchrun's own default

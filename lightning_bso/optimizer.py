@@ -10,6 +10,7 @@ import os
 import time
 import uuid
 from dataclasses import dataclass
+from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 from lightning_bso.client import BsoClient
 from lightning_bso.energy import WATTS_PER_BUSY_CORE, EnergyMeter, EnergyMonitor, Machine, Reading, joined, make_meter
 from lightning_bso.errors import BSOError, ServerRefused, ServerUnreachable, ZeusBSOTrainFailError
-from lightning_bso.identity import complete_spec
+from lightning_bso.identity import complete_spec, scheduled_run_id
 from lightning_bso.ranks import Ranks
 from lightning_bso.wire import (
     MAX_REASON_LENGTH,
@@ -61,7 +62,8 @@ class BatchSizeOptimizer:
         job: the training that recurs. Without `job_id` the job is named after its prefix and a hash of the
             spec, so that the same script launched again goes on with the same job.
         token: access token; None: `$ZEUS_BSO_TOKEN`, if set.
-        run_id: name of this run; a process that asks again under it gets the same trial. None: a new one.
+        run_id: name of this run; a process that asks again under it gets the same trial. None: `$SLURM_JOB_ID` or
+            `$TORCHELASTIC_RUN_ID`, with a number for each further run under it, or else a new one.
         fallback_to_default: train with the default batch size, unreported, when no server answers the ask.
         gpu_indices: the GPUs of this process when no monitor is given, none for a run on the CPU; None: all that Zeus
             sees, if this process uses any.
@@ -96,7 +98,8 @@ class BatchSizeOptimizer:
         self.ranks = ranks or Ranks()
         """The processes of the run."""
         self._fallback_to_default = fallback_to_default
-        self.run_id = run_id or uuid.uuid4().hex
+        self._run_id_given = run_id is not None
+        self.run_id = run_id or scheduled_run_id() or uuid.uuid4().hex
         """Name of this run; give it to the process that resumes it."""
         self._meter: EnergyMeter | None = None
         self._machine: Machine | None = None
@@ -105,6 +108,7 @@ class BatchSizeOptimizer:
         self._epoch = self._last_number = 0
         self._pending: list[ReportRequest] = []
         self._window: _Window | None = None
+        self._heard_at = 0.0  # when the server last heard of this run, on the monotonic clock
         self._not_before = 0.0  # when to try a server again that did not answer, on the monotonic clock
         self._silent = False  # whether the log has said that the server does not answer
         self.result: ReportAnswer | None = None
@@ -165,6 +169,7 @@ class BatchSizeOptimizer:
         self._trial = trial
         self._energy_j, self._time_s = trial.energy, trial.time
         self._epoch, self._last_number = trial.current_epoch, trial.report_number
+        self._heard_at = time.monotonic()
         if self.ranks.rank == 0:
             log.info(
                 "Job %s, trial %d: batch size %d (%s)", trial.job_id, trial.trial_number, trial.batch_size, trial.reason
@@ -214,6 +219,64 @@ class BatchSizeOptimizer:
         self._agree()
         if self.result is None:
             self._begin_window()
+
+    def keep_alive(self) -> None:
+        """Let the server know that the run is alive, where it has not heard of it for a third of the lease.
+
+        Call it after every step, or about as often: where there is nothing to do it takes no time.
+        """
+        trial, now = self._trial, time.monotonic()
+        if self.ranks.rank != 0 or trial is None or trial.lease_s is None or self.result is not None:
+            return
+        if now < max(self._heard_at + trial.lease_s / 3, self._not_before):
+            return
+        self._heard_at = now
+        try:
+            self._client.heartbeat(trial.job_id, trial.trial_number)
+        except ServerUnreachable as error:
+            self._leave_alone(error, waited_s=time.monotonic() - now)
+        except ServerRefused as error:
+            log.info("Trial %d needs no word of its training: %s", trial.trial_number, error)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold for the run to go on in another process; plain values only."""
+        trial = self._trial
+        if trial is None:
+            return {}
+        if self.ranks.size == 1 and self._window is not None:  # several would have to be asked all at once
+            window = self._end_window()
+            if window.problem is None and window.reading is not None:
+                self._energy_j += window.reading.energy_j
+                self._time_s += window.reading.time_s
+            self._begin_window()
+            if window.problem is not None and self._window is not None:
+                self._window.problem = window.problem
+        return {
+            "job_id": trial.job_id,
+            "run_id": self.run_id,
+            "trial_number": trial.trial_number,
+            "batch_size": trial.batch_size,
+            "energy_j": self._energy_j,
+            "time_s": self._time_s,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint's totals, or from those last reported where these are higher.
+
+        Raises:
+            BSOError: it comes from another run.
+        """
+        trial = self._trial
+        if trial is None or not state:
+            return
+        if (state["job_id"], state["trial_number"]) != (trial.job_id, trial.trial_number):
+            raise BSOError(
+                f"the checkpoint comes from trial {state['trial_number']} of job {state['job_id']}, with batch size "
+                f"{state['batch_size']}, and this is trial {trial.trial_number} of job {trial.job_id}. To go on with "
+                f"that run give run_id={state['run_id']!r} and its job; to begin a new one take its weights alone"
+            )
+        self._energy_j = max(self._energy_j, state["energy_j"])
+        self._time_s = max(self._time_s, state["time_s"])
 
     def report_probe(self, sizes: list[ProbedSize]) -> None:
         """Report what timing a few steps of batch sizes told; the job's first such report counts.
@@ -311,12 +374,22 @@ class BatchSizeOptimizer:
             )
         try:
             self._client.register(spec)
-            return self._client.ask(spec.job_id or "", self.run_id), self.run_id
+            return self._ask_by_name(spec.job_id or "")
         except ServerUnreachable as error:
             if not self._fallback_to_default:
                 raise
             log.warning("%s. Training with the default batch size, unreported", error)
             return None, self.run_id
+
+    def _ask_by_name(self, job_id: str) -> tuple[AskAnswer, str]:
+        """The trial, under the next name if a scheduler's name stands for a run that has ended."""
+        name = self.run_id
+        for number in count(2):
+            trial = self._client.ask(job_id, name)
+            if trial.outcome is None or self._run_id_given:
+                break
+            name = f"{self.run_id}-{number}"
+        return trial, name
 
     def _agree(self) -> None:
         """Let every rank know what rank 0 knows of the run."""
@@ -357,12 +430,7 @@ class BatchSizeOptimizer:
             try:
                 answer = self._client.report(self._pending[0])
             except ServerUnreachable as error:
-                waited = time.monotonic() - began
-                if waited > LONG_WAIT_S:
-                    self._not_before = time.monotonic() + PAUSE_FACTOR * waited
-                if not self._silent:
-                    log.warning("Training goes on, and reports what it measures once the server is back: %s", error)
-                self._silent = True
+                self._leave_alone(error, waited_s=time.monotonic() - began)
                 return
             except ServerRefused as error:
                 self._give_up(f"the server refused a report: {error}")
@@ -370,10 +438,19 @@ class BatchSizeOptimizer:
             if self._silent:
                 log.warning("The server answers again; %d reports are being made up for", len(self._pending))
             self._silent = False
+            self._heard_at = time.monotonic()
             del self._pending[0]
             if answer.stop_train:
                 self.result = answer
                 self._pending.clear()
+
+    def _leave_alone(self, error: ServerUnreachable, *, waited_s: float) -> None:
+        """Say once that the server does not answer, and let it be for a while if that took long."""
+        if waited_s > LONG_WAIT_S:
+            self._not_before = time.monotonic() + PAUSE_FACTOR * waited_s
+        if not self._silent:
+            log.warning("Training goes on, and reports what it measures once the server is back: %s", error)
+        self._silent = True
 
     def _begin_window(self) -> None:
         if self._trial is None:

@@ -52,12 +52,12 @@ class Training:
 
 
 @contextmanager
-def training(url: str, fields: dict[str, Any], *metrics: float) -> Iterator[Training]:
+def training(url: str, fields: dict[str, Any], *metrics: float, **variables: str) -> Iterator[Training]:
     """Start a training process; it is killed at the end if need be."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.lightning.training_process", url, json.dumps(fields), *map(str, metrics)],
         cwd=ROOT,
-        env=environment(OMP_NUM_THREADS="1"),
+        env=environment(OMP_NUM_THREADS="1", **variables),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -121,3 +121,36 @@ def test_a_training_whose_server_is_killed_and_restarted_ends_as_if_nothing_had_
     assert reported_epochs(mortal, fields["job_id_prefix"]) == [1, 2, 3, 4]
     stored = only_trial(BsoClient(mortal.url), fields["job_id_prefix"])
     assert (stored.converged, stored.energy, stored.time) == (True, 40.0, 4.0)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("key", ["the checkpoint", "SLURM_JOB_ID"])
+def test_a_training_that_is_killed_goes_on_from_its_checkpoint_in_the_same_trial(
+    how: signal.Signals, key: str, server: WaitressServer, tmp_path: Path
+) -> None:
+    fields = job()
+    variables = {"CHECKPOINTS": str(tmp_path)} | ({"SLURM_JOB_ID": "17"} if key == "SLURM_JOB_ID" else {})
+    with training(server.url, fields, 0.1, 0.2, 0.3, **variables) as killed:
+        killed.read_until("batch size 16")
+        for epoch in range(2):
+            killed.read_until(f"epoch {epoch}")
+            killed.begin_epoch()
+        killed.read_until("epoch 2")
+        killed.process.send_signal(how)
+        if how == signal.SIGTERM:
+            killed.begin_epoch()  # Lightning ends the batch first
+        killed.process.wait(DEADLINE_S)
+    client = BsoClient(server.url)
+    before = only_trial(client, fields["job_id_prefix"])
+    assert (before.status, before.current_epoch) == ("Dispatched", 2)
+
+    with training(server.url, fields, 0.3, 1.0, **variables) as resumed:
+        resumed.read_until("batch size 16")
+        for epoch in (2, 3):
+            resumed.read_until(f"epoch {epoch}")
+            resumed.begin_epoch()
+        resumed.read_until("converged: True")
+        assert resumed.process.wait(DEADLINE_S) == 0
+    after = only_trial(client, fields["job_id_prefix"])
+    assert (after.converged, after.current_epoch) == (True, 4)
+    assert after.energy >= before.energy + 20.0

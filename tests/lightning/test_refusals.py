@@ -104,5 +104,5 @@ def test_a_job_id_that_stands_for_another_job(server: WaitressServer, client: Bs
 
 def test_two_of_these_callbacks(callback: ZeusBSOCallback, server: WaitressServer) -> None:
     other = ZeusBSOCallback(server.url, callback.job)
-    with pytest.raises(MisconfigurationException, match="several ZeusBSOCallbacks"):
+    with pytest.raises(RuntimeError, match="more than one stateful callback of type `ZeusBSOCallback`"):
         trainer(callback, other).fit(Module())

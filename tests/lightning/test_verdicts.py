@@ -49,7 +49,13 @@ def test_a_run_that_converges_ends_the_fit_in_good_order(
     assert callback.result.converged
     assert callback.result.reason == "converged"
     stored = only_trial(client, callback.job.job_id_prefix)
-    assert (stored.status, stored.converged, stored.current_epoch, stored.energy) == ("Succeeded", True, 3, 30.0)
+    windows = 5  # one for each report, and one for each checkpoint between two
+    assert (stored.status, stored.converged, stored.current_epoch, stored.energy) == (
+        "Succeeded",
+        True,
+        3,
+        windows * 10,
+    )
 
 
 def test_a_run_that_has_not_converged_in_max_epochs_raises_out_of_fit(

@@ -2,14 +2,17 @@
 
     python -m tests.lightning.training_process URL JOB_AS_JSON METRIC…
 
-It prints the batch size, and "epoch N" before it waits for the line.
+It prints the batch size, and "epoch N" before it waits for the line. In the folder `$CHECKPOINTS`, if that is
+set, it saves every epoch, and it goes on from what is there.
 """
 
 import json
+import os
 import sys
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_bso import ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor
@@ -36,5 +39,9 @@ def say(line: str) -> None:
 if __name__ == "__main__":
     url, job, *metrics = sys.argv[1:]
     callback = ZeusBSOCallback(url, json.loads(job), energy_monitor=ScriptedMonitor())
-    trainer(callback, OneLineAnEpoch()).fit(Module(map(float, metrics)))
+    callbacks, folder = [callback, OneLineAnEpoch()], os.environ.get("CHECKPOINTS")
+    if folder is not None:
+        callbacks.append(ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=False))
+    running = trainer(*callbacks, enable_checkpointing=folder is not None)
+    running.fit(Module(map(float, metrics)), ckpt_path="last" if folder is not None else None)
     say(f"converged: {callback.result.converged}" if callback.result else "no verdict")

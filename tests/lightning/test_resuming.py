@@ -1,0 +1,160 @@
+"""A fit that is resumed from a checkpoint goes on with its own trial, or is told why it cannot."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lightning_bso import BsoClient, BSOError, ZeusBSOCallback
+from tests.client.jobs import ScriptedMonitor, begun, job, number_of_trials, only_trial, record
+from tests.lightning.trainings import Module, trainer
+from tests.servers import WaitressServer
+
+
+class Paused(Exception):
+    """Ends a fit as if its process had been lost: no hook of the callback hears of it."""
+
+
+class Pausing(Module):
+    """Is lost after two epochs."""
+
+    def on_train_epoch_start(self) -> None:
+        if self.trainer.current_epoch == 2:
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, ZeusBSOCallback):
+                    callback._run = None
+            raise Paused
+
+
+def paused(folder: Path, *callbacks: pl.Callback) -> str:
+    """Fit two epochs, and tell the path of the checkpoint."""
+    saving = ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=False)
+    with pytest.raises(Paused):
+        trainer(*callbacks, saving, enable_checkpointing=True).fit(Pausing([0.1, 0.2]))
+    return saving.last_model_path
+
+
+def resumed(callback: ZeusBSOCallback, path: str) -> None:
+    """Go on from a checkpoint, and converge."""
+    trainer(callback).fit(Module([1.0]), ckpt_path=path)
+
+
+def other(callback: ZeusBSOCallback, **options: Any) -> ZeusBSOCallback:
+    """Another process' callback for the same job."""
+    return ZeusBSOCallback(callback.server_url, **{"job": callback.job, "energy_monitor": ScriptedMonitor()} | options)
+
+
+def test_the_checkpoint_leads_to_its_trial_and_its_totals(
+    callback: ZeusBSOCallback, client: BsoClient, tmp_path: Path
+) -> None:
+    path = paused(tmp_path, callback)
+    second = other(callback)
+    resumed(second, path)
+    trial = only_trial(client, callback.job.job_id_prefix)
+    assert (trial.converged, trial.current_epoch) == (True, 3)
+    assert trial.energy >= 30.0
+    assert second.trial_number == 1
+
+
+def test_a_checkpoint_holds_what_was_used_since_the_last_report(server: WaitressServer, client: BsoClient) -> None:
+    bso = begun(server.url)
+    bso.on_evaluate(0.5)
+    state = bso.state_dict()
+    assert (state["energy_j"], state["time_s"]) == (20.0, 2.0)
+    bso.on_evaluate(1.0)
+    assert record(client, bso).energy == 30.0
+
+
+def test_a_checkpoint_older_than_the_last_report_takes_nothing_back(
+    callback: ZeusBSOCallback, client: BsoClient, tmp_path: Path
+) -> None:
+    path = paused(tmp_path, callback)
+    with begun(callback.server_url, job=callback.job, run_id=run_id_of(path)) as late:
+        late.on_evaluate(0.3, 2)
+        late._trial = None  # lost
+    reported = only_trial(client, callback.job.job_id_prefix).energy
+    resumed(other(callback), path)
+    assert only_trial(client, callback.job.job_id_prefix).energy >= reported + 10.0
+
+
+def run_id_of(path: str) -> str:
+    """The name of a checkpoint's run."""
+    return str(torch.load(path, weights_only=True)["callbacks"]["ZeusBSOCallback"]["run_id"])
+
+
+@pytest.fixture
+def _no_new_trial(callback: ZeusBSOCallback, client: BsoClient) -> Iterator[None]:
+    yield
+    assert number_of_trials(client, callback.job.job_id_prefix) == 0
+
+
+@pytest.mark.usefixtures("_no_new_trial")
+def test_weights_alone_are_refused(callback: ZeusBSOCallback, tmp_path: Path) -> None:
+    weights = ModelCheckpoint(tmp_path, save_last=True, save_weights_only=True)
+    trainer(weights, enable_checkpointing=True, max_epochs=1).fit(Module())
+    with pytest.raises(MisconfigurationException, match=r"holds weights alone.*load_from_checkpoint"):
+        resumed(callback, weights.last_model_path)
+
+
+@pytest.mark.usefixtures("_no_new_trial")
+def test_a_checkpoint_of_a_training_without_the_optimizer_is_refused(callback: ZeusBSOCallback, tmp_path: Path) -> None:
+    with pytest.raises(MisconfigurationException, match="comes from a training without the batch-size optimizer"):
+        resumed(callback, paused(tmp_path))
+
+
+def test_a_checkpoint_of_another_job_is_refused(callback: ZeusBSOCallback, tmp_path: Path) -> None:
+    path = paused(tmp_path, callback)
+    with pytest.raises(BSOError, match=r"the checkpoint comes from trial 1 of job .*batch size 16.*take its weights"):
+        resumed(other(callback, job=job()), path)
+
+
+def test_a_checkpoint_under_another_name_is_refused(callback: ZeusBSOCallback, tmp_path: Path) -> None:
+    path = paused(tmp_path, callback)
+    with pytest.raises(BSOError, match=r"this is trial 2.*give run_id="):
+        resumed(other(callback, run_id="another"), path)
+
+
+@pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"])
+def test_a_scheduler_names_the_run_and_each_further_one(
+    variable: str, server: WaitressServer, client: BsoClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "17")
+    fields = job()
+    names = []
+    for _ in range(2):
+        interrupted, going_on = begun(server.url, job=fields), begun(server.url, job=fields)
+        assert interrupted.trial == going_on.trial
+        names.append(going_on.run_id)
+        going_on.on_evaluate(1.0)
+    assert names[0].endswith("-17")
+    assert names[1] == f"{names[0]}-2"
+    assert number_of_trials(client, fields["job_id_prefix"]) == 2
+
+
+def test_torchruns_default_is_no_name(server: WaitressServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    fields = job()
+    assert begun(server.url, job=fields).run_id != begun(server.url, job=fields).run_id
+
+
+def test_a_training_between_validations_is_not_taken_for_lost(
+    server: WaitressServer, client: BsoClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats = []
+    heartbeat = BsoClient.heartbeat
+    monkeypatch.setattr(BsoClient, "heartbeat", lambda *call: beats.append(call) or heartbeat(*call))
+    bso = begun(server.url)
+    assert bso.trial is not None
+    assert bso.trial.lease_s is not None
+    for _ in range(10):
+        bso.keep_alive()
+    assert beats == []
+    bso._heard_at -= bso.trial.lease_s / 3
+    for _ in range(10):
+        bso.keep_alive()
+    assert len(beats) == 1
