@@ -91,7 +91,7 @@ def report(session: Session, request: ReportRequest, *, lease_s: float) -> Repor
     trial = _trial(session, job, request.trial_number, request.batch_size)
     _hear_of(session, job, trial, at, lease_s)
     spec = states.core_spec(job)
-    report = CoreReport(request.metric, request.energy, request.time, request.current_epoch)
+    report = CoreReport(request.metric, request.energy, request.time, request.current_epoch, request.out_of_memory)
     last = store.last_report(session, trial)
     if last is not None and request.report_number is not None and request.report_number <= last.number:
         stored = store.report_numbered(session, trial, request.report_number)
@@ -268,7 +268,8 @@ def _check_source(known: set[str], request: ReportRequest) -> None:
 
 
 def _answer_again(spec: Spec, report: CoreReport, stored: Report) -> ReportAnswer:
-    if CoreReport(stored.metric, stored.energy_j, stored.time_s, stored.epoch) != report:
+    out_of_memory = stored.code == VerdictCode.OUT_OF_MEMORY
+    if CoreReport(stored.metric, stored.energy_j, stored.time_s, stored.epoch, out_of_memory) != report:
         raise ReportConflict(
             f"report {stored.number} was received before with other content; give the next report the next number"
         )

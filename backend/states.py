@@ -197,7 +197,9 @@ def load_past(session: Session, job: Job) -> list[PastTrial]:
     reports: dict[int, list[PastReport]] = {}
     query = select(Report).join(Trial, Report.trial == Trial.id).where(Trial.job == job.id)
     for row in session.scalars(query.order_by(Report.revision)):
-        report = CoreReport(row.metric, row.energy_j, row.time_s, row.epoch)
+        report = CoreReport(
+            row.metric, row.energy_j, row.time_s, row.epoch, row.code == VerdictCode.OUT_OF_MEMORY
+        )  # what nothing else leads to
         reports.setdefault(row.trial, []).append(
             PastReport(row.revision, report, Verdict(VerdictCode(row.code), row.message), row.expired_revision)
         )

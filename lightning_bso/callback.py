@@ -177,7 +177,7 @@ class ZeusBSOCallback(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         # A run that was interrupted may go on later; one that broke will not.
         if self._run is not None and not isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
-            self._run.end(f"{type(exception).__name__}: {exception}")
+            self._run.abandon(exception)
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -307,6 +307,15 @@ class BatchSizeOptimizer:
             self.end(reason)
         self._agree()
 
+    def abandon(self, error: BaseException) -> None:
+        """End a run that an error broke. If it ran out of memory, that counts as a failure of its batch size.
+
+        Any rank may call this by itself. What breaks the run is the error, and nothing is raised here.
+        """
+        if is_out_of_memory(error):
+            self._report_out_of_memory()
+        self.end(f"{type(error).__name__}: {error}")
+
     def end(self, reason: str) -> None:
         """End a run that has no verdict and will not report again; one with a verdict is left as it is.
 
@@ -347,7 +356,7 @@ class BatchSizeOptimizer:
             self.finish("left without a verdict")
             self.raise_if_failed()  # a report that was made up for may have brought the verdict
         elif not isinstance(error, KeyboardInterrupt):
-            self.end(f"{type(error).__name__}: {error}")
+            self.abandon(error)
 
     def _make_meter(self) -> Machine | None:
         """Make what measures this rank's part, and tell the machine; None if another rank tells the same one."""
@@ -393,7 +402,8 @@ class BatchSizeOptimizer:
 
     def _agree(self) -> None:
         """Let every rank know what rank 0 knows of the run."""
-        self._trial, self.result = self.ranks.gather((self._trial, self.result))[0]
+        known = self._trial, self.result, self._energy_j, self._time_s, self._last_number
+        self._trial, self.result, self._energy_j, self._time_s, self._last_number = self.ranks.gather(known)[0]
 
     def _report(self, windows: list["_Window"], metric: float, trial: AskAnswer) -> None:
         """Add what the ranks have measured to the totals, and report them."""
@@ -444,6 +454,30 @@ class BatchSizeOptimizer:
                 self.result = answer
                 self._pending.clear()
 
+    def _report_out_of_memory(self) -> None:
+        trial = self._trial
+        if trial is None or self.result is not None:
+            return
+        reading = self._end_window().reading or Reading(0.0, 0.0)
+        self._pending.append(
+            ReportRequest(
+                job_id=trial.job_id,
+                batch_size=trial.batch_size,
+                trial_number=trial.trial_number,
+                time=self._time_s + reading.time_s,
+                energy=self._energy_j + reading.energy_j,
+                metric=None,
+                current_epoch=self._epoch,
+                report_number=self._last_number + 1,
+                energy_source=self._machine.source if self._machine else None,
+                out_of_memory=True,
+            )
+        )
+        self._not_before = 0.0  # the last chance
+        self._send_pending()
+        if self.result is not None:
+            log.warning("%s. Launch the training again for another batch size", self.result.message)
+
     def _leave_alone(self, error: ServerUnreachable, *, waited_s: float) -> None:
         """Say once that the server does not answer, and let it be for a while if that took long."""
         if waited_s > LONG_WAIT_S:
@@ -488,6 +522,14 @@ class _Window:
     reading: Reading | None = None
     """None of a rank whose part another one measures."""
     problem: str | None = None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice, in torch's words, on a GPU or the CPU."""
+    if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
 
 
 def server_address(server_url: str | None) -> str | None:

@@ -250,6 +250,14 @@ class ReportRequest(Wire):
     report_number: PositiveCount | None = None
     """1, 2, 3 …: makes the report repeatable."""
     energy_source: EnergySource | None = None
+    out_of_memory: StrictBool = False
+    """The run has ended since its batch size does not fit in memory; `metric` is null."""
+
+    @model_validator(mode="after")
+    def _has_no_metric_without_memory(self) -> Self:
+        if self.out_of_memory and self.metric is not None:
+            raise PydanticCustomError("out_of_memory", "out_of_memory ends a run without a metric; let metric be null")
+        return self
 
 
 class ReportAnswer(Wire):
@@ -259,7 +267,7 @@ class ReportAnswer(Wire):
     converged: bool
     message: str
     reason: str = ""
-    """One of `continue`, `converged`, `cost_bound`, `max_epochs`, `diverged`, `ended`."""
+    """One of `continue`, `converged`, `cost_bound`, `max_epochs`, `diverged`, `out_of_memory`, `ended`."""
     cost: float | None = None
     """Cost of the run so far, in joules."""
 

@@ -69,6 +69,9 @@ def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
     trial = replace(trial, energy_j=report.energy_j, time_s=report.time_s, epochs=report.epoch)
     reached = report.metric is not None and _reached(spec, report.metric)
     target = f"the target {spec.target_metric:.6g}"
+    if report.out_of_memory:
+        reason = f"batch size {trial.batch_size} does not fit in memory"
+        return _failure(state, trial, VerdictCode.OUT_OF_MEMORY, reason)
     if cost_j > bound_j and not (reached and spec.policy != "zeus"):
         return _failure(state, trial, VerdictCode.COST_BOUND, f"cost {cost_j:.6g} J exceeds {bound_j:.6g} J, {origin}")
     if report.metric is None:

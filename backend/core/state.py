@@ -65,6 +65,7 @@ class VerdictCode(StrEnum):
     COST_BOUND = "cost_bound"
     MAX_EPOCHS = "max_epochs"
     DIVERGED = "diverged"
+    OUT_OF_MEMORY = "out_of_memory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,13 +139,14 @@ class JobState:
 class Report:
     """What one validation found; energy and time since the run's training began.
 
-    `metric` None: it was NaN or infinite.
+    `metric` None: it was NaN or infinite, or the run is out of memory.
     """
 
     metric: float | None
     energy_j: float
     time_s: float
     epoch: int
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)

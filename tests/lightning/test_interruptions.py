@@ -46,9 +46,41 @@ def stored(client: BsoClient, callback: ZeusBSOCallback) -> tuple[Any, ...]:
 
 
 def test_an_error_in_the_training_ends_the_trial_with_its_reason(callback: ZeusBSOCallback, client: BsoClient) -> None:
+    with pytest.raises(ValueError, match="no such digit"):
+        fit(callback, Breaking(ValueError("no such digit")))
+    assert stored(client, callback) == ("Failed", "ValueError: no such digit", 10.0)
+
+
+@pytest.mark.parametrize("policy", ["zeus", "gp-ucb"])
+def test_a_batch_size_that_does_not_fit_in_memory_is_not_given_again(
+    policy: str, server: WaitressServer, client: BsoClient
+) -> None:
+    fields, out_of_memory = job(policy=policy), torch.OutOfMemoryError("Tried to allocate 20 GiB")
+    first = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor())
     with pytest.raises(torch.OutOfMemoryError):
-        fit(callback, Breaking(torch.OutOfMemoryError("Tried to allocate 20 GiB")))
-    assert stored(client, callback) == ("Failed", "OutOfMemoryError: Tried to allocate 20 GiB", 10.0)
+        fit(first, Breaking(out_of_memory))
+    failed = only_trial(client, fields["job_id_prefix"])
+    assert (failed.converged, failed.energy) == (False, 20.0)
+    assert str(failed.outcome).startswith("batch size 16 does not fit in memory; ")
+    for _ in range(12):
+        later = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor())
+        fit(later, Module([1.0]))
+        assert later.batch_size != 16
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+    ],
+)
+def test_older_words_for_a_lack_of_memory_are_understood(
+    error: RuntimeError, callback: ZeusBSOCallback, client: BsoClient
+) -> None:
+    with pytest.raises(RuntimeError):
+        fit(callback, Breaking(error))
+    assert "does not fit in memory" in str(only_trial(client, callback.job.job_id_prefix).outcome)
 
 
 def test_an_error_before_the_first_step_ends_the_trial_with_its_reason(
