@@ -16,6 +16,7 @@ from typing_extensions import override
 from lightning_bso.checkpoints import saved_run
 from lightning_bso.dataloading import check_reached, find_setter
 from lightning_bso.energy import EnergyMonitor
+from lightning_bso.feedback import closing_line, log_run
 from lightning_bso.optimizer import BatchSizeOptimizer, server_address
 from lightning_bso.probing import probe
 from lightning_bso.ranks import Ranks, TorchRanks
@@ -44,12 +45,13 @@ class ZeusBSOCallback(pl.Callback):
             that the fit is resumed from, the scheduler's (`$SLURM_JOB_ID`, `$TORCHELASTIC_RUN_ID`), or else a new one.
         batch_arg_name: attribute of the module or datamodule, or their hparams, that holds the batch size.
         fallback_to_default: train with the default batch size, unreported, when no server answers at the start.
+        on_fail: "raise": a run that has failed raises out of `fit`; "stop": it ends `fit` normally, and `result` tells.
         probe: "auto": after the first run of a job that converges, time a few steps of every batch size, if that takes
             less than 2 % of the run's time, so that the next runs know what an epoch costs and what does not fit in
             memory. A copy of the module takes these steps.
 
     Raises:
-        ZeusBSOTrainFailError: out of `fit`, when the run has failed. Launch it again.
+        ZeusBSOTrainFailError: out of `fit`, when the run has failed (with on_fail="raise"). Launch it again.
         pydantic.ValidationError: the job is not valid.
     """
 
@@ -64,8 +66,11 @@ class ZeusBSOCallback(pl.Callback):
         run_id: str | None = None,
         batch_arg_name: str = "batch_size",
         fallback_to_default: bool = False,
+        on_fail: Literal["raise", "stop"] = "raise",
         probe: Literal["auto"] | None = None,
     ) -> None:
+        if on_fail not in ("raise", "stop"):
+            raise ValueError(f"on_fail={on_fail!r} is not known; give 'raise' or 'stop'")
         if probe not in ("auto", None):
             raise ValueError(f"probe={probe!r} is not known; give 'auto', or leave it out")
         self.server_url = server_url
@@ -75,6 +80,7 @@ class ZeusBSOCallback(pl.Callback):
         self.run_id = run_id
         self.batch_arg_name = batch_arg_name
         self.fallback_to_default = fallback_to_default
+        self.on_fail = on_fail
         self.probe = probe
         self._token = token
         self._run: BatchSizeOptimizer | None = None
@@ -145,6 +151,17 @@ class ZeusBSOCallback(pl.Callback):
         self._run.on_train_begin()
 
     @override
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        run = self._run
+        if index == 0 and run is not None and run.trial is not None and trainer.progress_bar_callback is not None:
+            shown = {
+                "zeus_bso/batch_size": float(run.trial.batch_size),
+                "zeus_bso/trial": float(run.trial.trial_number),
+            }
+            shown |= {} if run.cost_j is None else {"zeus_bso/cost_j": run.cost_j}
+            self.log_dict(shown, prog_bar=True, logger=False, batch_size=1)  # type: ignore[attr-defined]  # Lightning's
+
+    @override
     def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         if self._run is not None:
             self._run.keep_alive()
@@ -169,7 +186,11 @@ class ZeusBSOCallback(pl.Callback):
         if run is None or run.result is not None or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         run.report(self._metric(trainer, run.ranks), trainer.current_epoch + int(trainer.is_last_batch))
-        run.raise_if_failed()
+        if trainer.is_global_zero and run.trial is not None and self.batch_size is not None:
+            log_run(trainer, self.batch_size, run.trial.trial_number, run.spent, run.cost_j)
+            if run.result is not None:
+                rank_zero_info(closing_line(run.result, run.spent, run.describe_job()))
+        self._raise_if_failed(run)
         if run.training_finished:
             trainer.should_stop = True
 
@@ -194,7 +215,7 @@ class ZeusBSOCallback(pl.Callback):
                 "must fill at least one batch. Remove such batch sizes from the job, or set drop_last=False"
             )
         run.finish(f"fit ended after {trainer.current_epoch} epochs and {trainer.global_step} steps without a verdict")
-        run.raise_if_failed()  # a report that was made up for may have brought the verdict
+        self._raise_if_failed(run)  # a report that was made up for may have brought the verdict
         if run.result is None:
             rank_zero_warn(
                 f"fit ended before the optimizer had a verdict on trial {number}, so the run taught it nothing. "
@@ -207,6 +228,10 @@ class ZeusBSOCallback(pl.Callback):
         # A tuner leaves its fit by an exception of its own, which no other hook hears of.
         if stage == "fit" and self._run is not None:
             self._run.end("fit was left without a verdict")
+
+    def _raise_if_failed(self, run: BatchSizeOptimizer) -> None:
+        if self.on_fail == "raise":
+            run.raise_if_failed()
 
     def _probe(self, trainer: pl.Trainer, module: pl.LightningModule, run: BatchSizeOptimizer) -> None:
         if self.probe is None or not run.probe_wanted or run.meter is None or self.batch_size is None:

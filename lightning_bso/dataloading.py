@@ -32,7 +32,7 @@ def find_setter(trainer: pl.Trainer, module: pl.LightningModule, attribute: str)
         def replace_loader(batch_size: int) -> None:
             source.instance = with_batch_size(loader, batch_size)
             if lightning_hasattr(module, attribute):  # what is logged and saved tells the truth
-                lightning_setattr(module, attribute, batch_size)
+                _set_attribute(trainer, module, attribute, batch_size)
 
         return replace_loader
     if not lightning_hasattr(module, attribute):
@@ -42,7 +42,15 @@ def find_setter(trainer: pl.Trainer, module: pl.LightningModule, attribute: str)
             f"where the train loader is built (DataLoader(..., batch_size=self.{attribute})), or give the name "
             "of yours as batch_arg_name"
         )
-    return lambda batch_size: lightning_setattr(module, attribute, batch_size)
+    return lambda batch_size: _set_attribute(trainer, module, attribute, batch_size)
+
+
+def _set_attribute(trainer: pl.Trainer, module: pl.LightningModule, attribute: str, batch_size: int) -> None:
+    lightning_setattr(module, attribute, batch_size)
+    for holder in (module, trainer.datamodule):  # type: ignore[attr-defined]  # set by a connector
+        initial = getattr(holder, "_hparams_initial", None)
+        if initial is not None and attribute in initial:
+            initial[attribute] = batch_size  # it is these that Lightning logs, later on
 
 
 def with_batch_size(loader: DataLoader[Any], batch_size: int) -> DataLoader[Any]:

@@ -25,6 +25,7 @@ from lightning_bso.wire import (
     MAX_REASON_LENGTH,
     AskAnswer,
     JobSpec,
+    JobSummary,
     ProbedSize,
     ProbeRequest,
     ReportAnswer,
@@ -111,6 +112,8 @@ class BatchSizeOptimizer:
         self._heard_at = 0.0  # when the server last heard of this run, on the monotonic clock
         self._not_before = 0.0  # when to try a server again that did not answer, on the monotonic clock
         self._silent = False  # whether the log has said that the server does not answer
+        self.cost_j: float | None = None
+        """Cost so far, as the server has told it on rank 0; None before the first report."""
         self.result: ReportAnswer | None = None
         """The verdict that ended the run, None before it."""
 
@@ -219,6 +222,16 @@ class BatchSizeOptimizer:
         self._agree()
         if self.result is None:
             self._begin_window()
+
+    def describe_job(self) -> JobSummary | None:
+        """The job as it stands on the server; None if the server does not tell, which the training need not mind."""
+        if self._trial is None:
+            return None
+        try:
+            return self._client.describe(self._trial.job_id)
+        except (ServerUnreachable, ServerRefused) as error:
+            log.info("How the job stands is not known: %s", error)
+            return None
 
     def keep_alive(self) -> None:
         """Let the server know that the run is alive, where it has not heard of it for a third of the lease.
@@ -449,6 +462,7 @@ class BatchSizeOptimizer:
                 log.warning("The server answers again; %d reports are being made up for", len(self._pending))
             self._silent = False
             self._heard_at = time.monotonic()
+            self.cost_j = answer.cost
             del self._pending[0]
             if answer.stop_train:
                 self.result = answer

@@ -76,7 +76,7 @@ def test_only_training_and_validation_are_measured_and_no_waiting_for_the_server
     trainer(callback, Noting()).fit(Module([0.5, 1.0]))
     asking = ["/jobs", "/trials", "set-up", "sanity check"]
     epoch = ["open", "epoch", "close", "/report"]
-    assert events == [*asking, *epoch, *epoch]
+    assert events == [*asking, *epoch, *epoch, f"/jobs/{callback.job_id}"]
 
 
 def test_a_metric_of_another_name(server: WaitressServer) -> None:

@@ -1,0 +1,75 @@
+"""What a person sees of a run: in the loggers, in the progress bar, and in a line at the end."""
+
+import csv
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger
+
+from lightning_bso import ZeusBSOCallback
+from tests.client.jobs import ScriptedMonitor, job
+from tests.lightning.trainings import Module, ModuleWithHparams, fit, trainer
+from tests.servers import WaitressServer
+
+
+def test_every_logger_gets_what_the_run_costs(callback: ZeusBSOCallback, tmp_path: Path) -> None:
+    loggers = [CSVLogger(tmp_path, name=name, version="run") for name in ("a", "b")]
+    trainer(callback, logger=loggers, log_every_n_steps=1).fit(Module([0.5, 1.0]))
+    for logger in loggers:
+        with (Path(logger.log_dir) / "metrics.csv").open() as file:
+            rows = [row for row in csv.DictReader(file) if row["zeus_bso/energy_j"]]
+        assert [float(row["zeus_bso/energy_j"]) for row in rows] == [10.0, 20.0]
+        assert [float(row["zeus_bso/cost_j"]) for row in rows] == [10.0, 20.0]
+        assert [float(row["zeus_bso/time_s"]) for row in rows] == [1.0, 2.0]
+        assert {(float(row["zeus_bso/batch_size"]), float(row["zeus_bso/trial"])) for row in rows} == {(16.0, 1.0)}
+
+
+def test_the_logged_hyperparameters_have_the_batch_size_of_the_run(callback: ZeusBSOCallback, tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path, name=None, version="run")
+    module = ModuleWithHparams()
+    module._metrics = iter([1.0])
+    fit(callback, module, logger=logger)
+    assert "batch_size: 16" in (Path(logger.log_dir) / "hparams.yaml").read_text()
+
+
+def test_the_progress_bar_shows_batch_size_trial_and_cost(callback: ZeusBSOCallback) -> None:
+    class Seen(TQDMProgressBar):
+        metrics: dict[str, Any]
+
+        def on_train_batch_end(self, running: Any, module: Any, *rest: Any) -> None:
+            super().on_train_batch_end(running, module, *rest)
+            self.metrics = dict(self.get_metrics(running, module))
+
+    bar = Seen()
+    trainer(callback, bar, enable_progress_bar=True).fit(Module([0.5, 1.0]))
+    assert (bar.metrics["zeus_bso/batch_size"], bar.metrics["zeus_bso/trial"]) == (16, 1)
+    assert bar.metrics["zeus_bso/cost_j"] == 10.0
+
+
+def test_one_line_at_the_end_compares_the_run_with_the_job(
+    server: WaitressServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    fields = job(batch_sizes=[8, 16], num_pruning_rounds=1)
+    for joules, metrics in ((36.0, [1.0]), (18.0, [1.0])):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            fit(ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor(iter([joules]))), Module(metrics))
+    (line,) = (entry.message for entry in caplog.records if entry.message.startswith("Batch-size optimizer:"))
+    assert "The run took 18 J and 1 s; the cheapest batch size so far is 8, with 18 J on average" in line
+    assert (
+        "With the default 16 runs cost 36 J on average; this one saved 18 J (0.005 Wh) of energy against that" in line
+    )
+
+
+def test_a_failed_run_may_end_the_fit_without_an_error(server: WaitressServer) -> None:
+    callback = ZeusBSOCallback(server.url, job(max_epochs=2), energy_monitor=ScriptedMonitor(), on_fail="stop")
+    running = fit(callback, Module())
+    assert running.state.finished
+    assert running.current_epoch == 2
+    assert callback.result is not None
+    assert not callback.result.converged
+    with pytest.raises(ValueError, match="on_fail='ignore' is not known"):
+        ZeusBSOCallback(server.url, job(), on_fail="ignore")  # type: ignore[arg-type]
