@@ -189,7 +189,7 @@ class ZeusBSOCallback(pl.Callback):
         if trainer.is_global_zero and run.trial is not None and self.batch_size is not None:
             log_run(trainer, self.batch_size, run.trial.trial_number, run.spent, run.cost_j)
             if run.result is not None:
-                rank_zero_info(closing_line(run.result, run.spent, run.describe_job()))
+                rank_zero_info(closing_line(self.batch_size, run.result, run.spent, run.describe_job()))
         self._raise_if_failed(run)
         if run.training_finished:
             trainer.should_stop = True

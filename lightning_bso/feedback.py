@@ -28,10 +28,11 @@ def log_run(trainer: pl.Trainer, batch_size: int, trial_number: int, spent: Read
         logger.log_metrics({f"zeus_bso/{name}": value for name, value in values.items()}, step=step)
 
 
-def closing_line(result: ReportAnswer, spent: Reading, job: JobSummary | None) -> str:
+def closing_line(batch_size: int, result: ReportAnswer, spent: Reading, job: JobSummary | None) -> str:
     """How a run that has a verdict did, beside the job's other runs.
 
     Args:
+        batch_size: the run's.
         result: the verdict.
         spent: what the run took.
         job: the job after the run, None where the server has not told it.
@@ -44,7 +45,8 @@ def closing_line(result: ReportAnswer, spent: Reading, job: JobSummary | None) -
     if best is not None and best.mean_cost is not None:
         line += f"; the cheapest batch size so far is {best.batch_size}, with {best.mean_cost:.4g} J on average"
     default = sizes[job.spec.default_batch_size]
-    if default.mean_cost and default.mean_energy is not None and result.converged and result.cost is not None:
+    other = batch_size != default.batch_size and result.converged
+    if other and default.mean_cost is not None and default.mean_energy is not None:
         saved_j = default.mean_energy - spent.energy_j
         line += (
             f". With the default {default.batch_size} runs cost {default.mean_cost:.4g} J on average; this one "

@@ -64,7 +64,7 @@ def probe(
         One entry for each batch size that was reached in time. Empty where a probe would take too long beside the run
         or cannot tell, which the log says; nothing that the copy's training does is raised.
     """
-    obstacle = _obstacle(trainer, module)
+    obstacle = _obstacle(trainer, module) if epochs else "the run took less than an epoch"
     if obstacle is not None:
         log.warning("No probe of batch sizes: %s", obstacle)
         return []

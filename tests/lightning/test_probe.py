@@ -1,6 +1,7 @@
 """A few steps of every batch size after a run, by a copy: the training itself is left as it was."""
 
 import logging
+import multiprocessing
 import random
 import signal
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from lightning_bso import BsoClient, ZeusBSOCallback, ZeusBSOTrainFailError, probing
-from tests.client.jobs import job, warnings
+from tests.client.jobs import job, only_trial, warnings
 from tests.lightning.trainings import FIRST_SIZE, OLD_SIZE, Bare, Data, Module, fit, rows, trainer
 from tests.servers import WaitressServer
 
@@ -295,6 +296,33 @@ def test_a_probe_that_comes_to_nothing_costs_the_training_nothing(
     assert signal.getsignal(signal.SIGINT) is on_interrupt
     assert is_wanted(client, callback)
     assert not said or warnings(caplog, said)
+
+
+@pytest.mark.usefixtures("_in_no_time")
+def test_a_run_that_converges_within_its_first_epoch_is_not_followed_by_a_probe(
+    server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = probing_callback(server)
+    fit(callback, Watched(), val_check_interval=2)
+    assert warnings(caplog, "the run took less than an epoch")
+    assert is_wanted(client, callback)
+
+
+class Terminated(Watched):
+    """Its process is told to end in the probe."""
+
+    def in_a_copy(self, size: int) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("_in_no_time")
+def test_a_process_that_is_told_to_end_in_the_probe_ends(server: WaitressServer, client: BsoClient) -> None:
+    callback = probing_callback(server)
+    process = multiprocessing.get_context("fork").Process(target=fit, args=(callback, Terminated()))
+    process.start()
+    process.join(30)
+    assert process.exitcode == -signal.SIGTERM
+    assert only_trial(client, callback.job.job_id_prefix).converged
 
 
 @pytest.mark.usefixtures("_in_no_time")
