@@ -17,6 +17,7 @@ from lightning_bso.checkpoints import saved_run
 from lightning_bso.dataloading import check_reached, find_setter
 from lightning_bso.energy import EnergyMonitor
 from lightning_bso.feedback import closing_line, log_run
+from lightning_bso.lr_scaling import LR_SCALINGS, LRScaling, scale_learning_rates
 from lightning_bso.optimizer import BatchSizeOptimizer, server_address
 from lightning_bso.probing import probe
 from lightning_bso.ranks import Ranks, TorchRanks
@@ -44,6 +45,8 @@ class ZeusBSOCallback(pl.Callback):
         run_id: name of this run; a process that asks again under it gets the same trial. None: that of the checkpoint
             that the fit is resumed from, the scheduler's (`$SLURM_JOB_ID`, `$TORCHELASTIC_RUN_ID`), or else a new one.
         batch_arg_name: attribute of the module or datamodule, or their hparams, that holds the batch size.
+        lr_scaling: how learning rates, written for the job's default batch size, follow this run's: "linear", "sqrt"
+            (by the root of the ratio), or "auto", by the optimizer's class. None: not at all.
         fallback_to_default: train with the default batch size, unreported, when no server answers at the start.
         on_fail: "raise": a run that has failed raises out of `fit`; "stop": it ends `fit` normally, and `result` tells.
         probe: "auto": after the first run of a job that converges, time a few steps of every batch size, if that takes
@@ -53,6 +56,7 @@ class ZeusBSOCallback(pl.Callback):
     Raises:
         ZeusBSOTrainFailError: out of `fit`, when the run has failed (with on_fail="raise"). Launch it again.
         pydantic.ValidationError: the job is not valid.
+        MisconfigurationException: `lr_scaling` is not known.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class ZeusBSOCallback(pl.Callback):
         token: str | None = None,
         run_id: str | None = None,
         batch_arg_name: str = "batch_size",
+        lr_scaling: LRScaling | None = None,
         fallback_to_default: bool = False,
         on_fail: Literal["raise", "stop"] = "raise",
         probe: Literal["auto"] | None = None,
@@ -73,12 +78,18 @@ class ZeusBSOCallback(pl.Callback):
             raise ValueError(f"on_fail={on_fail!r} is not known; give 'raise' or 'stop'")
         if probe not in ("auto", None):
             raise ValueError(f"probe={probe!r} is not known; give 'auto', or leave it out")
+        if lr_scaling not in (None, *LR_SCALINGS):
+            known = ", ".join(map(repr, LR_SCALINGS))
+            raise MisconfigurationException(
+                f"lr_scaling={lr_scaling!r} is not known; give one of {known}, or leave it out"
+            )
         self.server_url = server_url
         self.job = JobSpec.model_validate(job)
         self.monitor = monitor
         self.energy_monitor = energy_monitor
         self.run_id = run_id
         self.batch_arg_name = batch_arg_name
+        self.lr_scaling = lr_scaling
         self.fallback_to_default = fallback_to_default
         self.on_fail = on_fail
         self.probe = probe
@@ -142,6 +153,11 @@ class ZeusBSOCallback(pl.Callback):
                 run.trial.job_id,
                 run.trial.reason,
             )
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.lr_scaling is not None and self.batch_size is not None:
+            scale_learning_rates(trainer, self.lr_scaling, self.batch_size / self.job.default_batch_size)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
