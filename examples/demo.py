@@ -163,7 +163,7 @@ def main() -> None:
 
     with server(arguments.database.absolute()) as url:
         client = BsoClient(url)
-        ids = [complete_spec(job, make_meter()).job_id or "" for job in jobs]
+        ids = [complete_spec(job, make_meter().machine).job_id or "" for job in jobs]
         known = {job.job_id: job.trials for job in client.list_jobs().jobs}
         before = [known.get(job_id, 0) for job_id in ids]
         for job, job_id, trials in zip(jobs, ids, before, strict=True):

@@ -261,7 +261,7 @@ class Interrupted(Watched):
     """The user presses Ctrl-C in the probe."""
 
     def in_a_copy(self, size: int) -> None:
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt  # as its handler does, unless a shell has the process ignore it
 
 
 class Locked(Watched):
