@@ -17,6 +17,7 @@ from lightning_bso.wire import (
     HEARTBEAT_PATH,
     JOBS_PATH,
     PROBE_PATH,
+    READY_PATH,
     REPORT_PATH,
     TRIALS_PATH,
     AskAnswer,
@@ -206,7 +207,7 @@ def healthz() -> Response:
     return _json(Health(status="alive"))
 
 
-@blueprint.get("/readyz", tags=[_HEALTH], responses={200: Health, 503: ErrorAnswer})
+@blueprint.get(READY_PATH, tags=[_HEALTH], responses={200: Health, 503: ErrorAnswer})
 def readyz() -> Response:
     """Whether the database answers and has the right schema."""
     found, needed = schema.current_version(), schema.needed_version()

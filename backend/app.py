@@ -17,7 +17,7 @@ from backend import api, logs, metrics, schema
 from backend.config import Settings, load_settings, unknown_variables
 from backend.errors import InvalidField, ServiceError
 from backend.extensions import db, migrate
-from lightning_bso.wire import MAX_BODY_BYTES, ErrorAnswer, Fault
+from lightning_bso.wire import DOCUMENT_PATH, MAX_BODY_BYTES, ErrorAnswer, Fault
 
 log = structlog.get_logger(__name__)
 
@@ -88,7 +88,7 @@ def create_app(settings: Settings | None = None, *, prepare_database: bool = Tru
     db.init_app(app)
     migrate.init_app(app, db, directory=f"{app.root_path}/migrations")
     app.register_api(api.blueprint)
-    app.add_url_rule("/openapi.json", "openapi_document", lambda: app.api_doc)
+    app.add_url_rule(DOCUMENT_PATH, "openapi_document", lambda: app.api_doc)
     _log_requests(app)
     _answer_errors(app)
     if prepare_database:

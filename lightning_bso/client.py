@@ -18,14 +18,17 @@ from urllib3.exceptions import HTTPError
 
 from lightning_bso.errors import ServerRefused, ServerUnreachable
 from lightning_bso.wire import (
+    DOCUMENT_PATH,
     HEARTBEAT_PATH,
     JOBS_PATH,
     MAX_PAGE,
     PROBE_PATH,
+    READY_PATH,
     REPORT_PATH,
     TRIALS_PATH,
     AskAnswer,
     AskRequest,
+    Document,
     ErrorAnswer,
     HeartbeatAnswer,
     HeartbeatRequest,
@@ -172,6 +175,27 @@ class BsoClient:
             ServerUnreachable: no answer.
         """
         return self._call("GET", JOBS_PATH, JobPage, query=PageQuery(offset=offset, limit=limit))
+
+    @property
+    def address(self) -> str:
+        """Where the server is, without a password that the address may hold."""
+        return self._shown_url
+
+    def server_version(self) -> str:
+        """The server's version; anyone may ask. Tried once.
+
+        Raises:
+            ServerUnreachable: no answer, or not of a batch-size-optimizer server.
+        """
+        return self._call("GET", DOCUMENT_PATH, Document, attempts=1).info.version
+
+    def check_ready(self) -> None:
+        """Make sure that the server's database answers and has the right schema; anyone may ask. Tried once.
+
+        Raises:
+            ServerUnreachable: it does not, or the server does not answer.
+        """
+        self._send("GET", READY_PATH, attempts=1)
 
     def _call(
         self,

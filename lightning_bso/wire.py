@@ -29,6 +29,8 @@ REPORT_PATH = "/report"
 TRIALS_PATH = "/trials"
 HEARTBEAT_PATH = "/trials/heartbeat"
 PROBE_PATH = "/trials/probe"
+READY_PATH = "/readyz"
+DOCUMENT_PATH = "/openapi.json"
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_ID_LENGTH = 255
@@ -419,6 +421,19 @@ class JobPage(Wire):
 
     total: int
     jobs: list[JobListing]
+
+
+class About(Wire):
+    """Whose calls the document is of."""
+
+    title: Literal["lightning-bso"]
+    version: str
+
+
+class Document(Wire):
+    """What the description of all calls (OpenAPI) says of the server that answers them."""
+
+    info: About
 
 
 class Fault(Wire):
