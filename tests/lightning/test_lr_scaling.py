@@ -109,13 +109,18 @@ class Scheduled(Module):
         optimizer = self.make(
             [{"params": part.parameters(), "lr": rate} for part, rate in zip(parts, rates, strict=True)]
         )
-        epoch = ROWS // self.batch_size // self.trainer.world_size
-        assert self.trainer.estimated_stepping_batches == EPOCHS * epoch
+        steps_per_epoch = ROWS // self.batch_size // self.trainer.world_size
+        assert self.trainer.estimated_stepping_batches == EPOCHS * steps_per_epoch
         scheduler = self.schedule(optimizer, self.by)
         if scheduler is None:
             return optimizer
         interval = "epoch" if isinstance(scheduler, lrs.ReduceLROnPlateau) else "step"
         return [optimizer], [{"scheduler": scheduler, "interval": interval, "monitor": "val_acc"}]
+
+    def on_train_start(self) -> None:
+        for config in self.trainer.lr_scheduler_configs:  # what they say is so
+            groups = config.scheduler.optimizer.param_groups
+            assert config.scheduler.get_last_lr() == [group["lr"] for group in groups]
 
     def on_validation_epoch_end(self) -> None:
         self.log("val_acc", 1.0 if self.trainer.current_epoch == EPOCHS - 1 else 0.5)
@@ -242,8 +247,8 @@ def test_auto_goes_by_each_optimizer_of_several(server: WaitressServer) -> None:
         def configure_optimizers(self) -> Any:
             first, second = (part.parameters() for part in self.layer.children())
             linear, root = optim.SGD(first, lr=0.1), optim.Adam(second, lr=0.1)
-            plans = [lrs.ExponentialLR(linear, 0.5), lrs.StepLR(linear, 100), lrs.ExponentialLR(root, 0.5)]
-            # An optimizer with two schedulers is there twice.
+            plan = lrs.LambdaLR(linear, lambda step: 0.5**step)
+            plans = [plan, plan, lrs.ExponentialLR(root, 0.5)]  # whatever is there twice is scaled once
             return [
                 {"optimizer": plan.optimizer, "lr_scheduler": {"scheduler": plan, "interval": "step"}} for plan in plans
             ]
