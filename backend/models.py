@@ -128,6 +128,8 @@ class Trial(Base):
     time_s: Mapped[float] = mapped_column(Double, default=0.0)
     epochs: Mapped[int] = mapped_column(Integer, default=0)
     energy_source: Mapped[str | None] = mapped_column(String(16))
+    accumulate_grad_batches: Mapped[int] = mapped_column(Integer, default=1, server_default="1")
+    """Parts that each device took its share of a batch in."""
     started_revision: Mapped[int] = mapped_column(BigInteger)
     ended_revision: Mapped[int | None] = mapped_column(BigInteger)
     started_at: Mapped[datetime] = mapped_column(Utc)

@@ -135,6 +135,7 @@ def _to_record(spec: Spec, trial: Trial) -> TrialRecord:
             "current_epoch": trial.epochs,
             "cost": run_cost(spec, trial.energy_j, trial.time_s),
             "energy_source": trial.energy_source,
+            "accumulate_grad_batches": trial.accumulate_grad_batches,
             "started_at": _utc(trial.started_at),
             "last_seen_at": _utc(trial.last_seen_at),
             "ended_at": trial.ended_at and _utc(trial.ended_at),

@@ -108,6 +108,7 @@ def report(session: Session, request: ReportRequest, *, lease_s: float) -> Repor
     verdict = policies.judge(state, states.to_core_trial(trial), report)
     store.add_report(session, trial, job, at, request.report_number or last_number + 1, report, verdict)
     trial.energy_source = request.energy_source or trial.energy_source
+    trial.accumulate_grad_batches = request.accumulate_grad_batches
     if trial.outcome_code == store.LOST:
         store.revive_trial(trial)
     if verdict.stop:

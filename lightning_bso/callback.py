@@ -4,6 +4,7 @@ The order of a fit: `setup` asks and sets the batch size (later is too late: a s
 the number of steps builds the loaders), `on_train_start` begins to measure, `on_validation_end` reports.
 """
 
+from collections.abc import Callable
 from multiprocessing.util import Finalize
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_bso.checkpoints import saved_run
-from lightning_bso.dataloading import check_reached, find_setter
+from lightning_bso.dataloading import check_can_accumulate, check_reached, find_setter, split
 from lightning_bso.energy import EnergyMonitor
 from lightning_bso.feedback import closing_line, log_run
 from lightning_bso.lr_scaling import LR_SCALINGS, LRScaling, scale_learning_rates
@@ -44,7 +45,11 @@ class ZeusBSOCallback(pl.Callback):
         token: access token; None: `$ZEUS_BSO_TOKEN`, if set.
         run_id: name of this run; a process that asks again under it gets the same trial. None: that of the checkpoint
             that the fit is resumed from, the scheduler's (`$SLURM_JOB_ID`, `$TORCHELASTIC_RUN_ID`), or else a new one.
-        batch_arg_name: attribute of the module or datamodule, or their hparams, that holds the batch size.
+        batch_arg_name: attribute of the module or datamodule, or their hparams, that holds the batch size; dots lead
+            into an attribute ("data.batch_size"). Of several names ("train_batch_size", "val_batch_size") all are set.
+        max_device_batch_size: the most that one device takes at a time; None: no limit.
+        accumulate: "auto": a batch that is larger than `max_device_batch_size` is taken in the fewest equal parts,
+            whose gradients the Trainer accumulates. None: a job with such a batch size is refused.
         lr_scaling: how learning rates, written for the job's default batch size, follow this run's: "linear", "sqrt"
             (by the root of the ratio), or "auto", by the optimizer's class. None: not at all.
         fallback_to_default: train with the default batch size, unreported, when no server answers at the start.
@@ -68,7 +73,9 @@ class ZeusBSOCallback(pl.Callback):
         energy_monitor: EnergyMonitor | None = None,
         token: str | None = None,
         run_id: str | None = None,
-        batch_arg_name: str = "batch_size",
+        batch_arg_name: str | list[str] = "batch_size",
+        max_device_batch_size: int | None = None,
+        accumulate: Literal["auto"] | None = None,
         lr_scaling: LRScaling | None = None,
         fallback_to_default: bool = False,
         on_fail: Literal["raise", "stop"] = "raise",
@@ -78,6 +85,12 @@ class ZeusBSOCallback(pl.Callback):
             raise ValueError(f"on_fail={on_fail!r} is not known; give 'raise' or 'stop'")
         if probe not in ("auto", None):
             raise ValueError(f"probe={probe!r} is not known; give 'auto', or leave it out")
+        if accumulate not in ("auto", None):
+            raise ValueError(f"accumulate={accumulate!r} is not known; give 'auto', or leave it out")
+        if max_device_batch_size is not None and max_device_batch_size < 1:
+            raise ValueError(f"max_device_batch_size={max_device_batch_size} is no batch size; give 1 or more")
+        if accumulate is not None and max_device_batch_size is None:
+            raise ValueError("accumulate='auto' needs max_device_batch_size, the most that one device takes at a time")
         if lr_scaling not in (None, *LR_SCALINGS):
             known = ", ".join(map(repr, LR_SCALINGS))
             raise MisconfigurationException(
@@ -89,6 +102,8 @@ class ZeusBSOCallback(pl.Callback):
         self.energy_monitor = energy_monitor
         self.run_id = run_id
         self.batch_arg_name = batch_arg_name
+        self.max_device_batch_size = max_device_batch_size
+        self.accumulate = accumulate
         self.lr_scaling = lr_scaling
         self.fallback_to_default = fallback_to_default
         self.on_fail = on_fail
@@ -97,6 +112,7 @@ class ZeusBSOCallback(pl.Callback):
         self._run: BatchSizeOptimizer | None = None
         self.batch_size: int | None = None
         """Global batch size of the current run; None before `setup`."""
+        self._loader_size = 0
 
     @property
     def trial_number(self) -> int | None:
@@ -126,7 +142,8 @@ class ZeusBSOCallback(pl.Callback):
             )
             return
         _check_trainer(trainer, self.job)
-        set_batch_size = find_setter(trainer, pl_module, self.batch_arg_name)
+        self._check_device_batch_sizes(trainer, pl_module)
+        place = self._placer(trainer, pl_module)
         saved = saved_run(trainer, self.state_key)
         run = BatchSizeOptimizer(
             self.energy_monitor,
@@ -143,16 +160,36 @@ class ZeusBSOCallback(pl.Callback):
         if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
             # An error that ends this process is told to the main one's callbacks, which know of no run.
             Finalize(None, run.end, ("its process ended without a verdict",), exitpriority=0)
-        set_batch_size(self.batch_size // trainer.world_size)
+        self._loader_size = place(self.batch_size // trainer.world_size)
+        if self.accumulate is not None:
+            run.accumulate_grad_batches = trainer.accumulate_grad_batches
         if run.trial is not None:
             rank_zero_info(
                 "Batch size %d%s for trial %d of job %s: %s",
                 self.batch_size,
-                f" ({self.batch_size // trainer.world_size} a device)" if trainer.world_size > 1 else "",
+                self._shares(trainer),
                 run.trial.trial_number,
                 run.trial.job_id,
                 run.trial.reason,
             )
+
+    def batch_size_setter(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[int], None]:
+        """What puts a batch size where this fit's train loader is made from; called in `setup`.
+
+        Override it for training data whose batch size is held neither by an attribute nor by loaders given to `fit`.
+
+        Args:
+            trainer: the trainer, before its loaders are built.
+            pl_module: the module that is fitted.
+
+        Returns:
+            A function of the loader's batch size. It is called before the loaders are built.
+
+        Raises:
+            MisconfigurationException: there is nothing to put it in. No trial has been taken yet.
+        """
+        names = [self.batch_arg_name] if isinstance(self.batch_arg_name, str) else self.batch_arg_name
+        return find_setter(trainer, pl_module, names)
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -163,7 +200,7 @@ class ZeusBSOCallback(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._run is None or self.batch_size is None:
             return
-        check_reached(trainer, self.batch_size // trainer.world_size)
+        check_reached(trainer, self._loader_size)
         self._run.on_train_begin()
 
     @override
@@ -215,6 +252,7 @@ class ZeusBSOCallback(pl.Callback):
         # A run that was interrupted may go on later; one that broke will not.
         if self._run is not None and not isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
             self._run.abandon(exception)
+        self._stop_accumulating(trainer)
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -244,6 +282,44 @@ class ZeusBSOCallback(pl.Callback):
         # A tuner leaves its fit by an exception of its own, which no other hook hears of.
         if stage == "fit" and self._run is not None:
             self._run.end("fit was left without a verdict")
+        self._stop_accumulating(trainer)
+
+    def _placer(self, trainer: pl.Trainer, module: pl.LightningModule) -> Callable[[int], int]:
+        """What sets a batch size of one device, and says how much of it a loader batch holds."""
+        set_batch_size = self.batch_size_setter(trainer, module)
+
+        def place(batch_size: int) -> int:
+            loader_size = batch_size
+            if self.accumulate is not None and self.max_device_batch_size is not None:
+                loader_size, trainer.accumulate_grad_batches = split(batch_size, self.max_device_batch_size)
+            set_batch_size(loader_size)
+            return loader_size
+
+        return place
+
+    def _stop_accumulating(self, trainer: pl.Trainer) -> None:
+        if self.accumulate is not None and self.batch_size is not None:
+            trainer.accumulate_grad_batches = 1  # as it was: the next fit may have another batch size
+
+    def _check_device_batch_sizes(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self.accumulate is not None:
+            check_can_accumulate(trainer, module)
+        elif self.max_device_batch_size is not None:
+            most = self.max_device_batch_size * trainer.world_size
+            beyond = [size for size in self.job.batch_sizes if size > most]
+            if beyond:
+                raise MisconfigurationException(
+                    f"max_device_batch_size={self.max_device_batch_size} on {trainer.world_size} devices does not "
+                    f"allow the job's batch sizes {', '.join(map(str, beyond))}. Take them out of the job, or let them "
+                    "be reached by gradient accumulation: accumulate='auto'"
+                )
+
+    def _shares(self, trainer: pl.Trainer) -> str:
+        """How the batch is divided, in brackets; nothing where it is not."""
+        shares = [f"{self._loader_size} a device"] if trainer.world_size > 1 else []
+        if self.accumulate is not None and trainer.accumulate_grad_batches > 1:
+            shares = [f"{self._loader_size} a device", f"{trainer.accumulate_grad_batches} accumulated"]
+        return f" ({', '.join(shares)})" if shares else ""
 
     def _raise_if_failed(self, run: BatchSizeOptimizer) -> None:
         if self.on_fail == "raise":
@@ -253,7 +329,7 @@ class ZeusBSOCallback(pl.Callback):
         if self.probe is None or not run.probe_wanted or run.meter is None or self.batch_size is None:
             return
         sizes = self.job.batch_sizes
-        found = probe(trainer, module, self.batch_arg_name, self.batch_size, sizes, run.meter, run.spent, run.epochs)
+        found = probe(trainer, module, self._placer, self.batch_size, sizes, run.meter, run.spent, run.epochs)
         run.report_probe(found)
 
     def _metric(self, trainer: pl.Trainer, ranks: Ranks) -> float:

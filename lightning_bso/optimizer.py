@@ -112,6 +112,8 @@ class BatchSizeOptimizer:
         self._heard_at = 0.0  # when the server last heard of this run, on the monotonic clock
         self._not_before = 0.0  # when to try a server again that did not answer, on the monotonic clock
         self._silent = False  # whether the log has said that the server does not answer
+        self.accumulate_grad_batches = 1
+        """Parts that each device takes its share of a batch in (gradient accumulation); recorded with the run."""
         self.cost_j: float | None = None
         """Cost so far, as the server has told it on rank 0; None before the first report."""
         self.result: ReportAnswer | None = None
@@ -439,6 +441,7 @@ class BatchSizeOptimizer:
                 current_epoch=self._epoch,
                 report_number=self._last_number,
                 energy_source=self._machine.source if self._machine else None,
+                accumulate_grad_batches=self.accumulate_grad_batches,
             )
         except ValidationError as error:
             self._give_up(f"this cannot be reported: {error}")
@@ -484,6 +487,7 @@ class BatchSizeOptimizer:
                 current_epoch=self._epoch,
                 report_number=self._last_number + 1,
                 energy_source=self._machine.source if self._machine else None,
+                accumulate_grad_batches=self.accumulate_grad_batches,
                 out_of_memory=True,
             )
         )

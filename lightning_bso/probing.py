@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +24,14 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
-from lightning_bso.dataloading import check_reached, find_setter
+from lightning_bso.dataloading import check_reached
 from lightning_bso.energy import EnergyMeter, Reading
 from lightning_bso.wire import ProbedSize
 
 log = logging.getLogger(__name__)
+
+Placer = Callable[[pl.Trainer, pl.LightningModule], Callable[[int], int]]
+"""Called in a fit's `setup`: what puts a device's batch size in place, and says how much of it a loader batch holds."""
 
 WARM_UP_STEPS = 3
 """Not measured: the first ones allocate memory and choose kernels."""
@@ -41,7 +44,7 @@ MOST_SHARE = 0.02
 def probe(
     trainer: pl.Trainer,
     module: pl.LightningModule,
-    attribute: str,
+    placer: Placer,
     batch_size: int,
     batch_sizes: Sequence[int],
     meter: EnergyMeter,
@@ -53,7 +56,7 @@ def probe(
     Args:
         trainer: the trainer in `Callback.on_fit_end`, when its model has left the device.
         module: the module that was trained.
-        attribute: name of the attribute that holds the batch size, where no loader was given to `fit`.
+        placer: what sets the batch size of a fit.
         batch_size: that of the run.
         batch_sizes: those to be probed.
         meter: the run's energy meter, not in use.
@@ -75,7 +78,7 @@ def probe(
     log.info("Probing %d batch sizes, which takes some %.0f s", len(batch_sizes), guess_s)
     found: list[_Probed] = []
     with isolate_rng(), _in_silence():
-        problem = _time_copies(found, trainer, module, attribute, sorted(batch_sizes), meter, time.monotonic() + most_s)
+        problem = _time_copies(found, trainer, module, placer, sorted(batch_sizes), meter, time.monotonic() + most_s)
     if problem is not None:
         log.warning("The probe of batch sizes was broken off: %s", problem)
     if any(not one.fits for one in found if one.batch_size <= batch_size):
@@ -104,20 +107,20 @@ class _Probed:
 class _Timer(pl.Callback):
     """Sets a batch size, measures the steps after the warm-up, and ends the training when it has seen enough."""
 
-    def __init__(self, attribute: str, batch_size: int, meter: EnergyMeter, deadline: float) -> None:
+    def __init__(self, placer: Placer, batch_size: int, meter: EnergyMeter, deadline: float) -> None:
         self.steps = 0
         """After the warm-up."""
         self.warm_up = self.measured = Reading(0.0, 0.0)
-        self._attribute, self._batch_size, self._meter, self._deadline = attribute, batch_size, meter, deadline
+        self._placer, self._batch_size, self._meter, self._deadline = placer, batch_size, meter, deadline
         self._began: float | None = None
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        find_setter(trainer, pl_module, self._attribute)(self._batch_size)
+        self._loader_size = self._placer(trainer, pl_module)(self._batch_size)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        check_reached(trainer, self._batch_size)
+        check_reached(trainer, self._loader_size)
         for config in trainer.lr_scheduler_configs:
             config.frequency = sys.maxsize  # never: what they wait for, or are made for, is another training's
 
@@ -168,7 +171,7 @@ def _time_copies(
     found: list[_Probed],
     trainer: pl.Trainer,
     module: pl.LightningModule,
-    attribute: str,
+    placer: Placer,
     batch_sizes: Sequence[int],
     meter: EnergyMeter,
     deadline: float,
@@ -182,7 +185,7 @@ def _time_copies(
         for size in batch_sizes:
             if time.monotonic() > deadline:
                 return f"it takes longer than was foreseen, and ends before {size}"
-            fitted = _time_steps(trainer, copied, loader, datamodule, _Timer(attribute, size, meter, deadline))
+            fitted = _time_steps(trainer, copied, loader, datamodule, _Timer(placer, size, meter, deadline))
             if fitted is not None:
                 found.append(_Probed(size, *fitted))
                 if not found[-1].fits:  # larger ones do not either

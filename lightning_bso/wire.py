@@ -252,6 +252,8 @@ class ReportRequest(Wire):
     report_number: PositiveCount | None = None
     """1, 2, 3 …: makes the report repeatable."""
     energy_source: EnergySource | None = None
+    accumulate_grad_batches: PositiveCount = 1
+    """Parts that each device takes its share of a batch in; 1: it takes the whole at a time."""
     out_of_memory: StrictBool = False
     """The run has ended since its batch size does not fit in memory; `metric` is null."""
 
@@ -386,6 +388,8 @@ class TrialRecord(Wire):
     current_epoch: int
     cost: float
     energy_source: EnergySource | None = None
+    accumulate_grad_batches: int = 1
+    """Parts that each device took its share of a batch in."""
     started_at: datetime
     last_seen_at: datetime
     ended_at: datetime | None = None

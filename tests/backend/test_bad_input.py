@@ -57,6 +57,7 @@ BAD_FIELDS: dict[str, dict[str, list[Any]]] = {
         "current_epoch": [-1, 1.5, None, 2**31, *NOT_A_NUMBER, *NOT_FINITE],
         "report_number": [0, -1, 1.5, 2**31, *NOT_A_NUMBER, *NOT_FINITE],
         "energy_source": ["", "steam", 1, []],
+        "accumulate_grad_batches": [0, -1, 1.5, None, 2**31, *NOT_A_NUMBER, *NOT_FINITE],
     },
     "/trials/heartbeat": {"job_id": NOT_AN_ID, "trial_number": [0, -1, 1.5, None, 2**31, *NOT_A_NUMBER]},
 }

@@ -53,10 +53,29 @@ def test_a_loader_of_a_class_of_its_own(callback: ZeusBSOCallback) -> None:
     refused(callback, Bare(), Special(rows(), batch_size=4), saying="Special.*plain DataLoader")
 
 
-@pytest.mark.parametrize("several", [dict, list])
-def test_several_loaders(callback: ZeusBSOCallback, several: type) -> None:
-    loaders = {"a": DataLoader(rows(), batch_size=4), "b": DataLoader(rows(), batch_size=4)}
-    refused(callback, Bare(), loaders if several is dict else list(loaders.values()), saying="plain DataLoader")
+def test_a_loader_among_several_that_cannot_be_made_anew(callback: ZeusBSOCallback) -> None:
+    loaders = {"a": DataLoader(rows(), batch_size=4), "b": DataLoader(rows(), batch_size=None)}
+    refused(callback, Bare(), loaders, saying="no batching")
+
+
+def test_several_names_of_which_one_is_missing(server: WaitressServer) -> None:
+    fields = job()
+    with pytest.raises(MisconfigurationException, match="no attribute 'val_batch_size'"):
+        names = ["batch_size", "val_batch_size"]
+        fit(ZeusBSOCallback(server.url, fields, batch_arg_name=names, energy_monitor=ScriptedMonitor()), Module())
+    assert number_of_trials(BsoClient(server.url), fields["job_id_prefix"]) == 0
+
+
+def test_an_attribute_that_cannot_be_set(callback: ZeusBSOCallback) -> None:
+    class ReadOnly(Bare):
+        @property
+        def batch_size(self) -> int:
+            return 4
+
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(rows(), batch_size=self.batch_size)
+
+    refused(callback, ReadOnly(), saying="cannot set the attribute 'batch_size', which is read-only")
 
 
 def test_a_fit_whose_validation_is_switched_off(callback: ZeusBSOCallback) -> None:

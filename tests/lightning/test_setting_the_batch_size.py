@@ -1,9 +1,14 @@
 """The server's batch size reaches the training data, wherever the user's code keeps it."""
 
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.utilities import CombinedLoader
+from torch.utils.data import DataLoader
 
 from lightning_bso import ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor, job
@@ -17,6 +22,7 @@ from tests.lightning.trainings import (
     Module,
     ModuleWithHparams,
     fit,
+    rows,
 )
 from tests.servers import WaitressServer
 
@@ -68,6 +74,126 @@ def test_the_attribute_may_have_another_name(server: WaitressServer) -> None:
     module = Bare()
     callback = ZeusBSOCallback(server.url, job(), energy_monitor=ScriptedMonitor(), batch_arg_name="train_batch_size")
     fit(callback, module, Named(), max_epochs=1)
+    assert module.sizes_seen == {FIRST_SIZE}
+
+
+def test_a_name_with_dots_leads_into_attributes_and_mappings(server: WaitressServer) -> None:
+    class Configured(Bare):
+        def __init__(self) -> None:
+            super().__init__()
+            self.config = SimpleNamespace(data={"train": {"size": 2}})
+
+        def train_dataloader(self) -> Any:
+            return DataLoader(rows(), batch_size=self.config.data["train"]["size"])
+
+    module = Configured()
+    callback = ZeusBSOCallback(
+        server.url, job(), energy_monitor=ScriptedMonitor(), batch_arg_name="config.data.train.size"
+    )
+    fit(callback, module, max_epochs=1)
+    assert module.sizes_seen == {FIRST_SIZE}
+
+
+def test_a_name_with_dots_leads_into_hyperparameters(server: WaitressServer) -> None:
+    class Nested(Bare):
+        def __init__(self, data: dict[str, int]) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+
+        def train_dataloader(self) -> Any:
+            return DataLoader(rows(), batch_size=self.hparams.data["size"])
+
+    module = Nested({"size": 2})
+    callback = ZeusBSOCallback(server.url, job(), energy_monitor=ScriptedMonitor(), batch_arg_name="data.size")
+    fit(callback, module, max_epochs=1)
+    assert module.sizes_seen == {FIRST_SIZE}
+    assert module.hparams_initial.data == {"size": FIRST_SIZE}
+
+
+def test_of_several_names_all_are_set(server: WaitressServer) -> None:
+    class Apart(Bare):
+        def __init__(self) -> None:
+            super().__init__()
+            self.train_size = self.val_size = 2
+
+        def train_dataloader(self) -> Any:
+            return DataLoader(rows(), batch_size=self.train_size)
+
+        def val_dataloader(self) -> Any:
+            return DataLoader(rows(), batch_size=self.val_size)
+
+    module = Apart()
+    callback = ZeusBSOCallback(
+        server.url, job(), energy_monitor=ScriptedMonitor(), batch_arg_name=["train_size", "val_size"]
+    )
+    running = fit(callback, module, max_epochs=1)
+    assert (module.sizes_seen, running.val_dataloaders.batch_size) == ({FIRST_SIZE}, FIRST_SIZE)
+
+
+def test_a_property_that_shows_the_hyperparameter_may_be_read_only(callback: ZeusBSOCallback) -> None:
+    class Shown(ModuleWithHparams):
+        @property
+        def batch_size(self) -> int:
+            return int(self.hparams.batch_size)
+
+    module = Shown()
+    fit(callback, module, max_epochs=1)
+    assert (module.batch_size, module.sizes_seen) == (FIRST_SIZE, {FIRST_SIZE})
+
+
+class Several(Bare):
+    """Sees the batches of several loaders."""
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        batches = list(batch.values()) if isinstance(batch, dict) else batch
+        losses = [super(Several, self).training_step(one, index) for one in batches]
+        return sum(losses[1:], losses[0])
+
+
+def two_loaders() -> dict[str, DataLoader[Any]]:
+    return {"a": DataLoader(rows(), batch_size=2), "b": DataLoader(rows(), batch_size=4, shuffle=True)}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        two_loaders,
+        lambda: list(two_loaders().values()),
+        lambda: CombinedLoader(two_loaders(), "max_size_cycle"),
+    ],
+    ids=["dict", "list", "CombinedLoader"],
+)
+def test_it_reaches_all_of_several_loaders_given_to_fit(callback: ZeusBSOCallback, given: Callable[[], Any]) -> None:
+    module, loaders = Several(), given()
+    running = fit(callback, module, loaders, max_epochs=1)
+    assert (module.sizes_seen, running.num_training_batches) == ({FIRST_SIZE}, ROWS // FIRST_SIZE)
+    kept = CombinedLoader(loaders).flattened if not isinstance(loaders, CombinedLoader) else loaders.flattened
+    assert [loader.batch_size for loader in kept] == [2, 4]  # those of the user are left as they are
+
+
+def test_a_subclass_says_how_to_set_it(server: WaitressServer) -> None:
+    class Pipeline:
+        size = 2
+
+        def __iter__(self) -> Iterator[list[torch.Tensor]]:
+            return (list(batch) for batch in DataLoader(rows(), batch_size=self.size))
+
+        def __len__(self) -> int:
+            return ROWS // self.size
+
+    class Fed(Bare):
+        pipeline = Pipeline()
+
+        def train_dataloader(self) -> Any:
+            return self.pipeline
+
+    class Feeding(ZeusBSOCallback):
+        def batch_size_setter(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[int], None]:
+            return lambda batch_size: setattr(pl_module.pipeline, "size", batch_size)
+
+    module = Fed()
+    with pytest.warns(UserWarning, match="cannot see the batch size"):
+        fit(Feeding(server.url, job(), energy_monitor=ScriptedMonitor()), module, max_epochs=1)
     assert module.sizes_seen == {FIRST_SIZE}
 
 
