@@ -17,12 +17,14 @@ if TYPE_CHECKING:
         ServerUnreachable,
         ZeusBSOTrainFailError,
     )
+    from lightning_bso.lightning_cli import BSOLightningCLI
     from lightning_bso.optimizer import BatchSizeOptimizer
     from lightning_bso.ranks import TorchRanks
     from lightning_bso.wire import JobParams, JobSpec, ProbedSize
 
 _HOMES = {
     "BSOError": "errors",
+    "BSOLightningCLI": "lightning_cli",
     "BatchSizeOptimizer": "optimizer",
     "BsoClient": "client",
     "EnergyUnavailable": "errors",
@@ -38,6 +40,7 @@ _HOMES = {
 
 __all__ = [
     "BSOError",
+    "BSOLightningCLI",
     "BatchSizeOptimizer",
     "BsoClient",
     "EnergyUnavailable",

@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictBool,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -51,9 +52,12 @@ EnergySource = Literal["nvml", "amd", "apple", "rapl", "estimated"]
 """Where an energy figure comes from: a counter of that kind, or an estimate from CPU time."""
 
 
-def _json_number(value: Any) -> Any:
-    """Refuse "1" and true for 1, which pydantic takes, but not 1.0, which JSON Schema calls an integer."""
-    if isinstance(value, (bool, str, bytes)):
+def _json_number(value: Any, info: ValidationInfo) -> Any:
+    """Refuse "1" and true for 1, which pydantic takes, but not 1.0, which JSON Schema calls an integer.
+
+    A value that stands in no message is text from a command line, where all numbers are.
+    """
+    if isinstance(value, bool) or (isinstance(value, (str, bytes)) and info.field_name is not None):
         raise PydanticCustomError("number_type", "Input should be a number")
     return value
 

@@ -57,3 +57,12 @@ def test_the_training_in_two_processes_converges_as_one(
         assert f"Rank {rank}: metric 0.9" in run.stdout
     (recorded,) = trials(client, "digits-ddp")
     assert (recorded.batch_size, recorded.converged, recorded.energy_source) == (128, True, "estimated")
+
+
+def test_the_training_under_lightning_cli_converges(server: WaitressServer, client: BsoClient, tmp_path: Path) -> None:
+    config = str(ROOT / "examples" / "lightning_cli.yaml")
+    run = launch("lightning_cli.py", tmp_path, "fit", "--config", config, "--bso.server_url", server.url)
+    assert run.returncode == 0, run.stderr
+    assert "reached the target" in run.stderr
+    (recorded,) = trials(client, "digits-cli")
+    assert (recorded.batch_size, recorded.converged) == (128, True)

@@ -1,0 +1,209 @@
+"""LightningCLI, ours and the stock one, with a real server: flags, files, the environment, and what is off."""
+
+from pathlib import Path
+from uuid import uuid4
+
+import lightning.pytorch as pl
+import pytest
+import torch
+import yaml
+from lightning.pytorch.cli import LightningCLI
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_bso import BsoClient, BSOLightningCLI, ZeusBSOCallback
+from lightning_bso.wire import TrialRecord
+from tests.servers import WaitressServer
+
+QUIET = [
+    "--trainer.max_epochs=3",
+    "--trainer.accelerator=cpu",
+    "--trainer.logger=false",
+    "--trainer.enable_checkpointing=false",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+]
+STOCK = "--trainer.callbacks"
+
+
+class Module(pl.LightningModule):
+    """A training whose metric reaches the target in its first validation."""
+
+    def __init__(self, batch_size: int = 4) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.layer = torch.nn.Linear(1, 1)
+
+    def training_step(self, batch: list[torch.Tensor], _: int) -> torch.Tensor:
+        return self.layer(batch[0]).mean() ** 2
+
+    def validation_step(self, batch: list[torch.Tensor], _: int) -> None:
+        self.log("val_acc", 1.0)
+
+    def train_dataloader(self) -> DataLoader[tuple[torch.Tensor, ...]]:
+        return DataLoader(TensorDataset(torch.rand(64, 1)), batch_size=self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, ...]]:
+        return self.train_dataloader()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def flags(group: str, **values: object) -> list[str]:
+    """Values as command-line arguments of a group."""
+    return [f"--{group}.{name}={value}" for name, value in values.items()]
+
+
+def launch(*arguments: str, cli: type[LightningCLI] = BSOLightningCLI, **options: object) -> LightningCLI:
+    """A script with these arguments."""
+    return cli(Module, args=list(arguments), save_config_kwargs={"overwrite": True}, **options)
+
+
+def callbacks(cli: LightningCLI) -> list[ZeusBSOCallback]:
+    """The optimizer's callbacks of a launch."""
+    return [callback for callback in cli.trainer.callbacks if isinstance(callback, ZeusBSOCallback)]
+
+
+def newest_trial(client: BsoClient, cli: LightningCLI) -> TrialRecord:
+    """What the server knows of the run of a launch."""
+    (bso,) = callbacks(cli)
+    assert bso.job_id is not None
+    return client.list_trials(bso.job_id).trials[-1]
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def job(**changes: object) -> dict[str, object]:
+    """The fields of a job that no other test has."""
+    fields = {"batch_sizes": [16, 32], "default_batch_size": 16, "max_epochs": 3}
+    return {"job_id_prefix": f"from-cli-{uuid4().hex}"} | fields | changes
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> str:
+    """A job in a file of its own."""
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(job()))
+    return str(path)
+
+
+def test_flags_name_the_server_and_the_job(server: WaitressServer, client: BsoClient) -> None:
+    cli = launch("fit", *QUIET, *flags("bso", server_url=server.url), *flags("bso.job", **job()))
+    trial = newest_trial(client, cli)
+    assert (trial.batch_size, trial.converged) == (16, True)
+    assert cli.model.batch_size == 16
+
+
+def test_a_flag_beside_the_jobs_file_wins(server: WaitressServer, client: BsoClient, job_file: str) -> None:
+    cli = launch(
+        "fit", *QUIET, f"--bso.server_url={server.url}", f"--bso.job={job_file}", "--bso.job.default_batch_size=32"
+    )
+    assert newest_trial(client, cli).batch_size == 32
+
+
+def test_the_environment_turns_it_on(
+    server: WaitressServer, client: BsoClient, job_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZEUS_BSO_SERVER_URL", server.url)
+    assert newest_trial(client, launch("fit", *QUIET, f"--bso.job={job_file}")).batch_size == 16
+
+
+def test_the_environment_of_a_cli_holds_the_options_too(
+    server: WaitressServer, client: BsoClient, job_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PL_FIT__BSO__SERVER_URL", server.url)
+    monkeypatch.setenv("PL_FIT__BSO__JOB", job_file)
+    assert newest_trial(client, launch("fit", *QUIET, parser_kwargs={"default_env": True})).batch_size == 16
+
+
+def test_a_printed_configuration_can_be_given_and_holds_no_token(
+    server: WaitressServer,
+    client: BsoClient,
+    job_file: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setenv("ZEUS_BSO_TOKEN", "zbso_not-to-be-saved")
+        launch("fit", *QUIET, f"--bso.server_url={server.url}", f"--bso.job={job_file}", "--print_config")
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "not-to-be-saved" not in printed
+    config = tmp_path / "config.yaml"
+    config.write_text(printed)
+    assert newest_trial(client, launch("fit", f"--config={config}")).batch_size == 16
+
+
+def test_the_configuration_saved_with_the_logs_can_be_given_again(
+    server: WaitressServer, client: BsoClient, job_file: str, tmp_path: Path
+) -> None:
+    arguments = [argument for argument in QUIET if "logger" not in argument]
+    launch(
+        "fit",
+        *arguments,
+        "--trainer.logger=CSVLogger",
+        f"--trainer.logger.save_dir={tmp_path}",
+        f"--bso.server_url={server.url}",
+        f"--bso.job={job_file}",
+    )
+    (saved,) = tmp_path.rglob("config.yaml")
+    assert newest_trial(client, launch("fit", f"--config={saved}")).trial_number == 2
+
+
+@pytest.mark.parametrize("arguments", [[], ["--bso.job.eta_knob=0.9"]])
+def test_without_a_server_it_is_off_and_the_job_may_be_incomplete(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ZEUS_BSO_SERVER_URL", raising=False)
+    cli = launch("fit", *QUIET, *arguments)
+    assert callbacks(cli) == []
+    assert cli.trainer.current_epoch == 3
+
+
+def test_only_fit_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZEUS_BSO_SERVER_URL", "http://127.0.0.1:9")
+    assert callbacks(launch("validate", *(argument for argument in QUIET if "epochs" not in argument))) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--bso.job.job_id_prefix=x", "--bso.job.batch_sizes=[1,2]"], "--bso.job.default_batch_size: Field required"),
+        (flags("bso.job", **job(default_batch_size=17)), "default_batch_size 17 is not among batch_sizes"),
+        (flags("bso.job", **job(eta_knob="a")), "bso.job.eta_knob"),
+        (["--bso.job.job_id_prefx=x"], "--bso.job.job_id_prefx"),
+        ([*flags("bso.job", **job()), "--bso.on_fail=ignore"], "bso.on_fail"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_flag(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        launch("fit", *QUIET, "--bso.server_url=http://127.0.0.1:9", *arguments)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_help_explains_the_options_and_the_jobs_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        launch("fit", "--help")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "--bso.monitor MONITOR name of the logged validation metric" in printed
+    assert "--bso.job.job_id_prefix JOB_ID_PREFIX What the names of this training's jobs start with" in printed
+    assert "--bso.token" not in printed
+
+
+def test_the_stock_cli_takes_the_callback_and_the_jobs_fields(server: WaitressServer, client: BsoClient) -> None:
+    cli = launch(
+        "fit",
+        *QUIET,
+        f"{STOCK}+=lightning_bso.ZeusBSOCallback",
+        f"{STOCK}.server_url={server.url}",
+        *flags(f"{STOCK[2:]}.job", **job()),
+        cli=LightningCLI,
+    )
+    assert newest_trial(client, cli).batch_size == 16
