@@ -6,12 +6,19 @@ Start a server (`make serve`), then launch this again and again:
 
 It needs no download: scikit-learn brings 1,797 digits of 8 x 8 pixels along. Each launch shuffles and
 starts from other random weights, as a retraining on fresh data would.
+
+In two processes, and as a run that goes on in the same trial when it was interrupted and is launched again:
+
+    python examples/lightning_digits.py --devices 2
+    python examples/lightning_digits.py --checkpoints a_folder_of_this_run
 """
 
 import argparse
+import os
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
@@ -60,27 +67,31 @@ class Classifier(pl.LightningModule):
 
     def validation_step(self, batch: list[torch.Tensor], _: int) -> None:
         images, labels = batch
-        self.log("val_acc", (self.layers(images).argmax(1) == labels).float().mean())
+        self.log("val_acc", (self.layers(images).argmax(1) == labels).float().mean(), sync_dist=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
 
-def train(server_url: str, seed: int, job: JobSpec = JOB) -> ZeusBSOCallback:
-    """One recurrence. Raises ZeusBSOTrainFailError when it has not converged."""
+def train(
+    server_url: str, seed: int, job: JobSpec = JOB, devices: int = 1, checkpoints: str | None = None
+) -> ZeusBSOCallback:
+    """One recurrence, on as many processes as `devices`. Raises ZeusBSOTrainFailError when it has not converged."""
     pl.seed_everything(seed, verbose=False)
     torch.set_num_threads(1)  # more would only wait for each other: the network is small
     bso = ZeusBSOCallback(server_url, job, monitor="val_acc")
+    saving = [] if checkpoints is None else [ModelCheckpoint(checkpoints, save_last=True)]
     trainer = pl.Trainer(
         max_epochs=job.max_epochs,
         accelerator="cpu",
-        callbacks=[bso],
+        devices=devices,
+        callbacks=[bso, *saving],
         logger=False,
-        enable_checkpointing=False,
+        enable_checkpointing=checkpoints is not None,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(Classifier(), Digits())
+    trainer.fit(Classifier(), Digits(), ckpt_path="last" if checkpoints is not None else None)
     return bso
 
 
@@ -88,10 +99,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--server-url", default="http://127.0.0.1:8000")
     parser.add_argument("--seed", type=int, default=None, help="random by default, as in a real retraining")
+    parser.add_argument("--devices", type=int, default=1, help="number of processes")
+    parser.add_argument("--checkpoints", default=None, help="folder of this run's checkpoints, to go on from")
     arguments = parser.parse_args()
-    seed = torch.seed() % 2**32 if arguments.seed is None else arguments.seed
+    seed = arguments.seed
+    if seed is None:  # Lightning tells the other processes of a run the seed of the first
+        seed = int(os.environ.get("PL_GLOBAL_SEED", torch.seed() % 2**32))
     try:
-        run = train(arguments.server_url, seed)
+        run = train(arguments.server_url, seed, devices=arguments.devices, checkpoints=arguments.checkpoints)
     except ZeusBSOTrainFailError as failure:
         raise SystemExit(f"Failed: {failure}") from None
     print(f"Batch size {run.batch_size}: {run.result.message if run.result else 'ended, and no server has judged it'}")

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 import requests
 from pydantic import ValidationError
 from requests.auth import AuthBase
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from lightning_bso.errors import ServerRefused, ServerUnreachable
 from lightning_bso.wire import (
@@ -47,10 +47,10 @@ from lightning_bso.wire import (
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 10.0
 
-ATTEMPTS_BEFORE_TRAINING = 6
+PATIENT_ATTEMPTS = 6
 """With the waits in between some 10 s: enough for a server that is being restarted."""
-ATTEMPTS_IN_TRAINING = 2
-"""A kept connection may just have been closed. What this call could not bring, the next report does."""
+ATTEMPTS = 2
+"""A kept connection may just have been closed. What this call of a training could not bring, its next one does."""
 BACKOFF_S = 0.3
 """Longest wait before the first repetition; it doubles from one to the next."""
 
@@ -113,41 +113,41 @@ class BsoClient:
         return self._call("POST", TRIALS_PATH, AskAnswer, body=AskRequest(job_id=job_id, run_id=run_id))
 
     def report(self, request: ReportRequest) -> ReportAnswer:
-        """Report what a validation found. Takes at most twice the read timeout.
+        """Report what a validation found. Takes hardly more than the read timeout.
 
         Raises:
             ServerRefused: 400, no such job or trial; 409, it contradicts an earlier report.
             ServerUnreachable: no answer; send the same report again later.
         """
-        return self._call("POST", REPORT_PATH, ReportAnswer, body=request, attempts=ATTEMPTS_IN_TRAINING)
+        return self._call("POST", REPORT_PATH, ReportAnswer, body=request, patient=False)
 
     def heartbeat(self, job_id: str, trial_number: int) -> HeartbeatAnswer:
-        """Say that a run is alive. Takes at most twice the read timeout.
+        """Say that a run is alive. Takes hardly more than the read timeout.
 
         Raises:
             ServerRefused: 400, no such job or trial.
             ServerUnreachable: no answer.
         """
         body = HeartbeatRequest(job_id=job_id, trial_number=trial_number)
-        return self._call("POST", HEARTBEAT_PATH, HeartbeatAnswer, body=body, attempts=ATTEMPTS_IN_TRAINING)
+        return self._call("POST", HEARTBEAT_PATH, HeartbeatAnswer, body=body, patient=False)
 
     def probe(self, request: ProbeRequest) -> None:
-        """Report what a probe of batch sizes told. A job's first counts. Takes at most twice the read timeout.
+        """Report what a probe of batch sizes told. A job's first counts. Takes hardly more than the read timeout.
 
         Raises:
             ServerRefused: 400, no such job or trial; 422, it tells of no batch size of the job.
             ServerUnreachable: no answer.
         """
-        self._send("POST", PROBE_PATH, body=request, attempts=ATTEMPTS_IN_TRAINING)
+        self._send("POST", PROBE_PATH, body=request, patient=False)
 
     def end(self, request: TrialRequest) -> None:
-        """End a trial that will not report again. Takes at most twice the read timeout.
+        """End a trial that will not report again. Takes hardly more than the read timeout.
 
         Raises:
             ServerRefused: 404, no such job or trial.
             ServerUnreachable: no answer.
         """
-        self._send("PATCH", TRIALS_PATH, body=request, attempts=ATTEMPTS_IN_TRAINING)
+        self._send("PATCH", TRIALS_PATH, body=request, patient=False)
 
     def describe(self, job_id: str) -> JobSummary:
         """A job as it stands.
@@ -156,7 +156,7 @@ class BsoClient:
             ServerRefused: 404, no such job.
             ServerUnreachable: no answer.
         """
-        return self._call("GET", f"{JOBS_PATH}/{quote(job_id, safe='')}", JobSummary)
+        return self._call("GET", f"{JOBS_PATH}/{quote(job_id, safe='')}", JobSummary, patient=False)
 
     def list_trials(self, job_id: str, offset: int = 0, limit: int = MAX_PAGE) -> TrialPage:
         """A part of a job's trials, by rising number.
@@ -182,20 +182,20 @@ class BsoClient:
         return self._shown_url
 
     def server_version(self) -> str:
-        """The server's version; anyone may ask. Tried once.
+        """The server's version; anyone may ask.
 
         Raises:
             ServerUnreachable: no answer, or not of a batch-size-optimizer server.
         """
-        return self._call("GET", DOCUMENT_PATH, Document, attempts=1).info.version
+        return self._call("GET", DOCUMENT_PATH, Document, patient=False).info.version
 
     def check_ready(self) -> None:
-        """Make sure that the server's database answers and has the right schema; anyone may ask. Tried once.
+        """Make sure that the server's database answers and has the right schema; anyone may ask.
 
         Raises:
             ServerUnreachable: it does not, or the server does not answer.
         """
-        self._send("GET", READY_PATH, attempts=1)
+        self._send("GET", READY_PATH, patient=False)
 
     def _call(
         self,
@@ -205,9 +205,9 @@ class BsoClient:
         *,
         body: Wire | None = None,
         query: Wire | None = None,
-        attempts: int = ATTEMPTS_BEFORE_TRAINING,
+        patient: bool = True,
     ) -> Answer:
-        content = self._send(method, path, body=body, query=query, attempts=attempts)
+        content = self._send(method, path, body=body, query=query, patient=patient)
         try:
             return answer.model_validate_json(content)
         except ValidationError as error:
@@ -217,14 +217,16 @@ class BsoClient:
             ) from error
 
     def _send(
-        self, method: str, path: str, *, body: Wire | None = None, query: Wire | None = None, attempts: int
+        self, method: str, path: str, *, body: Wire | None = None, query: Wire | None = None, patient: bool
     ) -> bytes:
         """Send a request until it is answered; the answer's body."""
+        attempts = PATIENT_ATTEMPTS if patient else ATTEMPTS
         for attempt in range(1, attempts + 1):
             try:
                 return self._send_once(method, path, body, query)
             except _Unanswered as error:
-                if attempt == attempts:
+                timed_out = isinstance(error.__cause__, (requests.Timeout, ReadTimeoutError))
+                if attempt == attempts or (timed_out and not patient):
                     raise ServerUnreachable(str(error)) from error.__cause__
             time.sleep(random.uniform(0.3, 1) * BACKOFF_S * 2 ** (attempt - 1))  # noqa: S311 - jitter, not a secret
         raise AssertionError("unreachable: the last attempt returns or raises")

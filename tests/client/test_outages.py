@@ -158,7 +158,7 @@ def test_an_ask_whose_answer_is_lost_takes_one_trial(server: WaitressServer, scr
     assert [request.path for request in scripted.requests] == ["/jobs", "/trials", "/trials"]
 
 
-def test_a_server_that_hangs_holds_an_evaluation_up_for_at_most_twice_the_read_timeout(
+def test_a_server_that_hangs_holds_an_evaluation_up_for_hardly_more_than_the_read_timeout(
     server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "READ_TIMEOUT_S", 0.5)
@@ -168,7 +168,7 @@ def test_a_server_that_hangs_holds_an_evaluation_up_for_at_most_twice_the_read_t
     for _ in range(3):  # with one, two and three reports to be made up for
         began = time.monotonic()
         bso.on_evaluate(0.5)
-        assert time.monotonic() - began < 2 * 0.5 + 1
+        assert time.monotonic() - began < 2 * 0.5
 
 
 def test_a_meter_that_fails_while_the_server_hangs_does_not_hold_training_up_either(
@@ -180,7 +180,7 @@ def test_a_meter_that_fails_while_the_server_hangs_does_not_hold_training_up_eit
     scripted.script = scripted.hang
     began = time.monotonic()
     bso.on_evaluate(0.5)
-    assert time.monotonic() - began < 2 * 0.5 + 1
+    assert time.monotonic() - began < 2 * 0.5
 
 
 def test_a_job_that_is_deleted_in_mid_run_ends_the_reporting_and_not_the_training(

@@ -1,5 +1,25 @@
-"""A real server for the examples."""
+"""A real server for every example, on which its first run is the job's first."""
 
-from tests.client.conftest import client, server
+from collections.abc import Iterator
+from pathlib import Path
 
-__all__ = ["client", "server"]
+import pytest
+
+from lightning_bso import BsoClient
+from tests.client.conftest import scripted
+from tests.servers import WaitressServer
+
+__all__ = ["scripted"]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[WaitressServer]:
+    """A running server with an empty database."""
+    with WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: WaitressServer) -> BsoClient:
+    """A client of that server."""
+    return BsoClient(server.url)

@@ -1,20 +1,24 @@
 """Real training processes and real servers, of which one is killed without a chance to say a word."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 
 from lightning_bso import BsoClient, ZeusBSOCallback
+from lightning_bso import client as client_module
 from tests.client.jobs import ScriptedMonitor, job, only_trial
-from tests.lightning.trainings import Module, fit, reported_epochs
+from tests.lightning.trainings import Module, fit, reported_epochs, trainer
 from tests.servers import ROOT, WaitressServer, environment
 
 DEADLINE_S = 30
@@ -121,6 +125,35 @@ def test_a_training_whose_server_is_killed_and_restarted_ends_as_if_nothing_had_
     assert reported_epochs(mortal, fields["job_id_prefix"]) == [1, 2, 3, 4]
     stored = only_trial(BsoClient(mortal.url), fields["job_id_prefix"])
     assert (stored.converged, stored.energy, stored.time) == (True, 40.0, 4.0)
+
+
+def test_a_server_that_hangs_for_some_epochs_holds_each_validation_up_for_the_timeout_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "READ_TIMEOUT_S", 0.3)
+    hanging = WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path)  # none whose lease wants a word so soon
+    began_at: list[float] = []
+
+    class Hanging(pl.Callback):
+        def on_train_epoch_start(self, running: pl.Trainer, *_: Any) -> None:
+            began_at.append(time.monotonic())
+            if running.current_epoch in (1, 4):
+                assert hanging.process is not None
+                os.killpg(hanging.process.pid, signal.SIGSTOP if running.current_epoch == 1 else signal.SIGCONT)
+
+    with hanging:
+        fields = job()
+        callback = ZeusBSOCallback(hanging.url, fields, energy_monitor=ScriptedMonitor())
+        trainer(callback, Hanging()).fit(Module([0.1, 0.2, 0.3, 0.4, 1.0]))
+        assert reported_epochs(hanging, fields["job_id_prefix"]) == [1, 2, 3, 4, 5]
+        assert only_trial(BsoClient(hanging.url), fields["job_id_prefix"]).converged
+    assert [lasted > 0.3 for lasted in durations(began_at)] == [False, True, True, True]
+    assert max(durations(began_at)) < 2 * 0.3
+
+
+def durations(moments: list[float]) -> list[float]:
+    """Seconds from each moment to the next."""
+    return [after - before for before, after in pairwise(moments)]
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
