@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from lightning_bso.lightning_cli import BSOLightningCLI
     from lightning_bso.optimizer import BatchSizeOptimizer
+    from lightning_bso.power_limit import ZeusPowerLimitCallback
     from lightning_bso.ranks import TorchRanks
     from lightning_bso.wire import JobParams, JobSpec, ProbedSize
 
@@ -36,6 +37,7 @@ _HOMES = {
     "TorchRanks": "ranks",
     "ZeusBSOCallback": "callback",
     "ZeusBSOTrainFailError": "errors",
+    "ZeusPowerLimitCallback": "power_limit",
 }
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "TorchRanks",
     "ZeusBSOCallback",
     "ZeusBSOTrainFailError",
+    "ZeusPowerLimitCallback",
 ]
 
 

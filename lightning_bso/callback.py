@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from lightning_bso.checkpoints import saved_run
 from lightning_bso.dataloading import check_can_accumulate, check_reached, find_setter, split
-from lightning_bso.energy import EnergyMonitor
+from lightning_bso.energy import EnergyMonitor, gpu_indices
 from lightning_bso.feedback import closing_line, log_run
 from lightning_bso.lr_scaling import LR_SCALINGS, LRScaling, scale_learning_rates
 from lightning_bso.optimizer import BatchSizeOptimizer, server_address
@@ -152,7 +152,7 @@ class ZeusBSOCallback(pl.Callback):
             token=self._token,
             run_id=self.run_id or (saved["run_id"] if saved else None),
             fallback_to_default=self.fallback_to_default,
-            gpu_indices=_gpu_indices(trainer),
+            gpu_indices=gpu_indices(trainer.strategy.root_device),
             ranks=TorchRanks(trainer.local_rank) if trainer.world_size > 1 else None,
         )
         self.batch_size = run.get_batch_size()
@@ -369,9 +369,3 @@ def _check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
             f"Trainer(max_epochs={trainer.max_epochs}) ends before the job's max_epochs={job.max_epochs}: a run "
             "that has not converged by then ends without a verdict, and the optimizer learns nothing from it"
         )
-
-
-def _gpu_indices(trainer: pl.Trainer) -> list[int]:
-    """The GPU that this process trains on; none on the CPU."""
-    device = trainer.strategy.root_device
-    return [device.index or 0] if device.type == "cuda" else []

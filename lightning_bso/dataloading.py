@@ -176,11 +176,9 @@ def check_reached(trainer: pl.Trainer, batch_size: int) -> None:
     Raises:
         MisconfigurationException: the training data come in batches of another size.
     """
-    combined = trainer.fit_loop._combined_loader
-    loaders = combined.flattened if combined is not None else []
-    found = {size for loader in loaders if (size := _batch_size(loader)) is not None}
+    found = loader_batch_sizes(trainer)
     if not found:
-        kinds = ", ".join(sorted({type(loader).__name__ for loader in loaders}))
+        kinds = ", ".join(sorted({type(loader).__name__ for loader in _train_loaders(trainer)}))
         rank_zero_warn(
             f"ZeusBSOCallback cannot see the batch size of the train loader ({kinds}). Make sure that it is "
             f"{batch_size}: what this run costs is put down to that batch size"
@@ -191,6 +189,16 @@ def check_reached(trainer: pl.Trainer, batch_size: int) -> None:
             "Build the loader in train_dataloader() from the attribute that the batch size is put in; one built "
             "in __init__ or in the datamodule's setup(), or with a fixed number, keeps its own"
         )
+
+
+def loader_batch_sizes(trainer: pl.Trainer) -> set[int]:
+    """The batch sizes of the train loaders that Lightning has built, of those that tell."""
+    return {size for loader in _train_loaders(trainer) if (size := _batch_size(loader)) is not None}
+
+
+def _train_loaders(trainer: pl.Trainer) -> list[Any]:
+    combined = trainer.fit_loop._combined_loader
+    return combined.flattened if combined is not None else []
 
 
 def _batch_size(loader: Any) -> int | None:

@@ -85,7 +85,7 @@ class ZeusMeter:
         self._window = f"lightning-bso-{uuid.uuid4().hex}"
         # On GPUs a window must end when the queued work has, not before.
         self._synchronize = _uses_cuda()
-        self.machine = _describe_gpus(monitor.gpu_indices)
+        self.machine = describe_gpus(monitor.gpu_indices)
 
     def begin(self) -> None:
         """Begin a window."""
@@ -132,7 +132,7 @@ def make_meter(monitor: EnergyMonitor | None = None, gpu_indices: list[int] | No
     if monitor is not None:
         return ZeusMeter(monitor)
     if _uses_cuda() if gpu_indices is None else gpu_indices:
-        return ZeusMeter(_zeus_monitor(gpu_indices))
+        return ZeusMeter(make_zeus_monitor(gpu_indices))
     return EstimatedMeter()
 
 
@@ -159,7 +159,17 @@ def _uses_cuda() -> bool:
     return torch is not None and bool(torch.cuda.is_available())
 
 
-def _zeus_monitor(gpu_indices: list[int] | None) -> EnergyMonitor:
+def gpu_indices(root_device: Any) -> list[int]:
+    """The GPU that a process trains on, given the torch.device that its framework has picked; none on the CPU."""
+    return [root_device.index or 0] if root_device.type == "cuda" else []
+
+
+def make_zeus_monitor(gpu_indices: list[int] | None) -> EnergyMonitor:
+    """A ZeusMonitor of these GPUs; None: of all that Zeus sees.
+
+    Raises:
+        EnergyUnavailable: their energy cannot be read.
+    """
     os.environ.setdefault("ZEUS_LOG_LEVEL", "WARNING")  # Zeus logs to standard output, from its import on
     try:
         from zeus.monitor import ZeusMonitor
@@ -173,8 +183,12 @@ def _zeus_monitor(gpu_indices: list[int] | None) -> EnergyMonitor:
     return monitor
 
 
-def _describe_gpus(gpu_indices: list[int]) -> Machine:
-    """GPUs, as far as Zeus knows them."""
+def describe_gpus(gpu_indices: list[int]) -> Machine:
+    """GPUs, as far as Zeus knows them.
+
+    Raises:
+        EnergyUnavailable: they are of several models.
+    """
     os.environ.setdefault("ZEUS_LOG_LEVEL", "WARNING")
     try:
         from zeus.device import get_gpus
@@ -194,6 +208,15 @@ def _describe_gpus(gpu_indices: list[int]) -> Machine:
         return Machine("estimated", "", len(gpu_indices), 0.0)
     source: EnergySource = "amd" if "AMD" in type(gpus).__name__ else "nvml"
     return joined([Machine(source, name, 1, powers_w[index]) for index, name in names.items()])
+
+
+def reset_power_limits(gpu_indices: list[int]) -> None:
+    """Give GPUs their default power limits. Raises what Zeus raises where that is not permitted."""
+    from zeus.device import get_gpus
+
+    reset = _either(get_gpus(), "resetPowerManagementLimit", "reset_power_management_limit")
+    for index in gpu_indices:
+        reset(index)
 
 
 def _either(of: Any, older: str, newer: str) -> Any:

@@ -1,5 +1,6 @@
 """GPUs that are not there: NVML's functions replaced, below all of Zeus' own code."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pynvml
@@ -16,19 +17,30 @@ class FakeGpus:
 
     names: list[str]
     max_power_mw: int = 250_000
+    default_limit_mw: int = 225_000
     energy_mj: list[int] = field(default_factory=list)
+    limits_mw: list[int] = field(default_factory=list)
     synchronized: list[int] = field(default_factory=list)
     """The GPUs that were waited for, in order."""
+    refuses: Callable[[int], bool] = lambda _limit_mw: False
+    """Whether it is not permitted to set a power limit."""
 
     def use(self, *joules: float) -> None:
         """Let the GPUs use this much energy each."""
         for index, used in enumerate(joules):
             self.energy_mj[index] += round(used * 1000)
 
+    def limit(self, index: int, limit_mw: int) -> None:
+        """Set a power limit, as root may."""
+        if self.refuses(limit_mw):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
+        self.limits_mw[index] = limit_mw
+
 
 def install(monkeypatch: pytest.MonkeyPatch, *names: str) -> FakeGpus:
     """Give this process GPUs of these models, on which torch trains, and a Zeus that has not looked yet."""
     gpus = FakeGpus(list(names), energy_mj=[1_000_000 * (index + 1) for index in range(len(names))])
+    gpus.limits_mw = [gpus.default_limit_mw] * len(names)
     functions = {
         "nvmlInit": lambda: None,
         "nvmlShutdown": lambda: None,
@@ -36,6 +48,11 @@ def install(monkeypatch: pytest.MonkeyPatch, *names: str) -> FakeGpus:
         "nvmlDeviceGetHandleByIndex": lambda index: index,
         "nvmlDeviceGetName": lambda handle: gpus.names[handle],
         "nvmlDeviceGetPowerManagementLimitConstraints": lambda _handle: (100_000, gpus.max_power_mw),
+        "nvmlDeviceGetPowerManagementDefaultLimit": lambda _handle: gpus.default_limit_mw,
+        "nvmlDeviceGetPowerManagementLimit": lambda handle: gpus.limits_mw[handle],
+        "nvmlDeviceSetPowerManagementLimit": gpus.limit,
+        "nvmlDeviceGetPersistenceMode": lambda _handle: pynvml.NVML_FEATURE_DISABLED,
+        "nvmlDeviceSetPersistenceMode": lambda _handle, _mode: None,
         "nvmlDeviceGetArchitecture": lambda _handle: pynvml.NVML_DEVICE_ARCH_AMPERE,
         "nvmlDeviceGetTotalEnergyConsumption": lambda handle: gpus.energy_mj[handle],
     }

@@ -1,4 +1,4 @@
-"""The meter reads GPUs through zeus-ml and through the zeus package that followed it."""
+"""GPUs are read and limited through zeus-ml and through the zeus package that followed it."""
 
 import os
 import subprocess
@@ -28,3 +28,17 @@ def test_both_releases_of_zeus_measure_two_gpus(first_on_path: Path, release: st
     assert version.startswith(release)
     assert version.startswith("0.11") == (first_on_path == ROOT)
     assert measured == "nvml|Imaginary GPU|2|500.0|10.0"
+
+
+def test_the_later_release_finds_the_cheapest_power_limit() -> None:
+    tests = ["tests/lightning/test_power_limit.py", "-k", "cheapest or default or permission or kept"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{LATER}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
