@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, Select, case, delete, func, select, update
+from sqlalchemy import CursorResult, Select, Table, bindparam, case, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from backend.core import thompson
@@ -26,8 +26,29 @@ LOST = "lost"
 ENDED = "ended"
 """Outcome code of a trial that its caller ended without a verdict."""
 
-_NOT_IN_SESSION = {"synchronize_session": False}
-"""Of an UPDATE: none of its rows is at hand as an object, so none is looked for, which takes its time."""
+# What every call asks for is put into words once: that takes longer than SQLite takes to answer. UPDATEs go to the
+# tables, as none of their rows is at hand as an object.
+_JOBS, _TRIALS = cast(Table, Job.__table__), cast(Table, Trial.__table__)
+_RAISE_REVISION = update(_JOBS).where(_JOBS.c.job_id == bindparam("of")).values(revision=_JOBS.c.revision + 1)
+_JOB_NOW = select(Job, utc_now()).where(Job.job_id == bindparam("of"))
+_TRIAL_NUMBERED = select(Trial).where(Trial.job == bindparam("of"), Trial.number == bindparam("number"))
+_LAST_REPORT = select(Report).where(Report.trial == bindparam("of")).order_by(Report.number.desc()).limit(1)
+_EXPIRE = (
+    update(_TRIALS)
+    .where(
+        _TRIALS.c.job == bindparam("of"),
+        _TRIALS.c.id != bindparam("but"),
+        _TRIALS.c.status == TrialStatus.DISPATCHED,
+        _TRIALS.c.last_seen_at < bindparam("since"),
+    )
+    .values(
+        status=TrialStatus.FAILED,
+        outcome_code=LOST,
+        outcome=bindparam("said"),
+        ended_revision=bindparam("revision_now"),
+        ended_at=bindparam("now"),
+    )
+)
 
 
 def now(session: Session) -> datetime:
@@ -44,12 +65,10 @@ def lock_job(session: Session, job_id: str) -> tuple[Job, datetime]:
     Raises:
         UnknownJob: there is no such job.
     """
-    locked = session.execute(
-        update(Job).where(Job.job_id == job_id).values(revision=Job.revision + 1), execution_options=_NOT_IN_SESSION
-    )
+    locked = session.execute(_RAISE_REVISION, {"of": job_id})
     if cast(CursorResult[Any], locked).rowcount == 0:
         raise UnknownJob(job_id)
-    job, at = session.execute(select(Job, utc_now()).where(Job.job_id == job_id)).one()
+    job, at = session.execute(_JOB_NOW, {"of": job_id}).one()
     return job, at
 
 
@@ -85,7 +104,7 @@ def trial_of_run(session: Session, job: Job, run_id: str) -> Trial | None:
 
 def trial_numbered(session: Session, job: Job, number: int) -> Trial | None:
     """A trial of a job by its number."""
-    return session.scalars(select(Trial).where(Trial.job == job.id, Trial.number == number)).one_or_none()
+    return session.scalars(_TRIAL_NUMBERED, {"of": job.id, "number": number}).one_or_none()
 
 
 def add_trial(session: Session, job: Job, at: datetime, run_id: str | None, choice: Choice) -> Trial:
@@ -130,23 +149,15 @@ def revive_trial(trial: Trial) -> None:
 
 def expire_trials(session: Session, job: Job, at: datetime, lease_s: float, *, but: Trial | None) -> None:
     """End every trial of a job, but one, that has not been heard of for its lease."""
-    session.execute(
-        update(Trial)
-        .where(
-            Trial.job == job.id,
-            Trial.id != (but.id if but else 0),
-            Trial.status == TrialStatus.DISPATCHED,
-            Trial.last_seen_at < at - timedelta(seconds=lease_s),
-        )
-        .values(
-            status=TrialStatus.FAILED,
-            outcome_code=LOST,
-            outcome=f"not heard of for {lease_s:g} s, so taken for lost",
-            ended_revision=job.revision,
-            ended_at=at,
-        ),
-        execution_options=_NOT_IN_SESSION,
-    )
+    values = {
+        "of": job.id,
+        "but": but.id if but else 0,
+        "since": at - timedelta(seconds=lease_s),
+        "said": f"not heard of for {lease_s:g} s, so taken for lost",
+        "revision_now": job.revision,
+        "now": at,
+    }
+    session.execute(_EXPIRE, values)
 
 
 def energy_sources(session: Session, job: Job, exploration: int) -> set[str]:
@@ -163,8 +174,7 @@ def report_numbered(session: Session, trial: Trial, number: int) -> Report | Non
 
 def last_report(session: Session, trial: Trial) -> Report | None:
     """A trial's last report, None before the first."""
-    reports = select(Report).where(Report.trial == trial.id)
-    return session.scalars(reports.order_by(Report.number.desc()).limit(1)).one_or_none()
+    return session.scalars(_LAST_REPORT, {"of": trial.id}).one_or_none()
 
 
 def add_report(

@@ -93,6 +93,8 @@ class BsoClient:
         self._session = requests.Session()
         if token is not None:
             self._session.auth = _Bearer(token)
+        # Proxies and certificates that the environment names; looking for them at every call takes its time.
+        self._settings = self._session.merge_environment_settings(self._url, {}, stream=True, verify=None, cert=None)
 
     def register(self, spec: RegisteredJobSpec) -> RegisteredJobSpec:
         """Register a job; the answer has its `job_id`. Registering the same again changes nothing.
@@ -233,15 +235,18 @@ class BsoClient:
 
     def _send_once(self, method: str, path: str, body: Wire | None, query: Wire | None) -> bytes:
         try:
-            response = self._session.request(
+            request = requests.Request(
                 method,
                 self._url + path,
                 data=None if body is None else body.model_dump_json().encode(),
                 params=None if query is None else query.model_dump(),
                 headers={"Content-Type": "application/json"},
+            )
+            response = self._session.send(
+                self._session.prepare_request(request),
                 timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
                 allow_redirects=False,  # a redirected POST would arrive as a GET
-                stream=True,
+                **self._settings,
             )
             content = _read(response)
         except (requests.RequestException, HTTPError) as error:
