@@ -178,7 +178,7 @@ def check_reached(trainer: pl.Trainer, batch_size: int) -> None:
     """
     found = loader_batch_sizes(trainer)
     if not found:
-        kinds = ", ".join(sorted({type(loader).__name__ for loader in _train_loaders(trainer)}))
+        kinds = ", ".join(sorted({type(loader).__name__ for loader in train_loaders(trainer)}))
         rank_zero_warn(
             f"ZeusBSOCallback cannot see the batch size of the train loader ({kinds}). Make sure that it is "
             f"{batch_size}: what this run costs is put down to that batch size"
@@ -193,10 +193,11 @@ def check_reached(trainer: pl.Trainer, batch_size: int) -> None:
 
 def loader_batch_sizes(trainer: pl.Trainer) -> set[int]:
     """The batch sizes of the train loaders that Lightning has built, of those that tell."""
-    return {size for loader in _train_loaders(trainer) if (size := _batch_size(loader)) is not None}
+    return {size for loader in train_loaders(trainer) if (size := _batch_size(loader)) is not None}
 
 
-def _train_loaders(trainer: pl.Trainer) -> list[Any]:
+def train_loaders(trainer: pl.Trainer) -> list[Any]:
+    """The train loaders that Lightning has built."""
     combined = trainer.fit_loop._combined_loader
     return combined.flattened if combined is not None else []
 

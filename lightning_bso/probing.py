@@ -11,21 +11,24 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
-from lightning_bso.dataloading import check_reached
+from lightning_bso.dataloading import check_reached, train_loaders
 from lightning_bso.energy import EnergyMeter, Reading
+from lightning_bso.errors import is_out_of_memory
 from lightning_bso.wire import ProbedSize
 
 log = logging.getLogger(__name__)
@@ -71,21 +74,25 @@ def probe(
     if obstacle is not None:
         log.warning("No probe of batch sizes: %s", obstacle)
         return []
-    guess_s, most_s = _guess_s(trainer, batch_size, batch_sizes, spent.time_s / epochs), MOST_SHARE * spent.time_s
+    # A verdict may come in the middle of an epoch, of which `epochs` counts those completed.
+    begun = (trainer.fit_loop.epoch_loop.total_batch_idx + 1) / trainer.fit_loop.max_batches
+    own = Reading(spent.energy_j / max(epochs, begun), spent.time_s / max(epochs, begun))
+    guess_s, most_s = _guess_s(trainer, batch_size, batch_sizes, own.time_s), MOST_SHARE * spent.time_s
     if guess_s > most_s:
         log.info("No probe of batch sizes: it would take some %.0f s after a run of %.0f s", guess_s, spent.time_s)
         return []
     log.info("Probing %d batch sizes, which takes some %.0f s", len(batch_sizes), guess_s)
     found: list[_Probed] = []
-    with isolate_rng(), _in_silence():
-        problem = _time_copies(found, trainer, module, placer, sorted(batch_sizes), meter, time.monotonic() + most_s)
+    with isolate_rng(), _generators_kept(trainer), _in_silence():
+        deadline = time.monotonic() + most_s
+        problem = _time_copies(found, trainer, module, placer, batch_size, sorted(batch_sizes), meter, deadline)
     if problem is not None:
         log.warning("The probe of batch sizes was broken off: %s", problem)
     if any(not one.fits for one in found if one.batch_size <= batch_size):
         # The run has trained with it, so something else takes the memory.
         log.warning("The probe of batch sizes tells nothing: batch size %d did not fit, and had fitted", batch_size)
         return []
-    return _carried_on(found, batch_size, spent, epochs)
+    return _carried_on(found, batch_size, own)
 
 
 @dataclass(slots=True, frozen=True)
@@ -134,7 +141,7 @@ class _Timer(pl.Callback):
         now = time.monotonic()
         if self._began is None:
             if self.steps == WARM_UP_STEPS:
-                self.steps, self.warm_up, self._began = 0, self._meter.end(), now
+                self.steps, self.warm_up, self._began = 0, self._read(), now
                 self._meter.begin()
         elif self.steps >= STEPS and now - self._began >= MEASURE_S:
             trainer.should_stop = True
@@ -142,11 +149,17 @@ class _Timer(pl.Callback):
 
     def finish(self) -> None:
         """End what is being measured."""
-        reading = self._meter.end()
+        reading = self._read()
         if self._began is None:
             self.steps, self.warm_up = 0, reading
         else:
             self.measured = reading
+
+    def _read(self) -> Reading:
+        reading = self._meter.end()
+        if not (reading.energy_j >= 0 and reading.time_s >= 0):
+            raise ValueError(f"the energy meter told {reading.energy_j} J in {reading.time_s} s")
+        return reading
 
 
 def _obstacle(trainer: pl.Trainer, module: pl.LightningModule) -> str | None:
@@ -172,6 +185,7 @@ def _time_copies(
     trainer: pl.Trainer,
     module: pl.LightningModule,
     placer: Placer,
+    batch_size: int,
     batch_sizes: Sequence[int],
     meter: EnergyMeter,
     deadline: float,
@@ -185,7 +199,9 @@ def _time_copies(
         for size in batch_sizes:
             if time.monotonic() > deadline:
                 return f"it takes longer than was foreseen, and ends before {size}"
-            fitted = _time_steps(trainer, copied, loader, datamodule, _Timer(placer, size, meter, deadline))
+            with TemporaryDirectory() as folder:
+                like = _trainer_like(trainer, timer := _Timer(placer, size, meter, deadline), folder)
+                fitted = _time_steps(like, copied, loader, datamodule, timer, meter)
             if fitted is not None:
                 found.append(_Probed(size, *fitted))
                 if not found[-1].fits:  # larger ones do not either
@@ -197,31 +213,36 @@ def _time_copies(
     except SystemExit:  # Lightning's way to end a fit after Ctrl-C, from when on it hears of no other
         signal.signal(signal.SIGINT, on_interrupt)
         return "interrupted; the training was over and goes on to its end"
+    finally:
+        if source.is_module():  # for a setter that reaches beyond the copy
+            placer(trainer, module)(batch_size)
     return None
 
 
 def _time_steps(
-    trainer: pl.Trainer,
+    like: pl.Trainer,
     copied: pl.LightningModule,
     loader: Any,
     datamodule: pl.LightningDataModule | None,
     timer: _Timer,
+    meter: EnergyMeter,
 ) -> tuple[Reading, Reading | None] | None:
     """What probing a batch size cost, and what an epoch would (None: no memory); None if there were too few steps."""
     garbage_collection_cuda()
-    like = _trainer_like(trainer, timer)
-    timer._meter.begin()
+    meter.begin()
     fits = True
     try:
         like.fit(copied, train_dataloaders=loader, datamodule=datamodule)
-    except RuntimeError as error:
-        if not is_oom_error(error):
+    except BaseException as error:
+        if not (is_oom_error(error) or is_out_of_memory(error)):
+            with suppress(Exception):  # it may be the meter that has failed
+                meter.end()
             raise
         fits = False
     finally:
-        timer.finish()
         if like.received_sigterm:
             signal.raise_signal(signal.SIGTERM)  # which has been held back, and is not the probe's affair
+    timer.finish()
     cost = Reading(timer.warm_up.energy_j + timer.measured.energy_j, timer.warm_up.time_s + timer.measured.time_s)
     if not fits:
         return cost, None
@@ -231,13 +252,14 @@ def _time_steps(
     return cost, Reading(timer.measured.energy_j * share, timer.measured.time_s * share)
 
 
-def _trainer_like(trainer: pl.Trainer, timer: _Timer) -> pl.Trainer:
-    """A Trainer that steps as this one does, and does nothing else."""
+def _trainer_like(trainer: pl.Trainer, timer: _Timer, folder: str) -> pl.Trainer:
+    """A Trainer that steps as this one does, and does nothing else; what is written, goes to a folder of its own."""
     device: torch.device = trainer.strategy.root_device
     return pl.Trainer(
         accelerator=device.type,
         devices=[device.index] if device.type == "cuda" else 1,
-        plugins=[copy.deepcopy(trainer.precision_plugin)],
+        # Not Slurm's environment: preempted, it would save the copy as the run, and begin with what the run has saved.
+        plugins=[copy.deepcopy(trainer.precision_plugin), LightningEnvironment()],
         accumulate_grad_batches=trainer.accumulate_grad_batches,
         gradient_clip_val=trainer.gradient_clip_val,
         gradient_clip_algorithm=trainer.gradient_clip_algorithm,
@@ -250,7 +272,7 @@ def _trainer_like(trainer: pl.Trainer, timer: _Timer) -> pl.Trainer:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        default_root_dir=trainer.default_root_dir,
+        default_root_dir=folder,
     )
 
 
@@ -267,14 +289,35 @@ def _copies(
     }
     copies = copy.deepcopy((module, datamodule), shared)
     for part in copies:
-        if part is not None:  # has been done, and may take long
-            vars(part).update(prepare_data=_do_nothing, setup=_do_nothing, teardown=_do_nothing)
+        if part is not None:
+            vars(part).update(dict.fromkeys(_OF_WHOLE_TRAININGS, _do_nothing))
     vars(copies[0]).update(configure_callbacks=list)  # none: they are for a whole training
     return copies
 
 
+_OF_WHOLE_TRAININGS = (
+    *("prepare_data", "setup", "teardown"),  # has been done, and may take long
+    *("on_train_epoch_end", "on_train_end", "on_fit_end", "on_exception"),  # may write down what was trained
+)
+"""Hooks that do not run again in a probe."""
+
+
 def _do_nothing(*_: Any, **__: Any) -> None:
     """Stands for a hook that is not to run again."""
+
+
+@contextmanager
+def _generators_kept(trainer: pl.Trainer) -> Iterator[None]:
+    """Put back the generators that a fit's own loaders shuffle with."""
+    loaders = train_loaders(trainer)
+    holders = [getattr(loader, name, None) for loader in loaders for name in ("sampler", "batch_sampler")]
+    found = [getattr(holder, "generator", None) for holder in (*loaders, *holders)]
+    states = [(generator, generator.get_state()) for generator in found if isinstance(generator, torch.Generator)]
+    try:
+        yield
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
 
 
 @contextmanager
@@ -291,12 +334,12 @@ def _in_silence() -> Iterator[None]:
         lightning_log.setLevel(level)
 
 
-def _carried_on(found: list[_Probed], batch_size: int, spent: Reading, epochs: int) -> list[ProbedSize]:
+def _carried_on(found: list[_Probed], batch_size: int, own: Reading) -> list[ProbedSize]:
     """What a whole epoch costs: as the run's own, with the difference that the batch size makes to its training."""
-    own = next((one.epoch for one in found if one.batch_size == batch_size), None)
-    if own is None:
+    training = next((one.epoch for one in found if one.batch_size == batch_size), None)
+    if training is None:
         return []
-    rest = Reading(max(spent.energy_j / epochs - own.energy_j, 0.0), max(spent.time_s / epochs - own.time_s, 0.0))
+    rest = Reading(max(own.energy_j - training.energy_j, 0.0), max(own.time_s - training.time_s, 0.0))
     return [
         ProbedSize(
             batch_size=one.batch_size,

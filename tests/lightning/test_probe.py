@@ -1,11 +1,14 @@
 """A few steps of every batch size after a run, by a copy: the training itself is left as it was."""
 
+import json
 import logging
 import multiprocessing
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -17,7 +20,8 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from lightning_bso import BsoClient, ZeusBSOCallback, ZeusBSOTrainFailError, probing
-from tests.client.jobs import job, only_trial, warnings
+from tests.client.jobs import ScriptedMonitor, job, only_trial, warnings
+from tests.databases import connected
 from tests.lightning.trainings import FIRST_SIZE, OLD_SIZE, Bare, Data, Module, fit, rows, trainer
 from tests.servers import WaitressServer
 
@@ -61,6 +65,7 @@ class _Shared:
 
     def __init__(self) -> None:
         self.sizes: set[int] = set()
+        self.written: list[str] = []
 
     def __deepcopy__(self, memo: Any) -> "_Shared":
         return self
@@ -104,6 +109,14 @@ def ruled_out(client: BsoClient, callback: ZeusBSOCallback) -> dict[int, str]:
 def is_wanted(client: BsoClient, callback: ZeusBSOCallback) -> bool:
     """Whether the server still wants a probe."""
     return client.ask(str(callback.job_id), "another run").probe_wanted
+
+
+def exit_code_of(train: Callable[[], object]) -> int | None:
+    """How a process of its own ends in whose main thread this runs, where Lightning hears of signals."""
+    process = multiprocessing.get_context("fork").Process(target=train)
+    process.start()
+    process.join(60)
+    return process.exitcode
 
 
 @pytest.mark.usefixtures("_in_no_time", "_luck_put_back")
@@ -204,18 +217,21 @@ class TooLarge(Watched):
     """Does not fit in memory, as a probe finds, from some batch size on."""
 
     largest = FIRST_SIZE
+    accelerator = "CUDA"
 
     def in_a_copy(self, size: int) -> None:
         if size > self.largest:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise torch.OutOfMemoryError(f"{self.accelerator} out of memory. Tried to allocate 2.00 GiB")
 
 
 @pytest.mark.usefixtures("_in_no_time")
+@pytest.mark.parametrize("accelerator", ["CUDA", "HIP"])
 def test_what_does_not_fit_in_memory_is_ruled_out_before_a_run_is_spent_on_it(
-    server: WaitressServer, client: BsoClient
+    accelerator: str, server: WaitressServer, client: BsoClient
 ) -> None:
-    callback = probing_callback(server)
-    running = fit(callback, TooLarge())
+    callback, module = probing_callback(server), TooLarge()
+    module.accelerator = accelerator
+    running = fit(callback, module)
     assert running.state.finished
     assert ruled_out(client, callback) == {32: "does not fit in memory, as a probe found"}
 
@@ -241,6 +257,123 @@ def test_a_probe_that_would_take_long_beside_the_run_is_not_made(
     assert module.everywhere.sizes == {FIRST_SIZE}
     assert "No probe of batch sizes: it would take" in caplog.text
     assert is_wanted(client, callback)
+
+
+class WritesDown(Watched):
+    """Keeps the model that was trained, in hooks of its own."""
+
+    def on_train_epoch_end(self) -> None:
+        self.everywhere.written.append("epoch")
+
+    def on_train_end(self) -> None:
+        self.everywhere.written.append("training")
+
+    def on_fit_end(self) -> None:
+        self.everywhere.written.append("fit")
+
+    def on_exception(self, exception: BaseException) -> None:
+        self.everywhere.written.append("exception")
+
+    def in_a_copy(self, size: int) -> None:
+        if size == 32:
+            raise ValueError("and one more hook")
+
+
+@pytest.mark.usefixtures("_in_no_time")
+def test_what_a_module_writes_down_at_the_end_is_the_trained_model_and_not_its_copy(server: WaitressServer) -> None:
+    module = WritesDown([0.5, 1.0])
+    fit(probing_callback(server), module)
+    assert module.everywhere.sizes == ALL_SIZES
+    assert module.everywhere.written == ["epoch", "epoch", "training", "fit"]
+
+
+class SetsElsewhere(ZeusBSOCallback):
+    """Sets the batch size in an object that no copy takes along."""
+
+    config = SimpleNamespace(batch_size=OLD_SIZE)
+
+    def batch_size_setter(self, trainer: pl.Trainer, module: pl.LightningModule) -> Any:
+        return lambda batch_size: setattr(self.config, "batch_size", batch_size)
+
+
+class ReadsElsewhere(Bare):
+    """Builds its loader from that object."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(rows(), batch_size=SetsElsewhere.config.batch_size)
+
+
+@pytest.mark.usefixtures("_in_no_time")
+def test_a_batch_size_set_outside_of_the_module_is_the_runs_again_after_a_probe(
+    server: WaitressServer, client: BsoClient
+) -> None:
+    callback = SetsElsewhere(server.url, job(policy="gp-ucb"), probe="auto")
+    fit(callback, ReadsElsewhere([1.0]))
+    assert not is_wanted(client, callback)
+    assert SetsElsewhere.config.batch_size == callback.batch_size == FIRST_SIZE
+
+
+@pytest.mark.usefixtures("_in_no_time")
+def test_a_loaders_own_generator_goes_on_as_if_there_had_been_no_probe(
+    server: WaitressServer, client: BsoClient
+) -> None:
+    left = []
+    for probe in ("auto", None):
+        callback = ZeusBSOCallback(server.url, job(policy="gp-ucb", eta_knob=0.0), probe=probe)
+        generator = torch.Generator().manual_seed(1)
+        fit(callback, Bare([1.0]), DataLoader(rows(), batch_size=OLD_SIZE, shuffle=True, generator=generator))
+        assert is_wanted(client, callback) is (probe is None)
+        left.append(generator.get_state().tolist())
+    assert left[0] == left[1]
+
+
+class Preempted(Watched):
+    """Slurm wants the machine back in the probe."""
+
+    def in_a_copy(self, size: int) -> None:
+        if size == 32:
+            signal.raise_signal(signal.SIGUSR1)
+
+
+@pytest.mark.usefixtures("_in_no_time")
+def test_slurm_preempting_a_run_in_the_probe_ends_it_as_it_does_after_any_fit_and_saves_no_copy(
+    server: WaitressServer, client: BsoClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = {"JOB_ID": "77", "JOB_NAME": "train", "NTASKS": "1", "LOCALID": "0", "NODEID": "0", "PROCID": "0"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    callback = probing_callback(server)
+    assert exit_code_of(lambda: fit(callback, Preempted(), default_root_dir=tmp_path)) == -signal.SIGUSR1
+    assert only_trial(client, callback.job.job_id_prefix).converged
+    assert not list(tmp_path.iterdir())
+
+
+class FailsLater(ScriptedMonitor):
+    """Tells what cannot be, once the training is over."""
+
+    def __init__(self, joules: float) -> None:
+        super().__init__(chain([10.0], repeat(joules)))
+
+
+@pytest.mark.usefixtures("_in_no_time")
+@pytest.mark.parametrize("joules", [float("nan"), -5.0])
+def test_a_meter_that_fails_in_the_probe_ends_it_and_not_the_training(
+    joules: float, server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = probing_callback(server, energy_monitor=FailsLater(joules))
+    assert fit(callback, Watched()).state.finished
+    assert warnings(caplog, f"the energy meter told {joules} J in 1.0 s")
+    assert is_wanted(client, callback)
+
+
+@pytest.mark.usefixtures("_in_no_time")
+def test_a_run_that_ends_within_an_epoch_has_cost_the_part_of_it(server: WaitressServer) -> None:
+    callback = probing_callback(server, energy_monitor=ScriptedMonitor())
+    fit(callback, Watched([0.5] * 6 + [1.0]), val_check_interval=0.25)
+    with connected(server.database_url) as connection:
+        told = connection.exec_driver_sql(f"SELECT probes FROM jobs WHERE job_id = '{callback.job_id}'").scalar_one()
+    (epoch_s,) = (one["epoch_time"] for one in json.loads(told)["0"]["sizes"] if one["batch_size"] == FIRST_SIZE)
+    assert epoch_s == pytest.approx(7 / 1.75)
 
 
 class Fussy(Restless):
@@ -318,10 +451,7 @@ class Terminated(Watched):
 @pytest.mark.usefixtures("_in_no_time")
 def test_a_process_that_is_told_to_end_in_the_probe_ends(server: WaitressServer, client: BsoClient) -> None:
     callback = probing_callback(server)
-    process = multiprocessing.get_context("fork").Process(target=fit, args=(callback, Terminated()))
-    process.start()
-    process.join(30)
-    assert process.exitcode == -signal.SIGTERM
+    assert exit_code_of(lambda: fit(callback, Terminated())) == -signal.SIGTERM
     assert only_trial(client, callback.job.job_id_prefix).converged
 
 
