@@ -3,16 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flask import Response, current_app, jsonify, make_response, request
+from flask import Response, current_app, g, jsonify, make_response, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ValidationError
 
 from backend import metrics, queries, schema, service
+from backend.audit import Actor
 from backend.auth import authorize
-from backend.errors import DatabaseUnavailable, UnknownJob, UnknownTrial
+from backend.errors import DatabaseUnavailable, TokenLacksScope, UnknownJob, UnknownTrial
+from backend.store import JobFilter
 from backend.tokens import Scope
 from lightning_bso.wire import (
+    AUDIT_PATH,
     BATCH_SIZE_PATH,
     HEARTBEAT_PATH,
     JOBS_PATH,
@@ -22,12 +25,17 @@ from lightning_bso.wire import (
     TRIALS_PATH,
     AskAnswer,
     AskRequest,
+    AuditPage,
+    AuditQuery,
     ErrorAnswer,
     Fault,
     HeartbeatAnswer,
     HeartbeatRequest,
+    JobBelief,
     JobPage,
     JobQuery,
+    JobSavings,
+    JobsQuery,
     JobSummary,
     PageQuery,
     ProbeRequest,
@@ -54,6 +62,8 @@ _SCOPES = {
     "list_jobs": Scope.READ,
     "describe": Scope.READ,
     "list_trials": Scope.READ,
+    "tell_belief": Scope.READ,
+    "tell_savings": Scope.READ,
     "expose_metrics": Scope.READ,
     "register": Scope.RUN,
     "ask": Scope.RUN,
@@ -64,6 +74,7 @@ _SCOPES = {
     "end": Scope.RUN,
     "reset": Scope.ADMIN,
     "delete": Scope.ADMIN,
+    "list_audit": Scope.ADMIN,
 }
 
 
@@ -72,7 +83,12 @@ def _authorize() -> None:
     """Ask for a token before anything else of a request is looked at."""
     name = (request.endpoint or "").removeprefix("api.")
     if name not in _PUBLIC:
-        authorize(_SCOPES[name])
+        g.actor = authorize(_SCOPES[name])
+
+
+def _by() -> Actor:
+    actor: Actor = g.actor
+    return actor
 
 
 class Nothing(BaseModel):
@@ -116,7 +132,7 @@ def validation_failed(error: ValidationError) -> Response:
 @blueprint.post(JOBS_PATH, tags=[_RUNS], responses={200: RegisteredJobSpec, 201: RegisteredJobSpec, 409: ErrorAnswer})
 def register(body: RegisteredJobSpec) -> Response:
     """Register a job. 201: it is new; 200: the same spec was registered before."""
-    spec, new = service.register(body)
+    spec, new = service.register(body, by=_by())
     return _json(spec, 201 if new else 200)
 
 
@@ -124,74 +140,93 @@ def register(body: RegisteredJobSpec) -> Response:
 def ask(query: JobQuery) -> Response:
     """Ask for the batch size of a new run (Zeus' call; every call is another run)."""
     with _unknown_is_400():
-        return _json(service.ask(query.job_id, None, lease_s=_lease_s()))
+        return _json(service.ask(query.job_id, None, by=_by(), lease_s=_lease_s()))
 
 
 @blueprint.post(TRIALS_PATH, tags=[_RUNS], responses={200: AskAnswer, 400: ErrorAnswer, 409: ErrorAnswer})
 def ask_for_run(body: AskRequest) -> Response:
     """Ask for the batch size of a named run; the same run always gets the same trial."""
     with _unknown_is_400():
-        return _json(service.ask(body.job_id, body.run_id, lease_s=_lease_s()))
+        return _json(service.ask(body.job_id, body.run_id, by=_by(), lease_s=_lease_s(), host=body.host))
 
 
 @blueprint.post(REPORT_PATH, tags=[_RUNS], responses={200: ReportAnswer, 400: ErrorAnswer, 409: ErrorAnswer})
 def report(body: ReportRequest) -> Response:
     """Report what a validation found; the answer says whether to go on."""
     with _unknown_is_400():
-        return _json(service.report(body, lease_s=_lease_s()))
+        return _json(service.report(body, by=_by(), lease_s=_lease_s()))
 
 
 @blueprint.post(HEARTBEAT_PATH, tags=[_RUNS], responses={200: HeartbeatAnswer, 400: ErrorAnswer})
 def heartbeat(body: HeartbeatRequest) -> Response:
     """Say that a run is alive, between reports that are far apart."""
     with _unknown_is_400():
-        return _json(service.heartbeat(body.job_id, body.trial_number, lease_s=_lease_s()))
+        return _json(service.heartbeat(body.job_id, body.trial_number, by=_by(), lease_s=_lease_s()))
 
 
 @blueprint.post(PROBE_PATH, tags=[_RUNS], responses={200: Nothing, 400: ErrorAnswer})
 def probe(body: ProbeRequest) -> Response:
     """Report what timing a few steps of every batch size told; the first such report of a job counts."""
     with _unknown_is_400():
-        service.probe(body, lease_s=_lease_s())
+        service.probe(body, by=_by(), lease_s=_lease_s())
     return _null()
 
 
 @blueprint.patch(TRIALS_PATH, tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})
 def end(body: TrialRequest) -> Response:
     """End a trial that will not report again."""
-    service.end(body, lease_s=_lease_s())
+    service.end(body, by=_by(), lease_s=_lease_s())
     return _null()
 
 
 @blueprint.delete(JOBS_PATH, tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})
 def delete(query: JobQuery) -> Response:
     """Delete a job and all that it has recorded."""
-    service.delete(query.job_id)
+    service.delete(query.job_id, by=_by())
     return _null()
 
 
 @blueprint.get(JOBS_PATH, tags=[_READ], responses={200: JobPage})
-def list_jobs(query: PageQuery) -> Response:
+def list_jobs(query: JobsQuery) -> Response:
     """List the jobs, newest first."""
-    return _json(queries.list_jobs(query.offset, query.limit))
+    which = JobFilter(_by().job_id_prefix, query.contains, query.policy, query.gpu_model, query.paused)
+    return _json(queries.list_jobs(which, query.offset, query.limit))
 
 
 @blueprint.get(f"{JOBS_PATH}/<job_id:job_id>", tags=[_READ], responses={200: JobSummary, 404: ErrorAnswer})
 def describe(path: JobQuery) -> Response:
     """A job as it stands."""
-    return _json(queries.describe(path.job_id))
+    return _json(queries.describe(path.job_id, _by()))
 
 
 @blueprint.get(f"{JOBS_PATH}/<job_id:job_id>/trials", tags=[_READ], responses={200: TrialPage, 404: ErrorAnswer})
 def list_trials(path: JobQuery, query: PageQuery) -> Response:
     """List a job's trials, by rising number."""
-    return _json(queries.list_trials(path.job_id, query.offset, query.limit))
+    return _json(queries.list_trials(path.job_id, query.offset, query.limit, _by()))
+
+
+@blueprint.get(f"{JOBS_PATH}/<job_id:job_id>/belief", tags=[_READ], responses={200: JobBelief, 404: ErrorAnswer})
+def tell_belief(path: JobQuery) -> Response:
+    """What a job's policy expects of each batch size, and what a run that asks now would get."""
+    return _json(queries.believed(path.job_id, _by()))
+
+
+@blueprint.get(f"{JOBS_PATH}/<job_id:job_id>/savings", tags=[_READ], responses={200: JobSavings, 404: ErrorAnswer})
+def tell_savings(path: JobQuery) -> Response:
+    """What a job has spent, and saved against always the default and always the best batch size."""
+    return _json(queries.saved(path.job_id, _by()))
+
+
+@blueprint.get(AUDIT_PATH, tags=[_READ], responses={200: AuditPage})
+def list_audit(query: AuditQuery) -> Response:
+    """Who did what to which job, when, and from where; newest first."""
+    return _json(queries.list_audit(_by(), query.job_id, query.offset, query.limit))
 
 
 @blueprint.post(f"{JOBS_PATH}/<job_id:job_id>/reset", tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})
 def reset(path: JobQuery) -> Response:
     """Begin a job's exploration anew; its history is kept."""
-    service.reset(path.job_id)
+    service.reset(path.job_id, by=_by())
     return _null()
 
 
@@ -218,7 +253,9 @@ def readyz() -> Response:
 
 @blueprint.get("/metrics", tags=[_HEALTH])
 def expose_metrics() -> Response:
-    """Figures for Prometheus, as text."""
+    """Figures for Prometheus, as text; of all jobs, so not for a token that knows of some alone."""
+    if _by().job_id_prefix is not None:
+        raise TokenLacksScope("these figures are of all jobs, and the token sent is for some of them alone")
     response = make_response(metrics.expose())
     response.mimetype = "text/plain"
     return response

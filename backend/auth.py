@@ -1,7 +1,7 @@
 """Who may call what: a token as Bearer, or as the password of HTTP Basic.
 
-As long as no token was ever made, the server is open to those on its own machine, if it listens there
-alone, and closed otherwise.
+As long as there is neither a token nor a user, the server is open to those on its own machine, if it listens there
+alone, and closed otherwise. Who logs in to the admin page is looked at in `admin/login.py`.
 """
 
 import ipaddress
@@ -9,13 +9,14 @@ from urllib.parse import urlsplit
 
 from flask import current_app, request
 
-from backend import tokens
+from backend import tokens, users
+from backend.audit import Actor
 from backend.errors import TokenLacksScope, TokenNeeded
 from backend.tokens import Scope
 
 
-def authorize(needed: Scope) -> None:
-    """Let the current request pass if its token may do this.
+def authorize(needed: Scope) -> Actor:
+    """Let the current request pass if its token may do this. Returns who it is.
 
     Raises:
         TokenNeeded: there is none, or one that is unknown, expired or revoked.
@@ -23,19 +24,40 @@ def authorize(needed: Scope) -> None:
     """
     token = _token()
     if token is None:
-        if tokens.any_exist():
+        if is_guarded():
             raise TokenNeeded("this needs an access token; send it as Authorization: Bearer …")
-        if not (current_app.config["INSECURE_OPEN"] or _from_its_own_machine()):
+        if not is_open_to_caller():
             raise TokenNeeded(
                 "this server has no access tokens yet, so it answers only what its own machine asks of it directly. "
                 "Its operator makes one with: python -m backend token create --label … --scope run"
             )
-        return
-    scope = tokens.scope_of(token)
-    if scope is None:
+        return nobody()
+    found = tokens.identify(token)
+    if found is None:
         raise TokenNeeded("this access token is unknown, expired or revoked; ask the server's operator for another")
-    if not scope.covers(needed):
-        raise TokenLacksScope(f"this needs a token of scope {needed}; the one sent has {scope}")
+    if not found.scope.covers(needed):
+        raise TokenLacksScope(f"this needs a token of scope {needed}; the one sent has {found.scope}")
+    return Actor(f"token {found.label}", address(), found.job_id_prefix)
+
+
+def is_guarded() -> bool:
+    """Whether a token or a user was ever made: from then on, everybody must say who they are."""
+    return tokens.any_exist() or users.any_exist()
+
+
+def is_open_to_caller() -> bool:
+    """Whether the current request may be answered as long as there is neither a token nor a user."""
+    return bool(current_app.config["INSECURE_OPEN"]) or _from_its_own_machine()
+
+
+def nobody() -> Actor:
+    """The caller of a server that knows of neither tokens nor users."""
+    return Actor("own machine" if _from_its_own_machine() else "anyone", address())
+
+
+def address() -> str:
+    """Where the current request comes from."""
+    return (request.remote_addr or "")[:64]
 
 
 def is_loopback(host: str) -> bool:

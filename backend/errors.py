@@ -62,6 +62,30 @@ class UnknownToken(ServiceError):
     status = 404
 
 
+class UnknownUser(ServiceError):
+    """Raised on changing a user that is not there. The operator lists the users."""
+
+    status = 404
+
+
+class UserExists(ServiceError):
+    """Raised on making a user whose name is taken. The operator changes that one, or takes another name."""
+
+    status = 409
+
+
+class WeakPassword(ServiceError):
+    """Raised on a password that is too short. The operator takes a longer one."""
+
+    status = 422
+
+
+class TooManyAttempts(ServiceError):
+    """Raised on trying to log in too often. The user waits."""
+
+    status = 429
+
+
 class TokenNeeded(ServiceError):
     """Raised on a call without a token that is valid. The user asks the operator for one."""
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 from sqlalchemy.sql.functions import FunctionElement
 
 from backend.extensions import Base
@@ -93,6 +93,11 @@ class Job(Base):
     """Raised by every transaction that changes the job: its lock, and its logical clock."""
     exploration: Mapped[int] = mapped_column(Integer, default=0)
     """Raised by a reset; only trials of the current exploration count in decisions."""
+    paused: Mapped[bool] = mapped_column(Boolean, default=False, server_default="0")
+    """Whether every run gets the default batch size."""
+    policy: Mapped[str] = mapped_column(String(16), server_default="")
+    """As the spec has it, which never changes, to be searched for; and"""
+    gpu_model: Mapped[str] = mapped_column(ExactString(MAX_ID_LENGTH), server_default="")
     created_at: Mapped[datetime] = mapped_column(Utc, index=True)
 
 
@@ -103,6 +108,7 @@ class Trial(Base):
     __table_args__ = (
         UniqueConstraint("job", "number"),
         UniqueConstraint("job", "run_id"),
+        Index("ix_trials_seen", "status", "last_seen_at"),
         Index("ix_trials_progress", "job", "status", "exploration", "ended_revision", "batch_size", "epochs"),
         MYSQL_OPTIONS,
     )
@@ -128,6 +134,8 @@ class Trial(Base):
     time_s: Mapped[float] = mapped_column(Double, default=0.0)
     epochs: Mapped[int] = mapped_column(Integer, default=0)
     energy_source: Mapped[str | None] = mapped_column(String(16))
+    host: Mapped[str | None] = mapped_column(ExactString(MAX_ID_LENGTH))
+    """The machine that asked, as it calls itself."""
     accumulate_grad_batches: Mapped[int] = mapped_column(Integer, default=1, server_default="1")
     """Parts that each device took its share of a batch in."""
     started_revision: Mapped[int] = mapped_column(BigInteger)
@@ -135,6 +143,9 @@ class Trial(Base):
     started_at: Mapped[datetime] = mapped_column(Utc)
     last_seen_at: Mapped[datetime] = mapped_column(Utc)
     ended_at: Mapped[datetime | None] = mapped_column(Utc)
+
+    of: Mapped[Job] = relationship(viewonly=True, lazy="raise")
+    """Its job, for the lists of the admin page, which say themselves how to load it."""
 
 
 class Report(Base):
@@ -182,6 +193,51 @@ class Token(Base):
     hash: Mapped[str] = mapped_column(String(64), unique=True)
     """SHA-256, hexadecimal."""
     scope: Mapped[str] = mapped_column(String(16))
+    job_id_prefix: Mapped[str | None] = mapped_column(ExactString(MAX_ID_LENGTH))
+    """It knows of jobs whose ids begin so, and of no others. NULL: of all."""
     created_at: Mapped[datetime] = mapped_column(Utc)
     expires_at: Mapped[datetime | None] = mapped_column(Utc)
     revoked_at: Mapped[datetime | None] = mapped_column(Utc)
+
+
+class User(Base):
+    """A person who may use the admin page."""
+
+    __tablename__ = "users"
+    __table_args__ = MYSQL_OPTIONS
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    name: Mapped[str] = mapped_column(ExactString(MAX_ID_LENGTH), unique=True)
+    password_hash: Mapped[str] = mapped_column(String(255))
+    role: Mapped[str] = mapped_column(String(16))
+    sessions: Mapped[int] = mapped_column(Integer, default=0)
+    """Raised to end all sessions of the user: one that holds another number is over."""
+    created_at: Mapped[datetime] = mapped_column(Utc)
+    disabled_at: Mapped[datetime | None] = mapped_column(Utc)
+
+
+class AuditEntry(Base):
+    """Something that somebody did. Rows are added, never changed, and outlive what they are about."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("ix_audit_action", "action", "at"), MYSQL_OPTIONS)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[datetime] = mapped_column(Utc, index=True)
+    actor: Mapped[str] = mapped_column(ExactString(MAX_ID_LENGTH + 16), index=True)
+    """`token LABEL`, `user NAME`, `own machine` or `command line`."""
+    address: Mapped[str] = mapped_column(String(64))
+    """Where the call came from; empty on the command line."""
+    action: Mapped[str] = mapped_column(String(32))
+    job_id: Mapped[str | None] = mapped_column(ExactString(MAX_ID_LENGTH), index=True)
+    detail: Mapped[str] = mapped_column(Text)
+
+
+class Secret(Base):
+    """What all replicas must know and nobody else, such as the key that sessions are signed with."""
+
+    __tablename__ = "secrets"
+    __table_args__ = MYSQL_OPTIONS
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    value: Mapped[str] = mapped_column(String(255))

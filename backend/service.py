@@ -7,13 +7,22 @@ here (`backend.core`), no SQL (`store.py`), no HTTP (`api.py`). What only reads 
 import secrets
 from datetime import datetime
 
-from backend import states, store
+from backend import audit, states, store
+from backend.audit import Action, Actor
 from backend.core import policies
 from backend.core.belief import NothingToTake, WarmStart, warm_start
 from backend.core.cost import run_cost
-from backend.core.state import NothingConverges, Spec, TrialStatus, Verdict, VerdictCode
+from backend.core.state import Choice, NothingConverges, Spec, TrialStatus, Verdict, VerdictCode
 from backend.core.state import Report as CoreReport
-from backend.errors import InvalidField, JobSpecDiffers, JobStuck, ReportConflict, UnknownTrial
+from backend.errors import (
+    InvalidField,
+    JobSpecDiffers,
+    JobStuck,
+    ReportConflict,
+    TokenLacksScope,
+    UnknownJob,
+    UnknownTrial,
+)
 from backend.models import Job, Report, Trial
 from backend.transactions import Session, transaction
 from lightning_bso.wire import (
@@ -31,19 +40,23 @@ from lightning_bso.wire import (
 
 
 @transaction
-def register(session: Session, spec: RegisteredJobSpec) -> tuple[RegisteredJobSpec, bool]:
+def register(session: Session, spec: RegisteredJobSpec, *, by: Actor) -> tuple[RegisteredJobSpec, bool]:
     """Register a job, or find it registered. Returns its spec and whether it is new.
 
     Raises:
         JobSpecDiffers: the id stands for another spec.
         InvalidField: it cannot begin with what the job that it names knows.
+        TokenLacksScope: the caller may not give a job this name.
     """
     if spec.job_id is None:
         spec = spec.model_copy(update={"job_id": f"{spec.job_id_prefix}-{secrets.token_hex(4)}"})
+    if not by.may_know(spec.job_id or ""):
+        raise TokenLacksScope(f"this token is for jobs whose job_id begins with {by.job_id_prefix!r}; name the job so")
     job = store.find_job(session, spec.job_id or "")
     if job is None:
         seed = secrets.randbelow(MAX_SEED) if spec.mab_seed is None else spec.mab_seed
-        store.add_job(session, spec, seed, _warm_start(session, spec))
+        store.add_job(session, spec, seed, _warm_start(session, spec, by))
+        audit.record(session, by, Action.REGISTER, spec.job_id)
         return spec, True
     known = states.spec_of(job)
     if known != spec:
@@ -56,29 +69,27 @@ def register(session: Session, spec: RegisteredJobSpec) -> tuple[RegisteredJobSp
 
 
 @transaction
-def ask(session: Session, job_id: str, run_id: str | None, *, lease_s: float) -> AskAnswer:
+def ask(
+    session: Session, job_id: str, run_id: str | None, *, by: Actor, lease_s: float, host: str | None = None
+) -> AskAnswer:
     """The batch size for a run: a new trial, or the one that this `run_id` was given before.
 
     Raises:
         UnknownJob: there is no such job.
         JobStuck: no batch size is left to give.
     """
-    job, at = store.lock_job(session, job_id)
+    job, at = _lock(session, job_id, by)
     trial = None if run_id is None else store.trial_of_run(session, job, run_id)
     _hear_of(session, job, trial, at, lease_s)
     if trial is not None:
         return _to_ask_answer(job, trial, _number(store.last_report(session, trial)), lease_s)
-    rng = states.load_rng(job)
-    try:
-        choice = policies.choose(states.load_state(session, job, remember=True), rng)
-    except NothingConverges as error:
-        raise JobStuck(f"job {job_id!r}: {error}") from error
-    states.save_rng(job, rng)
-    return _to_ask_answer(job, store.add_trial(session, job, at, run_id, choice), 0, lease_s)
+    trial = store.add_trial(session, job, at, run_id, _choice(session, job), host)
+    audit.record(session, by, Action.ASK, job_id, f"trial {trial.number}, batch size {trial.batch_size}")
+    return _to_ask_answer(job, trial, 0, lease_s)
 
 
 @transaction
-def report(session: Session, request: ReportRequest, *, lease_s: float) -> ReportAnswer:
+def report(session: Session, request: ReportRequest, *, by: Actor, lease_s: float) -> ReportAnswer:
     """Take in what a validation found, and judge it.
 
     Raises:
@@ -87,7 +98,7 @@ def report(session: Session, request: ReportRequest, *, lease_s: float) -> Repor
         ReportConflict: the report goes back behind an earlier one, differs from the one of its number, or has its
             energy from another source than the job's other runs.
     """
-    job, at = store.lock_job(session, request.job_id)
+    job, at = _lock(session, request.job_id, by)
     trial = _trial(session, job, request.trial_number, request.batch_size)
     _hear_of(session, job, trial, at, lease_s)
     spec = states.core_spec(job)
@@ -118,21 +129,21 @@ def report(session: Session, request: ReportRequest, *, lease_s: float) -> Repor
 
 
 @transaction
-def heartbeat(session: Session, job_id: str, trial_number: int, *, lease_s: float) -> HeartbeatAnswer:
+def heartbeat(session: Session, job_id: str, trial_number: int, *, by: Actor, lease_s: float) -> HeartbeatAnswer:
     """Renew a trial's lease.
 
     Raises:
         UnknownJob: there is no such job.
         UnknownTrial: the job has no such trial.
     """
-    job, at = store.lock_job(session, job_id)
+    job, at = _lock(session, job_id, by)
     trial = _trial(session, job, trial_number)
     _hear_of(session, job, trial, at, lease_s)
     return HeartbeatAnswer(status=trial.status, lease_s=lease_s)
 
 
 @transaction
-def probe(session: Session, request: ProbeRequest, *, lease_s: float) -> None:
+def probe(session: Session, request: ProbeRequest, *, by: Actor, lease_s: float) -> None:
     """Take in what a run has found out about batch sizes. Of each exploration the first probe counts.
 
     Raises:
@@ -140,7 +151,7 @@ def probe(session: Session, request: ProbeRequest, *, lease_s: float) -> None:
         UnknownTrial: the job has no such trial.
         InvalidField: it tells of what is no batch size of the job, or twice of one.
     """
-    job, at = store.lock_job(session, request.job_id)
+    job, at = _lock(session, request.job_id, by)
     trial = _trial(session, job, request.trial_number)
     _hear_of(session, job, trial, at, lease_s)
     told = [one.batch_size for one in request.sizes]
@@ -154,48 +165,82 @@ def probe(session: Session, request: ProbeRequest, *, lease_s: float) -> None:
 
 
 @transaction
-def end(session: Session, request: TrialRequest, *, lease_s: float) -> None:
+def end(session: Session, request: TrialRequest, *, by: Actor, lease_s: float) -> None:
     """End a trial without a result, if it has not ended yet; one taken for lost cannot be revived any more.
 
     Raises:
         UnknownJob: there is no such job.
         UnknownTrial: the job has no such trial, or it has another batch size.
     """
-    job, at = store.lock_job(session, request.job_id)
+    job, at = _lock(session, request.job_id, by)
     trial = _trial(session, job, request.trial_number, request.batch_size)
     _hear_of(session, job, trial, at, lease_s)
     if not _ended(trial):
         outcome = request.reason or "ended by its caller without a result"
         store.end_trial(trial, job, at, TrialStatus.FAILED, store.ENDED, outcome)
+        audit.record(session, by, Action.END, request.job_id, f"trial {trial.number}: {outcome}")
 
 
 @transaction
-def reset(session: Session, job_id: str) -> None:
+def reset(session: Session, job_id: str, *, by: Actor) -> None:
     """Begin a job's exploration anew; what it has recorded stays, and no longer counts.
 
     Raises:
         UnknownJob: there is no such job.
     """
-    job, _ = store.lock_job(session, job_id)
+    job, _ = _lock(session, job_id, by)
     job.exploration += 1
+    audit.record(session, by, Action.RESET, job_id)
 
 
 @transaction
-def delete(session: Session, job_id: str) -> None:
+def pause(session: Session, job_id: str, *, paused: bool, by: Actor) -> None:
+    """Have every run of a job get the default batch size, without a bound on its cost; or have it decide again.
+
+    Raises:
+        UnknownJob: there is no such job.
+    """
+    job, _ = _lock(session, job_id, by)
+    if job.paused != paused:
+        job.paused = paused
+        audit.record(session, by, Action.PAUSE if paused else Action.RESUME, job_id)
+
+
+@transaction
+def delete(session: Session, job_id: str, *, by: Actor) -> None:
     """Delete a job and all that it has recorded.
 
     Raises:
         UnknownJob: there is no such job.
     """
-    job, _ = store.lock_job(session, job_id)
+    job, _ = _lock(session, job_id, by)
     store.delete_job(session, job)
+    audit.record(session, by, Action.DELETE, job_id)
 
 
-def _warm_start(session: Session, spec: RegisteredJobSpec) -> WarmStart | None:
+def _lock(session: Session, job_id: str, by: Actor) -> tuple[Job, datetime]:
+    if not by.may_know(job_id):
+        raise UnknownJob(job_id)
+    return store.lock_job(session, job_id)
+
+
+def _choice(session: Session, job: Job) -> Choice:
+    if job.paused:
+        return policies.choose_while_paused(states.core_spec(job))
+    rng = states.load_rng(job)
+    try:
+        choice = policies.choose(states.load_state(session, job, remember=True), rng)
+    except NothingConverges as error:
+        raise JobStuck(f"job {job.job_id!r}: {error}") from error
+    states.save_rng(job, rng)
+    return choice
+
+
+def _warm_start(session: Session, spec: RegisteredJobSpec, by: Actor) -> WarmStart | None:
     if spec.warm_start_from is None:
         return None
     donor = store.find_job(session, spec.warm_start_from)
-    if donor is None:
+    if donor is None or not by.may_know(donor.job_id):
         raise _not_to_start_from(spec, "is not known; check its id")
     theirs = states.core_spec(donor)
     if len(theirs.batch_sizes) > MAX_GP_UCB_BATCH_SIZES:

@@ -5,13 +5,13 @@ migration, and one line in `_TRIAL_COLUMNS` and `_to_trial`.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from sqlalchemy import bindparam, select, union_all
+from sqlalchemy import bindparam, func, select, union_all
 from sqlalchemy.orm import Session
 
 from backend.core import policies, stored, thompson
@@ -20,6 +20,7 @@ from backend.core.replay import PastProbe, PastReport, PastTrial
 from backend.core.state import Choice, JobState, Probed, Spec, TrialStatus, TrialType, Verdict, VerdictCode
 from backend.core.state import Report as CoreReport
 from backend.core.state import Trial as CoreTrial
+from backend.core.summary import Totals
 from backend.models import Job, Report, StoredBelief, Trial
 from lightning_bso.wire import ProbedSize, RegisteredJobSpec
 
@@ -153,10 +154,36 @@ def _trials_since(session: Session, job: Job, exploration: int, past: Belief | N
     return sorted(trials, key=lambda trial: trial.number)
 
 
-def load_trials(session: Session, job: Job) -> list[CoreTrial]:
-    """All trials of a job's current exploration, by rising number."""
-    trials = select(*_TRIAL_COLUMNS).where(Trial.job == job.id, Trial.exploration == job.exploration)
-    return [_to_trial(row) for row in session.execute(trials.order_by(Trial.number))]
+def load_totals(
+    session: Session, jobs: Collection[int] | None, *, before: int | None = None
+) -> dict[int, dict[int, list[Totals]]]:
+    """The trials of jobs, added up in the database, by job and exploration.
+
+    Args:
+        session: the transaction.
+        jobs: their numbers in the database; None: all jobs.
+        before: only trials that ended before this revision.
+    """
+    key = (Trial.job, Trial.exploration, Trial.batch_size, Trial.status, Trial.converged)
+    sums = [func.count(), *(func.sum(column) for column in (Trial.energy_j, Trial.time_s, Trial.epochs))]
+    query = select(*key, *sums).group_by(*key)
+    if jobs is not None:
+        query = query.where(Trial.job.in_(jobs))
+    if before is not None:
+        query = query.where(Trial.ended_revision < before)
+    found: dict[int, dict[int, list[Totals]]] = {}
+    for row in session.execute(query):
+        job, exploration, size, status, converged, trials, energy_j, time_s, epochs = tuple[Any, ...](row)
+        totals = Totals(size, _STATUSES[status], converged, trials, energy_j, time_s, float(epochs))
+        found.setdefault(job, {}).setdefault(exploration, []).append(totals)
+    return found
+
+
+def load_last_ended(session: Session, job: Job, limit: int) -> list[CoreTrial]:
+    """The trials of a job that ended last, in the order of their ends, resets or not."""
+    trials = select(*_TRIAL_COLUMNS).where(Trial.job == job.id, Trial.ended_revision.is_not(None))
+    rows = session.execute(trials.order_by(Trial.ended_revision.desc(), Trial.number.desc()).limit(limit)).all()
+    return [_to_trial(row) for row in reversed(rows)]
 
 
 def beginning_of(job: Job, exploration: int) -> Belief | None:

@@ -5,12 +5,12 @@ what belongs together in one transaction is said in `backend.service`.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, Select, Table, bindparam, case, delete, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, Select, Table, bindparam, case, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from backend.core import thompson
@@ -83,6 +83,8 @@ def add_job(session: Session, spec: RegisteredJobSpec, seed: int, warm_start: Wa
         Job(
             job_id=spec.job_id,
             spec=spec.model_dump_json(),
+            policy=spec.policy,
+            gpu_model=spec.gpu_model,
             seed=seed,
             rng_position=thompson.save(thompson.seeded(seed)),
             warm_start=None if warm_start is None else json.dumps(asdict(warm_start)),
@@ -107,13 +109,14 @@ def trial_numbered(session: Session, job: Job, number: int) -> Trial | None:
     return session.scalars(_TRIAL_NUMBERED, {"of": job.id, "number": number}).one_or_none()
 
 
-def add_trial(session: Session, job: Job, at: datetime, run_id: str | None, choice: Choice) -> Trial:
+def add_trial(session: Session, job: Job, at: datetime, run_id: str | None, choice: Choice, host: str | None) -> Trial:
     """Store a new trial under the job's next number."""
     last = session.scalar(select(func.max(Trial.number)).where(Trial.job == job.id)) or 0
     trial = Trial(
         job=job.id,
         number=last + 1,
         run_id=run_id,
+        host=host,
         exploration=job.exploration,
         batch_size=choice.batch_size,
         type=choice.type,
@@ -205,23 +208,87 @@ def page_of_trials(session: Session, job: Job, offset: int, limit: int) -> tuple
     return _count(session, of_job), session.scalars(of_job.order_by(Trial.number).offset(offset).limit(limit)).all()
 
 
-def page_of_jobs(session: Session, offset: int, limit: int) -> tuple[int, Sequence[tuple[Job, int, int]]]:
-    """How many jobs there are, and a part of them, newest first: job, its trials, those that run."""
-    page = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).offset(offset).limit(limit)
-    jobs = session.scalars(page).all()
-    counts = {
-        job: (trials, int(running))
-        for job, trials, running in session.execute(
-            select(
-                Trial.job,
-                func.count(),
-                func.sum(case((Trial.status == TrialStatus.DISPATCHED, 1), else_=0)),
-            )
-            .where(Trial.job.in_([job.id for job in jobs]))
-            .group_by(Trial.job)
-        )
-    }
-    return count_jobs(session), [(job, *counts.get(job.id, (0, 0))) for job in jobs]
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs are meant; what is None does not matter."""
+
+    prefix: str | None = None
+    """What the ids begin with."""
+    contains: str | None = None
+    """What the ids hold anywhere."""
+    policy: str | None = None
+    gpu_model: str | None = None
+    paused: bool | None = None
+
+
+def page_of_jobs(session: Session, which: JobFilter, offset: int, limit: int) -> tuple[int, Sequence[Job]]:
+    """How many such jobs there are, and a part of them, newest first."""
+    jobs = _filtered(which)
+    page = jobs.order_by(Job.created_at.desc(), Job.id.desc()).offset(offset).limit(limit)
+    return _count(session, jobs), session.scalars(page).all()
+
+
+def jobs_numbered(session: Session, ids: Collection[int]) -> Sequence[Job]:
+    """Jobs by their numbers in the database."""
+    return session.scalars(select(Job).where(Job.id.in_(ids))).all()
+
+
+def last_activity(session: Session, jobs: Collection[int]) -> dict[int, datetime]:
+    """When each of some jobs was last heard of, if it ever was."""
+    last = select(Trial.job, func.max(Trial.last_seen_at)).where(Trial.job.in_(jobs)).group_by(Trial.job)
+    return {job: at for job, at in session.execute(last)}  # noqa: C416 - rows are no plain tuples
+
+
+def reports_of(session: Session, trial: Trial, offset: int, limit: int) -> tuple[int, Sequence[Report]]:
+    """How many reports a trial has, and a part of them in their order."""
+    of_trial = select(Report).where(Report.trial == trial.id)
+    page = of_trial.order_by(Report.number).offset(offset).limit(limit)
+    return _count(session, of_trial), session.scalars(page).all()
+
+
+def running_trials(session: Session, prefix: str | None, limit: int) -> Sequence[tuple[str, Trial]]:
+    """Runs that have not ended, with their jobs' ids, those unheard of for longest first."""
+    runs = (
+        select(Job.job_id, Trial)
+        .join(Job, Trial.job == Job.id)
+        .where(Trial.status == TrialStatus.DISPATCHED, *_begins(prefix))
+        .order_by(Trial.last_seen_at)
+        .limit(limit)
+    )
+    return [(job_id, trial) for job_id, trial in session.execute(runs)]
+
+
+def count_active(session: Session, prefix: str | None, since: datetime) -> int:
+    """How many jobs were heard of since a moment."""
+    heard = select(Trial.job).join(Job, Trial.job == Job.id)
+    heard = heard.where(Trial.status.in_(list(TrialStatus)), Trial.last_seen_at >= since, *_begins(prefix))
+    return _count(session, heard.distinct())
+
+
+def failing_jobs(session: Session, prefix: str | None, least: int, limit: int) -> Sequence[tuple[int, int]]:
+    """Jobs whose last runs have all failed, by their numbers, with how many have since one converged; the worst first.
+
+    Only runs since a job's last reset count.
+    """
+    last = (
+        select(Trial.job, func.max(case((Trial.converged.is_(True), Trial.number), else_=0)).label("number"))
+        .join(Job, (Trial.job == Job.id) & (Trial.exploration == Job.exploration))
+        .where(*_begins(prefix))
+        .group_by(Trial.job)
+        .subquery()
+    )
+    failures = func.count()
+    rows = session.execute(
+        select(Trial.job, failures)
+        .join(last, Trial.job == last.c.job)
+        .join(Job, (Trial.job == Job.id) & (Trial.exploration == Job.exploration))
+        .where(Trial.number > last.c.number, Trial.status != TrialStatus.DISPATCHED)
+        .group_by(Trial.job)
+        .having(failures >= least)
+        .order_by(failures.desc())
+        .limit(limit)
+    )
+    return [(job, number) for job, number in rows]
 
 
 def count_jobs(session: Session) -> int:
@@ -234,6 +301,22 @@ def count_trials(session: Session) -> dict[str, int]:
     rows = session.execute(select(Trial.status, func.count()).group_by(Trial.status))
     found = {status: number for status, number in rows}  # noqa: C416 - rows are no plain tuples
     return {status: found.get(status, 0) for status in TrialStatus}
+
+
+def _filtered(which: JobFilter) -> Select[Job]:
+    jobs = select(Job).where(*_begins(which.prefix))
+    if which.contains is not None:
+        jobs = jobs.where(Job.job_id.contains(which.contains, autoescape=True))
+    for column in (Job.policy, Job.gpu_model, Job.paused):
+        value = getattr(which, column.key)
+        if value is not None:
+            jobs = jobs.where(column == value)
+    return jobs
+
+
+def _begins(prefix: str | None) -> list[ColumnElement[bool]]:
+    """Not by LIKE, which some databases let ignore case."""
+    return [] if prefix is None else [func.substr(Job.job_id, 1, len(prefix)) == prefix]
 
 
 def _count(session: Session, rows: Select[Any]) -> int:

@@ -2,11 +2,14 @@
 
 import hashlib
 import secrets
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from sqlalchemy import exists, select
 
+from backend import audit
+from backend.audit import COMMAND_LINE, Action, Actor
 from backend.errors import UnknownToken
 from backend.models import Token, utc_now
 from backend.transactions import Session, reading, transaction
@@ -31,11 +34,37 @@ class Scope(StrEnum):
         return order.index(self) >= order.index(needed)
 
 
+@dataclass(frozen=True, slots=True)
+class TokenInfo:
+    """A token without itself. Times are UTC."""
+
+    label: str
+    scope: Scope
+    job_id_prefix: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
 @transaction
-def create(session: Session, label: str, scope: Scope, valid_days: float | None) -> str:
+def create(
+    session: Session,
+    label: str,
+    scope: Scope,
+    *,
+    valid_days: float | None = None,
+    job_id_prefix: str | None = None,
+    by: Actor = COMMAND_LINE,
+) -> str:
     """Make a token and return it; it cannot be shown again.
 
-    The label says what it is for, and is the name to revoke it by. It expires after `valid_days`, or never.
+    Args:
+        session: the transaction.
+        label: what it is for, and the name to revoke it by.
+        scope: what it may do.
+        valid_days: it expires after so many days; None: never.
+        job_id_prefix: it knows of jobs whose ids begin so alone; None: of all.
+        by: who makes it.
     """
     token = PREFIX + secrets.token_urlsafe(32)
     at = session.scalars(select(utc_now())).one()
@@ -44,15 +73,19 @@ def create(session: Session, label: str, scope: Scope, valid_days: float | None)
             label=label,
             hash=_hash(token),
             scope=scope,
+            job_id_prefix=job_id_prefix,
             created_at=at,
             expires_at=None if valid_days is None else at + timedelta(days=valid_days),
         )
     )
+    limited = "" if job_id_prefix is None else f", jobs beginning with {job_id_prefix}"
+    expires = "never expires" if valid_days is None else f"expires after {valid_days:g} days"
+    audit.record(session, by, Action.MAKE_TOKEN, detail=f"{label}: {scope}{limited}, {expires}")
     return token
 
 
 @transaction
-def revoke(session: Session, label: str) -> None:
+def revoke(session: Session, label: str, by: Actor = COMMAND_LINE) -> None:
     """Revoke every token of a label for good.
 
     Raises:
@@ -64,38 +97,45 @@ def revoke(session: Session, label: str) -> None:
     at = session.scalars(select(utc_now())).one()
     for token in tokens:
         token.revoked_at = at
+    audit.record(session, by, Action.REVOKE_TOKEN, detail=label)
 
 
 @reading
-def list_all(session: Session) -> list[tuple[str, Scope, datetime, datetime | None, datetime | None]]:
-    """Every token: label, scope, and when it was made, expires, was revoked (UTC)."""
-    return [
-        (token.label, Scope(token.scope), token.created_at, token.expires_at, token.revoked_at)
-        for token in session.scalars(select(Token).order_by(Token.id))
-    ]
+def list_all(session: Session) -> list[TokenInfo]:
+    """Every token, in the order they were made."""
+    return [_info(token) for token in session.scalars(select(Token).order_by(Token.id))]
 
 
 @reading
-def scope_of(session: Session, token: str) -> Scope | None:
-    """What a token may do; None if it is unknown, expired or revoked.
+def identify(session: Session, token: str) -> TokenInfo | None:
+    """What is known of a token; None if it is unknown, expired or revoked.
 
     Looked up by its hash, so how long that takes tells nothing about how much of a guess is right.
     """
-    found = session.execute(
-        select(Token.scope, Token.expires_at, Token.revoked_at, utc_now()).where(Token.hash == _hash(token))
-    ).one_or_none()
-    if found is None:
+    row = session.execute(select(Token, utc_now()).where(Token.hash == _hash(token))).one_or_none()
+    if row is None:
         return None
-    scope, expires_at, revoked_at, at = found
-    if revoked_at is not None or (expires_at is not None and expires_at <= at):
+    found, at = row
+    if found.revoked_at is not None or (found.expires_at is not None and found.expires_at <= at):
         return None
-    return Scope(scope)
+    return _info(found)
 
 
 @reading
 def any_exist(session: Session) -> bool:
     """Whether a token was ever made; from then on, every call needs one."""
     return bool(session.scalar(select(exists().where(Token.id.is_not(None)))))
+
+
+def _info(token: Token) -> TokenInfo:
+    return TokenInfo(
+        token.label,
+        Scope(token.scope),
+        token.job_id_prefix,
+        token.created_at,
+        token.expires_at,
+        token.revoked_at,
+    )
 
 
 def _hash(token: str) -> str:

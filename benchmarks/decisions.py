@@ -24,6 +24,7 @@ from sqlalchemy import insert, update
 
 from backend import service
 from backend.app import create_app
+from backend.audit import COMMAND_LINE
 from backend.config import load_settings
 from backend.core.state import TrialStatus, TrialType
 from backend.extensions import db
@@ -62,7 +63,8 @@ def register(job_id: str, policy: str) -> None:
             max_power=250,
             number_of_gpus=1,
             gpu_model="none",
-        )
+        ),
+        by=COMMAND_LINE,
     )
 
 
@@ -108,7 +110,7 @@ def write_history(url: str, policy: str, trials: int, lost: float) -> None:
 def timed_ask(job_id: str) -> tuple[AskAnswer, float]:
     """An ask, and its processor time in ms."""
     began = time.process_time()
-    answer = service.ask(job_id, None, lease_s=LEASE_S)
+    answer = service.ask(job_id, None, by=COMMAND_LINE, lease_s=LEASE_S)
     return answer, (time.process_time() - began) * 1e3
 
 
@@ -126,6 +128,7 @@ def converge(ask: AskAnswer) -> None:
             current_epoch=epochs,
             report_number=1,
         ),
+        by=COMMAND_LINE,
         lease_s=LEASE_S,
     )
 

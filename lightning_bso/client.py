@@ -7,6 +7,7 @@ waits as long as a server's Retry-After says; a training has to be told once, an
 
 import random
 import re
+import socket
 import time
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
@@ -112,7 +113,8 @@ class BsoClient:
             ServerRefused: 400, no such job; 409, no batch size is left to give.
             ServerUnreachable: no answer.
         """
-        return self._call("POST", TRIALS_PATH, AskAnswer, body=AskRequest(job_id=job_id, run_id=run_id))
+        request = AskRequest(job_id=job_id, run_id=run_id, host=socket.gethostname() or None)
+        return self._call("POST", TRIALS_PATH, AskAnswer, body=request)
 
     def report(self, request: ReportRequest) -> ReportAnswer:
         """Report what a validation found. Takes hardly more than the read timeout.

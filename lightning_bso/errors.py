@@ -59,3 +59,11 @@ class ServerRefused(BSOError):
 
 class EnergyUnavailable(BSOError):
     """Raised when a run uses GPUs whose energy cannot be read. Its cost would be wrong, so it is not begun."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice, in torch's words, on a GPU or the CPU."""
+    if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from lightning_bso.client import BsoClient
 from lightning_bso.energy import WATTS_PER_BUSY_CORE, EnergyMeter, EnergyMonitor, Machine, Reading, joined, make_meter
-from lightning_bso.errors import BSOError, ServerRefused, ServerUnreachable, ZeusBSOTrainFailError
+from lightning_bso.errors import BSOError, ServerRefused, ServerUnreachable, ZeusBSOTrainFailError, is_out_of_memory
 from lightning_bso.identity import complete_spec, scheduled_run_id
 from lightning_bso.ranks import Ranks
 from lightning_bso.wire import (
@@ -540,14 +540,6 @@ class _Window:
     reading: Reading | None = None
     """None of a rank whose part another one measures."""
     problem: str | None = None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice, in torch's words, on a GPU or the CPU."""
-    if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
-        return True
-    said = str(error)
-    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
 
 
 def server_address(server_url: str | None) -> str | None:

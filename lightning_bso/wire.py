@@ -28,6 +28,7 @@ JOBS_PATH = "/jobs"
 BATCH_SIZE_PATH = "/jobs/batch_size"
 REPORT_PATH = "/report"
 TRIALS_PATH = "/trials"
+AUDIT_PATH = "/audit"
 HEARTBEAT_PATH = "/trials/heartbeat"
 PROBE_PATH = "/trials/probe"
 READY_PATH = "/readyz"
@@ -44,6 +45,7 @@ MAX_SEED = 2**63 - 1
 MAX_QUANTITY = 1e30  # J, s, W: beyond anything real, and its products and squares stay finite
 SMALLEST_PRECISION = 1e-60  # 1/MAX_QUANTITY**2: a smaller one means nothing, and its inverse overflows
 MAX_PAGE = 1000
+_RESERVED_ENDS = ("/trials", "/belief", "/savings", "/reset")
 GENERATED_ID_LENGTH = 9  # "-" and eight hexadecimal digits behind a job_id_prefix
 
 Policy = Literal["gp-ucb", "zeus"]
@@ -140,11 +142,12 @@ class _JobFields(Wire):
             )
         if self.job_id is not None and not self.job_id.startswith(self.job_id_prefix):
             raise PydanticCustomError("job_id_prefix", "job_id must start with job_id_prefix; change one of the two")
-        if self.job_id is not None and (self.job_id == "batch_size" or self.job_id.endswith(("/trials", "/reset"))):
+        if self.job_id is not None and (self.job_id == "batch_size" or self.job_id.endswith(_RESERVED_ENDS)):
             raise PydanticCustomError(
                 "reserved_job_id",
-                "job_id must not be batch_size nor end in /trials or /reset, which name something else in the "
-                "server's addresses; change its end",
+                "job_id must not be batch_size nor end in {ends}, which name something else in the server's addresses; "
+                "change its end",
+                {"ends": " or ".join(_RESERVED_ENDS)},
             )
         if 0 < self.mab_prior_precision < SMALLEST_PRECISION:
             raise PydanticCustomError(
@@ -212,6 +215,8 @@ class AskRequest(Wire):
     job_id: Id
     run_id: RunId
     """The caller's name for its run; makes the ask repeatable."""
+    host: Id | None = None
+    """The machine that the run is on, for the people who look at it."""
 
 
 class AskAnswer(Wire):
@@ -221,7 +226,7 @@ class AskAnswer(Wire):
     batch_size: int
     trial_number: int
     type: str = ""
-    """`Pruning`, `MAB` or `Concurrent`."""
+    """`Pruning`, `MAB`, `Concurrent` or `Paused`."""
     reason: str = ""
     """Why this batch size."""
     status: str = "Dispatched"
@@ -357,6 +362,8 @@ class JobSummary(Wire):
     """A job as it stands."""
 
     spec: RegisteredJobSpec
+    paused: bool = False
+    """Whether every run gets the default batch size, as a person wants it."""
     stage: str
     """`Pruning`, `MAB`, or `Stuck` when no batch size converged."""
     message: str
@@ -394,6 +401,8 @@ class TrialRecord(Wire):
     energy_source: EnergySource | None = None
     accumulate_grad_batches: int = 1
     """Parts that each device took its share of a batch in."""
+    host: str | None = None
+    """The machine that the run is on, as far as it said."""
     started_at: datetime
     last_seen_at: datetime
     ended_at: datetime | None = None
@@ -413,6 +422,16 @@ class TrialPage(Wire):
     trials: list[TrialRecord]
 
 
+class JobsQuery(PageQuery):
+    """A part of the jobs; what is not given does not matter."""
+
+    contains: Annotated[str, Field(max_length=MAX_ID_LENGTH)] | None = None
+    """What the ids hold anywhere."""
+    policy: Policy | None = None
+    gpu_model: Id | None = None
+    paused: bool | None = None
+
+
 class JobListing(Wire):
     """One line of the list of jobs."""
 
@@ -422,6 +441,11 @@ class JobListing(Wire):
     created_at: datetime
     trials: int
     running: int
+    paused: bool = False
+    best_batch_size: int | None = None
+    """The batch size with the lowest mean cost of converged runs."""
+    last_seen_at: datetime | None = None
+    """When a run of it was last heard of."""
 
 
 class JobPage(Wire):
@@ -429,6 +453,86 @@ class JobPage(Wire):
 
     total: int
     jobs: list[JobListing]
+
+
+class SizeBelief(Wire):
+    """What a policy expects of a batch size."""
+
+    batch_size: int
+    expected_cost: float | None = None
+    """Of a converging run, in joules; None: it cannot say yet."""
+    standard_deviation: float | None = None
+    """How sure that is, in joules."""
+    runs: int
+    """That ended with a verdict."""
+    ruled_out: str | None = None
+    """Why it is not given any more."""
+
+
+class JobBelief(Wire):
+    """What a job's policy believes, and what it would do next."""
+
+    job_id: str
+    policy: str
+    batch_sizes: list[SizeBelief]
+    next_batch_size: int | None = None
+    """What a run that asks now would get; None: nothing is left to give."""
+    next_reason: str
+    """Why; or what to do when there is none."""
+    cost_bound: float | None = None
+    """Joules beyond which a run given out now is usually stopped; None: never."""
+
+
+class Usage(Wire):
+    """Energy in joules, time in seconds, and the cost in joules that they come to."""
+
+    energy: float
+    time: float
+    cost: float
+
+
+class JobSavings(Wire):
+    """What a job has spent and saved since it was registered. A recurrence is a run that converged."""
+
+    job_id: str
+    launches: int
+    """Runs that have ended."""
+    recurrences: int
+    """Those that converged."""
+    spent: Usage
+    """By all that have ended, failed ones too."""
+    default_batch_size: int
+    against_default: Usage | None = None
+    """Saved, had every recurrence cost the mean of the default's converged runs; None: none has converged."""
+    best_batch_size: int | None = None
+    against_best: Usage | None = None
+    """The same with the best batch size, as nobody knew beforehand; negative: what finding it has cost."""
+
+
+class AuditQuery(PageQuery):
+    """A part of the audit log."""
+
+    job_id: Id | None = None
+    """Only what was done to this job."""
+
+
+class AuditRecord(Wire):
+    """Something that somebody did."""
+
+    at: datetime
+    actor: str
+    """`token LABEL`, `user NAME`, `own machine` or `command line`."""
+    address: str
+    action: str
+    job_id: str | None = None
+    detail: str
+
+
+class AuditPage(Wire):
+    """Entries `offset` … of all `total`, newest first."""
+
+    total: int
+    entries: list[AuditRecord]
 
 
 class About(Wire):

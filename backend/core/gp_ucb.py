@@ -12,7 +12,18 @@ import numpy as np
 from backend.core import epoch_cost, epochs
 from backend.core.belief import Belief, believe, learn, with_epoch_costs, with_probe
 from backend.core.gaussian import Mask, Vector, capped_lognormal_mean, normal_cdf
-from backend.core.state import Choice, JobState, NothingConverges, Spec, Stage, Trial, TrialStatus, TrialType, way_out
+from backend.core.state import (
+    Choice,
+    Expectation,
+    JobState,
+    NothingConverges,
+    Spec,
+    Stage,
+    Trial,
+    TrialStatus,
+    TrialType,
+    way_out,
+)
 
 OPTIMISM = 0.75
 """Standard deviations below the expected logarithm of a cost, times sqrt(ln(2 + recurrences))."""
@@ -139,6 +150,16 @@ def ruled_out(state: JobState) -> dict[int, str]:
         sizes[at]: f"failed {belief.failed[at]:g} times and never converged" for at in np.flatnonzero(belief.banned)
     }
     return banned | {sizes[at]: "does not fit in memory, as a probe found" for at in np.flatnonzero(~belief.fits)}
+
+
+def expectations(state: JobState) -> list[Expectation]:
+    """What the two beliefs say of each batch size; nothing before the first run has ended."""
+    belief = believe(state)
+    sizes = belief.grid.sizes
+    if not belief.epoch_cost.runs.any():
+        return [Expectation(size, None, None) for size in sizes]
+    guess = forecast(state, belief)
+    return [Expectation(size, float(guess.expected_j[at]), float(guess.sd_j[at])) for at, size in enumerate(sizes)]
 
 
 def condensed(state: JobState) -> JobState:

@@ -4,6 +4,7 @@ A policy is a module with the functions of `Policy`; to add one, write it beside
 `POLICIES`.
 """
 
+import math
 from dataclasses import replace
 from typing import Protocol
 
@@ -11,7 +12,19 @@ import numpy as np
 
 from backend.core import gp_ucb, zeus
 from backend.core.cost import run_cost
-from backend.core.state import Choice, JobState, Report, Spec, Stage, Trial, Verdict, VerdictCode
+from backend.core.state import (
+    Choice,
+    Expectation,
+    JobState,
+    Report,
+    Spec,
+    Stage,
+    Trial,
+    TrialStatus,
+    TrialType,
+    Verdict,
+    VerdictCode,
+)
 
 
 class Policy(Protocol):
@@ -32,6 +45,9 @@ class Policy(Protocol):
     def ruled_out(self, state: JobState) -> dict[int, str]:
         """Why batch sizes are not given any more, by batch size."""
 
+    def expectations(self, state: JobState) -> list[Expectation]:
+        """What a run with each batch size is expected to cost."""
+
     def condensed(self, state: JobState) -> JobState:
         """The same job with ended trials taken into `past`, as far as the policy needs no more of them."""
 
@@ -50,6 +66,12 @@ def choose(state: JobState, rng: np.random.Generator) -> Choice:
         NothingConverges: no batch size is left.
     """
     return POLICIES[state.spec.policy].choose(state, rng)
+
+
+def choose_while_paused(spec: Spec) -> Choice:
+    """The batch size for the next run of a job that is to decide nothing: the default, with no bound on its cost."""
+    reason = "the job is paused: the default batch size"
+    return Choice(spec.default_batch_size, TrialType.PAUSED, reason, bound_factor=None)
 
 
 def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
@@ -94,6 +116,19 @@ def stage(state: JobState) -> tuple[Stage, str]:
 def ruled_out(state: JobState) -> dict[int, str]:
     """Why batch sizes are not given any more, by batch size."""
     return POLICIES[state.spec.policy].ruled_out(state)
+
+
+def expectations(state: JobState) -> list[Expectation]:
+    """What a run with each batch size is expected to cost, ascending."""
+    return POLICIES[state.spec.policy].expectations(state)
+
+
+def bound(state: JobState) -> float | None:
+    """Cost in joules beyond which a usual run that is given out now would be stopped; None: it has no bound."""
+    policy = POLICIES[state.spec.policy]
+    usual = Trial(0, state.spec.default_batch_size, TrialType.MAB, TrialStatus.DISPATCHED, None, 0.0, 0.0, 0, 0, None)
+    bound_j, _ = policy.cost_bound(state, usual)
+    return bound_j if math.isfinite(bound_j) else None
 
 
 def condensed(state: JobState) -> JobState:

@@ -7,8 +7,8 @@ from types import MappingProxyType
 import numpy as np
 
 from backend.core.belief import Belief
-from backend.core.policies import choose, condensed, judge
-from backend.core.state import Choice, JobState, Probed, Report, Spec, Trial, TrialStatus, Verdict
+from backend.core.policies import choose, choose_while_paused, condensed, judge
+from backend.core.state import Choice, JobState, Probed, Report, Spec, Trial, TrialStatus, TrialType, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,8 @@ def differences(
 
 
 def _choice_differs(state: JobState, one: PastTrial, rng: np.random.Generator) -> list[str]:
-    again, chosen = choose(state, rng), one.choice
+    chosen = one.choice
+    again = choose_while_paused(state.spec) if chosen.type is TrialType.PAUSED else choose(state, rng)
     if replace(again, reason=chosen.reason) == chosen:
         return _words_differ(one, f"batch size {chosen.batch_size}", chosen.reason, again.reason)
     return [

@@ -35,6 +35,8 @@ class TrialType(StrEnum):
     MAB = "MAB"
     CONCURRENT = "Concurrent"
     """Given while the exploration of the round was still running; never drives the pruning."""
+    PAUSED = "Paused"
+    """The default, given while a person had told the job to decide nothing."""
 
 
 class TrialStatus(StrEnum):
@@ -158,6 +160,16 @@ class Choice:
     reason: str
     bound_factor: float | None = 1.0
     """How many times the usual bound the run may cost; None: it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a policy expects a converging run with a batch size to cost; None: it cannot say yet."""
+
+    batch_size: int
+    expected_j: float | None
+    sd_j: float | None
+    """How sure that is; 0: no spread was seen."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,21 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from backend.core.cost import trial_cost
-from backend.core.state import Spec, Trial, TrialStatus
+from backend.core.cost import run_cost
+from backend.core.state import Spec, TrialStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The trials of one batch size that have come to the same, added up."""
+
+    batch_size: int
+    status: TrialStatus
+    converged: bool | None
+    trials: int
+    energy_j: float
+    time_s: float
+    epochs: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +35,17 @@ class SizeSummary:
     ruled_out: str | None
 
 
-def summarize(spec: Spec, trials: Iterable[Trial], ruled_out: dict[int, str]) -> list[SizeSummary]:
+def summarize(spec: Spec, totals: Iterable[Totals], ruled_out: dict[int, str]) -> list[SizeSummary]:
     """A summary of every batch size of a job, ascending.
 
     Args:
         spec: the job's spec.
-        trials: its trials.
+        totals: its trials.
         ruled_out: why batch sizes are not given any more.
     """
-    by_size: dict[int, list[Trial]] = {size: [] for size in spec.batch_sizes}
-    for trial in trials:
-        by_size[trial.batch_size].append(trial)
+    by_size: dict[int, list[Totals]] = {size: [] for size in spec.batch_sizes}
+    for one in totals:
+        by_size[one.batch_size].append(one)
     return [_summary(spec, size, of_size, ruled_out.get(size)) for size, of_size in by_size.items()]
 
 
@@ -42,21 +55,21 @@ def best_batch_size(summaries: list[SizeSummary]) -> int | None:
     return min(known)[1] if known else None
 
 
-def _summary(spec: Spec, size: int, trials: list[Trial], reason: str | None) -> SizeSummary:
-    ended = [trial for trial in trials if trial.status is TrialStatus.SUCCEEDED]
-    converged = [trial for trial in ended if trial.converged]
+def _summary(spec: Spec, size: int, totals: list[Totals], reason: str | None) -> SizeSummary:
+    converged = [one for one in totals if one.converged]
+    number = sum(one.trials for one in converged)
+    energy_j, time_s, epochs = (
+        sum(getattr(one, name) for one in converged) / number if number else None
+        for name in ("energy_j", "time_s", "epochs")
+    )
     return SizeSummary(
         batch_size=size,
-        runs=len(ended),
-        converged=len(converged),
-        lost=sum(trial.status is TrialStatus.FAILED for trial in trials),
-        mean_cost_j=_mean([trial_cost(spec, trial) for trial in converged]),
-        mean_energy_j=_mean([trial.energy_j for trial in converged]),
-        mean_time_s=_mean([trial.time_s for trial in converged]),
-        mean_epochs=_mean([float(trial.epochs) for trial in converged]),
+        runs=sum(one.trials for one in totals if one.status is TrialStatus.SUCCEEDED),
+        converged=number,
+        lost=sum(one.trials for one in totals if one.status is TrialStatus.FAILED),
+        mean_cost_j=None if energy_j is None or time_s is None else run_cost(spec, energy_j, time_s),
+        mean_energy_j=energy_j,
+        mean_time_s=time_s,
+        mean_epochs=epochs,
         ruled_out=reason,
     )
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None

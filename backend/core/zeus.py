@@ -6,7 +6,7 @@ import numpy as np
 
 from backend.core import pruning, thompson
 from backend.core.cost import cheapest_converged, trial_cost
-from backend.core.state import Choice, JobState, NothingConverges, Stage, Trial, TrialType, way_out
+from backend.core.state import Choice, Expectation, JobState, NothingConverges, Stage, Trial, TrialType, way_out
 
 
 def choose(state: JobState, rng: np.random.Generator) -> Choice:
@@ -37,10 +37,10 @@ def choose(state: JobState, rng: np.random.Generator) -> Choice:
             raise NothingConverges(_way_out(state, step))
 
 
-def cost_bound(state: JobState, _trial: Trial) -> tuple[float, str]:
+def cost_bound(state: JobState, trial: Trial) -> tuple[float, str]:
     """Cost in joules beyond which a run is stopped, and where it comes from."""
     cheapest = cheapest_converged(state)
-    if state.spec.beta_knob is None or cheapest is None:
+    if state.spec.beta_knob is None or cheapest is None or trial.bound_factor is None:
         return math.inf, ""
     bound_j = state.spec.beta_knob * trial_cost(state.spec, cheapest)
     return bound_j, f"{state.spec.beta_knob:g} times the lowest of a converged run"
@@ -68,6 +68,19 @@ def stage(state: JobState) -> tuple[Stage, str]:
 def ruled_out(state: JobState) -> dict[int, str]:
     """Why batch sizes are not given any more, by batch size."""
     return pruning.progress(state).ruled_out
+
+
+def expectations(state: JobState) -> list[Expectation]:
+    """What the bandit's posterior says of each batch size; nothing of one without results, unless there is a prior."""
+    history = thompson.rewards(state)
+    found = []
+    for size in state.spec.batch_sizes:
+        known = size in history or state.spec.mab_prior_precision > 0
+        belief = thompson.posterior(state.spec, history.get(size, [])) if known else None
+        found.append(
+            Expectation(size, None if belief is None else -belief.mean_j, None if belief is None else belief.sd_j)
+        )
+    return found
 
 
 def condensed(state: JobState) -> JobState:

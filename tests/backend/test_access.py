@@ -4,6 +4,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -25,7 +26,7 @@ def make(app: Flask) -> Callable[..., str]:
 
     def make(scope: Scope = Scope.RUN, label: str = "test", valid_days: float | None = None) -> str:
         with app.app_context():
-            return tokens.create(label, scope, valid_days)
+            return tokens.create(label, scope, valid_days=valid_days)
 
     return make
 
@@ -149,10 +150,12 @@ def test_an_expired_token_is_401(call: Call, make: Callable[..., str], app: Flas
     token = make(valid_days=30)
     assert call("GET", "/jobs", bearer(token)) == 200
     with app.app_context():
-        ((_, _, _, expires_at, _),) = tokens.list_all()
-    assert expires_at is not None
+        (made,) = tokens.list_all()
+    assert made.expires_at is not None
     with connected(database_url) as connection:
-        connection.execute(text("UPDATE tokens SET expires_at = :at"), {"at": str(expires_at - timedelta(days=30))})
+        connection.execute(
+            text("UPDATE tokens SET expires_at = :at"), {"at": str(made.expires_at - timedelta(days=30))}
+        )
     assert call("GET", "/jobs", bearer(token)) == 401
 
 
@@ -196,13 +199,65 @@ def test_a_token_may_do_what_its_scope_says_and_no_more(
         ("read", "GET", "/jobs", None),
         ("read", "GET", "/jobs/train", None),
         ("read", "GET", "/jobs/train/trials", None),
+        ("read", "GET", "/jobs/train/belief", None),
+        ("read", "GET", "/jobs/train/savings", None),
         ("read", "GET", "/metrics", None),
+        ("admin", "GET", "/audit", None),
         ("admin", "POST", "/jobs/train/reset", None),
         ("admin", "DELETE", "/jobs?job_id=train", None),
     ]
     for needed, method, path, body in calls:
         status = call(method, path, authorization, body)
         assert (status != 403) == (needed in allowed), (method, path, status)
+
+
+def test_a_token_of_a_team_knows_of_no_other_job(
+    client: FlaskClient, make: Callable[..., str], app: Flask, call: Call
+) -> None:
+    everyone = make(Scope.ADMIN)
+    for name in ("vision-a", "Vision-b", "speech-a"):
+        job = specs.job(job_id=name, job_id_prefix=name, policy="gp-ucb")
+        assert call("POST", "/jobs", bearer(everyone), job) == 201
+    with app.app_context():
+        team = tokens.create("vision", Scope.ADMIN, job_id_prefix="vision-")
+
+    def ask(method: str, path: str, body: object = None) -> tuple[int, Any]:
+        answer = client.open(path, method=method, json=body, headers={"Authorization": bearer(team)})
+        return answer.status_code, answer.json
+
+    for other in ("speech-a", "Vision-b", "nobody"):  # one that exists, and one that does not
+        named = {"job_id": other, "batch_size": 16, "trial_number": 1}
+        calls = [
+            ("GET", f"/jobs/{other}", None),
+            ("GET", f"/jobs/{other}/trials", None),
+            ("GET", f"/jobs/{other}/belief", None),
+            ("GET", f"/jobs/{other}/savings", None),
+            ("POST", f"/jobs/{other}/reset", None),
+            ("DELETE", f"/jobs?job_id={other}", None),
+            ("PATCH", "/trials", named),
+            ("GET", f"/jobs/batch_size?job_id={other}", None),
+            ("POST", "/trials", {"job_id": other, "run_id": "r"}),
+            ("POST", "/report", named | {"time": 1, "energy": 1, "metric": 0, "current_epoch": 1}),
+            ("POST", "/trials/heartbeat", named),
+            ("POST", "/trials/probe", named | {"sizes": [{"batch_size": 8, "fits": False, "time": 1, "energy": 1}]}),
+        ]
+        for method, path, body in calls:
+            status, answer = ask(method, path, body)
+            assert status in (400, 404), (method, path)
+            assert answer == {"message": f"no job is called {other!r}; register it first (POST /jobs), or check the id"}
+        status, _ = ask("POST", "/jobs", specs.job(job_id=other, job_id_prefix=other))
+        assert status == 403
+    warm = specs.job(job_id="vision-w", job_id_prefix="vision-w", policy="gp-ucb", warm_start_from="speech-a")
+    status, answer = ask("POST", "/jobs", warm)
+    assert status == 422
+    assert "is not known" in str(answer)
+    _, listed = ask("GET", "/jobs")
+    assert [job["job_id"] for job in listed["jobs"]] == ["vision-a"]
+    _, audit = ask("GET", "/audit")
+    assert {entry["job_id"] for entry in audit["entries"]} == {"vision-a"}
+    assert ask("GET", "/metrics")[0] == 403
+    assert ask("GET", "/jobs/batch_size?job_id=vision-a")[0] == 200
+    assert ask("POST", "/jobs", specs.job(job_id=None, job_id_prefix="vision-new"))[0] == 201
 
 
 def test_a_body_is_not_looked_at_before_the_token(call: Call, make: Callable[..., str]) -> None:
@@ -225,7 +280,7 @@ def test_tokens_are_made_listed_and_revoked_on_the_command_line(tmp_path: Path) 
     token = command("create", "--label", "trainers", "--scope", "read", "--valid-days", "1")
     listed = command("list")
     assert token.startswith("bso_")
-    assert "trainers\tread" in listed
+    assert "trainers\tread\tall jobs" in listed
     assert token not in listed
     with WaitressServer(f"sqlite:///{tmp_path}/zeus_bso.db", tmp_path) as server:
         assert server.calls("GET", "/jobs").status == 401

@@ -5,7 +5,7 @@ from typing import Any
 
 from backend.core.policies import ruled_out
 from backend.core.state import JobState, Spec, Trial, TrialStatus, TrialType
-from backend.core.summary import SizeSummary, summarize
+from backend.core.summary import SizeSummary, Totals, summarize
 from tests.specs import core_spec
 
 LOST = "lost"
@@ -52,4 +52,9 @@ def running(state: JobState, batch_size: int = 16, **changes: Any) -> Trial:
 
 def summary_of(state: JobState) -> list[SizeSummary]:
     """What is known of a job's batch sizes."""
-    return summarize(state.spec, state.trials, ruled_out(state))
+    return summarize(state.spec, totals_of(state.trials), ruled_out(state))
+
+
+def totals_of(trials: Iterable[Trial]) -> list[Totals]:
+    """Each trial as a sum of its own."""
+    return [Totals(t.batch_size, t.status, t.converged, 1, t.energy_j, t.time_s, t.epochs) for t in trials]

@@ -43,7 +43,7 @@ def test_rewards_are_in_the_order_in_which_the_runs_ended() -> None:
 
 def test_runs_of_every_type_give_rewards() -> None:
     trials = [trial(number, (8, number, True), kind) for number, kind in enumerate(TrialType, 1)]
-    assert rewards(JobState(core_spec(), tuple(trials))) == {8: [-1, -2, -3]}
+    assert rewards(JobState(core_spec(), tuple(trials))) == {8: [-1, -2, -3, -4]}
 
 
 @given(

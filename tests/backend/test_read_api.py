@@ -1,0 +1,138 @@
+"""What scripts read: jobs by what they are, what a policy believes, what was saved, who did what."""
+
+import pytest
+from flask import Flask
+
+from backend import queries, service
+from backend.audit import COMMAND_LINE
+from lightning_bso.wire import MAX_INT
+from tests.calls import Calls
+
+
+def test_jobs_are_found_by_a_part_of_their_ids_their_policy_and_gpu(calls: Calls) -> None:
+    calls.register(job_id="train-a")
+    calls.register(job_id="train-B", gpu_model="H100")
+    calls.register(job_id="train-a%", policy="gp-ucb")
+
+    def found(query: str) -> list[str]:
+        return [job["job_id"] for job in calls.must(calls("GET", f"/jobs?{query}"))["jobs"]]
+
+    assert found("") == ["train-a%", "train-B", "train-a"]
+    assert found("contains=-a") == ["train-a%", "train-a"]
+    assert found("contains=%25") == ["train-a%"]
+    assert found("contains=_") == []
+    assert found("policy=gp-ucb") == ["train-a%"]
+    assert found("gpu_model=H100") == ["train-B"]
+    assert found("gpu_model=h100") == []
+    assert found("paused=true") == []
+    assert calls("GET", "/jobs?policy=best").status == 422
+    page = calls.must(calls("GET", "/jobs?contains=a&limit=1&offset=1"))
+    assert (page["total"], [job["job_id"] for job in page["jobs"]]) == (3, ["train-B"])
+
+
+def test_the_list_of_jobs_says_how_each_stands(calls: Calls) -> None:
+    calls.register()
+    calls.converge(calls.trial(), energy=10)
+    trial = calls.trial()
+    (listed,) = calls.must(calls("GET", "/jobs"))["jobs"]
+    assert (listed["trials"], listed["running"], listed["best_batch_size"]) == (2, 1, 16)
+    assert listed["last_seen_at"] == calls.record(trial)["last_seen_at"]
+    calls.reset()
+    (listed,) = calls.must(calls("GET", "/jobs"))["jobs"]
+    assert (listed["trials"], listed["best_batch_size"]) == (2, None)
+
+
+@pytest.mark.parametrize("policy", ["zeus", "gp-ucb"])
+def test_what_a_policy_would_do_next_is_what_it_then_does(calls: Calls, policy: str) -> None:
+    calls.register(policy=policy)
+    for number in range(12):
+        told = calls.must(calls("GET", "/jobs/train/belief"))
+        trial = calls.trial()
+        assert (told["next_batch_size"], told["next_reason"]) == (trial["batch_size"], trial["reason"])
+        assert told["policy"] == policy
+        calls.converge(trial, energy=10.0 + number % 3 + trial["batch_size"] / 100)
+    told = calls.must(calls("GET", "/jobs/train/belief"))
+    assert [size["batch_size"] for size in told["batch_sizes"]] == [8, 16, 32]
+    assert sum(size["runs"] for size in told["batch_sizes"]) == 12
+    assert all(9 < size["expected_cost"] < 14 for size in told["batch_sizes"] if size["runs"])
+    assert 18 < told["cost_bound"] < 30
+
+
+def test_a_policy_that_knows_nothing_or_has_nothing_left_says_so(calls: Calls) -> None:
+    calls.register(batch_sizes=[16])
+    told = calls.must(calls("GET", "/jobs/train/belief"))
+    assert (told["batch_sizes"][0]["expected_cost"], told["cost_bound"], told["next_batch_size"]) == (None, None, 16)
+    calls.diverge(calls.trial())
+    told = calls.must(calls("GET", "/jobs/train/belief"))
+    assert told["next_batch_size"] is None
+    assert "reset this one" in told["next_reason"]
+    assert calls("GET", "/jobs/other/belief").status == 404
+
+
+def test_savings_are_what_the_default_would_have_cost_less_what_was_paid_failures_included(calls: Calls) -> None:
+    calls.register(policy="gp-ucb", max_epochs=MAX_INT, beta_knob=None)
+    assert calls.must(calls("GET", "/jobs/train/savings"))["against_default"] is None
+    paid = 0.0
+    for number in range(6):
+        trial = calls.trial()
+        energy = {8: 4.0, 16: 10.0, 32: 30.0}[trial["batch_size"]]
+        paid += energy
+        (calls.diverge if number == 2 else calls.converge)(trial, energy=energy)
+    calls.trial()  # under way: neither a recurrence nor paid
+    told = calls.must(calls("GET", "/jobs/train/savings"))
+    assert (told["launches"], told["recurrences"], told["spent"]["energy"]) == (6, 5, paid)
+    assert told["against_default"]["energy"] == pytest.approx(5 * 10.0 - paid)
+    assert told["against_default"]["cost"] == pytest.approx(5 * 10.0 - paid)
+    best = min(size["mean_cost"] for size in calls.describe()["batch_sizes"] if size["mean_cost"])
+    assert told["against_best"]["cost"] == pytest.approx(5 * best - paid)
+    calls.reset()
+    assert calls.must(calls("GET", "/jobs/train/savings")) == told
+
+
+def test_the_audit_log_says_who_did_what_to_which_job_newest_first_and_outlives_the_job(calls: Calls) -> None:
+    calls.register()
+    trial = calls.trial(run_id="run 1")
+    calls.trial(run_id="run 1")  # asked again: nothing new
+    calls.end(trial, reason="not today")
+    calls.reset()
+    calls.delete()
+    calls.register(job_id="train-2")
+    entries = calls.must(calls("GET", "/audit?job_id=train"))["entries"]
+    assert [entry["action"] for entry in entries] == ["delete", "reset", "end trial", "ask", "register"]
+    assert entries[2]["detail"] == "trial 1: not today"
+    assert {(entry["actor"], entry["address"]) for entry in entries} == {("own machine", "127.0.0.1")}
+    page = calls.must(calls("GET", "/audit?offset=1&limit=2"))
+    assert (page["total"], [entry["action"] for entry in page["entries"]]) == (6, ["delete", "reset"])
+
+
+@pytest.mark.parametrize("policy", ["zeus", "gp-ucb"])
+def test_a_paused_job_gives_the_default_without_a_bound_and_goes_on_where_it_was(
+    calls: Calls, app: Flask, policy: str
+) -> None:
+    calls.register(policy=policy)
+    for _ in range(4):
+        calls.converge(calls.trial(), energy=10)
+    with app.app_context():
+        service.pause("train", paused=True, by=COMMAND_LINE)
+        service.pause("train", paused=True, by=COMMAND_LINE)
+    assert calls.describe()["paused"]
+    for _ in range(3):
+        assert calls.must(calls("GET", "/jobs/train/belief"))["next_batch_size"] == 16
+        trial = calls.trial()
+        assert (trial["batch_size"], trial["type"]) == (16, "Paused")
+        assert not calls.must(calls.report(trial, energy=1e9))["stop_train"]
+        calls.converge(trial, energy=1e9)
+    with app.app_context():
+        service.pause("train", paused=False, by=COMMAND_LINE)
+    assert calls.trial()["type"] != "Paused"
+    actions = [entry["action"] for entry in calls.must(calls("GET", "/audit"))["entries"]]
+    assert (actions.count("pause"), actions.count("resume")) == (1, 1)
+    with app.app_context():
+        assert queries.replay_job("train")[1] == []
+
+
+def test_a_run_says_which_machine_it_is_on(calls: Calls) -> None:
+    calls.register()
+    trial = calls.must(calls("POST", "/trials", {"job_id": "train", "run_id": "r", "host": "node-7"}))
+    assert calls.record(trial)["host"] == "node-7"
+    assert calls.record(calls.trial())["host"] is None
