@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format serve clean mariadb
+.PHONY: help install demo test lint format serve clean mariadb chromium
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -33,7 +33,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## 30 recurrences of a real training against a server of their own
 	$(BIN)/python examples/demo.py
 
-test: $(INSTALLED) mariadb ## Run all tests, those on a real MariaDB included
+test: $(INSTALLED) mariadb chromium ## Run all tests, those on a real MariaDB included
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: $(INSTALLED) ## Check style, types and the import rules
@@ -51,6 +51,9 @@ serve: $(INSTALLED) ## Serve on http://127.0.0.1:8000, data in ./zeus_bso.db
 
 clean: ## Remove what can be made anew; your data (*.db) stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
+
+chromium:
+	@command -v chromium >/dev/null || sh .ci/debian-package chromium "the tests in a browser"
 
 mariadb:
 	@PATH="$$PATH:/usr/sbin" command -v mariadbd >/dev/null || sh .ci/debian-package mariadb-server "the tests on MariaDB"

@@ -13,10 +13,10 @@ from flask_openapi3.openapi import OpenAPI
 from werkzeug.exceptions import HTTPException, UnprocessableEntity
 from werkzeug.routing import PathConverter
 
-from backend import api, logs, metrics, schema
+from backend import admin, api, logs, metrics, schema, security, users
 from backend.config import Settings, load_settings, unknown_variables
 from backend.errors import InvalidField, ServiceError
-from backend.extensions import db, migrate
+from backend.extensions import csrf, db, migrate
 from lightning_bso.wire import DOCUMENT_PATH, MAX_BODY_BYTES, ErrorAnswer, Fault
 
 log = structlog.get_logger(__name__)
@@ -88,12 +88,17 @@ def create_app(settings: Settings | None = None, *, prepare_database: bool = Tru
     db.init_app(app)
     migrate.init_app(app, db, directory=f"{app.root_path}/migrations")
     app.register_api(api.blueprint)
+    _log_requests(app)  # before whatever may refuse a request
+    csrf.init_app(app)
+    csrf.exempt(api.blueprint)  # which knows no cookies
+    admin.register(app, settings)
+    security.protect(app, settings.trusted_proxies)
     app.add_url_rule(DOCUMENT_PATH, "openapi_document", lambda: app.api_doc)
-    _log_requests(app)
     _answer_errors(app)
     if prepare_database:
         with app.app_context():
             schema.prepare()
+            app.secret_key = users.session_key()
             db.engine.dispose()  # a connection must not be shared by the workers of gunicorn --preload
     return app
 
@@ -128,6 +133,8 @@ def _log_requests(app: Flask) -> None:
 
 def _answer_errors(app: Flask) -> None:
     def answer(status: int, message: str, detail: list[Fault] | None = None) -> tuple[Response, int]:
+        if admin.is_asked():
+            return admin.error_page(status, message), status
         return jsonify(ErrorAnswer(message=message, detail=detail).model_dump(exclude_none=True)), status
 
     @app.errorhandler(ServiceError)

@@ -2,6 +2,8 @@
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -10,13 +12,15 @@ import flask_migrate
 from flask import Flask
 from waitress.server import create_server
 
-from backend import queries, schema, tokens
+from backend import queries, schema, tokens, users
 from backend.app import create_app
-from backend.auth import is_loopback
+from backend.audit import COMMAND_LINE
+from backend.auth import is_guarded, is_loopback
 from backend.config import SettingsError, load_settings
 from backend.errors import DatabaseUnavailable, DatabaseUnusable, SchemaOutdated, ServiceError
 from backend.simulator.cli import simulate
 from backend.tokens import Scope
+from backend.users import Role
 
 THREADS = 8
 LARGEST_BUFFERED_BODY = 64 * 1024 * 1024  # beyond it waitress answers by itself, below it the application
@@ -120,12 +124,13 @@ def token() -> None:
 @click.option(
     "--valid-days", type=click.FloatRange(min=0, min_open=True), help="Expires after so many days; else never."
 )
+@click.option("--prefix", help="It knows of jobs whose ids begin so, and of no others.")
 @database_url
-def create(label: str, scope: str, valid_days: float | None, database_url: str | None) -> None:
+def create(label: str, scope: str, valid_days: float | None, prefix: str | None, database_url: str | None) -> None:
     """Make a token. It is printed once and kept as a hash."""
     app, _ = _app(database_url)
     with app.app_context():
-        click.echo(tokens.create(label, Scope(scope), valid_days))
+        click.echo(tokens.create(label, Scope(scope), valid_days=valid_days, job_id_prefix=prefix))
 
 
 @token.command(name="list")
@@ -134,9 +139,10 @@ def list_tokens(database_url: str | None) -> None:
     """List the tokens; themselves they are not kept."""
     app, _ = _app(database_url)
     with app.app_context():
-        for label, scope, created_at, expires_at, revoked_at in tokens.list_all():
-            state = f"revoked {revoked_at:%F %R}" if revoked_at else f"expires {expires_at or 'never'}"
-            click.echo(f"{label}\t{scope}\tmade {created_at:%F %R} UTC\t{state}")
+        for one in tokens.list_all():
+            state = f"revoked {one.revoked_at:%F %R}" if one.revoked_at else f"expires {one.expires_at or 'never'}"
+            jobs = "all jobs" if one.job_id_prefix is None else f"jobs {one.job_id_prefix}…"
+            click.echo(f"{one.label}\t{one.scope}\t{jobs}\tmade {one.created_at:%F %R} UTC\t{state}")
 
 
 @token.command()
@@ -151,6 +157,66 @@ def revoke(label: str, database_url: str | None) -> None:
         except ServiceError as error:
             raise click.ClickException(str(error)) from error
     click.echo(f"Revoked: {label}")
+
+
+@main.group()
+def user() -> None:
+    """The people who may use the admin page. Once there is one, it needs a login."""
+
+
+_role = click.Choice([role.value for role in Role])
+_password = click.option(
+    "--password-stdin", is_flag=True, help="Read the password from standard input, not from the terminal."
+)
+
+
+@user.command(name="create")
+@click.argument("name")
+@click.option("--role", type=_role, default=Role.VIEWER.value, show_default=True)
+@_password
+@database_url
+def create_user(name: str, role: str, password_stdin: bool, database_url: str | None) -> None:
+    """Make a user."""
+    app, _ = _app(database_url)
+    password = _read_password(from_stdin=password_stdin)
+    with app.app_context(), _told_in_words():
+        users.create(name, password, Role(role), COMMAND_LINE)
+    click.echo(f"Made: {name}, {role}")
+
+
+@user.command(name="list")
+@database_url
+def list_users(database_url: str | None) -> None:
+    """List the users."""
+    app, _ = _app(database_url)
+    with app.app_context():
+        for one in users.list_all():
+            state = f"disabled {one.disabled_at:%F %R}" if one.disabled_at else "enabled"
+            click.echo(f"{one.name}\t{one.role}\tmade {one.created_at:%F %R} UTC\t{state}")
+
+
+@user.command(name="change")
+@click.argument("name")
+@click.option("--role", type=_role)
+@click.option("--password", is_flag=True, help="Ask for another password.")
+@_password
+@click.option("--disable/--enable", default=None, help="Whether the user may log in.")
+@database_url
+def change_user(
+    name: str,
+    role: str | None,
+    password: bool,
+    password_stdin: bool,
+    disable: bool | None,
+    database_url: str | None,
+) -> None:
+    """Change a user, and end all sessions of it."""
+    app, _ = _app(database_url)
+    new_password = _read_password(from_stdin=password_stdin) if password or password_stdin else None
+    with app.app_context(), _told_in_words():
+        changed_role = None if role is None else Role(role)
+        users.change(name, COMMAND_LINE, password=new_password, role=changed_role, disabled=disable)
+    click.echo(f"Changed: {name}; its sessions are over")
 
 
 @main.command()
@@ -172,6 +238,20 @@ def replay(job_id: str, database_url: str | None) -> None:
 main.add_command(simulate)
 
 
+def _read_password(*, from_stdin: bool) -> str:
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\n")
+    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+
+
+@contextmanager
+def _told_in_words() -> Iterator[None]:
+    try:
+        yield
+    except ServiceError as error:
+        raise click.ClickException(str(error)) from error
+
+
 def _app(database_url: str | None, *, prepare_database: bool = True, **overrides: Any) -> tuple[Flask, Any]:
     try:
         settings = load_settings(database_url=database_url, **overrides)
@@ -183,8 +263,13 @@ def _app(database_url: str | None, *, prepare_database: bool = True, **overrides
 def _check_open(app: Flask, host: str, *, insecure: bool) -> None:
     """Refuse to listen where anyone may call, unless told to."""
     with app.app_context():
-        guarded = tokens.any_exist()
+        guarded = is_guarded()
     if guarded:
+        click.echo(
+            f"WARNING: {host} can be reached from other machines, and this speaks plain HTTP, in which passwords and "
+            "tokens can be read on the way. Put a proxy with TLS before it.",
+            err=True,
+        )
         return
     if not insecure:
         raise click.ClickException(
@@ -192,7 +277,10 @@ def _check_open(app: Flask, host: str, *, insecure: bool) -> None:
             "change the data. Make one (python -m backend token create --label … --scope run), or insist with "
             "--insecure-open"
         )
-    click.echo(f"WARNING: anyone who reaches {host} may read and change the data: there is no access token.", err=True)
+    click.echo(
+        f"WARNING: anyone who reaches {host} may read and change the data: there are neither tokens nor users.",
+        err=True,
+    )
 
 
 def _exit(_signal: int, _frame: FrameType | None) -> None:

@@ -3,6 +3,7 @@
 A command-line option wins over an environment variable, that over a line of `.env` in the current folder.
 """
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -41,6 +42,14 @@ class Settings(BaseSettings):
     """Port to listen on; 0: a free one."""
     lease_s: Annotated[float, Field(gt=0, le=LONGEST_LEASE_S, allow_inf_nan=False)] = 3600.0
     """A run that is not heard of for this many seconds is taken for lost."""
+    trusted_proxies: str = ""
+    """Addresses or networks of proxies whose X-Forwarded-* is believed, with commas between them."""
+    price_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """What energy costs, for the admin page; None: it shows no money."""
+    currency: str = "EUR"
+    """Of that price."""
+    grams_co2_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Carbon intensity of the energy, for the admin page."""
     insecure_open: bool = False
     """Without any access token, answer everyone even when listening beyond this machine."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
@@ -53,6 +62,16 @@ class Settings(BaseSettings):
     @classmethod
     def _upper_case(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        try:
+            for part in filter(None, map(str.strip, value.split(","))):
+                ipaddress.ip_network(part)
+        except ValueError as error:
+            raise ValueError(f"{error}; give addresses or networks, such as 10.0.0.0/8, and commas between") from None
+        return value
 
     @field_validator("database_url")
     @classmethod

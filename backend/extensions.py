@@ -5,6 +5,8 @@ from typing import Any
 
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
+from flask_sqlalchemy.session import Session
+from flask_wtf.csrf import CSRFProtect
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import DeclarativeBase
 
@@ -13,11 +15,19 @@ class Base(DeclarativeBase):
     """Base of all tables."""
 
 
-db = SQLAlchemy(model_class=Base)
-migrate = Migrate()
+class _ReadOnlySession(Session):
+    """What Flask-Admin's tables read with; everything else opens sessions of its own (`transactions.py`)."""
+
+    def get_bind(self, *args: Any, **kwargs: Any) -> Any:
+        return super().get_bind(*args, **kwargs).execution_options(**{READ_ONLY: True})
+
 
 READ_ONLY = "zeus_bso_read_only"
 """Execution option of a connection that will not write."""
+
+db = SQLAlchemy(model_class=Base, session_options={"class_": _ReadOnlySession})
+migrate = Migrate()
+csrf = CSRFProtect()
 
 SQLITE_BUSY_TIMEOUT_MS = 15_000
 

@@ -1,20 +1,20 @@
 """Fixtures that every folder of tests may use."""
 
-import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from structlog.stdlib import ProcessorFormatter
 
 from backend.app import create_app
 from backend.config import ENV_PREFIX, Settings
 from backend.extensions import db
+from tests import logs
 from tests.calls import Calls
 from tests.databases import MariaDB, migrate, start_mariadb
 
@@ -31,13 +31,8 @@ def _only_the_tests_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_log_of_a_server_in_this_process_afterwards() -> Iterator[None]:
-    root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
-    yield
-    root.setLevel(level)
-    for handler in set(root.handlers) - set(handlers):
-        if isinstance(handler.formatter, ProcessorFormatter):
-            root.removeHandler(handler)
+    with logs.put_back():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +88,21 @@ def app(database_url: str) -> Iterator[Flask]:
     yield made
     with made.app_context():
         db.engine.dispose()
+
+
+@pytest.fixture
+def make_app(database_url: str) -> Iterator[Callable[..., Flask]]:
+    """Makes applications with other settings over one fresh database."""
+    made: list[Flask] = []
+
+    def make(**settings: Any) -> Flask:
+        made.append(create_app(Settings(database_url=database_url, log_level="CRITICAL", **settings)))
+        return made[-1]
+
+    yield make
+    for app in made:
+        with app.app_context():
+            db.engine.dispose()
 
 
 @pytest.fixture

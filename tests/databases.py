@@ -21,6 +21,7 @@ from backend.app import create_app
 from backend.config import Settings
 from backend.extensions import db
 from backend.models import Job, Trial
+from tests import logs
 
 STARTUP_S = 60
 
@@ -124,7 +125,8 @@ def start_mariadb(folder: Path) -> MariaDB:
 
 def migrate(url: str) -> None:
     """Make the tables of a database by the migrations."""
-    app = create_app(Settings(database_url=url, log_level="ERROR"), prepare_database=False)
+    with logs.put_back():
+        app = create_app(Settings(database_url=url, log_level="ERROR"), prepare_database=False)
     with app.app_context():
         schema.upgrade()
         db.engine.dispose()

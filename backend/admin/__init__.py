@@ -1,0 +1,60 @@
+"""The admin page: what the optimizer believes and saved, for people.
+
+`login.py` says who is asking, `pages.py` answers, `tables.py` holds the long lists, `plots.py` makes the figures out of
+plain data. Nothing here changes anything by itself: every change goes through `service`, `tokens` or `users`.
+"""
+
+from flask import Flask, Response, make_response, render_template, request
+from flask_admin import Admin
+from flask_admin.theme import Bootstrap4Theme
+from flask_wtf.csrf import CSRFError
+
+from backend.admin import login, pages, tables
+from backend.config import Settings
+
+PATH = "/admin"
+
+
+def register(app: Flask, settings: Settings) -> None:
+    """Add the page to the application."""
+    app.config.update(
+        SESSION_COOKIE_NAME="bso_session",
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        # Browsers take such cookies from 127.0.0.1 without TLS, too. Who insists on an open server has no TLS.
+        SESSION_COOKIE_SECURE=not settings.insecure_open,
+        PERMANENT_SESSION_LIFETIME=login.SESSION_S,
+        SESSION_REFRESH_EACH_REQUEST=False,  # else an answer still under way would bring back a cookie just deleted
+        WTF_CSRF_TIME_LIMIT=None,  # as long as the session
+        PRICE_PER_KWH=settings.price_per_kwh,
+        CURRENCY=settings.currency,
+        GRAMS_CO2_PER_KWH=settings.grams_co2_per_kwh,
+    )
+    login.manager.init_app(app)
+    admin = Admin(
+        app,
+        name="lightning-bso",
+        index_view=pages.OverviewPage(name="Overview", url=PATH),
+        theme=Bootstrap4Theme(base_template="bso/layout.html"),
+    )
+    for view in (*tables.make(), *pages.make()):
+        admin.add_view(view)
+    app.register_blueprint(pages.assets)
+    app.add_template_filter(pages.amount)
+    app.add_template_filter(pages.moment)
+    app.add_template_filter(pages.duration)
+    app.context_processor(lambda: {"who": login.current(), "has_login": login.is_needed()})
+
+    @app.errorhandler(CSRFError)
+    def forged(error: CSRFError) -> tuple[Response, int]:
+        return error_page(400, f"{error.description} Go back, load the page anew, and try again."), 400
+
+
+def is_asked() -> bool:
+    """Whether the current request is for the admin page."""
+    return request.path == PATH or request.path.startswith(f"{PATH}/")
+
+
+def error_page(status: int, message: str) -> Response:
+    """A page that says what went wrong."""
+    return make_response(render_template("bso/error.html", status=status, message=message), status)

@@ -1,0 +1,411 @@
+"""The pages that are no plain list: overview, job, trial, comparison, tokens, login.
+
+Every change goes through the use cases.
+"""
+
+import csv
+import io
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import plotly
+from flask import Blueprint, Response, abort, current_app, flash, jsonify, redirect, request, send_file, url_for
+from flask_admin import AdminIndexView, BaseView, expose
+
+from backend import auth, queries, service, tokens, users
+from backend.admin import login, plots
+from backend.errors import ServiceError
+from backend.tokens import Scope
+from backend.users import Role
+from lightning_bso.wire import MAX_ID_LENGTH, TrialRecord, TrialRequest
+
+J_PER_KWH = 3.6e6
+SHOWN_TRIALS = 25
+SHOWN_REPORTS = 200
+_EXPORT_PAGE = 1000
+_YEAR_S = 365 * 24 * 3600
+
+assets = Blueprint(
+    "assets", __name__, static_folder="static", static_url_path="/admin/assets", template_folder="templates"
+)
+
+
+@assets.get("/admin/assets/plotly.js")
+def plotly_script() -> Response:
+    """Plotly's script, out of its Python package."""
+    script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    return send_file(script, "text/javascript", max_age=_YEAR_S)
+
+
+class _Page:
+    """What all pages share: who may see them."""
+
+    role = Role.VIEWER
+
+    def is_accessible(self) -> bool:
+        """Whether who is asking may see it."""
+        person = login.current()
+        return person is not None and person.may(self.role)
+
+    def inaccessible_callback(self, name: str, **kwargs: Any) -> Any:
+        """Send them to the login, or away."""
+        return login.to_login() if login.current() is None else abort(403, f"this needs the role {self.role}")
+
+
+class OverviewPage(_Page, AdminIndexView):
+    """How all jobs stand together."""
+
+    @expose("/")
+    def index(self) -> Any:
+        """The page."""
+        found = queries.overview(login.need(Role.VIEWER).actor)
+        known = [one.against_default for one in found.savings if one.against_default]
+        total = {
+            "energy": sum(one.energy for one in known),
+            "time": sum(one.time for one in known),
+            "jobs": len(known),
+            "unknown": len(found.savings) - len(known),
+        }
+        return self.render(
+            "bso/overview.html", found=found, total=total, bill=_bill, server=request.url_root.rstrip("/")
+        )
+
+
+class JobPage(_Page, BaseView):
+    """One job, and what can be done about it."""
+
+    def is_visible(self) -> bool:
+        """Not in the menu."""
+        return False
+
+    @expose("/")
+    def index(self) -> Any:
+        """The page."""
+        job_id, actor = _job_id(), login.need(Role.VIEWER).actor
+        job, history = queries.describe(job_id, actor), queries.history(job_id, actor)
+        total = queries.list_trials(job_id, 0, 1, actor).total
+        latest = queries.list_trials(job_id, max(0, total - SHOWN_TRIALS), SHOWN_TRIALS, actor).trials
+        return self.render(
+            "bso/job.html",
+            job=job,
+            history=history,
+            total=total,
+            latest=latest[::-1],
+            front=_front(history),
+            bill=_bill,
+        )
+
+    @expose("/plots")
+    def plots(self) -> Any:
+        """The figures, what the slider needs, and the latest trials."""
+        job_id, actor = _job_id(), login.need(Role.VIEWER).actor
+        history = queries.history(job_id, actor)
+        total = queries.list_trials(job_id, 0, 1, actor).total
+        latest = queries.list_trials(job_id, max(0, total - SHOWN_TRIALS), SHOWN_TRIALS, actor).trials
+        sizes = [one for one in history.summaries if one.mean_cost_j is not None]
+        return jsonify(
+            figures=plots.figures(history),
+            eta=history.spec.eta_knob,
+            max_power=history.spec.max_power,
+            sizes=[
+                {"batch_size": one.batch_size, "energy": one.mean_energy_j, "time": one.mean_time_s} for one in sizes
+            ],
+            total=total,
+            running=[_running(trial) for trial in latest if trial.ended_at is None],
+        )
+
+    @expose("/export")
+    def export(self) -> Any:
+        """All trials, as CSV or JSON, a page of them at a time."""
+        job_id, actor = _job_id(), login.need(Role.VIEWER).actor
+        as_json = request.args.get("format") == "json"
+        spec = queries.describe(job_id, actor).spec
+        app = current_app._get_current_object()  # type: ignore[attr-defined]  # the answer outlives the request
+
+        def pages() -> Iterator[list[TrialRecord]]:
+            offset = 0
+            with app.app_context():
+                while trials := queries.list_trials(job_id, offset, _EXPORT_PAGE, actor).trials:
+                    offset += len(trials)
+                    yield trials
+
+        made = _as_json(spec.model_dump_json(), pages()) if as_json else _as_csv(pages())
+        kind = "json" if as_json else "csv"
+        headers = {"Content-Disposition": f"attachment; filename=trials.{kind}"}
+        return Response(made, mimetype="application/json" if as_json else "text/csv", headers=headers)
+
+    @expose("/pause", methods=("POST",))
+    def pause(self) -> Any:
+        """Have asks get the default batch size, or be decided again."""
+        paused = request.form.get("paused") == "1"
+        service.pause(_job_id(), paused=paused, by=login.need(Role.OPERATOR).actor)
+        flash("Paused: every run gets the default batch size." if paused else "The policy decides again.")
+        return _to_job()
+
+    @expose("/reset", methods=("POST",))
+    def reset(self) -> Any:
+        """Explore anew."""
+        service.reset(_job_id(), by=login.need(Role.OPERATOR).actor)
+        flash("Reset: the exploration begins anew; the history is kept, and no longer counts.")
+        return _to_job()
+
+    @expose("/end", methods=("POST",))
+    def end(self) -> Any:
+        """End a trial; its training stops at its next report."""
+        person, number = login.need(Role.OPERATOR), _number(request.form.get("number"))
+        trial = queries.trial(_job_id(), number, person.actor)
+        ended = TrialRequest(
+            job_id=_job_id(),
+            batch_size=trial.batch_size,
+            trial_number=number,
+            reason=f"ended by {person.name} on the admin page"[:500],
+        )
+        service.end(ended, by=person.actor, lease_s=current_app.config["LEASE_S"])
+        flash(f"Trial {number} is ended; its training stops at its next report.")
+        return _to_job()
+
+    @expose("/delete", methods=("POST",))
+    def delete(self) -> Any:
+        """Delete the job, if its id is typed."""
+        person = login.need(Role.ADMIN)
+        if request.form.get("typed") != _job_id():
+            flash("Nothing is deleted: what was typed is not the job's id.", "error")
+            return _to_job()
+        service.delete(_job_id(), by=person.actor)
+        flash("Deleted.")
+        return redirect(url_for("jobs.index_view"))
+
+
+class TrialPage(_Page, BaseView):
+    """One trial, report by report."""
+
+    def is_visible(self) -> bool:
+        """Not in the menu."""
+        return False
+
+    @expose("/")
+    def index(self) -> Any:
+        """The page."""
+        actor, number = login.need(Role.VIEWER).actor, _number(request.args.get("number"))
+        offset = min(request.args.get("offset", 0, type=int) % (1 << 31), 1 << 30)
+        trial = queries.trial(_job_id(), number, actor)
+        total, reports = queries.list_reports(_job_id(), number, offset, SHOWN_REPORTS, actor)
+        spec = queries.describe(_job_id(), actor).spec
+        return self.render(
+            "bso/trial.html",
+            job_id=_job_id(),
+            spec=spec,
+            trial=trial,
+            reports=reports,
+            total=total,
+            offset=offset,
+            step=SHOWN_REPORTS,
+        )
+
+
+class ComparePage(_Page, BaseView):
+    """Two jobs side by side."""
+
+    @expose("/")
+    def index(self) -> Any:
+        """The page."""
+        actor, sides = login.need(Role.VIEWER).actor, []
+        names = [request.args.get(name, "")[:MAX_ID_LENGTH] for name in ("a", "b")]
+        for name in names:
+            if name:
+                try:
+                    sides.append((queries.describe(name, actor), queries.saved(name, actor)))
+                except ServiceError as error:
+                    flash(str(error), "error")
+        return self.render("bso/compare.html", names=names, sides=sides if len(sides) == 2 else [])
+
+
+class TokensPage(_Page, BaseView):
+    """Tokens: made, shown once, revoked."""
+
+    role = Role.ADMIN
+
+    @expose("/", methods=("GET", "POST"))
+    def index(self) -> Any:
+        """The page; a POST makes a token."""
+        person, made, problem = login.need(Role.ADMIN), None, None
+        if request.method == "POST":
+            made, problem = _make_token(person)
+        shown = self.render(
+            "bso/tokens.html", tokens=tokens.list_all()[::-1], scopes=list(Scope), made=made, problem=problem
+        )
+        return (shown, 422) if problem else shown
+
+    @expose("/revoke", methods=("POST",))
+    def revoke(self) -> Any:
+        """Revoke all tokens of a label."""
+        label = request.form.get("label", "")
+        tokens.revoke(label, login.need(Role.ADMIN).actor)
+        flash(f"Revoked: {label}")
+        return redirect(url_for("tokens.index"))
+
+
+class LoginPage(BaseView):
+    """The one page that anyone may see."""
+
+    def is_visible(self) -> bool:
+        """Not in the menu."""
+        return False
+
+    @expose("/", methods=("GET", "POST"))
+    def index(self) -> Any:
+        """The page; a POST logs in."""
+        asked, problem, status = request.args.get("next"), None, 200
+        if request.method == "POST":
+            name, password = request.form.get("name", "")[:MAX_ID_LENGTH], request.form.get("password", "")[:1024]
+            try:
+                account = users.log_in(name, password, auth.address())
+            except ServiceError as error:
+                problem, status = str(error), error.status
+            else:
+                if account is not None:
+                    login.enter(account)
+                    return redirect(login.back(asked))
+                problem, status = "No user has this name and this password.", 401
+        elif login.current() is not None:
+            return redirect(login.back(asked))
+        page = self.render(
+            "bso/login.html",
+            problem=problem,
+            nobody=not users.any_exist(),
+            unsafe=not (request.is_secure or auth.is_loopback(request.host.rsplit(":", 1)[0])),
+        )
+        return page, status
+
+    @expose("/out", methods=("POST",))
+    def out(self) -> Any:
+        """Log out everywhere."""
+        login.leave()
+        return redirect(url_for("login.index"))
+
+
+def make() -> list[BaseView]:
+    """The pages, in the order of the menu."""
+    return [
+        ComparePage(name="Compare", endpoint="compare", url="compare"),
+        TokensPage(name="Tokens", endpoint="tokens", url="tokens"),
+        JobPage(name="Job", endpoint="job", url="job"),
+        TrialPage(name="Trial", endpoint="trial", url="trial"),
+        LoginPage(name="Log in", endpoint="login", url="login"),
+    ]
+
+
+def amount(value: float | None, unit: str = "") -> str:
+    """A number as people read it: four digits; joules in J, kJ, MJ or GJ."""
+    if value is None:
+        return "–"
+    for prefix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if unit == "J" and abs(value) >= factor:
+            return f"{value / factor:.4g} {prefix}{unit}"
+    return f"{value:.4g} {unit}".strip()
+
+
+def moment(at: datetime | None) -> str:
+    """A time, in UTC."""
+    if at is None:
+        return "–"
+    return f"{(at.astimezone(UTC) if at.tzinfo else at):%Y-%m-%d %H:%M:%S}"
+
+
+def duration(seconds: float | None) -> str:
+    """A duration, in the unit that suits it."""
+    if seconds is None:
+        return "–"
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if abs(seconds) >= length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def _bill(energy_j: float) -> str:
+    """What energy comes to, as far as the settings say what it costs."""
+    config, kwh = current_app.config, energy_j / J_PER_KWH
+    parts = [f"{kwh:.4g} kWh"]
+    if config["PRICE_PER_KWH"] is not None:
+        parts.append(f"{kwh * config['PRICE_PER_KWH']:.2f} {config['CURRENCY']}")
+    if config["GRAMS_CO2_PER_KWH"] is not None:
+        parts.append(f"{kwh * config['GRAMS_CO2_PER_KWH'] / 1000:.3g} kg CO₂")
+    return ", ".join(parts)
+
+
+def _front(history: queries.History) -> list[int]:
+    known = [one for one in history.summaries if one.mean_cost_j is not None]
+    return [one.batch_size for one in plots.pareto(known)]
+
+
+def _job_id() -> str:
+    return request.args.get("job", "")[: MAX_ID_LENGTH + 1]
+
+
+def _number(text: str | None) -> int:
+    if text is None or not text.isascii() or not text.isdecimal() or len(text) > 9:
+        abort(404, "there is no such trial")
+    return int(text)
+
+
+def _to_job() -> Any:
+    return redirect(url_for("job.index", job=_job_id()))
+
+
+def _running(trial: TrialRecord) -> dict[str, Any]:
+    return {
+        "number": trial.trial_number,
+        "epochs": trial.current_epoch,
+        "energy": amount(trial.energy, "J"),
+        "time": duration(trial.time),
+        "cost": amount(trial.cost, "J"),
+        "last_seen": moment(trial.last_seen_at),
+    }
+
+
+def _make_token(person: login.Person) -> tuple[str | None, str | None]:
+    form = request.form
+    label, prefix, days = (
+        form.get("label", "").strip(),
+        form.get("prefix", "").strip() or None,
+        form.get("days", "").strip(),
+    )
+    if not 0 < len(label) <= MAX_ID_LENGTH or not label.isprintable():
+        return None, f"A token needs a label of up to {MAX_ID_LENGTH} characters."
+    if prefix is not None and (len(prefix) > MAX_ID_LENGTH or not prefix.isprintable()):
+        return None, f"A prefix has up to {MAX_ID_LENGTH} characters."
+    if form.get("scope") not in list(Scope):
+        return None, "Choose a scope."
+    if days and not (days.isascii() and days.isdecimal() and 0 < int(days[:6]) <= 3650 and len(days) <= 4):
+        return None, "It expires after 1 to 3650 days; leave it empty for never."
+    valid_days = float(days) if days else None
+    scope = Scope(form["scope"])
+    return tokens.create(label, scope, valid_days=valid_days, job_id_prefix=prefix, by=person.actor), None
+
+
+def _as_csv(pages: Iterator[list[TrialRecord]]) -> Iterator[str]:
+    names = list(TrialRecord.model_fields)
+    yield ",".join(names) + "\r\n"
+    for trials in pages:
+        text = io.StringIO()
+        writer = csv.writer(text)
+        for trial in trials:
+            told = trial.model_dump(mode="json")
+            writer.writerow([_cell(told[name]) for name in names])
+        yield text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """What a spreadsheet would take for a formula is text to it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def _as_json(spec: str, pages: Iterator[list[TrialRecord]]) -> Iterator[str]:
+    yield f'{{"job": {spec}, "trials": ['
+    comma = ""
+    for trials in pages:
+        yield comma + ", ".join(trial.model_dump_json() for trial in trials)
+        comma = ", "
+    yield "]}\n"

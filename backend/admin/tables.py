@@ -1,0 +1,194 @@
+"""The long lists, by Flask-Admin: search, filters, order, pages and CSV, and nothing that changes a row."""
+
+from typing import Any, cast
+
+from flask import abort, g, redirect, request, url_for
+from flask_admin.contrib.sqla import ModelView
+from flask_admin.contrib.sqla.filters import BaseSQLAFilter, BooleanEqualFilter, FilterEqual, IntEqualFilter
+from markupsafe import Markup
+
+from backend import queries
+from backend.admin import login
+from backend.extensions import db
+from backend.models import AuditEntry, Job, Trial
+from backend.users import Role
+from lightning_bso.wire import MAX_INT
+
+_MOST_PAGES = 1_000_000
+_MOST_EXPORTED = 100_000
+
+
+class _WholeNumber(IntEqualFilter):
+    def clean(self, value: str) -> int:
+        number = int(value)
+        if not 0 <= number <= MAX_INT:
+            raise ValueError("out of range")
+        return number
+
+
+class Table(ModelView):
+    """A list that is read only, for those with a role."""
+
+    can_create = can_edit = can_delete = False
+    can_view_details = column_display_actions = False
+    can_export = True
+    export_max_rows = _MOST_EXPORTED
+    page_size = 50
+    named_filter_urls = True
+    action_disallowed_list = ("delete",)
+    list_template = "bso/table.html"
+    role = Role.VIEWER
+    note = ""
+    """What the list is of, above it."""
+
+    def is_accessible(self) -> bool:
+        """Whether who is asking may see it."""
+        person = login.current()
+        return person is not None and person.may(self.role)
+
+    def inaccessible_callback(self, name: str, **kwargs: Any) -> Any:
+        """Send them to the login, or away."""
+        return login.to_login() if login.current() is None else abort(403, f"this needs the role {self.role}")
+
+    def _handle_view(self, name: str, **kwargs: Any) -> Any:
+        refused = super()._handle_view(name, **kwargs)
+        if refused is not None:
+            return refused
+        if not 0 <= request.args.get("page", 0, type=int) <= _MOST_PAGES:
+            abort(404)
+        empty = [key for key, value in request.args.items() if key.startswith("flt") and not value]
+        if empty:  # fields of the form that were left empty
+            kept = {key: value for key, value in request.args.items() if key not in empty}
+            arguments: dict[str, Any] = dict(kept)
+            return redirect(url_for(f".{name}", **arguments))
+        return None
+
+    def filter_fields(self) -> list[tuple[str, str, list[tuple[str, str]] | None, str]]:
+        """The fields of the form: name, label, options if there are any, and what stands in it."""
+        fields = []
+        for index, one in enumerate(self._filters or ()):
+            name = f"flt{index}_{self.get_filter_arg(index, one)}"
+            options = [(str(key), str(label)) for key, label in one.get_options(self) or ()] or None
+            fields.append((name, str(one.name), options, request.args.get(name, "")))
+        return fields
+
+    def get_export_value(self, model: Any, name: Any) -> Any:
+        """A cell of the CSV; what a spreadsheet would take for a formula is text to it."""
+        value = super().get_export_value(model, name)
+        return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+class Jobs(Table):
+    """All jobs."""
+
+    column_list = ("job_id", "policy", "gpu_model", "paused", "trials", "running", "best", "last_seen", "created_at")
+    column_labels = {  # noqa: RUF012 - as Flask-Admin has it
+        "job_id": "Job",
+        "gpu_model": "GPU",
+        "best": "Best batch size",
+        "last_seen": "Last seen (UTC)",
+        "created_at": "Created (UTC)",
+    }
+    column_sortable_list = ("job_id", "policy", "gpu_model", "paused", "created_at")
+    column_default_sort = ("created_at", True)
+    column_searchable_list = ("job_id", "gpu_model")
+    column_formatters = {  # noqa: RUF012
+        "job_id": lambda _view, _context, row, _name: _link("job.index", row.job_id, job=row.job_id),
+        "trials": lambda _view, _context, row, _name: _told(row).trials,
+        "running": lambda _view, _context, row, _name: _told(row).running,
+        "best": lambda _view, _context, row, _name: _told(row).best_batch_size or "",
+        "last_seen": lambda _view, _context, row, _name: _moment(_told(row).last_seen_at),
+        "created_at": lambda _view, _context, row, _name: _moment(row.created_at),
+        "paused": lambda _view, _context, row, _name: "paused" if row.paused else "",
+    }
+    column_formatters_export = column_formatters | {"job_id": lambda _view, _context, row, _name: row.job_id}
+
+    def scaffold_filters(self, name: Any) -> Any:
+        """As given below."""
+        return [name] if isinstance(name, BaseSQLAFilter) else super().scaffold_filters(name)
+
+    column_filters = (
+        FilterEqual(Job.policy, "Policy", options=[("gp-ucb", "gp-ucb"), ("zeus", "zeus")]),
+        FilterEqual(Job.gpu_model, "GPU"),
+        BooleanEqualFilter(Job.paused, "Paused"),
+    )
+
+    def get_list(self, *args: Any, **kwargs: Any) -> Any:
+        """The rows, and how their jobs stand."""
+        count, rows = super().get_list(*args, **kwargs)
+        g.listings = queries.listings([row.id for row in cast(list[Job], rows)])
+        return count, rows
+
+
+class Trials(Table):
+    """All trials of all jobs."""
+
+    column_list = (
+        *("of.job_id", "number", "batch_size", "status", "outcome_code", "energy_j", "time_s", "epochs"),
+        *("host", "energy_source", "started_at"),
+    )
+    column_labels = {  # noqa: RUF012
+        "of.job_id": "Job",
+        "number": "Trial",
+        "outcome_code": "Outcome",
+        "energy_j": "Energy (J)",
+        "time_s": "Time (s)",
+        "started_at": "Started (UTC)",
+        "run_id": "Run",
+    }
+    column_select_related_list = (Trial.of,)  # type: ignore[assignment]  # its documentation allows attributes
+    column_sortable_list = ("number", "batch_size", "status", "energy_j", "time_s", "epochs", "started_at")
+    column_default_sort = ("id", True)
+    column_searchable_list = ("of.job_id", "run_id", "host", "outcome")
+    column_filters = (
+        FilterEqual(Job.job_id, "Job"),
+        _WholeNumber(Trial.batch_size, "Batch size"),
+        FilterEqual(Trial.status, "Status", options=[(name, name) for name in ("Dispatched", "Succeeded", "Failed")]),
+        FilterEqual(Trial.outcome_code, "Outcome"),
+    )
+    column_formatters = {  # noqa: RUF012
+        "of.job_id": lambda _view, _context, row, _name: _link("job.index", row.of.job_id, job=row.of.job_id),
+        "number": lambda _view, _context, row, _name: _link(
+            "trial.index", str(row.number), job=row.of.job_id, number=row.number
+        ),
+        "energy_j": lambda _view, _context, row, _name: f"{row.energy_j:.6g}",
+        "time_s": lambda _view, _context, row, _name: f"{row.time_s:.6g}",
+        "started_at": lambda _view, _context, row, _name: _moment(row.started_at),
+    }
+    column_formatters_export = {  # noqa: RUF012
+        "started_at": lambda _view, _context, row, _name: _moment(row.started_at),
+    }
+
+
+class Audit(Table):
+    """Who did what."""
+
+    role = Role.ADMIN
+    column_list = ("at", "actor", "address", "action", "job_id", "detail")
+    column_labels = {"at": "When (UTC)", "actor": "Who", "address": "From", "job_id": "Job"}  # noqa: RUF012
+    column_sortable_list = ("at", "actor", "action")
+    column_default_sort = ("id", True)
+    column_searchable_list = ("actor", "job_id", "detail", "address")
+    column_filters = (FilterEqual(AuditEntry.action, "Action"), FilterEqual(AuditEntry.job_id, "Job"))
+    column_formatters = {"at": lambda _view, _context, row, _name: _moment(row.at)}  # noqa: RUF012
+
+
+def make() -> list[Table]:
+    """The tables, in the order of the menu."""
+    return [
+        Jobs(Job, db, name="Jobs", endpoint="jobs", url="jobs"),
+        Trials(Trial, db, name="Trials", endpoint="trials", url="trials"),
+        Audit(AuditEntry, db, name="Audit", endpoint="audit", url="audit"),
+    ]
+
+
+def _told(row: Job) -> Any:
+    return g.listings[row.id]
+
+
+def _link(endpoint: str, text: str, **arguments: Any) -> Markup:
+    return Markup('<a href="{}">{}</a>').format(url_for(endpoint, **arguments), text)
+
+
+def _moment(at: Any) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""

@@ -1,0 +1,63 @@
+"""What every answer says to browsers, and whose word on where a call comes from is taken."""
+
+import ipaddress
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, Response, request
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+# Scripts come from this server and are never inline; plotly writes styles, but no scripts.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+# The documentation of the calls is a page of a library, with scripts in it; it knows no secret.
+_POLICY_OF_DOCUMENTATION = _POLICY.replace("script-src 'self'", "script-src 'self' 'unsafe-inline'")
+
+
+def protect(app: Flask, trusted_proxies: str) -> None:
+    """Set the headers of all answers, and believe X-Forwarded-* of configured proxies alone.
+
+    Args:
+        app: the application.
+        trusted_proxies: addresses or networks, with commas between them.
+    """
+
+    @app.after_request
+    def harden(response: Response) -> Response:
+        documentation = request.path.startswith("/openapi")
+        response.headers["Content-Security-Policy"] = _POLICY_OF_DOCUMENTATION if documentation else _POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["X-Frame-Options"] = "DENY"
+        response.headers["Referrer-Policy"] = "same-origin"
+        response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+        response.headers.setdefault("Cache-Control", "no-store")
+        if request.is_secure:
+            response.headers["Strict-Transport-Security"] = "max-age=31536000"
+        return response
+
+    networks = [ipaddress.ip_network(part.strip()) for part in trusted_proxies.split(",") if part.strip()]
+    if networks:
+        app.wsgi_app = _TrustSome(app.wsgi_app, networks)  # type: ignore[method-assign]
+
+
+class _TrustSome:
+    """Takes X-Forwarded-* for true if a trusted proxy sends it; such a call never counts as the own machine's."""
+
+    def __init__(self, app: "WSGIApplication", networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> None:
+        self._plain, self._behind_proxy = app, ProxyFix(app, x_for=1, x_proto=1, x_host=1, x_prefix=1)
+        self._networks = networks
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        return (self._behind_proxy if self._trusts(environ) else self._plain)(environ, start_response)
+
+    def _trusts(self, environ: dict[str, Any]) -> bool:
+        try:
+            caller = ipaddress.ip_address(environ.get("REMOTE_ADDR", ""))
+        except ValueError:
+            return False
+        return any(caller in network for network in self._networks)

@@ -1,0 +1,103 @@
+"""A real server with a few jobs, and a real browser that may talk to it alone."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from flask import Flask
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from backend import tokens, users
+from backend.app import create_app
+from backend.audit import COMMAND_LINE
+from backend.config import Settings
+from backend.extensions import db
+from backend.tokens import Scope
+from backend.users import Role
+from tests import logs
+from tests.calls import Calls
+from tests.databases import connected
+from tests.servers import WaitressServer
+
+PASSWORD = "correct horse battery"
+CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's chromium."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.fail("chromium is missing; on Debian and Ubuntu: apt-get install chromium")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=path, args=[*CHROMIUM, "--disable-component-update", "--disable-sync"]
+        )
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def site(
+    new_database: Callable[[str, Path], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WaitressServer]:
+    """A server with a user of each role, called as it, and jobs of both policies, of each of which a trial runs."""
+    folder = tmp_path_factory.mktemp("site")
+    url = new_database("sqlite", folder)
+    with logs.put_back():
+        fill(create_app(Settings(database_url=url, log_level="CRITICAL")))
+    with WaitressServer(url, folder) as server:
+        yield server
+
+
+def fill(app: Flask) -> None:
+    """Make the jobs and the users."""
+    calls = Calls.through_test_client(app.test_client())
+    for job_id, policy in (("vision/<b>resnet</b>", "gp-ucb"), ("speech", "zeus")):
+        calls.register(
+            job_id=job_id,
+            job_id_prefix=job_id,
+            policy=policy,
+            eta_knob=0.5,
+            beta_knob=None,
+            batch_sizes=[8, 16, 32, 64],
+        )
+        for number in range(12):
+            trial = calls.trial(job_id)
+            size = trial["batch_size"]
+            if size < 64:
+                totals = {"time": 160.0 / size, "energy": 400.0 + 30 * size + number, "metric": 1.0}
+                calls.must(calls.report(trial, current_epoch=5, **totals))
+            else:
+                calls.diverge(trial)
+        calls.report(calls.trial(job_id), time=1.0, energy=10.0)
+    with app.app_context():
+        for role in Role:
+            users.create(role, PASSWORD, role, COMMAND_LINE)
+        tokens.create("old", Scope.READ)
+        db.engine.dispose()
+
+
+@pytest.fixture(params=["light", "dark"])
+def page(request: pytest.FixtureRequest, browser: Browser, site: WaitressServer) -> Iterator[Page]:
+    """A page whose every request went to the server, and that complained of nothing."""
+    with connected(site.database_url) as connection:  # all tests' attempts to log in come from one address
+        connection.exec_driver_sql("DELETE FROM audit WHERE action = 'try to log in'")
+    elsewhere: list[str] = []
+    complaints: list[str] = []
+    context = browser.new_context(
+        base_url=site.url, color_scheme=request.param, viewport={"width": 1280, "height": 900}
+    )
+    opened = context.new_page()
+    own = urlsplit(site.url).netloc
+    opened.on(
+        "request", lambda sent: elsewhere.append(sent.url) if urlsplit(sent.url).netloc not in (own, "") else None
+    )
+    opened.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    yield opened
+    context.close()
+    assert elsewhere == []
+    assert [one for one in complaints if "40" not in one] == []  # the tests that ask for an error get one

@@ -1,0 +1,164 @@
+"""The admin page as people use it, in a real browser, light and dark."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from backend import queries
+from backend.admin import plots
+from backend.app import create_app
+from backend.audit import COMMAND_LINE
+from backend.config import Settings
+from backend.extensions import db
+from tests.browser.conftest import PASSWORD
+from tests.servers import WaitressServer
+
+JOB = "vision/<b>resnet</b>"
+SCREENSHOTS = Path("build/screenshots")
+
+
+def log_in(page: Page, name: str, password: str = PASSWORD) -> None:
+    page.goto("/admin/")
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Log in").click()
+
+
+def open_job(page: Page, job: str = JOB) -> None:
+    page.get_by_role("link", name="Jobs", exact=True).click()
+    page.get_by_label("Search").fill(job)
+    page.get_by_role("button", name="Find").click()
+    page.get_by_role("link", name=job, exact=True).click()
+    expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
+
+
+def history(site: WaitressServer, job: str = JOB) -> queries.History:
+    app = create_app(Settings(database_url=site.database_url, log_level="CRITICAL"))
+    with app.app_context():
+        found = queries.history(job, COMMAND_LINE)
+        db.engine.dispose()
+        return found
+
+
+def drawn(page: Page, plot: str) -> dict[str, dict[str, Any]]:
+    """The traces that plotly holds, by name."""
+    traces = page.evaluate("id => document.getElementById(id).data.map(({name, x, y}) => ({name, x, y}))", plot)
+    return {trace["name"]: trace for trace in traces}
+
+
+def test_each_figure_shows_what_its_function_says(page: Page, site: WaitressServer) -> None:
+    log_in(page, "viewer")
+    for job in (JOB, "speech"):
+        open_job(page, job)
+        for plot, figure in plots.figures(history(site, job)).items():
+            shown = drawn(page, plot)
+            assert figure["data"]
+            for trace in figure["data"]:
+                assert shown[trace["name"]]["x"] == trace["x"], plot
+                assert shown[trace["name"]]["y"] == pytest.approx(trace["y"]), plot
+
+
+def test_the_slider_says_which_batch_size_another_eta_would_choose(page: Page, site: WaitressServer) -> None:
+    log_in(page, "viewer")
+    open_job(page)
+    known = history(site)
+    winners = set()
+    for eta in (0.0, 0.25, 0.5, 0.75, 1.0):
+        page.get_by_label("eta, the weight").fill(str(eta))
+        best = plots.winner(known.spec, known.summaries, eta)
+        assert best is not None
+        winners.add(best.batch_size)
+        expect(page.locator("#eta-says")).to_contain_text(f"batch size {best.batch_size} would be the cheapest")
+        times, energies = plots.eta_line(known.spec, known.summaries, eta)
+        line = drawn(page, "energy")["equal cost"]
+        assert (line["x"], line["y"]) == (pytest.approx(times), pytest.approx(energies))
+    assert len(winners) > 1
+
+
+def test_a_viewer_sees_no_actions_and_cannot_take_them(page: Page) -> None:
+    log_in(page, "viewer")
+    open_job(page)
+    expect(page.get_by_role("button", name="Pause")).to_have_count(0)
+    expect(page.get_by_role("link", name="Tokens")).to_have_count(0)
+    answer = page.goto("/admin/tokens/")
+    assert answer is not None
+    assert answer.status == 403
+    expect(page.get_by_role("alert")).to_contain_text("needs the role admin")
+
+
+def test_a_wrong_password_and_an_expired_session_lead_to_the_login(page: Page) -> None:
+    log_in(page, "viewer", "wrong password")
+    expect(page.get_by_role("alert")).to_contain_text("No user has this name and this password")
+    log_in(page, "viewer")
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    page.context.clear_cookies()
+    page.get_by_role("link", name="Trials", exact=True).click()
+    page.get_by_label("Name").fill("viewer")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", name="Trials")).to_be_visible()
+
+
+def test_an_admin_ends_a_trial_pauses_and_revokes_a_token(page: Page) -> None:
+    log_in(page, "admin")
+    open_job(page, "speech")
+    if page.get_by_role("button", name="End").count():  # the first of light and dark
+        page.get_by_role("button", name="End").first.click()
+        expect(page.locator(".message.good")).to_contain_text("is ended")
+    expect(page.locator("#trials")).to_contain_text("ended by admin on the admin page")
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_text("Paused: every run gets the default batch size 16")).to_be_visible()
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_role("link", name="Tokens").click()
+    page.get_by_label("Label").fill("temporary")
+    page.get_by_role("button", name="Make a token").click()
+    expect(page.locator("#made")).to_contain_text("bso_")
+    page.get_by_role("button", name="Revoke temporary").first.click()
+    expect(page.locator(".message.good")).to_contain_text("Revoked: temporary")
+    page.get_by_role("link", name="Audit").click()
+    expect(page.locator("tbody tr").first).to_contain_text("revoke token")
+
+
+def test_every_page_can_be_used_by_everyone(page: Page, request: pytest.FixtureRequest) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    theme = request.node.callspec.params["page"]
+    page.goto("/admin/login/")
+    faults = check(page, f"login-{theme}")
+    log_in(page, "admin")
+    faults += check(page, f"overview-{theme}")
+    open_job(page)
+    faults += check(page, f"job-{theme}")
+    for name, path in {
+        "jobs": "/admin/jobs/",
+        "trials": "/admin/trials/",
+        "trial": "/admin/trial/?job=speech&number=1",
+        "compare": f"/admin/compare/?a=speech&b={JOB}",
+        "tokens": "/admin/tokens/",
+        "audit": "/admin/audit/",
+    }.items():
+        page.goto(path)
+        faults += check(page, f"{name}-{theme}")
+    assert faults == []
+
+
+def check(page: Page, name: str) -> list[str]:
+    """Keep a picture of the page, and return its serious findings of axe-core."""
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{name}: {one['id']}: {one['nodes'][0]['html'][:120]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+def test_the_keyboard_alone_suffices(page: Page) -> None:
+    log_in(page, "viewer")
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
