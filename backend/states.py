@@ -71,6 +71,7 @@ _TRIAL_COLUMNS = (
     Trial.started_revision,
     Trial.ended_revision,
     Trial.bound_factor,
+    Trial.outcome_code,
 )
 
 
@@ -95,7 +96,7 @@ _STATUSES = {status.value: status for status in TrialStatus}
 
 
 def _to_trial(row: Sequence[Any]) -> CoreTrial:
-    number, batch_size, type_, status, converged, energy_j, time_s, epochs, started, ended, bound_factor = row
+    number, batch_size, type_, status, converged, energy_j, time_s, epochs, started, ended, bound_factor, code = row
     return CoreTrial(
         number,
         batch_size,
@@ -108,6 +109,7 @@ def _to_trial(row: Sequence[Any]) -> CoreTrial:
         started,
         ended,
         bound_factor,
+        code == VerdictCode.OUT_OF_MEMORY,
     )
 
 

@@ -72,6 +72,8 @@ class Belief:
     """Revision at which T was seen to have changed, until a run begun after that has ended."""
     unfit: frozenset[int] = frozenset()
     """Where among the batch sizes those are that a probe found not to fit in memory."""
+    too_large: int | None = None
+    """Where the smallest is that a run found not to fit, since one as large or larger converged."""
 
     @property
     def through(self) -> int:
@@ -96,8 +98,9 @@ class Belief:
     @property
     def fits(self) -> Mask:
         """Which batch sizes are not known to be too large for the memory (n,); one that has ended is not."""
+        end = len(self.grid.sizes) if self.too_large is None else self.too_large + 1
         fits: Mask = self.has_ended.copy()
-        fits[[at for at in range(len(fits)) if at not in self.unfit]] = True
+        fits[[at for at in range(end) if at not in self.unfit]] = True
         return fits
 
     @property
@@ -181,19 +184,28 @@ def learn(spec: Spec, belief: Belief, trial: Trial) -> Belief:
         about_epochs, alarm = epochs.watch(about_epochs, at, took, reached=bool(trial.converged))
     if alarm:
         belief = replace(belief, failed=belief.failed * 0, failed_since_success=belief.failed * 0, failed_factor=1.0)
+        belief = replace(belief, too_large=None)
     learnt = epochs.converged if trial.converged else epochs.failed
     over = belief.changed is not None and trial.started > belief.changed
+    too_large = belief.too_large
+    if trial.out_of_memory:
+        too_large = at if too_large is None else min(too_large, at)
+    elif trial.converged and too_large is not None and at >= too_large:
+        too_large = None  # something else had taken the memory
+    # One that broke off within its first epoch tells less than an epoch costs, and nobody knows by how much.
+    told = [trial] if trial.converged or trial.epochs > 0 else []
     ended = trial.ended or 0
     return replace(
         belief,
         epochs=learnt(about_epochs, at, took),
-        epoch_cost=with_epoch_costs(spec, belief.epoch_cost, belief.grid, [trial]),
+        epoch_cost=with_epoch_costs(spec, belief.epoch_cost, belief.grid, told),
         converged=_plus_one(belief.converged, at) if trial.converged else belief.converged,
         failed=belief.failed if trial.converged else _plus_one(belief.failed, at),
         failed_since_success=belief.failed * 0 if trial.converged else _plus_one(belief.failed_since_success, at),
         failed_factor=1.0 if trial.converged else max(belief.failed_factor, trial.bound_factor or 1.0),
         last=trial,
         changed=ended if alarm else None if over else belief.changed,
+        too_large=too_large,
     )
 
 

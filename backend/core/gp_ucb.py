@@ -149,7 +149,8 @@ def ruled_out(state: JobState) -> dict[int, str]:
     banned = {
         sizes[at]: f"failed {belief.failed[at]:g} times and never converged" for at in np.flatnonzero(belief.banned)
     }
-    return banned | {sizes[at]: "does not fit in memory, as a probe found" for at in np.flatnonzero(~belief.fits)}
+    unfit = {sizes[at]: _why_unfit(belief, at) for at in map(int, np.flatnonzero(~belief.fits))}
+    return banned | unfit
 
 
 def expectations(state: JobState) -> list[Expectation]:
@@ -282,6 +283,12 @@ def _way_out(spec: Spec, belief: Belief) -> str | None:
 
 def _lowest(values: Vector, among: Mask) -> int:
     return int(np.argmin(np.where(among, values, np.inf)))
+
+
+def _why_unfit(belief: Belief, at: int) -> str:
+    if at in belief.unfit or belief.too_large is None:
+        return "does not fit in memory, as a probe found"
+    return f"larger than {belief.grid.sizes[belief.too_large]}, which did not fit in memory"
 
 
 def _first_words(spec: Spec, size: int) -> str:

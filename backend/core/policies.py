@@ -88,7 +88,13 @@ def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
     spec, policy = state.spec, POLICIES[state.spec.policy]
     cost_j = run_cost(spec, report.energy_j, report.time_s)
     bound_j, origin = policy.cost_bound(state, trial)
-    trial = replace(trial, energy_j=report.energy_j, time_s=report.time_s, epochs=report.epoch)
+    trial = replace(
+        trial,
+        energy_j=report.energy_j,
+        time_s=report.time_s,
+        epochs=report.epoch,
+        out_of_memory=report.out_of_memory,
+    )
     reached = report.metric is not None and _reached(spec, report.metric)
     target = f"the target {spec.target_metric:.6g}"
     if report.out_of_memory:

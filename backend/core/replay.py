@@ -140,5 +140,5 @@ def _trial_at(past: PastTrial, revision: int) -> Trial | None:
             return then
     for report in past.reports:
         if report.expired is not None and report.expired <= revision < report.revision:
-            return replace(then, status=TrialStatus.FAILED, converged=None, ended=report.expired)
-    return replace(then, status=TrialStatus.DISPATCHED, converged=None, ended=None)
+            return replace(then, status=TrialStatus.FAILED, converged=None, ended=report.expired, out_of_memory=False)
+    return replace(then, status=TrialStatus.DISPATCHED, converged=None, ended=None, out_of_memory=False)

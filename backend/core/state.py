@@ -110,6 +110,8 @@ class Trial:
     ended: int | None
     bound_factor: float | None = 1.0
     """How many times the usual bound the run may cost; None: it has none."""
+    out_of_memory: bool = False
+    """Whether it failed since its batch size did not fit in memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from backend.core.belief import Belief
 from backend.core.gaussian import Gaussian
 from backend.core.state import Trial, TrialStatus, TrialType
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same trials make another belief, or another text: what was stored before is learnt anew."""
 
-_COUNTED = ("converged", "failed", "failed_since_success", "failed_factor", "changed")
+_COUNTED = ("converged", "failed", "failed_since_success", "failed_factor", "changed", "too_large")
 _OF_EPOCHS = ("runs", "mean", "site_precision", "site_shift", "squares", "freedom", "rising", "falling")
 _OF_EPOCH_COST = ("runs", "mean", "energy_j", "time_s")
 

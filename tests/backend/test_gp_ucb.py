@@ -98,6 +98,57 @@ def test_a_target_reached_beyond_the_bound_counts_unlike_under_zeus(calls: Calls
         assert calls.must(calls.report(calls.trial(job_id), energy=1e6, metric=1.0))["reason"] == reason
 
 
+def run_out_of_memory(calls: Calls, trial: dict[str, Any], energy: float) -> dict[str, Any]:
+    """Report that a run ended in its first step."""
+    totals = {"time": 0.1, "energy": energy, "metric": None, "current_epoch": 0}
+    return dict(calls.must(calls.report(trial, out_of_memory=True, **totals)))
+
+
+@pytest.mark.parametrize("energy", [0.0, 0.001, 3.0])
+def test_the_joules_of_a_run_that_ran_out_of_memory_are_no_epochs(calls: Calls, energy: float) -> None:
+    register(calls, batch_sizes=[8, 16, 32, 64, 128])
+    train(calls, calls.trial())
+    before = calls.must(calls("GET", "/jobs/train/belief"))
+    trial = calls.trial()
+    while trial["batch_size"] != 32:
+        train(calls, trial)
+        before = calls.must(calls("GET", "/jobs/train/belief"))
+        trial = calls.trial()
+    run_out_of_memory(calls, trial, energy)
+    belief = calls.must(calls("GET", "/jobs/train/belief"))
+    assert belief["cost_bound"] == pytest.approx(before["cost_bound"], rel=0.2)
+    for one, then in zip(belief["batch_sizes"], before["batch_sizes"], strict=True):
+        assert one["expected_cost"] == pytest.approx(then["expected_cost"], rel=0.3)
+
+
+def test_what_is_larger_than_a_batch_size_that_does_not_fit_is_not_tried(calls: Calls, app: Flask) -> None:
+    register(calls, batch_sizes=[8, 16, 32, 64, 128])
+    train(calls, calls.trial())
+    trial = calls.trial()
+    while trial["batch_size"] != 32:
+        train(calls, trial)
+        trial = calls.trial()
+    run_out_of_memory(calls, trial, 1.0)
+    shown = {size["batch_size"]: size.get("ruled_out") for size in calls.describe()["batch_sizes"]}
+    assert shown[64] == shown[128] == "larger than 32, which did not fit in memory"
+    assert "never converged" in shown[32]
+    assert {one["batch_size"] for one in recur(calls, times=10)} <= {8, 16}
+    with app.app_context():
+        assert queries.replay_job("train")[1] == []
+
+
+def test_a_batch_size_that_fits_after_all_frees_the_larger_ones(calls: Calls) -> None:
+    register(calls, batch_sizes=[8, 16, 32])
+    run_out_of_memory(calls, calls.trial(), 1.0)
+    assert next(size["ruled_out"] for size in calls.describe()["batch_sizes"] if size["batch_size"] == 32)
+    trial = calls.trial()
+    while trial["batch_size"] != 16:
+        calls.diverge(trial)
+        trial = calls.trial()
+    train(calls, trial)
+    assert {size.get("ruled_out") for size in calls.describe()["batch_sizes"] if size["batch_size"] == 32} == {None}
+
+
 def test_the_fourth_try_of_a_recurrence_may_cost_twice_the_bound(calls: Calls, database_url: str) -> None:
     register(calls)
     train(calls, calls.trial())

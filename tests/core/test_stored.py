@@ -94,7 +94,7 @@ def test_what_the_same_trials_make_is_what_this_version_has_always_written() -> 
     assert written.pop("last")["number"] == len(rows)
     assert dict(leaves(written)) == pytest.approx(
         {
-            "version": 1,
+            "version": 2,
             "counted converged 0": 0,
             "counted converged 1": 12,
             "counted failed 0": 1,
@@ -103,6 +103,7 @@ def test_what_the_same_trials_make_is_what_this_version_has_always_written() -> 
             "counted failed_since_success 1": 0,
             "counted failed_factor": 1,
             "counted changed": None,
+            "counted too_large": None,
             "epochs runs 0": 0,
             "epochs runs 1": 4,
             "epochs mean 0": 0,
