@@ -68,6 +68,12 @@ class UnknownUser(ServiceError):
     status = 404
 
 
+class LabelTaken(ServiceError):
+    """Raised when a token is to be made under the label of one that is still valid. The caller chooses another."""
+
+    status = 409
+
+
 class UserExists(ServiceError):
     """Raised on making a user whose name is taken. The operator changes that one, or takes another name."""
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from sqlalchemy import bindparam, func, select, union_all
+from sqlalchemy import bindparam, func, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
 from backend.core import policies, stored, thompson
@@ -37,7 +37,7 @@ def core_spec(job: Job) -> Spec:
     return _core_spec(job.spec)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=16_384)  # the overview looks at every job
 def _core_spec(text: str) -> Spec:
     return to_core(RegisteredJobSpec.model_validate_json(text))
 
@@ -157,14 +157,14 @@ def _trials_since(session: Session, job: Job, exploration: int, past: Belief | N
 
 
 def load_totals(
-    session: Session, jobs: Collection[int] | None, *, before: int | None = None
+    session: Session, jobs: Collection[int] | None, *, before: CoreTrial | None = None
 ) -> dict[int, dict[int, list[Totals]]]:
     """The trials of jobs, added up in the database, by job and exploration.
 
     Args:
         session: the transaction.
         jobs: their numbers in the database; None: all jobs.
-        before: only trials that ended before this revision.
+        before: only trials that ended before this one.
     """
     key = (Trial.job, Trial.exploration, Trial.batch_size, Trial.status, Trial.converged)
     sums = [func.count(), *(func.sum(column) for column in (Trial.energy_j, Trial.time_s, Trial.epochs))]
@@ -172,7 +172,7 @@ def load_totals(
     if jobs is not None:
         query = query.where(Trial.job.in_(jobs))
     if before is not None:
-        query = query.where(Trial.ended_revision < before)
+        query = query.where(tuple_(Trial.ended_revision, Trial.number) < (before.ended, before.number))
     found: dict[int, dict[int, list[Totals]]] = {}
     for row in session.execute(query):
         job, exploration, size, status, converged, trials, energy_j, time_s, epochs = tuple[Any, ...](row)
@@ -181,11 +181,12 @@ def load_totals(
     return found
 
 
-def load_last_ended(session: Session, job: Job, limit: int) -> list[CoreTrial]:
-    """The trials of a job that ended last, in the order of their ends, resets or not."""
-    trials = select(*_TRIAL_COLUMNS).where(Trial.job == job.id, Trial.ended_revision.is_not(None))
+def load_last_ended(session: Session, job: Job, limit: int) -> list[tuple[CoreTrial, int, str]]:
+    """The trials of a job that ended last, in the order of their ends, with their exploration and outcome's code."""
+    trials = select(*_TRIAL_COLUMNS, Trial.exploration)
+    trials = trials.where(Trial.job == job.id, Trial.ended_revision.is_not(None))
     rows = session.execute(trials.order_by(Trial.ended_revision.desc(), Trial.number.desc()).limit(limit)).all()
-    return [_to_trial(row) for row in reversed(rows)]
+    return [(_to_trial(columns), exploration, columns[-1] or "") for *columns, exploration in reversed(rows)]
 
 
 def beginning_of(job: Job, exploration: int) -> Belief | None:

@@ -246,7 +246,9 @@ def reports_of(session: Session, trial: Trial, offset: int, limit: int) -> tuple
     return _count(session, of_trial), session.scalars(page).all()
 
 
-def running_trials(session: Session, prefix: str | None, limit: int) -> Sequence[tuple[str, Trial]]:
+def running_trials(
+    session: Session, prefix: str | None, limit: int, *, of_job: Job | None = None
+) -> Sequence[tuple[str, Trial]]:
     """Runs that have not ended, with their jobs' ids, those unheard of for longest first."""
     runs = (
         select(Job.job_id, Trial)
@@ -255,7 +257,17 @@ def running_trials(session: Session, prefix: str | None, limit: int) -> Sequence
         .order_by(Trial.last_seen_at)
         .limit(limit)
     )
+    if of_job is not None:
+        runs = runs.where(Trial.job == of_job.id)
     return [(job_id, trial) for job_id, trial in session.execute(runs)]
+
+
+def count_silent(session: Session, prefix: str | None, since: datetime) -> int:
+    """How many runs that have not ended were not heard of since a moment."""
+    runs = select(Trial.id).join(Job, Trial.job == Job.id)
+    return _count(
+        session, runs.where(Trial.status == TrialStatus.DISPATCHED, Trial.last_seen_at < since, *_begins(prefix))
+    )
 
 
 def count_active(session: Session, prefix: str | None, since: datetime) -> int:
@@ -265,14 +277,15 @@ def count_active(session: Session, prefix: str | None, since: datetime) -> int:
     return _count(session, heard.distinct())
 
 
-def failing_jobs(session: Session, prefix: str | None, least: int, limit: int) -> Sequence[tuple[int, int]]:
-    """Jobs whose last runs have all failed, by their numbers, with how many have since one converged; the worst first.
+def failing_jobs(session: Session, prefix: str | None, limit: int) -> Sequence[tuple[int, int]]:
+    """Jobs whose last run has failed, by their numbers, with how many have since one converged; the worst first.
 
-    Only runs since a job's last reset count.
+    Only runs since a job's last reset count, and none that a person or its caller has ended.
     """
+    current = (Trial.job == Job.id) & (Trial.exploration == Job.exploration)
     last = (
         select(Trial.job, func.max(case((Trial.converged.is_(True), Trial.number), else_=0)).label("number"))
-        .join(Job, (Trial.job == Job.id) & (Trial.exploration == Job.exploration))
+        .join(Job, current)
         .where(*_begins(prefix))
         .group_by(Trial.job)
         .subquery()
@@ -281,10 +294,9 @@ def failing_jobs(session: Session, prefix: str | None, least: int, limit: int) -
     rows = session.execute(
         select(Trial.job, failures)
         .join(last, Trial.job == last.c.job)
-        .join(Job, (Trial.job == Job.id) & (Trial.exploration == Job.exploration))
-        .where(Trial.number > last.c.number, Trial.status != TrialStatus.DISPATCHED)
+        .join(Job, current)
+        .where(Trial.number > last.c.number, Trial.status != TrialStatus.DISPATCHED, Trial.outcome_code != ENDED)
         .group_by(Trial.job)
-        .having(failures >= least)
         .order_by(failures.desc())
         .limit(limit)
     )

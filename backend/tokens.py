@@ -10,7 +10,7 @@ from sqlalchemy import exists, select
 
 from backend import audit
 from backend.audit import COMMAND_LINE, Action, Actor
-from backend.errors import UnknownToken
+from backend.errors import LabelTaken, UnknownToken
 from backend.models import Token, utc_now
 from backend.transactions import Session, reading, transaction
 
@@ -44,6 +44,7 @@ class TokenInfo:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    expired: bool
 
 
 @transaction
@@ -65,7 +66,13 @@ def create(
         valid_days: it expires after so many days; None: never.
         job_id_prefix: it knows of jobs whose ids begin so alone; None: of all.
         by: who makes it.
+
+    Raises:
+        LabelTaken: a token that is still valid has this label, and would be revoked with this one.
     """
+    same = session.execute(select(Token, utc_now()).where(Token.label == label, Token.revoked_at.is_(None))).all()
+    if any(not _has_expired(one, at) for one, at in same):
+        raise LabelTaken(f"there is a token {label!r} already; revoke it, or choose another label")
     token = PREFIX + secrets.token_urlsafe(32)
     at = session.scalars(select(utc_now())).one()
     session.add(
@@ -103,7 +110,7 @@ def revoke(session: Session, label: str, by: Actor = COMMAND_LINE) -> None:
 @reading
 def list_all(session: Session) -> list[TokenInfo]:
     """Every token, in the order they were made."""
-    return [_info(token) for token in session.scalars(select(Token).order_by(Token.id))]
+    return [_info(token, at) for token, at in session.execute(select(Token, utc_now()).order_by(Token.id))]
 
 
 @reading
@@ -116,9 +123,7 @@ def identify(session: Session, token: str) -> TokenInfo | None:
     if row is None:
         return None
     found, at = row
-    if found.revoked_at is not None or (found.expires_at is not None and found.expires_at <= at):
-        return None
-    return _info(found)
+    return None if found.revoked_at is not None or _has_expired(found, at) else _info(found, at)
 
 
 @reading
@@ -127,7 +132,11 @@ def any_exist(session: Session) -> bool:
     return bool(session.scalar(select(exists().where(Token.id.is_not(None)))))
 
 
-def _info(token: Token) -> TokenInfo:
+def _has_expired(token: Token, at: datetime) -> bool:
+    return token.expires_at is not None and token.expires_at <= at
+
+
+def _info(token: Token, at: datetime) -> TokenInfo:
     return TokenInfo(
         token.label,
         Scope(token.scope),
@@ -135,6 +144,7 @@ def _info(token: Token) -> TokenInfo:
         token.created_at,
         token.expires_at,
         token.revoked_at,
+        _has_expired(token, at),
     )
 
 

@@ -4,6 +4,8 @@
 plain data. Nothing here changes anything by itself: every change goes through `service`, `tokens` or `users`.
 """
 
+from importlib.metadata import version
+
 from flask import Flask, Response, make_response, render_template, request
 from flask_admin import Admin
 from flask_admin.theme import Bootstrap4Theme
@@ -43,7 +45,8 @@ def register(app: Flask, settings: Settings) -> None:
     app.add_template_filter(pages.amount)
     app.add_template_filter(pages.moment)
     app.add_template_filter(pages.duration)
-    app.context_processor(lambda: {"who": login.current(), "has_login": login.is_needed()})
+    known = {"plotly_version": version("plotly")}
+    app.context_processor(lambda: known | {"who": login.current(), "has_login": login.is_needed()})
 
     @app.errorhandler(CSRFError)
     def forged(error: CSRFError) -> tuple[Response, int]:

@@ -5,6 +5,7 @@ Every change goes through the use cases.
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ import plotly
 from flask import Blueprint, Response, abort, current_app, flash, jsonify, redirect, request, send_file, url_for
 from flask_admin import AdminIndexView, BaseView, expose
 
-from backend import auth, queries, service, tokens, users
+from backend import auth, dashboard, queries, service, tokens, users
 from backend.admin import login, plots
 from backend.errors import ServiceError
 from backend.tokens import Scope
@@ -60,17 +61,8 @@ class OverviewPage(_Page, AdminIndexView):
     @expose("/")
     def index(self) -> Any:
         """The page."""
-        found = queries.overview(login.need(Role.VIEWER).actor)
-        known = [one.against_default for one in found.savings if one.against_default]
-        total = {
-            "energy": sum(one.energy for one in known),
-            "time": sum(one.time for one in known),
-            "jobs": len(known),
-            "unknown": len(found.savings) - len(known),
-        }
-        return self.render(
-            "bso/overview.html", found=found, total=total, bill=_bill, server=request.url_root.rstrip("/")
-        )
+        found = dashboard.overview(login.need(Role.VIEWER).actor, current_app.config["LEASE_S"])
+        return self.render("bso/overview.html", found=found, bill=_bill, server=request.url_root.rstrip("/"))
 
 
 class JobPage(_Page, BaseView):
@@ -84,36 +76,35 @@ class JobPage(_Page, BaseView):
     def index(self) -> Any:
         """The page."""
         job_id, actor = _job_id(), login.need(Role.VIEWER).actor
-        job, history = queries.describe(job_id, actor), queries.history(job_id, actor)
-        total = queries.list_trials(job_id, 0, 1, actor).total
-        latest = queries.list_trials(job_id, max(0, total - SHOWN_TRIALS), SHOWN_TRIALS, actor).trials
+        history = dashboard.history(job_id, actor)
+        first = max(0, history.total - SHOWN_TRIALS)
+        latest = queries.list_trials(job_id, first, SHOWN_TRIALS, actor).trials
+        shown = {trial.trial_number: trial for trial in (*history.running, *latest)}
         return self.render(
             "bso/job.html",
-            job=job,
+            job=history.job,
             history=history,
-            total=total,
-            latest=latest[::-1],
+            trials=[shown[number] for number in sorted(shown, reverse=True)],
             front=_front(history),
             bill=_bill,
         )
 
     @expose("/plots")
     def plots(self) -> Any:
-        """The figures, what the slider needs, and the latest trials."""
+        """The figures and what the slider needs; nothing where the revision that is shown is still the last."""
         job_id, actor = _job_id(), login.need(Role.VIEWER).actor
-        history = queries.history(job_id, actor)
-        total = queries.list_trials(job_id, 0, 1, actor).total
-        latest = queries.list_trials(job_id, max(0, total - SHOWN_TRIALS), SHOWN_TRIALS, actor).trials
+        if request.args.get("since") == str(dashboard.revision(job_id, actor)):
+            return "", 204
+        history = dashboard.history(job_id, actor)
         sizes = [one for one in history.summaries if one.mean_cost_j is not None]
         return jsonify(
             figures=plots.figures(history),
+            revision=history.revision,
             eta=history.spec.eta_knob,
             max_power=history.spec.max_power,
             sizes=[
                 {"batch_size": one.batch_size, "energy": one.mean_energy_j, "time": one.mean_time_s} for one in sizes
             ],
-            total=total,
-            running=[_running(trial) for trial in latest if trial.ended_at is None],
         )
 
     @expose("/export")
@@ -121,7 +112,7 @@ class JobPage(_Page, BaseView):
         """All trials, as CSV or JSON, a page of them at a time."""
         job_id, actor = _job_id(), login.need(Role.VIEWER).actor
         as_json = request.args.get("format") == "json"
-        spec = queries.describe(job_id, actor).spec
+        spec = dashboard.spec(job_id, actor)
         app = current_app._get_current_object()  # type: ignore[attr-defined]  # the answer outlives the request
 
         def pages() -> Iterator[list[TrialRecord]]:
@@ -133,7 +124,8 @@ class JobPage(_Page, BaseView):
 
         made = _as_json(spec.model_dump_json(), pages()) if as_json else _as_csv(pages())
         kind = "json" if as_json else "csv"
-        headers = {"Content-Disposition": f"attachment; filename=trials.{kind}"}
+        name = re.sub(r"[^A-Za-z0-9.-]+", "_", job_id)
+        headers = {"Content-Disposition": f'attachment; filename="trials-{name}.{kind}"'}
         return Response(made, mimetype="application/json" if as_json else "text/csv", headers=headers)
 
     @expose("/pause", methods=("POST",))
@@ -155,7 +147,10 @@ class JobPage(_Page, BaseView):
     def end(self) -> Any:
         """End a trial; its training stops at its next report."""
         person, number = login.need(Role.OPERATOR), _number(request.form.get("number"))
-        trial = queries.trial(_job_id(), number, person.actor)
+        trial = dashboard.trial(_job_id(), number, person.actor)
+        if trial.ended_at is not None:
+            flash(f"Trial {number} had ended before: {trial.outcome}")
+            return _to_job()
         ended = TrialRequest(
             job_id=_job_id(),
             batch_size=trial.batch_size,
@@ -190,19 +185,30 @@ class TrialPage(_Page, BaseView):
         """The page."""
         actor, number = login.need(Role.VIEWER).actor, _number(request.args.get("number"))
         offset = min(request.args.get("offset", 0, type=int) % (1 << 31), 1 << 30)
-        trial = queries.trial(_job_id(), number, actor)
-        total, reports = queries.list_reports(_job_id(), number, offset, SHOWN_REPORTS, actor)
-        spec = queries.describe(_job_id(), actor).spec
+        trial = dashboard.trial(_job_id(), number, actor)
+        total, reports = dashboard.list_reports(_job_id(), number, offset, SHOWN_REPORTS, actor)
         return self.render(
             "bso/trial.html",
             job_id=_job_id(),
-            spec=spec,
+            spec=dashboard.spec(_job_id(), actor),
             trial=trial,
             reports=reports,
             total=total,
             offset=offset,
             step=SHOWN_REPORTS,
         )
+
+    @expose("/plots")
+    def plots(self) -> Any:
+        """The figures; nothing where the revision that is shown is still the last."""
+        job_id, actor, number = _job_id(), login.need(Role.VIEWER).actor, _number(request.args.get("number"))
+        revision = dashboard.revision(job_id, actor)
+        if request.args.get("since") == str(revision):
+            return "", 204
+        total, _ = dashboard.list_reports(job_id, number, 0, 0, actor)
+        first = max(0, total - SHOWN_REPORTS)
+        _, reports = dashboard.list_reports(job_id, number, first, SHOWN_REPORTS, actor)
+        return jsonify(figures=plots.progress(dashboard.spec(job_id, actor).target_metric, reports), revision=revision)
 
 
 class ComparePage(_Page, BaseView):
@@ -211,15 +217,19 @@ class ComparePage(_Page, BaseView):
     @expose("/")
     def index(self) -> Any:
         """The page."""
-        actor, sides = login.need(Role.VIEWER).actor, []
-        names = [request.args.get(name, "")[:MAX_ID_LENGTH] for name in ("a", "b")]
-        for name in names:
-            if name:
-                try:
-                    sides.append((queries.describe(name, actor), queries.saved(name, actor)))
-                except ServiceError as error:
-                    flash(str(error), "error")
+        actor, names, sides = login.need(Role.VIEWER).actor, _compared(), []
+        for name in filter(None, names):
+            try:
+                sides.append((queries.describe(name, actor), queries.saved(name, actor)))
+            except ServiceError as error:
+                flash(str(error), "error")
         return self.render("bso/compare.html", names=names, sides=sides if len(sides) == 2 else [])
+
+    @expose("/plots")
+    def plots(self) -> Any:
+        """The figure."""
+        actor = login.need(Role.VIEWER).actor
+        return jsonify(figures=plots.comparison([queries.describe(name, actor) for name in _compared()]))
 
 
 class TokensPage(_Page, BaseView):
@@ -335,13 +345,17 @@ def _bill(energy_j: float) -> str:
     return ", ".join(parts)
 
 
-def _front(history: queries.History) -> list[int]:
+def _front(history: dashboard.History) -> list[int]:
     known = [one for one in history.summaries if one.mean_cost_j is not None]
     return [one.batch_size for one in plots.pareto(known)]
 
 
 def _job_id() -> str:
     return request.args.get("job", "")[: MAX_ID_LENGTH + 1]
+
+
+def _compared() -> list[str]:
+    return [request.args.get(name, "")[: MAX_ID_LENGTH + 1] for name in ("a", "b")]
 
 
 def _number(text: str | None) -> int:
@@ -352,17 +366,6 @@ def _number(text: str | None) -> int:
 
 def _to_job() -> Any:
     return redirect(url_for("job.index", job=_job_id()))
-
-
-def _running(trial: TrialRecord) -> dict[str, Any]:
-    return {
-        "number": trial.trial_number,
-        "epochs": trial.current_epoch,
-        "energy": amount(trial.energy, "J"),
-        "time": duration(trial.time),
-        "cost": amount(trial.cost, "J"),
-        "last_seen": moment(trial.last_seen_at),
-    }
 
 
 def _make_token(person: login.Person) -> tuple[str | None, str | None]:
@@ -382,7 +385,10 @@ def _make_token(person: login.Person) -> tuple[str | None, str | None]:
         return None, "It expires after 1 to 3650 days; leave it empty for never."
     valid_days = float(days) if days else None
     scope = Scope(form["scope"])
-    return tokens.create(label, scope, valid_days=valid_days, job_id_prefix=prefix, by=person.actor), None
+    try:
+        return tokens.create(label, scope, valid_days=valid_days, job_id_prefix=prefix, by=person.actor), None
+    except ServiceError as error:
+        return None, str(error)
 
 
 def _as_csv(pages: Iterator[list[TrialRecord]]) -> Iterator[str]:

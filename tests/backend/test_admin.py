@@ -11,7 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
-from backend import queries, tokens, users
+from backend import dashboard, tokens, users
 from backend.admin import plots
 from backend.audit import COMMAND_LINE
 from backend.core import policies
@@ -123,7 +123,7 @@ def test_every_figure_holds_the_cores_own_numbers(
         trial = calls.trial()
         (calls.diverge if number == 5 else calls.converge)(trial, energy=10.0 + trial["batch_size"] / 4 + number)
     with app.app_context():
-        history = queries.history("train", COMMAND_LINE)
+        history = dashboard.history("train", COMMAND_LINE)
     figures = client.get("/admin/job/plots?job=train").json["figures"]
     assert figures == plots.figures(history)
     points = {
@@ -132,9 +132,10 @@ def test_every_figure_holds_the_cores_own_numbers(
         if trace["mode"] == "markers"
         for x, y in zip(trace["x"], trace["y"], strict=True)
     }
-    assert points == {trial.number: trial_cost(history.spec, trial) for trial in history.ended}
+    ended = [one.trial for one in history.ended]
+    assert points == {trial.number: trial_cost(history.spec, trial) for trial in ended}
     assert len(points) == trials
-    state = JobState(history.spec, tuple(history.ended))
+    state = JobState(history.spec, tuple(ended))
     expected = {
         str(one.batch_size): (one.expected_j, one.sd_j)
         for one in policies.expectations(state)
@@ -168,9 +169,9 @@ def test_a_long_history_is_plotted_from_its_last_trials_and_adds_up(
 ) -> None:
     with_trials(calls, policy="gp-ucb")
     with app.app_context():
-        whole = plots.cumulative_savings(queries.history("train", COMMAND_LINE))["data"]
-        monkeypatch.setattr(queries, "MOST_PLOTTED", 4)
-        last = plots.cumulative_savings(queries.history("train", COMMAND_LINE))["data"]
+        whole = plots.cumulative_savings(dashboard.history("train", COMMAND_LINE))["data"]
+        monkeypatch.setattr(dashboard, "MOST_PLOTTED", 4)
+        last = plots.cumulative_savings(dashboard.history("train", COMMAND_LINE))["data"]
     assert [trace["y"] for trace in last] == [pytest.approx(trace["y"][-4:]) for trace in whole]
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from backend import tokens, users
 from backend.app import create_app
@@ -22,6 +22,7 @@ from tests.databases import connected
 from tests.servers import WaitressServer
 
 PASSWORD = "correct horse battery"
+expect.set_options(timeout=60_000)  # plotly's script takes long to load where other tests have the processors
 CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 
 

@@ -7,7 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from backend import queries
+from backend import dashboard
 from backend.admin import plots
 from backend.app import create_app
 from backend.audit import COMMAND_LINE
@@ -35,10 +35,10 @@ def open_job(page: Page, job: str = JOB) -> None:
     expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
 
 
-def history(site: WaitressServer, job: str = JOB) -> queries.History:
+def history(site: WaitressServer, job: str = JOB) -> dashboard.History:
     app = create_app(Settings(database_url=site.database_url, log_level="CRITICAL"))
     with app.app_context():
-        found = queries.history(job, COMMAND_LINE)
+        found = dashboard.history(job, COMMAND_LINE)
         db.engine.dispose()
         return found
 
@@ -105,8 +105,9 @@ def test_a_wrong_password_and_an_expired_session_lead_to_the_login(page: Page) -
 def test_an_admin_ends_a_trial_pauses_and_revokes_a_token(page: Page) -> None:
     log_in(page, "admin")
     open_job(page, "speech")
-    if page.get_by_role("button", name="End").count():  # the first of light and dark
-        page.get_by_role("button", name="End").first.click()
+    if page.get_by_text("End…").count():  # the first of light and dark
+        page.get_by_text("End…").first.click()
+        page.get_by_role("button", name="End trial").first.click()
         expect(page.locator(".message.good")).to_contain_text("is ended")
     expect(page.locator("#trials")).to_contain_text("ended by admin on the admin page")
     page.get_by_role("button", name="Pause").click()

@@ -1,0 +1,237 @@
+"""What the admin page shows of all jobs, of a long job, of a trial and of two jobs side by side."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from backend import dashboard
+from backend.admin import plots
+from backend.audit import COMMAND_LINE
+from backend.dashboard import FAILURES_FOR_A_PERSON, Overview
+from backend.errors import LabelTaken
+from backend.tokens import Scope, create, list_all
+from tests.calls import Calls
+
+LEASE_S = 3600.0
+
+
+@pytest.fixture
+def overview(app: Flask) -> Callable[..., Overview]:
+    """How all jobs stand."""
+
+    def overview(lease_s: float = LEASE_S) -> Overview:
+        with app.app_context():
+            return dashboard.overview(COMMAND_LINE, lease_s)
+
+    return overview
+
+
+def csrf(page: str) -> str:
+    found = re.search(r'name="csrf_token" value="([^"]+)"', page)
+    assert found is not None, page
+    return found[1]
+
+
+def test_a_stuck_job_is_for_a_person_after_its_only_run(
+    calls: Calls, client: FlaskClient, overview: Callable[..., Overview]
+) -> None:
+    calls.register(job_id="failing", job_id_prefix="failing")
+    for _ in range(FAILURES_FOR_A_PERSON):
+        calls.diverge(calls.trial("failing"))
+    calls.register(batch_sizes=[16], num_pruning_rounds=1)
+    assert not [one for one in overview().failing if one.job_id == "train"]
+    calls.diverge(calls.trial())
+    assert calls.ask().status == 409
+    found = overview()
+    stuck = next(one for one in found.failing if one.job_id == "train")
+    assert (stuck.failures, stuck.stage) == (1, "Stuck")
+    assert found.failing_in_all == len(found.failing)
+    assert stuck.message in client.get("/admin/").text.replace("&#39;", "'")
+
+
+def test_runs_that_were_ended_by_hand_are_no_failures_for_a_person(
+    calls: Calls, overview: Callable[..., Overview]
+) -> None:
+    calls.register()
+    for _ in range(FAILURES_FOR_A_PERSON):
+        calls.end(calls.trial())
+    assert overview().failing == []
+    for size in range(FAILURES_FOR_A_PERSON):
+        calls.diverge(calls.trial()) if size else calls.end(calls.trial())
+    assert overview().failing == []
+
+
+def test_a_success_ends_a_row_of_failures(calls: Calls, overview: Callable[..., Overview]) -> None:
+    calls.register(policy="gp-ucb")
+    for _ in range(FAILURES_FOR_A_PERSON):
+        calls.diverge(calls.trial())
+    assert [one.failures for one in overview().failing] == [FAILURES_FOR_A_PERSON]
+    calls.converge(calls.trial())
+    assert overview().failing == []
+
+
+def test_what_was_saved_is_that_of_the_jobs_together(calls: Calls, overview: Callable[..., Overview]) -> None:
+    for job_id in ("one", "other", "unknown"):
+        calls.register(job_id=job_id, job_id_prefix=job_id, eta_knob=0.5, policy="gp-ucb", beta_knob=None)
+        for number in range(4):
+            trial = calls.trial(job_id)
+            if job_id == "unknown" or number == 1:
+                calls.diverge(trial)
+            else:
+                calls.converge(trial, energy=10.0 + trial["batch_size"])
+    told = [calls.must(calls("GET", f"/jobs/{job_id}/savings"))["against_default"] for job_id in ("one", "other")]
+    found = overview()
+    for name in ("energy", "time", "cost"):
+        assert getattr(found.saved, name) == pytest.approx(sum(one[name] for one in told))
+    assert (found.saving_jobs, found.unknown_jobs, found.jobs) == (2, 1, 3)
+    assert [one.job_id for one in found.savings] == ["one", "other"]
+
+
+def test_a_run_that_is_silent_for_its_lease_is_overdue(
+    calls: Calls, client: FlaskClient, overview: Callable[..., Overview]
+) -> None:
+    calls.register()
+    calls.trial()
+    assert overview().overdue == 0
+    assert "overdue)" not in client.get("/admin/").text
+    assert overview(lease_s=-1.0).overdue == 1  # a lease that is over at once
+
+
+def test_a_run_that_began_long_ago_is_shown_and_can_be_ended(calls: Calls, client: FlaskClient) -> None:
+    calls.register()
+    calls.trial()
+    for _ in range(30):
+        calls.end(calls.trial())
+    page = client.get("/admin/job/?job=train").text
+    assert "End trial 1" in page
+    assert page.count("<tr data-trial=") == 26
+    trial = client.get("/admin/trial/?job=train&number=1").text
+    assert "End trial 1" in trial
+    answer = client.post("/admin/job/end?job=train", data={"number": "1", "csrf_token": csrf(trial)})
+    assert answer.status_code == 302
+    assert calls.records()[0]["outcome"].startswith("ended by")
+    assert "End trial 1" not in client.get("/admin/trial/?job=train&number=1").text
+    again = client.post("/admin/job/end?job=train", data={"number": "1", "csrf_token": csrf(page)})
+    assert "had ended before" in client.get(again.location).text
+
+
+def test_trials_that_ended_at_once_are_counted_once_where_the_plots_begin(
+    make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app(lease_s=1e-6)
+    calls = Calls.through_test_client(app.test_client())
+    calls.register()
+    running = [calls.trial() for _ in range(1)]
+    patient = Calls.through_test_client(make_app(lease_s=3600.0).test_client())
+    running += [patient.trial() for _ in range(4)]
+    for trial in running:
+        patient.report(trial, energy=40.0)
+    calls.converge(calls.trial())  # and all those are taken for lost, at one moment
+    calls.converge(calls.trial())
+    with app.app_context():
+        whole = plots.cumulative_savings(dashboard.history("train", COMMAND_LINE))["data"]
+        monkeypatch.setattr(dashboard, "MOST_PLOTTED", 4)
+        history = dashboard.history("train", COMMAND_LINE)
+        last = plots.cumulative_savings(history)["data"]
+    assert len({trial.trial.ended for trial in history.ended}) < len(history.ended)
+    assert [trace["y"] for trace in last] == [pytest.approx(trace["y"][-4:]) for trace in whole]
+
+
+def test_marks_tell_failures_ends_without_a_verdict_and_resets_apart(app: Flask, calls: Calls) -> None:
+    calls.register(batch_sizes=[16])
+    calls.converge(calls.trial())
+    calls.end(calls.trial())
+    calls.reset()
+    calls.diverge(calls.trial())
+    with app.app_context():
+        (trace,) = plots.costs(dashboard.history("train", COMMAND_LINE))["data"]
+    assert trace["marker"]["symbol"] == ["circle", "circle-open", "x"]
+    assert trace["marker"]["opacity"] == [0.35, 0.35, 1.0]
+    assert trace["text"] == ["converged", "ended", "diverged"]
+
+
+def test_what_is_ruled_out_is_marked_in_the_beliefs(app: Flask, calls: Calls) -> None:
+    calls.register(policy="gp-ucb")
+    calls.converge(calls.trial())
+    calls.diverge(calls.trial())
+    with app.app_context():
+        traces = {one["name"]: one for one in plots.beliefs(dashboard.history("train", COMMAND_LINE))["data"]}
+    assert traces["ruled out"]["x"] == [str(calls.records()[-1]["batch_size"])]
+    assert traces["tried"]["x"] == ["16"]
+
+
+def test_a_page_that_is_up_to_date_is_told_so_without_its_figures(calls: Calls, client: FlaskClient) -> None:
+    calls.register()
+    trial = calls.trial()
+    for path in ("/admin/job/plots?job=train", "/admin/trial/plots?job=train&number=1"):
+        revision = client.get(path).json["revision"]
+        same = client.get(f"{path}&since={revision}")
+        assert (same.status_code, same.text) == (204, "")
+        calls.heartbeat(trial)
+        assert client.get(f"{path}&since={revision}").status_code == 200
+    assert client.get("/admin/job/plots?job=nobody&since=1").status_code == 404
+
+
+def test_a_trials_figures_are_its_reports(calls: Calls, client: FlaskClient) -> None:
+    calls.register(eta_knob=0.5)
+    trial = calls.trial()
+    reports = [{"time": float(at), "energy": 20.0 * at, "metric": 0.1 * at, "current_epoch": at} for at in (1, 2, 3)]
+    for report in reports:
+        calls.must(calls.report(trial, **report))
+    figures = client.get("/admin/trial/plots?job=train&number=1").json["figures"]
+    (metric, target), (cost,) = figures["metric"]["data"], figures["cost"]["data"]
+    assert (metric["x"], metric["y"]) == ([1, 2, 3], [one["metric"] for one in reports])
+    assert target["y"] == [1.0, 1.0]
+    assert cost["y"] == [0.5 * one["energy"] + 0.5 * 100 * one["time"] for one in reports]
+
+
+def test_two_jobs_are_compared_by_what_their_batch_sizes_cost(calls: Calls, client: FlaskClient) -> None:
+    told = {}
+    for job_id, energy in (("here", 10.0), ("there", 30.0)):
+        calls.register(job_id=job_id, job_id_prefix=job_id, max_power=energy * 10, beta_knob=None)
+        for _ in range(3):
+            trial = calls.trial(job_id)
+            calls.converge(trial, energy=energy + trial["batch_size"])
+        told[job_id] = {one["batch_size"]: one["mean_cost"] for one in calls.describe(job_id)["batch_sizes"]}
+    page = client.get("/admin/compare/?a=here&b=there").text
+    assert "weigh energy and time differently" in page
+    assert page.count('scope="colgroup"') == 2
+    figure = client.get("/admin/compare/plots?a=here&b=there").json["figures"]["comparison"]
+    shown = {one["name"]: dict(zip(one["x"], one["y"], strict=True)) for one in figure["data"]}
+    assert shown == told
+    assert client.get("/admin/compare/plots?a=here&b=nobody").status_code == 404
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 0.99, 1.0])
+def test_the_line_of_equal_cost_stays_among_the_batch_sizes(app: Flask, calls: Calls, eta: float) -> None:
+    calls.register(eta_knob=0.5, beta_knob=None)
+    for _ in range(8):
+        trial = calls.trial()
+        size: Any = trial["batch_size"]
+        calls.must(calls.report(trial, time=160.0 / size, energy=400.0 + 30 * size, metric=1.0))
+    with app.app_context():
+        history = dashboard.history("train", COMMAND_LINE)
+    known = [one for one in history.summaries if one.mean_cost_j is not None]
+    best = plots.winner(history.spec, history.summaries, eta)
+    assert best is not None
+    times, energies = plots.eta_line(history.spec, history.summaries, eta)
+    for axis, values in (("mean_time_s", times), ("mean_energy_j", energies)):
+        among = [getattr(one, axis) for one in known]
+        assert all(min(among) - 1e-6 <= value <= max(among) + 1e-6 for value in values)
+    for time_s, energy_j in zip(times, energies, strict=True):
+        if eta > 0:
+            cost_j = eta * energy_j + (1 - eta) * 100 * time_s
+            assert cost_j == pytest.approx(eta * best.mean_energy_j + (1 - eta) * 100 * best.mean_time_s)
+
+
+def test_a_label_stands_for_one_token_until_it_is_over(app: Flask, client: FlaskClient) -> None:
+    with app.app_context():
+        create("ci", Scope.RUN, valid_days=1e-9)
+        create("ci", Scope.READ)  # the first has expired by now
+        with pytest.raises(LabelTaken, match="revoke it, or choose another label"):
+            create("ci", Scope.ADMIN)
+        assert [one.expired for one in list_all()] == [True, False]

@@ -1,0 +1,106 @@
+"""A page that stays open while trainings go on: what it shows anew, and what it leaves to the person in front of it."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from backend import tokens
+from backend.app import create_app
+from backend.config import Settings
+from backend.extensions import db
+from backend.tokens import Scope
+from tests.browser.test_admin_page import drawn, log_in
+from tests.calls import Calls
+from tests.servers import WaitressServer
+
+
+@pytest.fixture
+def training(site: WaitressServer, request: pytest.FixtureRequest) -> Calls:
+    """What a training calls, of a job of the test's own, of which one trial runs."""
+    app = create_app(Settings(database_url=site.database_url, log_level="CRITICAL"))
+    client = app.test_client()
+    with app.app_context():
+        label = request.node.name
+        client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {tokens.create(label, Scope.ADMIN)}"
+        db.engine.dispose()
+    calls = Calls.through_test_client(client)
+    calls.delete("live")
+    calls.must(calls.register(job_id="live", job_id_prefix="live", eta_knob=0.5, beta_knob=None))
+    for size in (16, 8):
+        trial = calls.trial("live")
+        assert trial["batch_size"] == size
+        calls.must(calls.report(trial, time=160.0 / size, energy=400.0 + 30 * size, metric=1.0))
+    calls.trial("live")
+    return calls
+
+
+def open_live(page: Page) -> None:
+    log_in(page, "admin")
+    page.goto("/admin/job/?job=live")
+    expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
+    page.evaluate("window.sameDocument = true")
+
+
+def running(training: Calls) -> dict[str, object]:
+    return training.records("live")[-1] | {"job_id": "live"}
+
+
+def test_what_runs_is_shown_as_it_goes_on_without_touching_the_slider(page: Page, training: Calls) -> None:
+    open_live(page)
+    slider = page.get_by_label("eta, the weight")
+    slider.fill("0.9")
+    training.must(training.report(running(training), energy=77.0))
+    expect(page.locator("#trials")).to_contain_text("77 J")
+    training.must(training.report(running(training), energy=78.0, metric=1.0, current_epoch=2))
+    training.trial("live")
+    expect(page.locator("#trials tr[data-trial='4']")).to_contain_text("running")
+    expect(page.locator("#trials tr[data-trial='3']")).to_contain_text("converged")
+    expect(page.locator("#figures")).to_contain_text("4")
+    assert 3 in drawn(page, "costs")["32"]["x"]
+    assert slider.input_value() == "0.9"
+    assert page.evaluate("window.sameDocument")
+
+
+def test_a_form_that_is_being_filled_in_is_left_alone_and_the_rest_is_not(page: Page, training: Calls) -> None:
+    open_live(page)
+    page.get_by_text("Delete…").click()
+    typed = page.get_by_label("Type the job's id")
+    typed.fill("liv")
+    training.must(training.report(running(training), energy=79.0, metric=1.0, current_epoch=2))
+    expect(page.locator("#trials tr[data-trial='3']")).to_contain_text("converged")
+    assert typed.input_value() == "liv"
+    typed.fill("live")
+    page.get_by_role("button", name="Delete for good").click()
+    expect(page.locator(".message.good")).to_contain_text("Deleted")
+
+
+def test_a_job_that_is_gone_or_a_session_that_is_over_is_told(page: Page, training: Calls) -> None:
+    open_live(page)
+    training.delete("live")
+    expect(page.locator("#notice")).to_contain_text("The server answered 404")
+    page.context.clear_cookies()
+    expect(page.locator("#notice")).to_contain_text("The session is over")
+
+
+def test_a_trials_page_follows_its_training_to_its_end(page: Page, training: Calls) -> None:
+    log_in(page, "viewer")
+    page.goto("/admin/trial/?job=live&number=3")
+    expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
+    training.must(training.report(running(training), time=2.0, energy=80.0, metric=0.25))
+    expect(page.locator("#reports")).to_contain_text("0.25")
+    training.must(training.report(running(training), time=4.0, energy=99.0, metric=1.0, current_epoch=2))
+    expect(page.locator("#facts")).to_contain_text("converged")
+    assert drawn(page, "metric")["metric"]["y"] == [0.25, 1.0]
+    assert drawn(page, "metric")["target"]["y"] == [1.0, 1.0]
+
+
+def test_two_jobs_are_drawn_side_by_side(page: Page, training: Calls) -> None:
+    log_in(page, "viewer")
+    page.goto("/admin/job/?job=live")
+    page.get_by_role("link", name="Compare with another job").click()
+    page.get_by_label("Another's").fill("speech")
+    page.get_by_role("button", name="Compare").click()
+    expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
+    assert set(drawn(page, "comparison")) == {"live", "speech"}
+    known = {one["batch_size"]: one.get("mean_cost") for one in training.describe("live")["batch_sizes"]}
+    shown = drawn(page, "comparison")["live"]
+    assert dict(zip(shown["x"], shown["y"], strict=True)) == {size: cost for size, cost in known.items() if cost}
