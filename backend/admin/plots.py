@@ -4,6 +4,7 @@ Each is a list of traces and what its axes say; colours that depend on light or 
 """
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 from backend.core.cost import cost, trial_cost
@@ -147,15 +148,20 @@ def progress(target_metric: float, reports: Sequence[ReportRecord]) -> dict[str,
     shown = _figure(metric, "time (s)", "metric")
     shown["layout"]["yaxis"]["rangemode"] = "normal"
     cost_j = _figure([_points("cost", times, [one.cost_j for one in reports])], "time (s)", "cost (J)")
+    for figure in (shown, cost_j):
+        figure["layout"]["xaxis"]["rangemode"] = "tozero"
     return {"metric": shown, "cost": cost_j}
 
 
 def comparison(jobs: Sequence[JobSummary]) -> dict[str, Figure]:
-    """The mean cost of each batch size's converged runs, of several jobs."""
+    """The mean cost of each batch size's converged runs, of several jobs.
+
+    Plotly takes names for markup, links among it, so a job's id is escaped.
+    """
     traces = []
     for at, job in enumerate(jobs):
         known = [one for one in job.batch_sizes if one.mean_cost is not None]
-        points = _points(job.spec.job_id or "", [one.batch_size for one in known], [one.mean_cost for one in known])
+        points = _points(escape(job.spec.job_id or ""), [one.batch_size for one in known], [one.mean_cost for one in known])
         traces.append(points | {"marker": {"color": COLOURS[at], "symbol": SYMBOLS[at], "size": 10}})
     figure = _figure(traces, "batch size", "mean cost (J)")
     figure["layout"]["xaxis"] |= {"type": "log", "tickvals": sorted({x for one in traces for x in one["x"]})}

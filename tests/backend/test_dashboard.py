@@ -206,6 +206,13 @@ def test_two_jobs_are_compared_by_what_their_batch_sizes_cost(calls: Calls, clie
     assert client.get("/admin/compare/plots?a=here&b=nobody").status_code == 404
 
 
+def test_a_jobs_id_is_no_markup_in_a_legend(calls: Calls, client: FlaskClient) -> None:
+    evil = '<a href="https://evil.example">x</a>'
+    calls.register(job_id=evil, job_id_prefix="<")
+    figure = client.get("/admin/compare/plots", query_string={"a": evil, "b": evil}).json["figures"]["comparison"]
+    assert {one["name"] for one in figure["data"]} == {"&lt;a href=&quot;https://evil.example&quot;&gt;x&lt;/a&gt;"}
+
+
 @pytest.mark.parametrize("eta", [0.0, 0.3, 0.99, 1.0])
 def test_the_line_of_equal_cost_stays_among_the_batch_sizes(app: Flask, calls: Calls, eta: float) -> None:
     calls.register(eta_knob=0.5, beta_knob=None)
