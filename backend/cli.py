@@ -10,7 +10,6 @@ from typing import Any
 import click
 import flask_migrate
 from flask import Flask
-from waitress.server import create_server
 
 from backend import queries, schema, tokens, users
 from backend.app import create_app
@@ -18,12 +17,10 @@ from backend.audit import COMMAND_LINE
 from backend.auth import is_guarded, is_loopback
 from backend.config import SettingsError, load_settings
 from backend.errors import DatabaseUnavailable, DatabaseUnusable, SchemaOutdated, ServiceError
+from backend.serving import make_server
 from backend.simulator.cli import simulate
 from backend.tokens import Scope
 from backend.users import Role
-
-THREADS = 8
-LARGEST_BUFFERED_BODY = 64 * 1024 * 1024  # beyond it waitress answers by itself, below it the application
 
 database_url = click.option(
     "--database-url", help="Where the data is; $ZEUS_BSO_DATABASE_URL, else sqlite:///zeus_bso.db."
@@ -51,21 +48,13 @@ def serve(host: str, port: int | None, database_url: str | None, insecure_open: 
         _check_open(app, host, insecure=settings.insecure_open)
     signal.signal(signal.SIGTERM, _exit)
     try:
-        server = create_server(
-            app,
-            host=host,
-            port=settings.server_port,
-            threads=THREADS,
-            ident="",
-            server_name=host,  # `auth` looks at it
-            max_request_body_size=LARGEST_BUFFERED_BODY,
-        )
+        server, listening_port = make_server(app, host, settings.server_port)
     except OSError as error:
         raise click.ClickException(f"cannot listen on {host}:{settings.server_port}: {error.strerror}") from error
-    address = f"[{host}]" if ":" in host else host
-    click.echo(f"Listening on http://{address}:{server.effective_port}")
+    url = f"http://[{host}]:{listening_port}" if ":" in host else f"http://{host}:{listening_port}"
+    click.echo(f"Listening on {url}")
     click.echo(f"Data in {settings.database.render_as_string(hide_password=True)}")
-    click.echo(f"The calls and their documentation: http://{address}:{server.effective_port}/openapi/swagger")
+    click.echo(f"The calls and their documentation: {url}/openapi/swagger")
     sys.stdout.flush()
     server.run()
 

@@ -1,0 +1,36 @@
+"""A proxy before the server: whose word on where calls come from is taken, and that they are not the machine's own."""
+
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests import specs
+from tests.servers import GunicornServer, WaitressServer, backend
+
+Kind = type[WaitressServer | GunicornServer]
+
+
+@pytest.fixture(params=[WaitressServer, GunicornServer])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Both ways to serve."""
+    chosen: Kind = request.param
+    return chosen
+
+
+def test_an_open_server_does_not_take_a_proxys_calls_for_its_own_machines(kind: Kind, tmp_path: Path) -> None:
+    with kind(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
+        assert requests.get(f"{server.url}/jobs", timeout=30).status_code == 200
+        forwarded = {"X-Forwarded-For": "203.0.113.9"}
+        assert requests.get(f"{server.url}/jobs", headers=forwarded, timeout=30).status_code == 401
+
+
+@pytest.mark.parametrize(("proxies", "shown"), [("10.0.0.0/8", "127.0.0.1"), ("127.0.0.1", "203.0.113.9")])
+def test_a_real_server_believes_a_configured_proxy_alone(kind: Kind, proxies: str, shown: str, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/bso.db"
+    made = backend("token", "create", "--label=t", "--scope=admin", f"--database-url={url}", folder=tmp_path)
+    headers = {"Authorization": f"Bearer {made.stdout.strip()}", "X-Forwarded-For": "198.51.100.1, 203.0.113.9"}
+    with kind(url, tmp_path, ZEUS_BSO_TRUSTED_PROXIES=proxies) as server:
+        assert requests.post(f"{server.url}/jobs", json=specs.job(), headers=headers, timeout=30).status_code == 201
+        entries = requests.get(f"{server.url}/audit", headers=headers, timeout=30).json()["entries"]
+    assert entries[0]["address"] == shown
