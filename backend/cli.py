@@ -54,6 +54,7 @@ def serve(host: str, port: int | None, database_url: str | None, insecure_open: 
     url = f"http://[{host}]:{listening_port}" if ":" in host else f"http://{host}:{listening_port}"
     click.echo(f"Listening on {url}")
     click.echo(f"Data in {settings.database.render_as_string(hide_password=True)}")
+    click.echo(f"The admin page: {url}/admin")
     click.echo(f"The calls and their documentation: {url}/openapi/swagger")
     sys.stdout.flush()
     server.run()

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import requests
 from sqlalchemy import make_url
 
 from tests.databases import MariaDB, connected, let_time_pass
@@ -32,6 +33,33 @@ def test_it_does_not_listen_beyond_this_machine_unless_told(host: str, tmp_path:
     assert done.returncode == 1
     assert "--insecure-open" in done.stderr
     assert "Listening" not in done.stdout
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_it_warns_who_lets_it_listen_beyond_this_machine(guarded: bool, tmp_path: Path) -> None:
+    if guarded:
+        assert backend("token", "create", "--label=test", folder=tmp_path).returncode == 0
+    # An address for documentation, which no machine has: so that it warns, and then listens nowhere.
+    done = backend("serve", "--host=192.0.2.1", "--port=0", "--insecure-open", folder=tmp_path)
+    assert done.returncode == 1
+    assert "cannot listen on 192.0.2.1" in done.stderr
+    assert ("WARNING: 192.0.2.1 can be reached from other machines, and this speaks plain" in done.stderr) is guarded
+    assert ("WARNING: anyone who reaches 192.0.2.1 may read and change" in done.stderr) is not guarded
+
+
+def test_it_warns_of_nothing_on_its_own_machine(tmp_path: Path) -> None:
+    with WaitressServer(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
+        assert "WARNING" not in server.said()
+
+
+def test_it_says_where_it_listens_and_what_is_there(tmp_path: Path) -> None:
+    with WaitressServer(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
+        assert server.process is not None
+        assert server.process.stdout is not None
+        said = "".join(server.process.stdout.readline() for _ in range(3))
+        for path in ("/admin", "/openapi/swagger"):
+            assert f": {server.url}{path}\n" in said
+            assert requests.get(f"{server.url}{path}", timeout=30).status_code == 200
 
 
 def test_a_port_in_use_is_said_without_a_traceback(tmp_path: Path) -> None:
