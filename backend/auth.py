@@ -11,7 +11,7 @@ from flask import current_app, request
 
 from backend import tokens, users
 from backend.audit import Actor
-from backend.errors import TokenLacksScope, TokenNeeded
+from backend.errors import ForeignPage, TokenLacksScope, TokenNeeded
 from backend.tokens import Scope
 
 
@@ -21,6 +21,7 @@ def authorize(needed: Scope) -> Actor:
     Raises:
         TokenNeeded: there is none, or one that is unknown, expired or revoked.
         TokenLacksScope: its token may do less.
+        ForeignPage: a page of another server makes a browser change something with a token that it remembers.
     """
     token = _token()
     if token is None:
@@ -35,6 +36,8 @@ def authorize(needed: Scope) -> Actor:
     found = tokens.identify(token)
     if found is None:
         raise TokenNeeded("this access token is unknown, expired or revoked; ask the server's operator for another")
+    if needed is not Scope.READ and _sent_by_foreign_page():
+        raise ForeignPage
     if not found.scope.covers(needed):
         raise TokenLacksScope(f"this needs a token of scope {needed}; the one sent has {found.scope}")
     return Actor(f"token {found.label}", address(), found.job_id_prefix)
@@ -75,7 +78,19 @@ def _from_its_own_machine() -> bool:
     if "Origin" in request.headers:
         addresses.append(_host(request.headers["Origin"]))
     forwarded = any(name.startswith(("X-Forwarded-", "Forwarded")) for name, _ in request.headers)
-    return all(map(is_loopback, addresses)) and not forwarded
+    by_trusted_proxy = "werkzeug.proxy_fix.orig" in request.environ
+    # Without an Origin browsers send images, links and forms by GET, and one call by GET makes a trial.
+    foreign = request.headers.get("Sec-Fetch-Site") == "cross-site"
+    return all(map(is_loopback, addresses)) and not (forwarded or by_trusted_proxy or foreign)
+
+
+def _sent_by_foreign_page() -> bool:
+    """Whether a browser sent the token by itself, as it does with HTTP Basic, because a page not of ours told it to."""
+    if request.authorization is None or request.authorization.type != "basic":
+        return False
+    own_site = request.headers.get("Sec-Fetch-Site") in (None, "none", "same-origin")
+    own_origin = request.headers.get("Origin") in (None, f"http://{request.host}", f"https://{request.host}")
+    return not (own_site and own_origin)
 
 
 def _host(url: str) -> str:

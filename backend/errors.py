@@ -104,6 +104,15 @@ class TokenLacksScope(ServiceError):
     status = 403
 
 
+class ForeignPage(ServiceError):
+    """Raised on a call that a page of another server makes a browser send. Programs send Bearer, or no Origin."""
+
+    status = 403
+
+    def __init__(self) -> None:
+        super().__init__("a web page of another server may not change anything with the token that a browser remembers")
+
+
 class DatabaseUnavailable(ServiceError):
     """Raised when the database did not carry a transaction through, retries included. The caller comes again."""
 

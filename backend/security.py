@@ -46,7 +46,7 @@ def protect(app: Flask, trusted_proxies: str) -> None:
 
 
 class _TrustSome:
-    """Takes X-Forwarded-* for true if a trusted proxy sends it; such a call never counts as the own machine's."""
+    """Takes X-Forwarded-* for true if a trusted proxy sends it; `auth` knows such calls by ProxyFix's mark."""
 
     def __init__(self, app: "WSGIApplication", networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> None:
         self._plain, self._behind_proxy = app, ProxyFix(app, x_for=1, x_proto=1, x_host=1, x_prefix=1)

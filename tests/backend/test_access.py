@@ -14,6 +14,7 @@ from sqlalchemy import text
 from backend import tokens
 from backend.tokens import Scope
 from tests import specs
+from tests.calls import Calls
 from tests.databases import connected
 from tests.servers import WaitressServer, backend
 
@@ -85,6 +86,7 @@ def test_the_host_that_a_caller_claims_does_not_open_a_closed_server(client: Fla
         {"Origin": "null"},
         {"X-Forwarded-For": "10.1.2.3"},
         {"Forwarded": "for=10.1.2.3"},
+        {"Sec-Fetch-Site": "cross-site"},
     ],
     ids=str,
 )
@@ -94,8 +96,17 @@ def test_an_open_server_does_not_answer_web_pages_and_proxies(client: FlaskClien
     assert client.get("/jobs").json["total"] == 0
 
 
+def test_an_image_on_a_web_page_makes_no_trial_on_an_open_server(client: FlaskClient, calls: Calls) -> None:
+    calls.register()
+    as_browsers_do = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Referer": "https://page.example/"}
+    assert client.get("/jobs/batch_size?job_id=train", headers=as_browsers_do).status_code == 401
+    assert calls.records() == []
+
+
 def test_an_open_server_answers_pages_of_its_own(client: FlaskClient) -> None:
     assert client.get("/jobs", headers={"Origin": "http://127.0.0.1:8000"}).status_code == 200
+    for site in ("none", "same-origin", "same-site"):  # an address that was typed, this page, one of another port
+        assert client.get("/admin/", headers={"Sec-Fetch-Site": site}).status_code == 200
 
 
 def test_a_server_on_a_unix_socket_is_closed_whatever_host_the_caller_claims(client: FlaskClient) -> None:
@@ -108,6 +119,51 @@ def test_a_token_lets_in_as_bearer_and_as_the_password_of_basic(
     call: Call, make: Callable[..., str], how: Callable[[str], str]
 ) -> None:
     assert call("GET", "/jobs", how(make())) == 200
+
+
+WRITES = [("GET", "/jobs/batch_size?job_id=train"), ("POST", "/jobs/train/reset"), ("DELETE", "/jobs?job_id=train")]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://page.example"},
+        {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Origin": "http://localhost:81"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+    ids=str,
+)
+def test_a_web_page_of_others_changes_nothing_with_a_token_that_the_browser_remembers(
+    client: FlaskClient, make: Callable[..., str], headers: dict[str, str]
+) -> None:
+    token = make(Scope.ADMIN)
+    assert client.post("/jobs", json=specs.job(), headers={"Authorization": bearer(token)}).status_code == 201
+    for method, path in WRITES:
+        answer = client.open(path, method=method, headers=headers | {"Authorization": basic(token)})
+        assert answer.status_code == 403, path
+        assert "web page" in answer.json["message"]
+    found = client.get("/jobs/train", headers=headers | {"Authorization": basic(token)})
+    assert (found.status_code, found.json["trials"]) == (200, 0)
+    bearer_is_never_sent_by_itself = headers | {"Authorization": bearer(token)}
+    assert client.get(WRITES[0][1], headers=bearer_is_never_sent_by_itself).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}],
+    ids=str,
+)
+def test_programs_and_the_servers_own_pages_may_use_basic(
+    client: FlaskClient, make: Callable[..., str], headers: dict[str, str]
+) -> None:
+    token = make(Scope.ADMIN)
+    assert client.post("/jobs", json=specs.job(), headers={"Authorization": bearer(token)}).status_code == 201
+    for method, path in WRITES:
+        answer = client.open(path, method=method, headers=headers | {"Authorization": basic(token)})
+        assert answer.status_code == 200, path
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """A proxy before the server: whose word on where calls come from is taken, and that they are not the machine's own."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import requests
+from flask import Flask
 
 from tests import specs
 from tests.servers import GunicornServer, WaitressServer, backend
@@ -34,3 +36,12 @@ def test_a_real_server_believes_a_configured_proxy_alone(kind: Kind, proxies: st
         assert requests.post(f"{server.url}/jobs", json=specs.job(), headers=headers, timeout=30).status_code == 201
         entries = requests.get(f"{server.url}/audit", headers=headers, timeout=30).json()["entries"]
     assert entries[0]["address"] == shown
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Forwarded-For": "127.0.0.1"}, {"X-Forwarded-Host": "localhost"}], ids=str)
+def test_what_a_configured_proxy_sends_is_never_the_own_machines_call(
+    make_app: Callable[..., Flask], headers: dict[str, str]
+) -> None:
+    client = make_app(trusted_proxies="127.0.0.1").test_client()
+    assert client.get("/jobs", headers=headers).status_code == 401
+    assert client.get("/admin/tokens/", headers=headers).status_code == 302
