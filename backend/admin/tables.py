@@ -14,6 +14,8 @@ from backend.models import AuditEntry, Job, Trial
 from backend.users import Role
 from lightning_bso.wire import MAX_INT
 
+_KNOWN = ("search", "sort", "desc", "page", "page_size")
+_FILTER = "flt"
 _MOST_PAGES = 1_000_000
 _MOST_EXPORTED = 100_000
 
@@ -56,18 +58,24 @@ class Table(ModelView):
             return refused
         if not 0 <= request.args.get("page", 0, type=int) <= _MOST_PAGES:
             abort(404)
-        empty = [key for key, value in request.args.items() if key.startswith("flt") and not value]
-        if empty:  # fields of the form that were left empty
-            kept = {key: value for key, value in request.args.items() if key not in empty}
-            arguments: dict[str, Any] = dict(kept)
-            return redirect(url_for(f".{name}", **arguments))
-        return None
+        asked = self.asked()
+        filled = {key: value for key, value in asked.items() if value or not key.startswith(_FILTER)}
+        return redirect(url_for(f".{name}", **kwargs, **filled)) if filled != asked else None
+
+    def asked(self) -> dict[str, Any]:
+        """What the request asks of the list, to be asked again; `url_for` would take other parameters for its own."""
+        return {key: value for key, value in request.args.items() if key in _KNOWN or key.startswith(_FILTER)}
+
+    def _get_list_extra_args(self) -> Any:
+        asked = super()._get_list_extra_args()
+        asked.extra_args = {}  # the rest, which Flask-Admin hands to `url_for`
+        return asked
 
     def filter_fields(self) -> list[tuple[str, str, list[tuple[str, str]] | None, str]]:
         """The fields of the form: name, label, options if there are any, and what stands in it."""
         fields = []
         for index, one in enumerate(self._filters or ()):
-            name = f"flt{index}_{self.get_filter_arg(index, one)}"
+            name = f"{_FILTER}{index}_{self.get_filter_arg(index, one)}"
             options = [(str(key), str(label)) for key, label in one.get_options(self) or ()] or None
             fields.append((name, str(one.name), options, request.args.get(name, "")))
         return fields

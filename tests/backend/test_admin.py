@@ -22,8 +22,8 @@ from backend.users import MOST_ATTEMPTS_PER_ACCOUNT, MOST_ATTEMPTS_PER_ADDRESS, 
 from tests import specs
 from tests.calls import Calls
 from tests.databases import connected
+from tests.logins import PASSWORD, csrf, log_in
 
-PASSWORD = "correct horse battery"
 PAGES = [
     "/admin/",
     "/admin/jobs/",
@@ -41,20 +41,6 @@ def people(app: Flask) -> None:
     with app.app_context():
         for role in Role:
             users.create(role, PASSWORD, role, COMMAND_LINE)
-
-
-def csrf(page: str) -> str:
-    """The token that a page's forms hold."""
-    found = re.search(r'name="csrf_token" value="([^"]+)"', page)
-    assert found is not None, page
-    return found[1]
-
-
-def log_in(client: FlaskClient, name: str, password: str = PASSWORD, after: str = "") -> Any:
-    """Try to log in, as a browser does."""
-    path = f"/admin/login/{after}"
-    form = {"name": name, "password": password, "csrf_token": csrf(client.get(path).text)}
-    return client.post(path, data=form)
 
 
 def post(client: FlaskClient, path: str, **form: str) -> Any:
