@@ -28,6 +28,7 @@ class Action(StrEnum):
     MAKE_USER = "make user"
     CHANGE_USER = "change user"
     TRY_LOGIN = "try to log in"
+    REFUSE_LOGIN = "refuse to log in"
     LOG_IN = "log in"
     LOG_OUT = "log out"
 

@@ -2,12 +2,13 @@
 
 import hashlib
 import secrets
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 
-from sqlalchemy import case, exists, func, or_, select
+from sqlalchemy import ColumnElement, exists, func, select
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from backend import audit
@@ -17,9 +18,10 @@ from backend.models import AuditEntry, Secret, User, utc_now
 from backend.transactions import Session, reading, transaction
 
 SHORTEST_PASSWORD = 12
-ATTEMPTS_S = 15 * 60
-"""Attempts to log in are counted for this long."""
-MOST_ATTEMPTS_PER_ACCOUNT, MOST_ATTEMPTS_PER_ADDRESS = 10, 30
+WINDOW_S = 15 * 60.0
+"""Attempts to log in that failed are counted for this long."""
+MOST_FAILED_PER_ACCOUNT, MOST_FAILED_PER_ADDRESS = 10, 30
+SESSION_KEY = "session key"
 
 
 class Role(StrEnum):
@@ -113,13 +115,14 @@ def any_exist(session: Session) -> bool:
 def log_in(name: str, password: str, address: str) -> Account | None:
     """The user of this name and password; None if there is none, without saying which of the two is wrong.
 
-    An attempt is written down before it is looked at, so that many at once cannot slip past the limit.
+    An attempt is written down, and counts as failed, before the password is looked at, so that many at once cannot
+    slip past the limit; if it succeeds, that is written down too.
 
     Raises:
-        TooManyAttempts: of this account or from this address.
+        TooManyAttempts: too many of this account or from this address have failed. This one does not count.
     """
-    if _too_many_attempts(name, address):
-        raise TooManyAttempts(f"too many attempts to log in; wait {ATTEMPTS_S // 60} minutes")
+    if not _begin_attempt(name, address):
+        raise TooManyAttempts(f"too many attempts to log in have failed; wait {WINDOW_S / 60:.0f} minutes")
     user = _usable(name)
     if not check_password_hash(_nobodys_hash() if user is None else user.password_hash, password) or user is None:
         return None
@@ -148,9 +151,9 @@ def in_session(session: Session, name: str, sessions: int) -> Account | None:
 @transaction
 def session_key(session: Session) -> str:
     """The key that sessions are signed with, the same on all replicas; made at the first call."""
-    row = session.get(Secret, "session key")
+    row = session.get(Secret, SESSION_KEY)
     if row is None:
-        row = Secret(name="session key", value=secrets.token_urlsafe(48))
+        row = Secret(name=SESSION_KEY, value=secrets.token_urlsafe(48))
         session.add(row)
     return row.value
 
@@ -161,25 +164,37 @@ def actor_name(name: str) -> str:
 
 
 @transaction
-def _too_many_attempts(session: Session, name: str, address: str) -> bool:
-    """Count one more, and say whether it is one too many."""
+def _begin_attempt(session: Session, name: str, address: str) -> bool:
+    """Write an attempt down unless too many before it have failed. Returns whether it may go on."""
     known = _find(session, name) is not None
     # What is no user's name may be somebody's password, typed in the wrong field.
     actor = actor_name(name) if known else f"unknown user {hashlib.sha256(name.encode()).hexdigest()[:12]}"
-    audit.record(session, Actor(actor, address), Action.TRY_LOGIN)
-    session.flush()
-    since = session.scalars(select(utc_now())).one() - timedelta(seconds=ATTEMPTS_S)
-    of_account, from_address = session.execute(
-        select(
-            func.sum(case((AuditEntry.actor == actor, 1), else_=0)),
-            func.sum(case((AuditEntry.address == address, 1), else_=0)),
-        ).where(
-            AuditEntry.action == Action.TRY_LOGIN,
-            AuditEntry.at > since,
-            or_(AuditEntry.actor == actor, AuditEntry.address == address),
-        )
-    ).one()
-    return bool(of_account > MOST_ATTEMPTS_PER_ACCOUNT or from_address > MOST_ATTEMPTS_PER_ADDRESS)
+    by = Actor(actor, address)
+    session.get(Secret, SESSION_KEY, with_for_update=True)  # one at a time, else those at once would not see each other
+    for column, value, most in (
+        (AuditEntry.actor, actor, MOST_FAILED_PER_ACCOUNT),
+        (AuditEntry.address, address, MOST_FAILED_PER_ADDRESS),
+    ):
+        done = _count_logins(session, column == value)
+        if done[Action.TRY_LOGIN] - done[Action.LOG_IN] >= most:
+            if not done[Action.REFUSE_LOGIN]:  # once is enough: else whoever keeps trying would fill the log
+                audit.record(session, by, Action.REFUSE_LOGIN, detail=f"{most} attempts have failed")
+            return False
+    audit.record(session, by, Action.TRY_LOGIN)
+    return True
+
+
+def _count_logins(session: Session, whose: ColumnElement[bool]) -> Counter[str]:
+    """How often somebody has tried, succeeded and been refused lately."""
+    since = session.scalars(select(utc_now())).one() - timedelta(seconds=WINDOW_S)
+    actions = (Action.TRY_LOGIN, Action.LOG_IN, Action.REFUSE_LOGIN)
+    lately = (whose, AuditEntry.action.in_(actions), AuditEntry.at > since)
+    counted: Counter[str] = Counter()
+    for action, count in session.execute(
+        select(AuditEntry.action, func.count()).where(*lately).group_by(AuditEntry.action)
+    ):
+        counted[action] = count
+    return counted
 
 
 @reading

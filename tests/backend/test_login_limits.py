@@ -1,0 +1,124 @@
+"""Guessing passwords ends after a few failures however it is done, and others are kept out no longer than they must."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import text
+
+from backend import users
+from backend.audit import COMMAND_LINE
+from backend.users import Role
+from tests.databases import connected
+from tests.logins import PASSWORD, csrf, log_in
+
+PER_ACCOUNT, PER_ADDRESS = 3, 8  # fewer than elsewhere, since to look at a password takes long
+AT_ONCE = 24
+TOO_MANY = 429
+
+
+@pytest.fixture(autouse=True)
+def _two_users_and_low_limits(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(users, "MOST_FAILED_PER_ACCOUNT", PER_ACCOUNT)
+    monkeypatch.setattr(users, "MOST_FAILED_PER_ADDRESS", PER_ADDRESS)
+    with app.app_context():
+        users.create("ada", PASSWORD, Role.ADMIN, COMMAND_LINE)
+        users.create("otto", PASSWORD, Role.OPERATOR, COMMAND_LINE)
+
+
+def guess(client: FlaskClient, times: int, name: str = "ada", **headers: str) -> None:
+    """Guess wrong, each time without being refused."""
+    for number in range(times):
+        sent = {header: value.format(number) for header, value in headers.items()}
+        assert log_in(client, name.format(number), "guess", headers=sent).status_code == 401
+
+
+def test_guessing_a_password_ends_after_a_few_failures_even_with_the_right_one(client: FlaskClient) -> None:
+    guess(client, PER_ACCOUNT)
+    refused = log_in(client, "ada")
+    assert refused.status_code == TOO_MANY
+    assert "wait 15 minutes" in refused.text
+    assert log_in(client, "otto").status_code == 302
+
+
+def test_guessing_names_from_one_address_ends_too_and_what_was_typed_is_not_kept(
+    client: FlaskClient, database_url: str
+) -> None:
+    guess(client, PER_ADDRESS, "name {}")
+    assert log_in(client, "otto").status_code == TOO_MANY
+    with connected(database_url) as connection:
+        told = " ".join(connection.execute(text("SELECT actor FROM audit")).scalars())
+    assert "name 7" not in told  # it may have been a password
+
+
+def test_any_number_of_logins_that_succeed_is_no_guessing(client: FlaskClient) -> None:
+    for _ in range(PER_ADDRESS + 1):
+        assert log_in(client, "ada").status_code == 302
+        client.delete_cookie("bso_session")
+
+
+def test_a_success_does_not_make_the_failures_before_it_undone(client: FlaskClient) -> None:
+    guess(client, PER_ACCOUNT - 1)
+    assert log_in(client, "ada").status_code == 302
+    client.delete_cookie("bso_session")
+    guess(client, 1)
+    assert log_in(client, "ada").status_code == TOO_MANY
+
+
+def test_who_has_an_account_does_not_clear_the_way_for_guessing_at_others(client: FlaskClient) -> None:
+    guess(client, PER_ADDRESS - 1, "name {}")
+    assert log_in(client, "otto").status_code == 302
+    client.delete_cookie("bso_session")
+    guess(client, 1)
+    assert log_in(client, "ada").status_code == TOO_MANY
+
+
+def test_who_keeps_trying_need_not_wait_longer(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    guess(client, PER_ACCOUNT)
+    failed_at = monotonic()
+    for _ in range(PER_ACCOUNT):
+        assert log_in(client, "ada").status_code == TOO_MANY
+    monkeypatch.setattr(users, "WINDOW_S", monotonic() - failed_at)  # as if the failures, and they alone, were long ago
+    assert log_in(client, "ada").status_code == 302
+
+
+def test_refusals_are_written_down_once(client: FlaskClient, database_url: str) -> None:
+    guess(client, PER_ACCOUNT)
+    for _ in range(3):
+        assert log_in(client, "ada").status_code == TOO_MANY
+    with connected(database_url) as connection:
+        rows = connection.execute(text("SELECT actor, detail FROM audit WHERE action = 'refuse to log in'")).all()
+    assert [tuple(row) for row in rows] == [("user ada", f"{PER_ACCOUNT} attempts have failed")]
+
+
+@pytest.mark.parametrize(("name", "most"), [("ada", PER_ACCOUNT), ("name {}", PER_ADDRESS)])
+def test_an_address_that_a_caller_makes_up_is_not_counted_for_another(
+    client: FlaskClient, name: str, most: int
+) -> None:
+    guess(client, most, name, **{"X-Forwarded-For": "203.0.113.{}"})
+    assert log_in(client, "ada", headers={"X-Forwarded-For": "198.51.100.1"}).status_code == TOO_MANY
+
+
+def test_an_address_made_up_before_a_proxy_is_not_counted_for_another(make_app: Callable[..., Flask]) -> None:
+    client = make_app(trusted_proxies="127.0.0.1").test_client()
+    guess(client, PER_ADDRESS, "name {}", **{"X-Forwarded-For": "198.51.100.{}, 203.0.113.9"})
+    refused = log_in(client, "ada", headers={"X-Forwarded-For": "198.51.100.99, 203.0.113.9"})
+    assert refused.status_code == TOO_MANY
+    assert log_in(client, "ada", headers={"X-Forwarded-For": "203.0.113.9, 203.0.113.10"}).status_code == 302
+
+
+def test_many_guesses_at_once_do_not_slip_past(app: Flask) -> None:
+    clients = [app.test_client() for _ in range(AT_ONCE)]
+    tokens = [csrf(client.get("/admin/login/").text) for client in clients]
+
+    def post(client: FlaskClient, token: str) -> Any:
+        return client.post("/admin/login/", data={"name": "ada", "password": "guess", "csrf_token": token})
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        statuses = [answer.status_code for answer in pool.map(post, clients, tokens)]
+    assert statuses.count(401) == PER_ACCOUNT
+    assert statuses.count(TOO_MANY) == AT_ONCE - PER_ACCOUNT
