@@ -1,5 +1,6 @@
 """Who uses the admin page: a user that has logged in, or, as long as there is nobody to log in, the own machine."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ from backend.errors import TokenLacksScope
 from backend.users import Account, Role
 
 SESSION_S = 12 * 3600
-"""A session is over after so long."""
+"""A session is over so long after its login."""
 
 manager = LoginManager()
 
@@ -32,18 +33,22 @@ class Person:
 
 
 class _SessionUser(UserMixin):
-    def __init__(self, account: Account) -> None:
-        self.account = account
+    def __init__(self, account: Account, began_s: int) -> None:
+        self.account, self.began_s = account, began_s
 
     def get_id(self) -> str:
-        return f"{self.account.sessions}:{self.account.name}"
+        return f"{self.began_s}:{self.account.sessions}:{self.account.name}"
 
 
 @manager.user_loader  # type: ignore[untyped-decorator]
 def _load(stored: str) -> _SessionUser | None:
-    sessions, _, name = stored.partition(":")
-    account = users.in_session(name, int(sessions)) if sessions.isdecimal() else None
-    return None if account is None else _SessionUser(account)
+    # The cookie has an age too, but every message shown and every form makes it anew.
+    began, _, rest = stored.partition(":")
+    sessions, _, name = rest.partition(":")
+    if not (began.isdecimal() and sessions.isdecimal()) or int(began) + SESSION_S < time.time():
+        return None
+    account = users.in_session(name, int(sessions))
+    return None if account is None else _SessionUser(account, int(began))
 
 
 def current() -> Person | None:
@@ -75,7 +80,7 @@ def enter(account: Account) -> None:
     """Begin a session, in which nothing of what was in the cookie before is kept."""
     session.clear()
     session.permanent = True
-    login_user(_SessionUser(account))
+    login_user(_SessionUser(account, int(time.time())))
     g.pop("person", None)
 
 

@@ -1,0 +1,63 @@
+"""How long somebody who has logged in stays so."""
+
+import time
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from backend import users
+from backend.admin import login
+from backend.audit import COMMAND_LINE
+from backend.users import Role
+from tests.calls import Calls
+from tests.logins import PASSWORD, csrf, log_in
+
+HOUR_S = 3600
+
+
+class Clock:
+    """What the server takes for the time."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def time(self) -> float:
+        return time.time() + self.ahead_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(login, "time", made)
+    return made
+
+
+def test_a_session_is_over_12_hours_after_the_login_however_it_is_used(
+    client: FlaskClient, calls: Calls, app: Flask, clock: Clock
+) -> None:
+    calls.register()
+    with app.app_context():
+        users.create("ada", PASSWORD, Role.ADMIN, COMMAND_LINE)
+    log_in(client, "ada")
+    for hours in range(0, 12, 3):
+        clock.ahead_s = hours * HOUR_S
+        page = client.get("/admin/job/?job=train")
+        assert page.status_code == 200
+        form = {"paused": "1", "csrf_token": csrf(page.text)}
+        assert client.post("/admin/job/pause?job=train", data=form).status_code == 302  # its message makes a new cookie
+    clock.ahead_s = 12 * HOUR_S + 5
+    assert client.get("/admin/job/?job=train").location.startswith("/admin/login/")
+    assert client.post("/admin/job/pause?job=train", data=form).location.startswith("/admin/login/")
+    log_in(client, "ada")
+    assert client.get("/admin/job/?job=train").status_code == 200
+
+
+@pytest.mark.parametrize("stored", ["", "ada", "0:ada", "x:0:ada", "0:0:ada", "-1:0:ada", "99999999999:x:ada"])
+def test_a_session_that_does_not_say_when_it_began_is_over(client: FlaskClient, app: Flask, stored: str) -> None:
+    with app.app_context():
+        users.create("ada", PASSWORD, Role.ADMIN, COMMAND_LINE)
+    log_in(client, "ada")
+    with client.session_transaction() as session:
+        session["_user_id"] = stored
+    assert client.get("/admin/").location.startswith("/admin/login/")
