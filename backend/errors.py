@@ -80,8 +80,14 @@ class UserExists(ServiceError):
     status = 409
 
 
-class WeakPassword(ServiceError):
-    """Raised on a password that is too short. The operator takes a longer one."""
+class UnusableName(ServiceError):
+    """Raised on a name that nobody could log in with, or that others could not read. The operator takes another."""
+
+    status = 422
+
+
+class UnusablePassword(ServiceError):
+    """Raised on a password that is too short, or longer than the login takes. The operator takes another."""
 
     status = 422
 

@@ -13,11 +13,12 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from backend import audit
 from backend.audit import Action, Actor
-from backend.errors import TooManyAttempts, UnknownUser, UserExists, WeakPassword
+from backend.errors import TooManyAttempts, UnknownUser, UnusableName, UnusablePassword, UserExists
 from backend.models import AuditEntry, Secret, User, utc_now
 from backend.transactions import Session, reading, transaction
+from lightning_bso.wire import MAX_ID_LENGTH
 
-SHORTEST_PASSWORD = 12
+SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 1024
 WINDOW_S = 15 * 60.0
 """Attempts to log in that failed are counted for this long."""
 MOST_FAILED_PER_ACCOUNT, MOST_FAILED_PER_ADDRESS = 10, 30
@@ -56,9 +57,14 @@ def create(session: Session, name: str, password: str, role: Role, by: Actor) ->
     """Make a user.
 
     Raises:
+        UnusableName: the name is empty, too long, or cannot be printed or typed.
+        UnusablePassword: the password is too short or too long.
         UserExists: the name is taken.
-        WeakPassword: the password is too short.
     """
+    if not 0 < len(name) <= MAX_ID_LENGTH or not name.isprintable() or name != name.strip():
+        raise UnusableName(
+            f"a user's name has 1 to {MAX_ID_LENGTH} characters that can be printed, and no space at either end"
+        )
     hashed = _hash(password)
     if _find(session, name) is not None:
         raise UserExists(f"there is a user {name!r} already; change it with: python -m backend user change {name}")
@@ -81,7 +87,7 @@ def change(
 
     Raises:
         UnknownUser: there is no such user.
-        WeakPassword: the password is too short.
+        UnusablePassword: the password is too short or too long.
     """
     user = _find(session, name)
     if user is None:
@@ -217,8 +223,8 @@ def _account(user: User) -> Account:
 
 
 def _hash(password: str) -> str:
-    if len(password) < SHORTEST_PASSWORD:
-        raise WeakPassword(f"a password needs at least {SHORTEST_PASSWORD} characters")
+    if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
+        raise UnusablePassword(f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
     return generate_password_hash(password)
 
 

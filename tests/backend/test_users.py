@@ -1,0 +1,84 @@
+"""Users: what they may be called, and what their passwords and those of nobody cost to look at."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from backend import users
+from backend.audit import COMMAND_LINE
+from backend.errors import UnusableName, UnusablePassword
+from backend.users import LONGEST_PASSWORD, SHORTEST_PASSWORD, Role
+from tests.logins import PASSWORD, log_in
+from tests.servers import backend
+
+Make = Callable[..., None]
+
+
+@pytest.fixture
+def make(app: Flask) -> Make:
+    """Makes a user."""
+
+    def make(name: str = "ada", password: str = PASSWORD) -> None:
+        with app.app_context():
+            users.create(name, password, Role.VIEWER, COMMAND_LINE)
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["", " ", " ada", "ada\n", "a\x00da", "a\tda", "a\u202eda", "a" * 256], ids=ascii)
+def test_a_name_that_nobody_could_read_or_type_is_refused(make: Make, app: Flask, name: str) -> None:
+    with pytest.raises(UnusableName, match="1 to 255 characters"):
+        make(name)
+    with app.app_context():
+        assert users.list_all() == []
+
+
+@pytest.mark.parametrize("name", ["a", "ada", "Ada Lovelace", "ada@example.org", "艾达", "a:b", "a" * 255], ids=ascii)
+def test_any_other_name_logs_in(make: Make, client: FlaskClient, name: str) -> None:
+    make(name)
+    assert log_in(client, name).status_code == 302
+    assert client.get("/admin/").status_code == 200
+
+
+@pytest.mark.parametrize("length", [0, SHORTEST_PASSWORD - 1, LONGEST_PASSWORD + 1])
+def test_a_password_too_short_or_too_long_is_refused(make: Make, app: Flask, length: int) -> None:
+    with pytest.raises(UnusablePassword, match="12 to 1024 characters"):
+        make(password="x" * length)
+    make()
+    with app.app_context(), pytest.raises(UnusablePassword):
+        users.change("ada", COMMAND_LINE, password="x" * length)
+
+
+@pytest.mark.parametrize("length", [SHORTEST_PASSWORD, LONGEST_PASSWORD])
+def test_the_shortest_and_the_longest_password_log_in(make: Make, client: FlaskClient, length: int) -> None:
+    make(password="é" * length)
+    assert log_in(client, "ada", "é" * length).status_code == 302
+
+
+def test_the_command_line_says_what_is_wrong_with_a_name(tmp_path: Path) -> None:
+    done = backend("user", "create", "", "--password-stdin", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: a user's name has 1 to 255 characters")
+
+
+@pytest.mark.parametrize("name", ["ada", "nobody", "gone"])
+def test_a_wrong_password_costs_the_same_whether_or_not_there_is_such_a_user(
+    make: Make, app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    make("ada")
+    make("gone")
+    with app.app_context():
+        users.change("gone", COMMAND_LINE, disabled=True)
+    looked_at: list[tuple[str, str]] = []
+    real = users.check_password_hash
+
+    def check(hashed: str, password: str) -> bool:
+        looked_at.append((hashed.partition("$")[0], password))
+        return real(hashed, password)
+
+    monkeypatch.setattr(users, "check_password_hash", check)
+    assert log_in(client, name, "guess").status_code == 401
+    assert looked_at == [("scrypt:32768:8:1", "guess")]
