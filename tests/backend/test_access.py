@@ -3,15 +3,17 @@
 from base64 import b64encode
 from collections.abc import Callable
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from backend import tokens
+from backend.extensions import db
 from backend.tokens import Scope
 from tests import specs
 from tests.calls import Calls
@@ -200,6 +202,22 @@ def test_the_hash_that_is_stored_is_no_token(call: Call, make: Callable[..., str
         stored = connection.execute(text("SELECT hash FROM tokens")).scalar_one()
     assert token not in stored
     assert call("GET", "/jobs", bearer(stored)) == 401
+
+
+def test_a_token_is_looked_up_by_its_hash_and_never_compared(call: Call, make: Callable[..., str], app: Flask) -> None:
+    token = make()
+    sent: list[str] = []
+
+    def listen(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        sent.append(f"{statement} {parameters}")
+
+    with app.app_context():
+        event.listen(db.engine, "before_cursor_execute", listen)
+    assert call("GET", "/jobs", bearer(token)) == 200
+    assert call("GET", "/jobs", bearer(token[:-1])) == 401
+    for given in (token, token[:-1]):
+        assert any(sha256(given.encode()).hexdigest() in one for one in sent)
+    assert [one for one in sent if "bso_" in one] == []
 
 
 def test_an_expired_token_is_401(call: Call, make: Callable[..., str], app: Flask, database_url: str) -> None:
