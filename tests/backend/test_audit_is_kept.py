@@ -1,0 +1,82 @@
+"""What is in the audit log stays there, whoever wants it changed."""
+
+import re
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
+
+from backend import tokens, users
+from backend.app import create_app
+from backend.audit import COMMAND_LINE
+from backend.config import Settings
+from backend.extensions import db
+from backend.tokens import Scope
+from backend.users import Role
+from tests.calls import Calls
+from tests.databases import MariaDB, connected, dump
+from tests.logins import PASSWORD, log_in
+from tests.servers import ROOT
+
+CHANGES = ["UPDATE audit SET actor = 'somebody else'", "DELETE FROM audit"]
+GRANTS = re.findall(r"^    (GRANT .*);$", (ROOT / "docs/server.md").read_text(), re.MULTILINE)
+
+
+def app_of(url: str) -> Flask:
+    return create_app(Settings(database_url=url, log_level="CRITICAL"))
+
+
+@pytest.fixture
+def granted_url(mariadb: MariaDB) -> str:
+    """A database served by an account that may do what the documentation grants it."""
+    url = make_url(mariadb.database())
+    account = f"{url.database}_server"
+    mariadb.execute(
+        f"CREATE USER {account}@'%'",
+        *(grant.replace("ON zeus.", f"ON {url.database}.").replace("TO bso@", f"TO {account}@") for grant in GRANTS),
+    )
+    return url.set(username=account).render_as_string()
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def kept_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database that keeps its audit log, of either kind."""
+    if request.param == "mariadb":
+        url: str = request.getfixturevalue("granted_url")
+        return url
+    return f"sqlite:///{tmp_path}/bso.db"
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_audit_log_refuses_to_be_changed(kept_url: str, change: str) -> None:
+    Calls.through_test_client(app_of(kept_url).test_client()).register()
+    before = dump(kept_url)["audit"]
+    with pytest.raises(DBAPIError), connected(kept_url) as connection:
+        connection.execute(text(change))
+    assert dump(kept_url)["audit"] == before != []
+
+
+def test_all_goes_on_with_the_rights_that_the_documentation_grants(granted_url: str) -> None:
+    app = app_of(granted_url)
+    calls = Calls.through_test_client(app.test_client())
+    calls.register(policy="gp-ucb")
+    calls.converge(calls.trial())
+    assert calls.end(calls.trial()).status == 200
+    assert calls.reset().status == 200
+    assert calls.delete().status == 200
+    with app.app_context():
+        users.create("ada", PASSWORD, Role.ADMIN, COMMAND_LINE)
+        users.change("ada", COMMAND_LINE, role=Role.VIEWER)
+        tokens.create("t", Scope.READ)
+        tokens.revoke("t")
+    client = app.test_client()
+    assert log_in(client, "ada", "wrong").status_code == 401
+    assert log_in(client, "ada").status_code == 302
+    assert client.get("/admin/trials/").status_code == 200
+
+
+def test_the_documentation_grants_rights_on_every_table() -> None:
+    granted = {found[1] for grant in GRANTS if (found := re.search(r"ON zeus\.(\w+) ", grant))}
+    assert granted == {*db.metadata.tables, "alembic_version"}
