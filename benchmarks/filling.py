@@ -1,0 +1,109 @@
+"""A database of many jobs: random ones of the simulator, played through the real service.
+
+Every run asks, reports once half-way and once at its end, and does what the verdict says, as a training would.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from backend import service
+from backend.audit import COMMAND_LINE
+from backend.core.simulate import Workload
+from backend.errors import JobStuck
+from backend.simulator import synthetic
+from lightning_bso.wire import RegisteredJobSpec, ReportRequest
+
+GPUS = ("NVIDIA H200", "NVIDIA A100-SXM4-80GB", "NVIDIA A40", "Tesla V100-PCIE-32GB")
+LEASE_S = 24 * 3600
+RUNNING_EVERY = 10
+"""Of so many jobs one has its last run still under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What was made."""
+
+    job_ids: list[str]
+    """In the order in which they were made."""
+    trials: int
+    stuck: int
+    """Jobs of which no batch size is left to give."""
+
+
+def play_through(jobs: int, trials: int) -> Filled:
+    """Make jobs, and so many trials of each. Needs the context of an application.
+
+    A stuck job is left as it is; its other trials are made by the next job. The last one is under `gp-ucb`, which
+    always has a batch size to give, so none is missing in the end.
+
+    Args:
+        jobs: how many.
+        trials: of each job, on average.
+    """
+    made, stuck, missing = [], 0, 0
+    for number in reversed(range(jobs)):
+        workload = synthetic.workload(number)
+        made.append(_register(workload, number))
+        missing += trials
+        running = missing if number % RUNNING_EVERY == 0 else None
+        try:
+            for run in range(1, missing + 1):
+                _launch(workload, made[-1], run, np.random.default_rng((number, run)), keeps_running=run == running)
+                missing -= 1
+        except JobStuck:
+            stuck += 1
+    return Filled(made, jobs * trials - missing, stuck)
+
+
+def _register(workload: Workload, number: int) -> str:
+    spec, job_id = workload.spec, f"team-{number % 8}/training-{number:05}"
+    service.register(
+        RegisteredJobSpec(
+            job_id=job_id,
+            job_id_prefix=job_id,
+            policy="zeus" if number % 4 == 3 else "gp-ucb",
+            batch_sizes=list(spec.batch_sizes),
+            default_batch_size=spec.default_batch_size,
+            eta_knob=spec.eta_knob,
+            beta_knob=spec.beta_knob,
+            target_metric=spec.target_metric,
+            higher_is_better_metric=spec.higher_is_better_metric,
+            max_epochs=spec.max_epochs,
+            max_power=spec.max_power,
+            number_of_gpus=1,
+            gpu_model=GPUS[number % len(GPUS)],
+            mab_seed=number,
+        ),
+        by=COMMAND_LINE,
+    )
+    return job_id
+
+
+def _launch(workload: Workload, job_id: str, run: int, luck: np.random.Generator, *, keeps_running: bool) -> None:
+    asked = service.ask(job_id, f"run-{run}", by=COMMAND_LINE, lease_s=LEASE_S, host=f"node-{run % 16}")
+    record = workload.sizes[asked.batch_size]
+    needed = record.epochs[int(luck.random() * len(record.epochs))]
+    last = int(min(needed, workload.spec.max_epochs))
+    for number, epoch in enumerate(sorted({math.ceil(last / 2), last}), 1):
+        if keeps_running and epoch == last:
+            return
+        time_s = epoch * record.epoch_time_s
+        verdict = service.report(
+            ReportRequest(
+                job_id=job_id,
+                batch_size=asked.batch_size,
+                trial_number=asked.trial_number,
+                time=time_s,
+                energy=time_s * record.power_w,
+                metric=1.0 if epoch >= needed else 0.5,
+                current_epoch=epoch,
+                report_number=number,
+                energy_source="nvml",
+            ),
+            by=COMMAND_LINE,
+            lease_s=LEASE_S,
+        )
+        if verdict.stop_train:
+            return
