@@ -34,7 +34,7 @@ demo: $(INSTALLED) ## 30 recurrences of a real training against a server of thei
 	$(BIN)/python examples/demo.py
 
 test: $(INSTALLED) mariadb chromium ## Run all tests, those on a real MariaDB included
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(TEST_OPTIONS)
 
 lint: $(INSTALLED) ## Check style, types and the import rules
 	$(BIN)/ruff check .

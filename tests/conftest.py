@@ -23,6 +23,13 @@ hypothesis.settings.register_profile("without a deadline", deadline=None)
 hypothesis.settings.load_profile("without a deadline")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What can be asked of a test run."""
+    parser.addoption(
+        "--full-size", action="store_true", help="have a browser look at 200 jobs of 100 trials, not at 10"
+    )
+
+
 @pytest.fixture(autouse=True)
 def _only_the_tests_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:

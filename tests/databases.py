@@ -140,6 +140,18 @@ def connected(url: str) -> Iterator[Connection]:
         yield connection
 
 
+@contextmanager
+def in_application(url: str) -> Iterator[None]:
+    """The context of an application over a database, as use cases and queries need it."""
+    with logs.put_back():
+        app = create_app(Settings(database_url=url, log_level="CRITICAL"))
+    with app.app_context():
+        try:
+            yield
+        finally:
+            db.engine.dispose()
+
+
 def dump(url: str) -> dict[str, list[tuple[Any, ...]]]:
     """All that a database holds, by table, in a fixed order."""
     with connected(url) as connection:

@@ -1,11 +1,12 @@
-"""A real server with a few jobs, and a real browser that may talk to it alone."""
+"""A real server with many jobs, and a real browser that may talk to it alone."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from filelock import FileLock
 from flask import Flask
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -16,14 +17,26 @@ from backend.config import Settings
 from backend.extensions import db
 from backend.tokens import Scope
 from backend.users import Role
+from benchmarks.filling import play_through
 from tests import logs
+from tests.browser.steps import JOB, PASSWORD
 from tests.calls import Calls
-from tests.databases import connected
+from tests.databases import connected, in_application
 from tests.servers import WaitressServer
 
-PASSWORD = "correct horse battery"
+SMALL_SIZE, FULL_SIZE = (10, 50), (200, 100)
+"""Jobs that the simulator plays through, and trials of each."""
+FULL_SIZE_TIMEOUT_S = 1800
+"""Of a test; the first ones wait until all of that is made."""
 expect.set_options(timeout=60_000)  # plotly's script takes long to load where other tests have the processors
 CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("full_size"):
+        for item in items:
+            if "filled_sqlite_file" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.timeout(FULL_SIZE_TIMEOUT_S))
 
 
 @pytest.fixture(scope="session")
@@ -40,13 +53,36 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
+@pytest.fixture(scope="session")
+def filled_sqlite_file(
+    request: pytest.FixtureRequest,
+    migrated_sqlite_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    worker_id: str,
+) -> Path:
+    """An SQLite file with jobs that the simulator has played through; to be copied.
+
+    Of several processes that run tests the first makes it, and the others wait for it.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = (own if worker_id == "master" else own.parent) / "filled.db"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            made = shutil.copy(migrated_sqlite_file, own / "being_filled.db")
+            with in_application(f"sqlite:///{made}"):
+                play_through(*(FULL_SIZE if request.config.getoption("full_size") else SMALL_SIZE))
+            made.rename(shared)  # not before it is whole
+    return shared
+
+
 @pytest.fixture(scope="module")
-def site(
-    new_database: Callable[[str, Path], str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[WaitressServer]:
-    """A server with a user of each role, called as it, and jobs of both policies, of each of which a trial runs."""
+def site(filled_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WaitressServer]:
+    """A server with a user of each role, called as it, and beside the simulated jobs one of each policy.
+
+    Of each of these a trial runs.
+    """
     folder = tmp_path_factory.mktemp("site")
-    url = new_database("sqlite", folder)
+    url = f"sqlite:///{shutil.copy(filled_sqlite_file, folder / 'bso.db')}"
     with logs.put_back():
         fill(create_app(Settings(database_url=url, log_level="CRITICAL")))
     with WaitressServer(url, folder) as server:
@@ -54,9 +90,9 @@ def site(
 
 
 def fill(app: Flask) -> None:
-    """Make the jobs and the users."""
+    """Make the two jobs and the users."""
     calls = Calls.through_test_client(app.test_client())
-    for job_id, policy in (("vision/<b>resnet</b>", "gp-ucb"), ("speech", "zeus")):
+    for job_id, policy in ((JOB, "gp-ucb"), ("speech", "zeus")):
         calls.register(
             job_id=job_id,
             job_id_prefix=job_id,

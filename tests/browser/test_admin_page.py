@@ -1,7 +1,6 @@
 """The admin page as people use it, in a real browser, light and dark."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -9,44 +8,17 @@ from playwright.sync_api import Page, expect
 
 from backend import dashboard
 from backend.admin import plots
-from backend.app import create_app
 from backend.audit import COMMAND_LINE
-from backend.config import Settings
-from backend.extensions import db
-from tests.browser.conftest import PASSWORD
+from tests.browser.steps import JOB, PASSWORD, drawn, log_in, open_job
+from tests.databases import in_application
 from tests.servers import WaitressServer
 
-JOB = "vision/<b>resnet</b>"
 SCREENSHOTS = Path("build/screenshots")
 
 
-def log_in(page: Page, name: str, password: str = PASSWORD) -> None:
-    page.goto("/admin/")
-    page.get_by_label("Name").fill(name)
-    page.get_by_label("Password").fill(password)
-    page.get_by_role("button", name="Log in").click()
-
-
-def open_job(page: Page, job: str = JOB) -> None:
-    page.get_by_role("link", name="Jobs", exact=True).click()
-    page.get_by_label("Search").fill(job)
-    page.get_by_role("button", name="Find").click()
-    page.get_by_role("link", name=job, exact=True).click()
-    expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
-
-
 def history(site: WaitressServer, job: str = JOB) -> dashboard.History:
-    app = create_app(Settings(database_url=site.database_url, log_level="CRITICAL"))
-    with app.app_context():
-        found = dashboard.history(job, COMMAND_LINE)
-        db.engine.dispose()
-        return found
-
-
-def drawn(page: Page, plot: str) -> dict[str, dict[str, Any]]:
-    """The traces that plotly holds, by name."""
-    traces = page.evaluate("id => document.getElementById(id).data.map(({name, x, y}) => ({name, x, y}))", plot)
-    return {trace["name"]: trace for trace in traces}
+    with in_application(site.database_url):
+        return dashboard.history(job, COMMAND_LINE)
 
 
 def test_each_figure_shows_what_its_function_says(page: Page, site: WaitressServer) -> None:

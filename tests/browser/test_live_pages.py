@@ -8,7 +8,7 @@ from backend.app import create_app
 from backend.config import Settings
 from backend.extensions import db
 from backend.tokens import Scope
-from tests.browser.test_admin_page import drawn, log_in
+from tests.browser.steps import drawn, log_in
 from tests.calls import Calls
 from tests.servers import WaitressServer
 
