@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 PASSWORD = "correct horse battery"
 JOB = "vision/<b>resnet</b>"
+MOST_TABS = 100
 
 
 def log_in(page: Page, name: str, password: str = PASSWORD) -> None:
@@ -27,3 +28,12 @@ def drawn(page: Page, plot: str) -> dict[str, dict[str, Any]]:
     """The traces that plotly holds, by name."""
     traces = page.evaluate("id => document.getElementById(id).data.map(({name, x, y}) => ({name, x, y}))", plot)
     return {trace["name"]: trace for trace in traces}
+
+
+def tab_to(page: Page, target: Locator) -> None:
+    """Press the tab key until something has the focus."""
+    for _ in range(MOST_TABS):
+        page.keyboard.press("Tab")
+        if target.evaluate("element => element === document.activeElement"):
+            return
+    raise AssertionError(f"{target} cannot be reached by the keyboard")

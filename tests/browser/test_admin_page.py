@@ -6,19 +6,26 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from backend import dashboard
+from backend import dashboard, queries
 from backend.admin import plots
 from backend.audit import COMMAND_LINE
+from lightning_bso.wire import JobSummary
 from tests.browser.steps import JOB, PASSWORD, drawn, log_in, open_job
 from tests.databases import in_application
 from tests.servers import WaitressServer
 
 SCREENSHOTS = Path("build/screenshots")
+POST = "async ([url, fields]) => (await fetch(url, {method: 'POST', body: new URLSearchParams(fields)})).status"
 
 
 def history(site: WaitressServer, job: str = JOB) -> dashboard.History:
     with in_application(site.database_url):
         return dashboard.history(job, COMMAND_LINE)
+
+
+def told(site: WaitressServer, job: str) -> JobSummary:
+    with in_application(site.database_url):
+        return queries.describe(job, COMMAND_LINE)
 
 
 def test_each_figure_shows_what_its_function_says(page: Page, site: WaitressServer) -> None:
@@ -59,6 +66,27 @@ def test_a_viewer_sees_no_actions_and_cannot_take_them(page: Page) -> None:
     assert answer is not None
     assert answer.status == 403
     expect(page.get_by_role("alert")).to_contain_text("needs the role admin")
+
+
+def test_what_a_viewer_sends_in_spite_of_that_is_refused_and_changes_nothing(page: Page, site: WaitressServer) -> None:
+    log_in(page, "viewer")
+    open_job(page, "speech")
+    before = told(site, "speech")
+    token = page.locator("input[name=csrf_token]").first.input_value()
+    for path, field in {
+        "job/pause?job=speech": {"paused": "1"},
+        "job/reset?job=speech": {},
+        "job/end?job=speech": {"number": str(before.trials)},
+        "job/delete?job=speech": {"typed": "speech"},
+        "tokens/": {"label": "mine", "scope": "admin"},
+        "tokens/revoke": {"label": "old"},
+    }.items():
+        sent = [f"/admin/{path}", field | {"csrf_token": token}]
+        post = (
+            "([url, fields]) => fetch(url, {method: 'POST', body: new URLSearchParams(fields)}).then(it => it.status)"
+        )
+        assert page.evaluate(post, sent) == 403, path
+    assert told(site, "speech") == before
 
 
 def test_a_wrong_password_and_an_expired_session_lead_to_the_login(page: Page) -> None:

@@ -1,0 +1,108 @@
+"""The long lists of a server with many jobs: by mouse, by the keyboard alone, and on a phone."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from backend import queries
+from tests.browser.steps import JOB, log_in, tab_to
+from tests.databases import in_application
+from tests.servers import WaitressServer
+
+PER_PAGE = 50
+in_light = pytest.mark.parametrize("page", ["light"], indirect=True)
+
+
+def count(site: WaitressServer) -> tuple[int, int]:
+    """The jobs and trials that there are."""
+    with in_application(site.database_url):
+        jobs, trials = queries.count()
+    return jobs, sum(trials.values())
+
+
+@in_light
+def test_the_overview_sums_up_all_jobs_and_leads_to_each(page: Page, site: WaitressServer) -> None:
+    log_in(page, "viewer")
+    jobs, _ = count(site)
+    assert jobs >= 12
+    expect(page.locator(".figures div", has_text="Jobs").first).to_contain_text(str(jobs))
+    running = page.get_by_role("region", name="Running trials").get_by_role("link", name="team-").first
+    job = running.inner_text()
+    running.click()
+    expect(page.get_by_role("heading", name=job, exact=True)).to_be_visible()
+    expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
+
+
+@in_light
+def test_the_lists_hold_all_jobs_and_trials_a_page_at_a_time(page: Page, site: WaitressServer) -> None:
+    log_in(page, "viewer")
+    for name, total in zip(("Jobs", "Trials"), count(site), strict=True):
+        page.get_by_role("link", name=name, exact=True).click()
+        expect(page.get_by_role("heading", name=name)).to_contain_text(f"({total})")
+        expect(page.locator("tbody tr")).to_have_count(min(total, PER_PAGE))
+    last = -(-total // PER_PAGE)
+    page.get_by_role("link", name="Later").click()
+    expect(page.get_by_text(f"Page 2 of {last}", exact=True)).to_be_visible()
+    page.goto(f"/admin/trials/?page={last - 1}")
+    expect(page.locator("tbody tr")).to_have_count(total - (last - 1) * PER_PAGE)
+    expect(page.get_by_role("link", name="Later")).to_have_count(0)
+
+
+@in_light
+def test_filters_and_order_show_what_they_say(page: Page) -> None:
+    log_in(page, "viewer")
+    page.get_by_role("link", name="Jobs", exact=True).click()
+    page.get_by_label("Policy").select_option("zeus")
+    page.get_by_role("button", name="Find").click()
+    policies = page.locator("tbody td:nth-child(2)")
+    expect(policies.first).to_have_text("zeus")
+    assert set(policies.all_inner_texts()) == {"zeus"}
+    page.get_by_role("columnheader", name="Job").get_by_role("link").click()
+    expect(page.get_by_role("columnheader", name="Job")).to_have_attribute("aria-sort", "ascending")
+    jobs = page.locator("tbody td:nth-child(1)").all_inner_texts()
+    assert len(jobs) >= 3
+    assert jobs == sorted(jobs)
+
+
+@in_light
+def test_the_keyboard_alone_finds_sorts_and_opens_a_job(page: Page) -> None:
+    log_in(page, "viewer")
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    tab_to(page, page.get_by_role("link", name="Jobs", exact=True))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
+    tab_to(page, page.get_by_label("Search"))
+    page.keyboard.type("team-")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("link", name="speech", exact=True)).to_have_count(0)
+    for order in ("ascending", "descending"):
+        tab_to(page, page.get_by_role("columnheader", name="Job").get_by_role("link"))
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("columnheader", name="Job")).to_have_attribute("aria-sort", order)
+    last = page.locator("tbody a").first
+    job = last.inner_text()
+    tab_to(page, last)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name=job, exact=True)).to_be_visible()
+
+
+@in_light
+def test_on_a_phone_no_page_is_wider_than_the_screen_and_the_menu_is_there(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    log_in(page, "admin")
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    menu = page.get_by_role("navigation", name="Pages")
+    wider = []
+    for name in menu.get_by_role("link").all_inner_texts():
+        link = menu.get_by_role("link", name=name, exact=True)
+        expect(link).to_be_in_viewport(ratio=1)
+        link.click()
+        expect(link).to_have_attribute("aria-current", "page")
+        wider += [name] * is_wider_than_the_screen(page)
+    for path in (f"job/?job={JOB}", "trial/?job=speech&number=1", f"compare/?a=speech&b={JOB}"):
+        page.goto(f"/admin/{path}")
+        wider += [path] * is_wider_than_the_screen(page)
+    assert wider == []
+
+
+def is_wider_than_the_screen(page: Page) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"))
