@@ -12,14 +12,16 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, get_args
+
+from pydantic import TypeAdapter, ValidationError
 
 from lightning_bso.client import BsoClient
 from lightning_bso.display import job_page, jobs_table
 from lightning_bso.doctor import Finding, check_machine, check_server
 from lightning_bso.errors import BSOError, ServerRefused
 from lightning_bso.optimizer import SERVER_URL_VARIABLE, TOKEN_VARIABLE, server_address
-from lightning_bso.wire import JobListing, JobSummary, RegisteredJobSpec, TrialRecord
+from lightning_bso.wire import MAX_PAGE, Id, JobListing, JobSummary, Policy, RegisteredJobSpec, TrialRecord
 
 DEFAULT_SERVER_URL = "http://127.0.0.1:8000"
 SPEC_COLUMNS = (
@@ -80,7 +82,13 @@ def _parser() -> argparse.ArgumentParser:
     pinging = commands.add_parser("ping", parents=[server], help="see whether trainings can use the server")
     pinging.set_defaults(run=_ping)
     listing = commands.add_parser("jobs", parents=[server, as_json], help="list the jobs, newest first")
-    listing.add_argument("--prefix", default="", help="only jobs whose ids begin like this")
+    listing.add_argument("--prefix", type=_id, default="", help="only jobs whose ids begin like this")
+    listing.add_argument(
+        "--contains", type=_id, default="", metavar="TEXT", help="only jobs whose ids hold this anywhere"
+    )
+    listing.add_argument("--policy", choices=get_args(Policy), help="only jobs with this policy")
+    listing.add_argument("--gpu", type=_id, default="", metavar="MODEL", help="only jobs on this model of GPU")
+    listing.add_argument("--paused", action="store_true", help="only jobs that are paused")
     listing.add_argument("--limit", type=_number, metavar="N", help="at most so many; else all")
     listing.set_defaults(run=_jobs)
     showing = commands.add_parser("show", parents=[job, server, as_json], help="show what is known of a job")
@@ -111,12 +119,20 @@ def _say(findings: Sequence[Finding]) -> int:
 
 
 def _jobs(chosen: argparse.Namespace) -> int:
-    listed = _listed(BsoClient(chosen.server_url, chosen.token), chosen.prefix)
+    filters: dict[str, Any] = {
+        "contains": chosen.contains or None,
+        "policy": chosen.policy,
+        "gpu_model": chosen.gpu or None,
+        "paused": chosen.paused or None,
+    }
+    listed = _listed(BsoClient(chosen.server_url, chosen.token), chosen.prefix, chosen.limit, **filters)
     jobs = list(islice(listed, chosen.limit))
     if chosen.json:
         print(json.dumps([job.model_dump(mode="json") for job in jobs], indent=2))
     elif jobs:
         print(jobs_table(jobs))
+    elif any(filters.values()):
+        print("There is no such job.")
     else:
         print(f"No job's id begins with {chosen.prefix!r}." if chosen.prefix else "There are no jobs yet.")
     return 0
@@ -126,13 +142,16 @@ def _show(chosen: argparse.Namespace) -> int:
     client = BsoClient(chosen.server_url, chosen.token)
     job = _find(client, chosen.job)
     job_id = job.spec.job_id or ""
+    belief, savings = client.tell_belief(job_id), client.tell_savings(job_id)
     total = client.list_trials(job_id, limit=1).total
     latest = list(_trials(client, job_id, max(0, total - chosen.trials)))
     if chosen.json:
-        dumped = {"job": job.model_dump(mode="json"), "trials": [trial.model_dump(mode="json") for trial in latest]}
+        told = {"job": job, "belief": belief, "savings": savings}
+        dumped: dict[str, Any] = {name: one.model_dump(mode="json") for name, one in told.items()}
+        dumped["trials"] = [trial.model_dump(mode="json") for trial in latest]
         print(json.dumps(dumped, indent=2))
     else:
-        print(job_page(job, latest))
+        print(job_page(job, belief, savings, latest))
     return 0
 
 
@@ -160,22 +179,27 @@ def _find(client: BsoClient, name: str) -> JobSummary:
     except ServerRefused as refusal:
         if refusal.status != 404:
             raise
-    ids = [job.job_id for job in _listed(client)]
-    meant = [job_id for job_id in ids if job_id.startswith(name)]
+    meant = [job.job_id for job in _listed(client, name)]
     if len(meant) == 1:
         return client.describe(meant[0])
     if meant:
         named = ", ".join(meant[:MOST_NAMED]) + (", …" if len(meant) > MOST_NAMED else "")
         raise BSOError(f"{len(meant)} jobs begin with {name!r}; give more of one: {named}")
-    close = difflib.get_close_matches(name, ids, MOST_NAMED)
+    close = difflib.get_close_matches(name, [job.job_id for job in client.list_jobs().jobs], MOST_NAMED)
     hint = f"did you mean {' or '.join(close)}?" if close else "`lightning-bso jobs` lists them"
     raise BSOError(f"no job is called {name!r}; {hint}")
 
 
-def _listed(client: BsoClient, prefix: str = "") -> Iterator[JobListing]:
-    """All jobs whose ids begin with a prefix, newest first."""
-    received = 0
-    while (page := client.list_jobs(offset=received)).jobs:
+def _listed(
+    client: BsoClient, prefix: str, limit: int | None = None, *, contains: str | None = None, **filters: Any
+) -> Iterator[JobListing]:
+    """The jobs whose ids begin with a prefix and that the filters of `list_jobs` let through, newest first.
+
+    The server knows no prefixes, but leaves out the jobs whose ids do not hold it. If there is none, no more than
+    `limit` jobs are asked for at a time.
+    """
+    step, received = MAX_PAGE if prefix else min(limit or MAX_PAGE, MAX_PAGE), 0
+    while (page := client.list_jobs(received, step, contains=contains or prefix or None, **filters)).jobs:
         received += len(page.jobs)
         yield from (job for job in page.jobs if job.job_id.startswith(prefix))
 
@@ -192,6 +216,13 @@ def _token(text: str) -> str:
     if not (text.isascii() and text.isprintable()):
         raise argparse.ArgumentTypeError("it holds characters that no token has")
     return text
+
+
+def _id(text: str) -> str:
+    try:
+        return text and TypeAdapter(Id).validate_python(text)
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError(f"no job has that: {error.errors()[0]['msg']}") from None
 
 
 def _number(text: str) -> int:

@@ -33,9 +33,13 @@ from lightning_bso.wire import (
     ErrorAnswer,
     HeartbeatAnswer,
     HeartbeatRequest,
+    JobBelief,
     JobPage,
+    JobSavings,
+    JobsQuery,
     JobSummary,
     PageQuery,
+    Policy,
     ProbeRequest,
     RegisteredJobSpec,
     ReportAnswer,
@@ -172,13 +176,51 @@ class BsoClient:
         path = f"{JOBS_PATH}/{quote(job_id, safe='')}/trials"
         return self._call("GET", path, TrialPage, query=PageQuery(offset=offset, limit=limit))
 
-    def list_jobs(self, offset: int = 0, limit: int = MAX_PAGE) -> JobPage:
-        """A part of the jobs, newest first.
+    def tell_belief(self, job_id: str) -> JobBelief:
+        """What a job's policy expects of each batch size, and what a run that asks now would get.
+
+        Raises:
+            ServerRefused: 404, no such job.
+            ServerUnreachable: no answer.
+        """
+        return self._call("GET", f"{JOBS_PATH}/{quote(job_id, safe='')}/belief", JobBelief)
+
+    def tell_savings(self, job_id: str) -> JobSavings:
+        """What a job has spent, and saved against always the default and always the best batch size.
+
+        Raises:
+            ServerRefused: 404, no such job.
+            ServerUnreachable: no answer.
+        """
+        return self._call("GET", f"{JOBS_PATH}/{quote(job_id, safe='')}/savings", JobSavings)
+
+    def list_jobs(
+        self,
+        offset: int = 0,
+        limit: int = MAX_PAGE,
+        *,
+        contains: str | None = None,
+        policy: Policy | None = None,
+        gpu_model: str | None = None,
+        paused: bool | None = None,
+    ) -> JobPage:
+        """A part of the jobs, newest first; a filter that is None does not matter.
+
+        Args:
+            offset: how many to leave out.
+            limit: how many to return at most.
+            contains: what the ids hold anywhere.
+            policy: how they pick batch sizes.
+            gpu_model: what they run on.
+            paused: whether every run gets the default batch size.
 
         Raises:
             ServerUnreachable: no answer.
         """
-        return self._call("GET", JOBS_PATH, JobPage, query=PageQuery(offset=offset, limit=limit))
+        query = JobsQuery(
+            offset=offset, limit=limit, contains=contains, policy=policy, gpu_model=gpu_model, paused=paused
+        )
+        return self._call("GET", JOBS_PATH, JobPage, query=query)
 
     @property
     def address(self) -> str:

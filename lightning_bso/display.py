@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from lightning_bso.wire import JobListing, JobSummary, TrialRecord
+from lightning_bso.wire import JobBelief, JobListing, JobSavings, JobSummary, TrialRecord
 
 WIDEST_TEXT = 100
 """Characters of a reason that are shown; all of it is in the JSON."""
@@ -34,6 +34,8 @@ def jobs_table(jobs: Sequence[JobListing]) -> str:
                 "POLICY": job.policy,
                 "TRIALS": job.trials,
                 "RUNNING": job.running,
+                "BEST": job.best_batch_size,
+                "LAST SEEN (UTC)": None if job.last_seen_at is None else _moment(job.last_seen_at),
                 "CREATED (UTC)": _moment(job.created_at),
             }
             for job in jobs
@@ -41,18 +43,19 @@ def jobs_table(jobs: Sequence[JobListing]) -> str:
     )
 
 
-def job_page(job: JobSummary, latest: Sequence[TrialRecord]) -> str:
-    """What the optimizer knows of a job: its spec in short, its batch sizes, and the latest of its trials."""
-    parts = [_head(job), _batch_sizes(job)]
+def job_page(job: JobSummary, belief: JobBelief, savings: JobSavings, latest: Sequence[TrialRecord]) -> str:
+    """What the optimizer knows of a job: how it stands, its batch sizes, and the latest of its trials."""
+    parts = [_head(job, belief, savings), _batch_sizes(job, belief)]
     if latest:
         parts.append(_trials(latest))
     return "\n\n".join(parts)
 
 
-def _head(job: JobSummary) -> str:
+def _head(job: JobSummary, belief: JobBelief, savings: JobSavings) -> str:
     spec = job.spec
     relation = "at least" if spec.higher_is_better_metric else "at most"
     bound = "no cost bound" if spec.beta_knob is None else f"cost bound {spec.beta_knob:g} times the cheapest (beta)"
+    next_size = "none" if belief.next_batch_size is None else f"batch size {belief.next_batch_size}"
     facts = {
         "job": spec.job_id or "",
         "machine": f"{spec.number_of_gpus} x {spec.gpu_model}, {spec.max_power:g} W together",
@@ -62,12 +65,23 @@ def _head(job: JobSummary) -> str:
         "stage": f"{job.stage}: {_shown(job.message, WIDEST_TEXT * 3)}",
         "trials": f"{job.trials}, {job.running} of them running; the job is from {_moment(job.created_at)} UTC",
         "best so far": "none has converged yet" if job.best_batch_size is None else f"{job.best_batch_size}",
+        "next run": f"{next_size}: {_shown(belief.next_reason, WIDEST_TEXT * 3)}",
+        "saved": _saved(savings),
     }
     width = max(map(len, facts))
     return "\n".join(f"{name:{width}}  {fact}" for name, fact in facts.items())
 
 
-def _batch_sizes(job: JobSummary) -> str:
+def _saved(savings: JobSavings) -> str:
+    default, saved = savings.default_batch_size, savings.against_default
+    if saved is None:
+        return f"unknown, as the default, {default}, has not converged yet"
+    figures = f"cost {_text(saved.cost)} J, energy {_text(saved.energy)} J, time {_text(saved.time)} s"
+    return f"{figures}, against always the default, {default}"
+
+
+def _batch_sizes(job: JobSummary, belief: JobBelief) -> str:
+    expected = {size.batch_size: size for size in belief.batch_sizes}
     return table(
         [
             {
@@ -80,6 +94,8 @@ def _batch_sizes(job: JobSummary) -> str:
                 "MEAN ENERGY (J)": size.mean_energy,
                 "MEAN TIME (s)": size.mean_time,
                 "MEAN EPOCHS": size.mean_epochs,
+                "EXPECTED COST (J)": expected[size.batch_size].expected_cost,
+                "SD (J)": expected[size.batch_size].standard_deviation,
                 "RULED OUT": _shown(size.ruled_out or ""),
             }
             for size in job.batch_sizes

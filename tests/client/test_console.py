@@ -1,6 +1,7 @@
 """`lightning-bso ping`, `jobs` and `show`: what people are told of a server and its jobs."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -143,13 +144,15 @@ def test_jobs_are_listed_one_a_line_newest_first(server: WaitressServer, client:
     for number in range(3):
         client.register(registered(job_id=f"{prefix}-{number}", job_id_prefix=prefix, policy="gp-ucb"))
     client.ask(f"{prefix}-1", "run")
+    today = f"{client.list_jobs(contains=prefix).jobs[1].last_seen_at:%Y-%m-%d}"
     assert main(["jobs", "--prefix", prefix, "--server-url", server.url]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
-    assert head.split() == ["JOB", "GPU", "POLICY", "TRIALS", "RUNNING", "CREATED", "(UTC)"]
-    assert [line.split()[:5] for line in lines] == [
-        [f"{prefix}-2", "A40", "gp-ucb", "0", "0"],
-        [f"{prefix}-1", "A40", "gp-ucb", "1", "1"],
-        [f"{prefix}-0", "A40", "gp-ucb", "0", "0"],
+    columns = ["JOB", "GPU", "POLICY", "TRIALS", "RUNNING", "BEST", "LAST SEEN (UTC)", "CREATED (UTC)"]
+    assert re.split("  +", head) == columns
+    assert [line.split()[:7] for line in lines] == [
+        [f"{prefix}-2", "A40", "gp-ucb", "0", "0", "-", "-"],
+        [f"{prefix}-1", "A40", "gp-ucb", "1", "1", "-", today],
+        [f"{prefix}-0", "A40", "gp-ucb", "0", "0", "-", "-"],
     ]
 
 
@@ -171,6 +174,52 @@ def test_jobs_of_all_pages_are_listed_or_as_many_as_wanted(
         assert listed == [f"{prefix}-{4 - index}" for index in range(number)]
 
 
+def test_a_job_is_listed_with_its_best_batch_size(server: WaitressServer, job_id: str, capsys: Output) -> None:
+    assert main(["jobs", "--prefix", job_id, "--server-url", server.url]) == 0
+    _, line = capsys.readouterr().out.splitlines()
+    assert line.split()[:6] == [job_id, "A40", "zeus", "5", "1", "16"]
+
+
+def test_the_server_picks_the_jobs_that_are_asked_for(
+    server: WaitressServer, scripted: ScriptedServer, client: BsoClient, capsys: Output
+) -> None:
+    mark = uuid4().hex
+    for name, policy, gpu in (("a", "zeus", "A40"), ("b", "gp-ucb", "A40"), ("c", "gp-ucb", "H100 PCIe")):
+        job_id = f"{name}-{mark}"
+        client.register(registered(job_id=job_id, job_id_prefix=job_id, policy=policy, gpu_model=gpu))
+    scripted.script = handed_on(server.url)
+    for options, names in (
+        ([], "cba"),
+        (["--policy", "gp-ucb"], "cb"),
+        (["--gpu", "H100 PCIe"], "c"),
+        (["--paused"], ""),
+        (["--prefix", "b"], "b"),
+    ):
+        assert main(["jobs", "--json", "--contains", mark, "--server-url", scripted.url, *options]) == 0
+        listed = [job["job_id"] for job in json.loads(capsys.readouterr().out)]
+        assert listed == [f"{name}-{mark}" for name in names]
+    assert all(f"contains={mark}" in request.path for request in scripted.requests)
+    assert main(["jobs", "--contains", mark, "--paused", "--server-url", server.url]) == 0
+    assert capsys.readouterr().out == "There is no such job.\n"
+
+
+def test_no_more_jobs_are_fetched_than_are_wanted(
+    server: WaitressServer, scripted: ScriptedServer, job_id: str, capsys: Output
+) -> None:
+    scripted.script = handed_on(server.url)
+    assert main(["jobs", "--limit", "1", "--server-url", scripted.url]) == 0
+    (request,) = scripted.requests
+    assert "limit=1&" in f"{request.path}&"
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_an_id_that_no_job_can_have_is_refused(capsys: Output) -> None:
+    for wrong in ("x" * 256, "a\tb"):
+        with pytest.raises(SystemExit):
+            main(["jobs", "--contains", wrong])
+        assert "no job has that" in capsys.readouterr().err
+
+
 def test_a_list_without_jobs_says_so(server: WaitressServer, scripted: ScriptedServer, capsys: Output) -> None:
     assert main(["jobs", "--server-url", scripted.url]) == 0
     assert main(["jobs", "--prefix", "nobody", "--server-url", server.url]) == 0
@@ -187,6 +236,7 @@ def test_a_job_is_shown_with_its_batch_sizes_and_its_latest_trials(
     assert facts["best so far"].strip() == "16"
     assert facts["machine"].strip() == "1 x A40, 100 W together"
     assert "at least 1 within 4 epochs" in facts["target"]
+    assert facts["saved"].strip() == "cost -30 J, energy -30 J, time -2 s, against always the default, 16"
     assert [line.split()[:9] for line in sizes[1:]] == [
         ["8", "1", "0", "1", "0", "-", "-", "-", "-"],
         ["16", "1", "1", "0", "1", "30", "30", "2", "4"],
@@ -200,6 +250,32 @@ def test_a_job_is_shown_with_its_batch_sizes_and_its_latest_trials(
     assert "running" in trials[5]
 
 
+def test_a_job_is_shown_with_what_its_policy_expects_and_would_do_next(
+    server: WaitressServer, client: BsoClient, capsys: Output
+) -> None:
+    name = client.register(registered(policy="gp-ucb")).job_id or ""
+    for run in range(3):
+        trial = client.ask(name, f"run-{run}")
+        client.report(report_request(trial, energy=5000.0 + run, metric=1.0))
+    belief = client.tell_belief(name)
+    assert main(["show", name, "--server-url", server.url]) == 0
+    head, sizes, _ = capsys.readouterr().out.split("\n\n")
+    assert f"next run     batch size {belief.next_batch_size}: {belief.next_reason}" in head
+    rows = [line.split() for line in sizes.splitlines()[1:]]
+    assert [row[9:11] for row in rows] == [
+        [f"{one.expected_cost:.0f}", f"{one.standard_deviation:.4g}"] for one in belief.batch_sizes
+    ]
+
+
+def test_a_job_with_nothing_left_to_give_says_what_to_do(
+    server: WaitressServer, client: BsoClient, capsys: Output
+) -> None:
+    name = client.register(registered(batch_sizes=[16])).job_id or ""
+    client.report(report_request(client.ask(name, "run"), metric=None))
+    assert main(["show", name, "--server-url", server.url]) == 0
+    assert re.search("next run +none: .*reset this one", capsys.readouterr().out)
+
+
 def test_a_job_of_which_nothing_is_known_yet_is_shown(
     server: WaitressServer, client: BsoClient, capsys: Output
 ) -> None:
@@ -209,14 +285,18 @@ def test_a_job_of_which_nothing_is_known_yet_is_shown(
     assert "none has converged yet" in shown
     assert "at most 1 within 10 epochs" in shown
     assert "no cost bound" in shown
+    assert "next run     batch size 16: " in shown
+    assert "unknown, as the default, 16, has not converged yet" in shown
     assert "TRIAL " not in shown
 
 
-def test_as_json_a_job_and_its_latest_trials_are_whole(server: WaitressServer, job_id: str, capsys: Output) -> None:
+def test_as_json_all_that_is_told_of_a_job_is_whole(server: WaitressServer, job_id: str, capsys: Output) -> None:
     assert main(["show", job_id, "--json", "--trials", "2", "--server-url", server.url]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["job"]["spec"]["job_id"] == job_id
     assert [trial["trial_number"] for trial in shown["trials"]] == [4, 5]
+    assert [size["batch_size"] for size in shown["belief"]["batch_sizes"]] == [8, 16, 32]
+    assert shown["savings"]["against_default"] == {"energy": -30.0, "time": -2.0, "cost": -30.0}
     assert "\n" in shown["trials"][0]["outcome"]
 
 
