@@ -161,7 +161,9 @@ def comparison(jobs: Sequence[JobSummary]) -> dict[str, Figure]:
     traces = []
     for at, job in enumerate(jobs):
         known = [one for one in job.batch_sizes if one.mean_cost is not None]
-        points = _points(escape(job.spec.job_id or ""), [one.batch_size for one in known], [one.mean_cost for one in known])
+        points = _points(
+            escape(job.spec.job_id or ""), [one.batch_size for one in known], [one.mean_cost for one in known]
+        )
         traces.append(points | {"marker": {"color": COLOURS[at], "symbol": SYMBOLS[at], "size": 10}})
     figure = _figure(traces, "batch size", "mean cost (J)")
     figure["layout"]["xaxis"] |= {"type": "log", "tickvals": sorted({x for one in traces for x in one["x"]})}

@@ -22,7 +22,7 @@ from benchmarks.filling import play_through
 from tests import logs
 from tests.browser.steps import JOB, PASSWORD
 from tests.calls import Calls
-from tests.databases import connected, in_application
+from tests.databases import in_application
 from tests.servers import WaitressServer
 
 SMALL_SIZE, FULL_SIZE = (10, 50), (200, 100)
@@ -122,8 +122,6 @@ def fill(app: Flask) -> None:
 @pytest.fixture(params=["light", "dark"])
 def page(request: pytest.FixtureRequest, browser: Browser, site: WaitressServer) -> Iterator[Page]:
     """A page whose every request went to the server, and that complained of nothing."""
-    with connected(site.database_url) as connection:  # all tests' attempts to log in come from one address
-        connection.exec_driver_sql("DELETE FROM audit WHERE action = 'try to log in'")
     elsewhere: list[str] = []
     complaints: list[str] = []
     context = browser.new_context(
