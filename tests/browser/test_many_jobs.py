@@ -105,4 +105,5 @@ def test_on_a_phone_no_page_is_wider_than_the_screen_and_the_menu_is_there(page:
 
 
 def is_wider_than_the_screen(page: Page) -> bool:
+    page.wait_for_load_state()  # before its styles are there, a page has other widths
     return bool(page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"))
