@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format serve clean mariadb chromium
+.PHONY: help install demo test lint audit format serve clean mariadb chromium
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -41,6 +41,14 @@ lint: $(INSTALLED) ## Check style, types and the import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# pip-audit passes over what its service does not know, so it would find nothing where an index's mirror knows of nothing.
+ASK_ABOUT_PIP := import pip, requests; \
+	requests.get(f"https://pypi.org/pypi/pip/{pip.__version__}/json", timeout=15).json()["vulnerabilities"]
+
+audit: $(INSTALLED) ## Look for known vulnerabilities in what is installed, where pypi.org tells of them
+	@if $(BIN)/python -c '$(ASK_ABOUT_PIP)' 2>/dev/null; then $(BIN)/pip-audit --skip-editable --progress-spinner off; \
+	else echo "Not audited: pypi.org cannot be asked about vulnerabilities from here."; fi
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .
