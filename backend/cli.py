@@ -119,7 +119,7 @@ def token() -> None:
 def create(label: str, scope: str, valid_days: float | None, prefix: str | None, database_url: str | None) -> None:
     """Make a token. It is printed once and kept as a hash."""
     app, _ = _app(database_url)
-    with app.app_context():
+    with app.app_context(), _told_in_words():
         click.echo(tokens.create(label, Scope(scope), valid_days=valid_days, job_id_prefix=prefix))
 
 
@@ -130,7 +130,8 @@ def list_tokens(database_url: str | None) -> None:
     app, _ = _app(database_url)
     with app.app_context():
         for one in tokens.list_all():
-            state = f"revoked {one.revoked_at:%F %R}" if one.revoked_at else f"expires {one.expires_at or 'never'}"
+            expires = f"{'expired' if one.expired else 'expires'} {one.expires_at or 'never'}"
+            state = f"revoked {one.revoked_at:%F %R}" if one.revoked_at else expires
             jobs = "all jobs" if one.job_id_prefix is None else f"jobs {one.job_id_prefix}…"
             click.echo(f"{one.label}\t{one.scope}\t{jobs}\tmade {one.created_at:%F %R} UTC\t{state}")
 
@@ -139,13 +140,10 @@ def list_tokens(database_url: str | None) -> None:
 @click.option("--label", required=True)
 @database_url
 def revoke(label: str, database_url: str | None) -> None:
-    """Revoke every token of a label."""
+    """Revoke the token of a label."""
     app, _ = _app(database_url)
-    with app.app_context():
-        try:
-            tokens.revoke(label)
-        except ServiceError as error:
-            raise click.ClickException(str(error)) from error
+    with app.app_context(), _told_in_words():
+        tokens.revoke(label)
     click.echo(f"Revoked: {label}")
 
 

@@ -32,6 +32,14 @@ def trial_cost(spec: Spec, trial: Trial) -> float:
     return run_cost(spec, trial.energy_j, trial.time_s)
 
 
+def in_words(cost_j: float, digits: int = 4) -> str:
+    """Joules as people read them: 832400 is 832.4 kJ."""
+    for prefix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if factor <= abs(cost_j) < 1e13:
+            return f"{cost_j / factor:.{digits}g} {prefix}J"
+    return f"{cost_j:.{digits}g} J"
+
+
 def cheapest_converged(state: JobState) -> Trial | None:
     """The converged trial with the lowest cost, the earliest of equals; None if there is none."""
     converged = [trial for trial in state.trials if trial.converged]

@@ -11,6 +11,7 @@ import numpy as np
 
 from backend.core import epoch_cost, epochs
 from backend.core.belief import Belief, believe, learn, with_epoch_costs, with_probe
+from backend.core.cost import in_words
 from backend.core.gaussian import Mask, Vector, capped_lognormal_mean, normal_cdf
 from backend.core.state import (
     Choice,
@@ -138,7 +139,7 @@ def stage(state: JobState) -> tuple[Stage, str]:
     expected_j = expected_costs(belief)[best]
     return (
         Stage.MAB,
-        f"the best batch size so far is {belief.grid.sizes[best]}, expected to cost {expected_j:.4g} J a run",
+        f"the best batch size so far is {belief.grid.sizes[best]}, expected to cost {in_words(expected_j)} a run",
     )
 
 
@@ -300,7 +301,7 @@ def _first_words(spec: Spec, size: int) -> str:
 def _words(belief: Belief, guess: Forecast, at: int, best: int | None) -> str:
     """Why a batch size is worth a run."""
     sizes = belief.grid.sizes
-    text = f"expected {guess.expected_j[at]:.4g} J ± {guess.sd_j[at]:.2g}"
+    text = f"expected {in_words(guess.expected_j[at])} ± {in_words(guess.sd_j[at], 3)}"
     ran = np.flatnonzero(belief.has_ended)
     if at not in ran:
         nearest = min(ran, key=lambda other: abs(belief.grid.x[other] - belief.grid.x[at]))
@@ -309,4 +310,4 @@ def _words(belief: Belief, guess: Forecast, at: int, best: int | None) -> str:
         return f"{text}; nothing has converged yet"
     if at == best:
         return f"the best so far; {text}"
-    return f"{text}; the best so far is {guess.expected_j[best]:.4g} J at {sizes[best]}"
+    return f"{text}; the best so far is {in_words(guess.expected_j[best])} at {sizes[best]}"

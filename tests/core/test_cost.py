@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from backend.core import zeus
-from backend.core.cost import cheapest_converged, cost, run_cost, trial_cost
+from backend.core.cost import cheapest_converged, cost, in_words, run_cost, trial_cost
 from tests.core.stories import LOST, RUNNING, running, story, trial
 from tests.specs import core_spec
 
@@ -78,3 +78,10 @@ def test_of_equally_cheap_runs_the_earliest_counts(told: list[tuple[int, float, 
     cheapest = cheapest_converged(story(*told, *told))
     assert cheapest is not None
     assert cheapest.number <= len(told)
+
+
+@pytest.mark.parametrize(
+    ("cost_j", "told"), [(310.04, "310 J"), (0.0012, "0.0012 J"), (832_400, "832.4 kJ"), (1.2e9, "1.2 GJ"), (0, "0 J")]
+)
+def test_joules_are_told_in_the_unit_that_suits_them(cost_j: float, told: str) -> None:
+    assert in_words(cost_j) == told

@@ -29,6 +29,13 @@ let onTold = null;
     return { x: [least, most], y: [least, most].map((time) => (cost - price * time) / eta) };
   };
 
+  const scaled = (value, units) => {
+    const [name, factor] = units.find(([, least]) => value >= least) ?? units.at(-1);
+    return `${Number((value / factor).toPrecision(4))} ${name}`;
+  };
+  const joules = (value) => scaled(value, [["GJ", 1e9], ["MJ", 1e6], ["kJ", 1e3], ["J", 1]]);
+  const seconds = (value) => scaled(value, [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]]);
+
   const answer = () => {
     if (known === null) return;
     const eta = Number(slider.value);
@@ -36,7 +43,7 @@ let onTold = null;
     document.getElementById("eta-value").value = eta.toFixed(2);
     const says = best === null
       ? "Nothing has converged yet."
-      : `At eta ${eta.toFixed(2)}, batch size ${best.batch_size} would be the cheapest: ${best.energy.toPrecision(4)} J in ${best.time.toPrecision(4)} s a run.`;
+      : `At eta ${eta.toFixed(2)}, batch size ${best.batch_size} would be the cheapest: ${joules(best.energy)} in ${seconds(best.time)} a run.`;
     const line = document.getElementById("eta-says");
     if (line.textContent !== says) line.textContent = says;
     if (best === null) return;
