@@ -7,7 +7,11 @@ import pytest
 import requests
 from flask import Flask
 
+from backend import users
+from backend.audit import COMMAND_LINE
+from backend.users import Role
 from tests import specs
+from tests.logins import PASSWORD, log_in
 from tests.servers import GunicornServer, WaitressServer, backend
 
 Kind = type[WaitressServer | GunicornServer]
@@ -45,3 +49,15 @@ def test_what_a_configured_proxy_sends_is_never_the_own_machines_call(
     client = make_app(trusted_proxies="127.0.0.1").test_client()
     assert client.get("/jobs", headers=headers).status_code == 401
     assert client.get("/admin/tokens/", headers=headers).status_code == 302
+
+
+@pytest.mark.parametrize(("host", "status"), [("bso.example", 302), ("127.0.0.1:8000", 400)])
+def test_forms_need_the_host_that_the_documentation_has_a_proxy_pass_on(
+    make_app: Callable[..., Flask], host: str, status: int
+) -> None:
+    app = make_app(trusted_proxies="127.0.0.1")
+    with app.app_context():
+        users.create("ada", PASSWORD, Role.VIEWER, COMMAND_LINE)
+    passed_on = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "X-Forwarded-Host": host}
+    of_the_browser = {"Referer": "https://bso.example/admin/login/"}
+    assert log_in(app.test_client(), "ada", headers=passed_on | of_the_browser).status_code == status
