@@ -144,7 +144,7 @@ def heartbeat(session: Session, job_id: str, trial_number: int, *, by: Actor, le
 
 @transaction
 def probe(session: Session, request: ProbeRequest, *, by: Actor, lease_s: float) -> None:
-    """Take in what a run has found out about batch sizes. Of each exploration the first probe counts.
+    """Take in what a run has found out about batch sizes, if anything. Of each exploration the first probe counts.
 
     Raises:
         UnknownJob: there is no such job.

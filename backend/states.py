@@ -207,8 +207,7 @@ def _probes(text: str) -> dict[int, PastProbe]:
         int(exploration): PastProbe(
             probe["revision"],
             tuple(
-                Probed(one.batch_size, one.fits, one.epoch_energy, one.epoch_time)
-                for one in map(ProbedSize.model_validate, probe["sizes"])
+                Probed(one["batch_size"], one["fits"], one["epoch_energy"], one["epoch_time"]) for one in probe["sizes"]
             ),
         )
         for exploration, probe in json.loads(text).items()

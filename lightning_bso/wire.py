@@ -241,7 +241,7 @@ class AskAnswer(Wire):
     report_number: int = 0
     """Number of the last report, 0 before the first."""
     probe_wanted: bool = False
-    """Whether the job would gain by a probe of its batch sizes, and has had none."""
+    """Whether the job would gain by a probe of its batch sizes, and no run has made one or told that there is none."""
 
 
 class ReportRequest(Wire):
@@ -328,6 +328,8 @@ class ProbedSize(Wire):
     def _tells_of_an_epoch(self) -> Self:
         if self.fits and self.epoch_time == 0:
             raise PydanticCustomError("epoch_time", "epoch_time must be above 0 where the batch size fits")
+        if not self.fits and (self.epoch_time or self.epoch_energy):
+            raise PydanticCustomError("fits", "epoch_time and epoch_energy must be 0 where it does not fit in memory")
         return self
 
 
@@ -336,7 +338,8 @@ class ProbeRequest(Wire):
 
     job_id: Id
     trial_number: PositiveCount
-    sizes: Annotated[list[ProbedSize], Field(min_length=1, max_length=MAX_GP_UCB_BATCH_SIZES)]
+    sizes: Annotated[list[ProbedSize], Field(max_length=MAX_GP_UCB_BATCH_SIZES)]
+    """None: there can be no probe, and no other run is to try."""
 
 
 class BatchSizeSummary(Wire):
