@@ -20,7 +20,7 @@ from lightning_bso.energy import EnergyMonitor, gpu_indices
 from lightning_bso.feedback import closing_line, log_run
 from lightning_bso.lr_scaling import LR_SCALINGS, LRScaling, scale_learning_rates
 from lightning_bso.optimizer import BatchSizeOptimizer, server_address
-from lightning_bso.probing import probe
+from lightning_bso.probing import Probe
 from lightning_bso.ranks import Ranks, TorchRanks
 from lightning_bso.wire import JobSpec, ReportAnswer
 
@@ -56,7 +56,7 @@ class ZeusBSOCallback(pl.Callback):
         on_fail: "raise": a run that has failed raises out of `fit`; "stop": it ends `fit` normally, and `result` tells.
         probe: "auto": after the first run of a job that converges, time a few steps of every batch size, if that takes
             less than 2 % of the run's time, so that the next runs know what an epoch costs and what does not fit in
-            memory. A copy of the module takes these steps.
+            memory. A copy of the module takes these steps. Where that is not safe or would not tell, the log says why.
 
     Raises:
         ZeusBSOTrainFailError: out of `fit`, when the run has failed (with on_fail="raise"). Launch it again.
@@ -328,9 +328,13 @@ class ZeusBSOCallback(pl.Callback):
     def _probe(self, trainer: pl.Trainer, module: pl.LightningModule, run: BatchSizeOptimizer) -> None:
         if self.probe is None or not run.probe_wanted or run.meter is None or self.batch_size is None:
             return
-        sizes = self.job.batch_sizes
-        found = probe(trainer, module, self._placer, self.batch_size, sizes, run.meter, run.spent, run.epochs)
-        run.report_probe(found)
+        accumulates = self.accumulate is not None
+        probe = Probe(
+            trainer, module, self._placer, self.batch_size, run.meter, run.spent, run.epochs, accumulates=accumulates
+        )
+        found = probe.run(self.job.batch_sizes)
+        if found is not None:
+            run.report_probe(found)  # if there is nothing to tell, so that no later run tries again
 
     def _metric(self, trainer: pl.Trainer, ranks: Ranks) -> float:
         # Where it is logged without sync_dist the ranks differ, or some have none.

@@ -297,13 +297,16 @@ class BatchSizeOptimizer:
         """Report what timing a few steps of batch sizes told; the job's first such report counts.
 
         Like all that is reported it is no reason for a training to fail: what goes wrong is said in the log.
+
+        Args:
+            sizes: what was found. Empty: there can be no probe of this job, and none is wanted any more.
         """
-        if self._trial is None or not sizes:
+        trial = self._trial
+        if trial is None:
             return
-        request = ProbeRequest(job_id=self._trial.job_id, trial_number=self._trial.trial_number, sizes=sizes)
         try:
-            self._client.probe(request)
-        except (ServerUnreachable, ServerRefused) as error:
+            self._client.probe(ProbeRequest(job_id=trial.job_id, trial_number=trial.trial_number, sizes=sizes))
+        except (ServerUnreachable, ServerRefused, ValidationError) as error:
             log.warning("What the probe of batch sizes told is lost: %s", error)
 
     def raise_if_failed(self) -> None:

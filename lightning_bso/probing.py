@@ -1,31 +1,29 @@
 """Time a few training steps with every batch size of a job, after a run of it that has converged.
 
-The steps are those of a short fit of a copy: of the module, in a Trainer of its own, so that the training that is over
-cannot be harmed. What is found out is reported by `callback.py`; what becomes of it is the server's affair.
+The steps are those of a short fit of a copy (`copying.py`), so that the training that is over cannot be harmed. What
+is found out is reported by `callback.py`; what becomes of it is the server's affair.
 """
 
-import copy
 import logging
+import math
 import signal
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers.logger import DummyLogger
-from lightning.pytorch.plugins.environments import LightningEnvironment
-from lightning.pytorch.strategies import SingleDeviceStrategy
-from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.memory import garbage_collection_cuda
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
+from lightning_bso.copying import copies, left_alone, obstacle, trainer_like
 from lightning_bso.dataloading import check_reached, train_loaders
 from lightning_bso.energy import EnergyMeter, Reading
 from lightning_bso.errors import is_out_of_memory
@@ -44,55 +42,152 @@ MOST_SHARE = 0.02
 """Of the run's time: a probe that would take longer is not begun, and one that does is broken off."""
 
 
-def probe(
-    trainer: pl.Trainer,
-    module: pl.LightningModule,
-    placer: Placer,
-    batch_size: int,
-    batch_sizes: Sequence[int],
-    meter: EnergyMeter,
-    spent: Reading,
-    epochs: int,
-) -> list[ProbedSize]:
-    """What an epoch costs with each batch size, by a few steps of each; smaller ones first.
+@dataclass(slots=True)
+class Probe:
+    """A probe of batch sizes after a run, to be made in `Callback.on_fit_end`, when the model has left the device."""
 
-    Args:
-        trainer: the trainer in `Callback.on_fit_end`, when its model has left the device.
-        module: the module that was trained.
-        placer: what sets the batch size of a fit.
-        batch_size: that of the run.
-        batch_sizes: those to be probed.
-        meter: the run's energy meter, not in use.
-        spent: what the run has cost.
-        epochs: the epochs that it has taken.
+    trainer: pl.Trainer
+    module: pl.LightningModule
+    placer: Placer
+    """What sets the batch size of a fit."""
+    batch_size: int
+    """That of the run."""
+    meter: EnergyMeter
+    """The run's, not in use."""
+    spent: Reading
+    """What the run has cost."""
+    epochs: int
+    """That the run has taken."""
+    accumulates: bool
+    """Whether a larger batch is taken in parts."""
+    _deadline: float = field(default=math.inf, init=False)
+    _found: list["_Probed"] = field(default_factory=list, init=False)
 
-    Returns:
-        One entry for each batch size that was reached in time. Empty where a probe would take too long beside the run
-        or cannot tell, which the log says; nothing that the copy's training does is raised.
-    """
-    obstacle = _obstacle(trainer, module) if epochs else "the run took less than an epoch"
-    if obstacle is not None:
-        log.warning("No probe of batch sizes: %s", obstacle)
-        return []
-    # A verdict may come in the middle of an epoch, of which `epochs` counts those completed.
-    begun = (trainer.fit_loop.epoch_loop.total_batch_idx + 1) / trainer.fit_loop.max_batches
-    own = Reading(spent.energy_j / max(epochs, begun), spent.time_s / max(epochs, begun))
-    guess_s, most_s = _guess_s(trainer, batch_size, batch_sizes, own.time_s), MOST_SHARE * spent.time_s
-    if guess_s > most_s:
-        log.info("No probe of batch sizes: it would take some %.0f s after a run of %.0f s", guess_s, spent.time_s)
-        return []
-    log.info("Probing %d batch sizes, which takes some %.0f s", len(batch_sizes), guess_s)
-    found: list[_Probed] = []
-    with isolate_rng(), _generators_kept(trainer), _in_silence():
-        deadline = time.monotonic() + most_s
-        problem = _time_copies(found, trainer, module, placer, batch_size, sorted(batch_sizes), meter, deadline)
-    if problem is not None:
-        log.warning("The probe of batch sizes was broken off: %s", problem)
-    if any(not one.fits for one in found if one.batch_size <= batch_size):
-        # The run has trained with it, so something else takes the memory.
-        log.warning("The probe of batch sizes tells nothing: batch size %d did not fit, and had fitted", batch_size)
-        return []
-    return _carried_on(found, batch_size, own)
+    def run(self, batch_sizes: Sequence[int]) -> list[ProbedSize] | None:
+        """What an epoch costs with each of these, by a few steps of each; those next to the run's own first.
+
+        Nothing is raised: the training has ended well.
+
+        Returns:
+            One entry for each batch size that was reached in time. Empty where there can be no probe, or it would take
+            too long beside the run, or it cannot tell, which the log says. None: somebody has interrupted it.
+        """
+        try:
+            return self._run(batch_sizes)
+        except (KeyboardInterrupt, SIGTERMException) as error:
+            told = "SIGTERM" if isinstance(error, SIGTERMException) else "Ctrl-C"
+            log.warning(
+                "The probe of batch sizes was broken off by %s; the training was over, and fit ends as usual", told
+            )
+            return None
+        except Exception as error:
+            log.warning("The probe of batch sizes tells nothing: %s: %s", type(error).__name__, error)
+            return []
+
+    def _run(self, batch_sizes: Sequence[int]) -> list[ProbedSize]:
+        most_s = MOST_SHARE * self.spent.time_s
+        self._deadline = time.monotonic() + most_s
+        reason = obstacle(self.trainer, self.module, accumulates=self.accumulates)
+        if reason is not None or not self.epochs:
+            log.warning("No probe of batch sizes: %s", reason or "the run took less than an epoch")
+            return []
+        # A verdict may come in the middle of an epoch, of which `epochs` counts those completed.
+        begun = (self.trainer.fit_loop.epoch_loop.total_batch_idx + 1) / self.trainer.fit_loop.max_batches
+        epochs = max(self.epochs, begun)
+        own = Reading(self.spent.energy_j / epochs, self.spent.time_s / epochs)
+        guesses_s = {size: self._guess_s(size, own.time_s) for size in batch_sizes}
+        if sum(guesses_s.values()) > most_s:
+            log.info(
+                "No probe of batch sizes: it would take some %.0f s after a run of %.0f s",
+                sum(guesses_s.values()),
+                self.spent.time_s,
+            )
+            return []
+        log.info("Probing %d batch sizes, which takes some %.0f s", len(batch_sizes), sum(guesses_s.values()))
+        with isolate_rng(), _generators_kept(self.trainer), _in_silence(), left_alone(self.module):
+            try:
+                problem = self._time_copies(guesses_s)
+            finally:
+                garbage_collection_cuda()  # here the copies are gone
+        if problem is not None:
+            log.warning("The probe of batch sizes was broken off: %s", problem)
+        return _carried_on(self._found, self.batch_size, own)
+
+    def _guess_s(self, batch_size: int, epoch_s: float) -> float:
+        """The seconds that steps with it take: with larger batches in proportion, with smaller ones up to as long."""
+        step_s = epoch_s / self.trainer.fit_loop.max_batches * max(batch_size / self.batch_size, 1.0)
+        return WARM_UP_STEPS * step_s + max(MEASURE_S, STEPS * step_s)
+
+    def _time_copies(self, guesses_s: dict[int, float]) -> str | None:
+        """Fit a copy with each batch size; what was found is appended, and what ended it early is told."""
+        on_interrupt = signal.getsignal(signal.SIGINT)
+        try:
+            return self._time_in_turn(guesses_s)
+        except SIGTERMException:
+            raise
+        except (Exception, SystemExit) as error:  # of whatever the copied module or its loaders do not like
+            return f"{type(error).__name__}: {error}"
+        finally:
+            if signal.getsignal(signal.SIGINT) is not on_interrupt:  # Lightning has heard of one, and lets none come
+                signal.signal(signal.SIGINT, on_interrupt)
+            try:  # for a setter that reaches beyond the copy
+                self.placer(self.trainer, self.module)(self.batch_size)
+            except Exception as error:
+                log.warning("The batch size may not be the run's any more: %s: %s", type(error).__name__, error)
+
+    def _time_in_turn(self, guesses_s: dict[int, float]) -> str | None:
+        copied, datamodule = copies(self.trainer, self.module)
+        own, beyond_s = self.batch_size, 0.0
+        sizes = sorted(guesses_s, key=lambda size: (size != own, size > own, abs(size - own)))
+        for size in sizes:
+            began = time.monotonic()
+            if began + guesses_s[size] + beyond_s > self._deadline:
+                return f"it takes longer than was foreseen, and ends before {size}"
+            found = self._time_steps(size, copied, datamodule)
+            beyond_s = max(beyond_s, time.monotonic() - began - guesses_s[size])
+            if found is None and size == own:
+                return f"too few steps could be taken with {size}"
+            if found is not None and not found.fits:
+                if size <= own:
+                    return f"batch size {size} did not fit in memory, and {own} had; something else takes it"
+                nothing = Reading(0.0, 0.0)  # larger ones do not fit either
+                self._found += [found, *(_Probed(larger, nothing, None) for larger in sizes if larger > size)]
+                break
+            self._found += [found] if found is not None else []
+        return None
+
+    def _time_steps(
+        self, batch_size: int, copied: pl.LightningModule, datamodule: pl.LightningDataModule | None
+    ) -> "_Probed | None":
+        """What a batch size costs; None if there were too few steps to tell."""
+        source = self.trainer.fit_loop._data_source
+        loader = None if source.is_module() else source.instance
+        timer, fits = _Timer(self.placer, batch_size, self.meter, self._deadline), True
+        garbage_collection_cuda()
+        with TemporaryDirectory() as folder:
+            like = trainer_like(self.trainer, timer, WARM_UP_STEPS + STEPS, folder)
+            self.meter.begin()
+            try:
+                like.fit(copied, train_dataloaders=loader, datamodule=datamodule)
+            except BaseException as error:
+                if not is_out_of_memory(error):
+                    with suppress(Exception):  # it may be the meter that has failed
+                        self.meter.end()
+                    if timer.interrupted:
+                        raise KeyboardInterrupt from error  # of which Lightning has made a SystemExit
+                    raise
+                fits = False
+            finally:
+                # It has been held back and is not the probe's affair; a handler of the user's own has been called.
+                if like.received_sigterm and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                    signal.raise_signal(signal.SIGTERM)
+        cost = timer.finish()
+        if not fits:
+            return _Probed(batch_size, cost, None)
+        if timer.measured is None:
+            return None
+        share = like.num_training_batches / timer.steps
+        return _Probed(batch_size, cost, Reading(timer.measured.energy_j * share, timer.measured.time_s * share))
 
 
 @dataclass(slots=True, frozen=True)
@@ -101,7 +196,7 @@ class _Probed:
 
     batch_size: int
     cost: Reading
-    """Of the probe itself."""
+    """Of the probe itself, from the beginning of the fit to its end."""
     epoch: Reading | None
     """Of all training batches of an epoch, without its validation; None: it does not fit in memory."""
 
@@ -117,9 +212,13 @@ class _Timer(pl.Callback):
     def __init__(self, placer: Placer, batch_size: int, meter: EnergyMeter, deadline: float) -> None:
         self.steps = 0
         """After the warm-up."""
-        self.warm_up = self.measured = Reading(0.0, 0.0)
+        self.measured: Reading | None = None
+        """Of these steps, once there have been enough."""
+        self.interrupted = False
+        """Whether Ctrl-C has ended the fit."""
         self._placer, self._batch_size, self._meter, self._deadline = placer, batch_size, meter, deadline
         self._began: float | None = None
+        self._readings: list[Reading] = []
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -133,177 +232,54 @@ class _Timer(pl.Callback):
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.should_stop = trainer.should_stop or time.monotonic() > self._deadline
+        self._check_time()
+
+    @override
+    def on_train_batch_start(self, *_: Any, **__: Any) -> None:
+        self._check_time()
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        if self.measured is not None:
+            return
         self.steps += 1
-        now = time.monotonic()
         if self._began is None:
             if self.steps == WARM_UP_STEPS:
-                self.steps, self.warm_up, self._began = 0, self._read(), now
-                self._meter.begin()
-        elif self.steps >= STEPS and now - self._began >= MEASURE_S:
+                self._next_window()
+                self.steps, self._began = 0, time.monotonic()
+        elif self.steps >= STEPS and time.monotonic() >= min(self._began + MEASURE_S, self._deadline):
+            self.measured = self._next_window()  # what the end of a fit takes is no step's
             trainer.should_stop = True
-        trainer.should_stop = trainer.should_stop or now > self._deadline
 
-    def finish(self) -> None:
-        """End what is being measured."""
-        reading = self._read()
-        if self._began is None:
-            self.steps, self.warm_up = 0, reading
-        else:
-            self.measured = reading
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.measured is None and self._began is not None and self.steps >= STEPS:
+            self.measured = self._next_window()  # its epochs are over before there were enough seconds
 
-    def _read(self) -> Reading:
-        reading = self._meter.end()
-        if not (reading.energy_j >= 0 and reading.time_s >= 0):
-            raise ValueError(f"the energy meter told {reading.energy_j} J in {reading.time_s} s")
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.interrupted = isinstance(exception, KeyboardInterrupt)
+
+    def finish(self) -> Reading:
+        """End what is being measured. Returns what the whole fit has cost."""
+        self._end_window()
+        return Reading(sum(one.energy_j for one in self._readings), sum(one.time_s for one in self._readings))
+
+    def _check_time(self) -> None:
+        if self.measured is None and time.monotonic() > self._deadline:
+            raise TimeoutError(f"it takes longer than was foreseen, and ends in {self._batch_size}")
+
+    def _next_window(self) -> Reading:
+        reading = self._end_window()
+        self._meter.begin()
         return reading
 
-
-def _obstacle(trainer: pl.Trainer, module: pl.LightningModule) -> str | None:
-    """Why a short fit of a copy would not be like this fit; None if it would."""
-    batches = trainer.fit_loop.max_batches
-    if not isinstance(batches, int) or batches == 0:
-        return "the number of batches in an epoch is not known"
-    if type(trainer.strategy) is not SingleDeviceStrategy:
-        return "it is made where one process trains on one device"
-    if getattr(module, "_compiler_ctx", None) is not None:
-        return "a module that torch.compile has wrapped cannot be copied; compile in configure_model"
-    return None
-
-
-def _guess_s(trainer: pl.Trainer, batch_size: int, batch_sizes: Sequence[int], epoch_s: float) -> float:
-    """The seconds that a probe takes at most, where larger batches take longer in proportion."""
-    step_s = [epoch_s / trainer.fit_loop.max_batches * size / batch_size for size in batch_sizes]
-    return sum(WARM_UP_STEPS * one + max(MEASURE_S, STEPS * one) for one in step_s)
-
-
-def _time_copies(
-    found: list[_Probed],
-    trainer: pl.Trainer,
-    module: pl.LightningModule,
-    placer: Placer,
-    batch_size: int,
-    batch_sizes: Sequence[int],
-    meter: EnergyMeter,
-    deadline: float,
-) -> str | None:
-    """Fit a copy with each batch size; what was found is appended, and what ended it early is told."""
-    source = trainer.fit_loop._data_source
-    loader = None if source.is_module() else source.instance
-    on_interrupt = signal.getsignal(signal.SIGINT)
-    try:
-        copied, datamodule = _copies(trainer, module)
-        for size in batch_sizes:
-            if time.monotonic() > deadline:
-                return f"it takes longer than was foreseen, and ends before {size}"
-            with TemporaryDirectory() as folder:
-                like = _trainer_like(trainer, timer := _Timer(placer, size, meter, deadline), folder)
-                fitted = _time_steps(like, copied, loader, datamodule, timer, meter)
-            if fitted is not None:
-                found.append(_Probed(size, *fitted))
-                if not found[-1].fits:  # larger ones do not either
-                    nothing = Reading(0.0, 0.0)
-                    found += [_Probed(larger, nothing, None) for larger in batch_sizes if larger > size]
-                    break
-    except Exception as error:  # of whatever the copied module or its loaders do not like
-        return f"{type(error).__name__}: {error}"
-    except SystemExit:  # Lightning's way to end a fit after Ctrl-C, from when on it hears of no other
-        signal.signal(signal.SIGINT, on_interrupt)
-        return "interrupted; the training was over and goes on to its end"
-    finally:
-        if source.is_module():  # for a setter that reaches beyond the copy
-            placer(trainer, module)(batch_size)
-    return None
-
-
-def _time_steps(
-    like: pl.Trainer,
-    copied: pl.LightningModule,
-    loader: Any,
-    datamodule: pl.LightningDataModule | None,
-    timer: _Timer,
-    meter: EnergyMeter,
-) -> tuple[Reading, Reading | None] | None:
-    """What probing a batch size cost, and what an epoch would (None: no memory); None if there were too few steps."""
-    garbage_collection_cuda()
-    meter.begin()
-    fits = True
-    try:
-        like.fit(copied, train_dataloaders=loader, datamodule=datamodule)
-    except BaseException as error:
-        if not (is_oom_error(error) or is_out_of_memory(error)):
-            with suppress(Exception):  # it may be the meter that has failed
-                meter.end()
-            raise
-        fits = False
-    finally:
-        if like.received_sigterm:
-            signal.raise_signal(signal.SIGTERM)  # which has been held back, and is not the probe's affair
-    timer.finish()
-    cost = Reading(timer.warm_up.energy_j + timer.measured.energy_j, timer.warm_up.time_s + timer.measured.time_s)
-    if not fits:
-        return cost, None
-    if timer.steps < STEPS:
-        return None
-    share = like.num_training_batches / timer.steps
-    return cost, Reading(timer.measured.energy_j * share, timer.measured.time_s * share)
-
-
-def _trainer_like(trainer: pl.Trainer, timer: _Timer, folder: str) -> pl.Trainer:
-    """A Trainer that steps as this one does, and does nothing else; what is written, goes to a folder of its own."""
-    device: torch.device = trainer.strategy.root_device
-    return pl.Trainer(
-        accelerator=device.type,
-        devices=[device.index] if device.type == "cuda" else 1,
-        # Not Slurm's environment: preempted, it would save the copy as the run, and begin with what the run has saved.
-        plugins=[copy.deepcopy(trainer.precision_plugin), LightningEnvironment()],
-        accumulate_grad_batches=trainer.accumulate_grad_batches,
-        gradient_clip_val=trainer.gradient_clip_val,
-        gradient_clip_algorithm=trainer.gradient_clip_algorithm,
-        limit_train_batches=trainer.limit_train_batches,
-        overfit_batches=trainer.overfit_batches,  # type: ignore[attr-defined]  # set by its debugging flags
-        max_epochs=max(trainer.max_epochs or 0, WARM_UP_STEPS + STEPS),
-        limit_val_batches=0,
-        logger=DummyLogger() if trainer.loggers else False,
-        callbacks=[timer],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
-
-
-def _copies(
-    trainer: pl.Trainer, module: pl.LightningModule
-) -> tuple[pl.LightningModule, pl.LightningDataModule | None]:
-    """The module and its datamodule once more, set up as they are; the data themselves are shared."""
-    datamodule: pl.LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]  # set by a connector
-    shared = {id(trainer): None} | {
-        id(value): value
-        for holder in (module, datamodule)
-        for value in (vars(holder).values() if holder is not None else ())
-        if isinstance(value, Dataset | DataLoader)
-    }
-    copies = copy.deepcopy((module, datamodule), shared)
-    for part in copies:
-        if part is not None:
-            vars(part).update(dict.fromkeys(_OF_WHOLE_TRAININGS, _do_nothing))
-    vars(copies[0]).update(configure_callbacks=list)  # none: they are for a whole training
-    return copies
-
-
-_OF_WHOLE_TRAININGS = (
-    *("prepare_data", "setup", "teardown"),  # has been done, and may take long
-    *("on_train_epoch_end", "on_train_end", "on_fit_end", "on_exception"),  # may write down what was trained
-)
-"""Hooks that do not run again in a probe."""
-
-
-def _do_nothing(*_: Any, **__: Any) -> None:
-    """Stands for a hook that is not to run again."""
+    def _end_window(self) -> Reading:
+        reading = self._meter.end()
+        if not all(math.isfinite(figure) and figure >= 0 for figure in (reading.energy_j, reading.time_s)):
+            raise ValueError(f"the energy meter told {reading.energy_j} J in {reading.time_s} s")
+        self._readings.append(reading)
+        return reading
 
 
 @contextmanager

@@ -231,6 +231,8 @@ def test_what_a_run_has_probed_is_known_to_the_next(
         again.report_probe([ProbedSize(batch_size=7, fits=False, time=1.0, energy=1.0)])
     assert "probe of batch sizes told is lost" in caplog.text
     assert "7 is no batch size" in caplog.text
+    again.report_probe(sizes * 40)
+    assert "List should have at most 64 items" in caplog.text
 
 
 def test_a_run_under_the_published_policy_wants_no_probe(server: WaitressServer) -> None:

@@ -5,7 +5,11 @@ import logging
 import multiprocessing
 import random
 import signal
+import sys
+import threading
+import weakref
 from collections.abc import Callable, Iterator
+from functools import partial, wraps
 from itertools import chain, repeat
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,14 +19,15 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
+from torchmetrics import MeanMetric
 
 from lightning_bso import BsoClient, ZeusBSOCallback, ZeusBSOTrainFailError, probing
 from tests.client.jobs import ScriptedMonitor, job, only_trial, warnings
 from tests.databases import connected
-from tests.lightning.trainings import FIRST_SIZE, OLD_SIZE, Bare, Data, Module, fit, rows, trainer
+from tests.lightning.trainings import FIRST_SIZE, OLD_SIZE, ROWS, Bare, Data, Module, fit, rows, trainer
 from tests.servers import WaitressServer
 
 ALL_SIZES = {8, FIRST_SIZE, 32}
@@ -51,10 +56,18 @@ class Watched(Module):
         self.everywhere = _Shared()
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
-        self.everywhere.sizes.add(len(batch[0]))
-        if self.trainer.max_epochs != 10:
-            self.in_a_copy(len(batch[0]))
+        size = len(batch[0])
+        self.everywhere.sizes.add(size)
+        if self.is_a_copy:
+            self.everywhere.copies.add(self)
+            self.everywhere.in_turn += [size] if size not in self.everywhere.in_turn else []
+            self.in_a_copy(size)
         return super().training_step(batch, index)
+
+    @property
+    def is_a_copy(self) -> bool:
+        """Whether a probe trains it."""
+        return bool(self.trainer.max_epochs != 10)
 
     def in_a_copy(self, size: int) -> None:
         """What happens in a step of a probe."""
@@ -65,7 +78,11 @@ class _Shared:
 
     def __init__(self) -> None:
         self.sizes: set[int] = set()
+        self.in_turn: list[int] = []
         self.written: list[str] = []
+        self.copies: weakref.WeakSet[pl.LightningModule] = weakref.WeakSet()
+        self.copied_ids: list[list[int]] = []
+        self.trained: Any = None
 
     def __deepcopy__(self, memo: Any) -> "_Shared":
         return self
@@ -79,9 +96,11 @@ class Restless(Watched):
         self.dropout = torch.nn.Dropout(0.5)
         self.norm = torch.nn.BatchNorm1d(1)
         self.register_buffer("unsaved", torch.zeros(1), persistent=False)
+        self.mean = MeanMetric()
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         self.unsaved += 1
+        self.mean.update(batch[0])
         loss: torch.Tensor = self.dropout(super().training_step([self.norm(batch[0])], index) + 1)
         self.log("train_loss", loss)
         return loss
@@ -109,6 +128,13 @@ def ruled_out(client: BsoClient, callback: ZeusBSOCallback) -> dict[int, str]:
 def is_wanted(client: BsoClient, callback: ZeusBSOCallback) -> bool:
     """Whether the server still wants a probe."""
     return client.ask(str(callback.job_id), "another run").probe_wanted
+
+
+def told(server: WaitressServer, callback: ZeusBSOCallback) -> dict[int, dict[str, Any]] | None:
+    """What the server has stored of the job's probe, by batch size; None if it has had none."""
+    with connected(server.database_url) as connection:
+        stored = connection.exec_driver_sql(f"SELECT probes FROM jobs WHERE job_id = '{callback.job_id}'").scalar_one()
+    return None if stored is None else {one["batch_size"]: one for one in json.loads(stored)["0"]["sizes"]}
 
 
 def exit_code_of(train: Callable[[], object]) -> int | None:
@@ -142,6 +168,7 @@ def test_a_probe_leaves_the_training_as_it_was(server: WaitressServer, client: B
                 "weights": module.state_dict(),
                 "gradients": [parameter.grad for parameter in module.parameters()],
                 "unsaved buffer": module.unsaved,
+                "metric": float(module.mean.compute()),
                 "batch size": module.batch_size,
                 "momentum": [state["momentum_buffer"] for state in optimizer.state.values()],
                 "schedule": running.lr_scheduler_configs[0].scheduler.state_dict()["last_epoch"],
@@ -243,12 +270,30 @@ def test_a_probe_whose_memory_something_else_takes_tells_nothing(
     callback, module = probing_callback(server), TooLarge()
     module.largest = 8
     fit(callback, module)
-    assert warnings(caplog, "batch size 16 did not fit, and had fitted")
+    assert warnings(caplog, "batch size 16 did not fit in memory, and 16 had")
     assert ruled_out(client, callback) == {}
-    assert is_wanted(client, callback)
 
 
-def test_a_probe_that_would_take_long_beside_the_run_is_not_made(
+class FailsInTheKernel(Watched):
+    """Has an error with a larger batch size that speaks of no memory."""
+
+    def in_a_copy(self, size: int) -> None:
+        if size == 32:
+            raise RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if …")
+
+
+@pytest.mark.usefixtures("_in_no_time")
+def test_only_a_shortage_of_memory_rules_a_batch_size_out(
+    server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = probing_callback(server)
+    fit(callback, FailsInTheKernel())
+    assert warnings(caplog, "broken off: RuntimeError: cuDNN error")
+    assert ruled_out(client, callback) == {}
+    assert (told(server, callback) or {}).keys() == {8, FIRST_SIZE}
+
+
+def test_a_probe_that_would_take_long_beside_the_run_is_not_made_after_this_run_nor_a_later_one(
     server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     callback, module = probing_callback(server), Watched()
@@ -256,11 +301,18 @@ def test_a_probe_that_would_take_long_beside_the_run_is_not_made(
         fit(callback, module)
     assert module.everywhere.sizes == {FIRST_SIZE}
     assert "No probe of batch sizes: it would take" in caplog.text
-    assert is_wanted(client, callback)
+    assert told(server, callback) == {}
+    assert not is_wanted(client, callback)
 
 
 class WritesDown(Watched):
     """Keeps the model that was trained, in hooks of its own."""
+
+    def on_fit_start(self) -> None:
+        self.everywhere.written.append("begin")
+
+    def on_train_start(self) -> None:
+        self.everywhere.written.append("training begins")
 
     def on_train_epoch_end(self) -> None:
         self.everywhere.written.append("epoch")
@@ -280,11 +332,11 @@ class WritesDown(Watched):
 
 
 @pytest.mark.usefixtures("_in_no_time")
-def test_what_a_module_writes_down_at_the_end_is_the_trained_model_and_not_its_copy(server: WaitressServer) -> None:
+def test_what_a_module_writes_down_is_of_the_trained_model_and_not_of_its_copy(server: WaitressServer) -> None:
     module = WritesDown([0.5, 1.0])
     fit(probing_callback(server), module)
     assert module.everywhere.sizes == ALL_SIZES
-    assert module.everywhere.written == ["epoch", "epoch", "training", "fit"]
+    assert module.everywhere.written == ["begin", "training begins", "epoch", "epoch", "training", "fit"]
 
 
 class SetsElsewhere(ZeusBSOCallback):
@@ -311,6 +363,42 @@ def test_a_batch_size_set_outside_of_the_module_is_the_runs_again_after_a_probe(
     fit(callback, ReadsElsewhere([1.0]))
     assert not is_wanted(client, callback)
     assert SetsElsewhere.config.batch_size == callback.batch_size == FIRST_SIZE
+
+
+class SetsSampler(ZeusBSOCallback):
+    """Sets the batch size of a loader that is given to fit."""
+
+    sampler = BatchSampler(SequentialSampler(range(ROWS)), OLD_SIZE, drop_last=False)
+
+    def batch_size_setter(self, trainer: pl.Trainer, module: pl.LightningModule) -> Any:
+        return lambda batch_size: setattr(self.sampler, "batch_size", batch_size)
+
+
+@pytest.mark.usefixtures("_in_no_time")
+def test_a_batch_size_set_in_a_loader_given_to_fit_is_the_runs_again_after_a_probe(server: WaitressServer) -> None:
+    callback = SetsSampler(server.url, job(policy="gp-ucb"), probe="auto")
+    fit(callback, Bare([1.0]), DataLoader(rows(), batch_sampler=SetsSampler.sampler))
+    assert (told(server, callback) or {}).keys() == ALL_SIZES
+    assert SetsSampler.sampler.batch_size == FIRST_SIZE
+
+
+class SetsOnce(ZeusBSOCallback):
+    """Has a setter for `setup` alone."""
+
+    def batch_size_setter(self, trainer: pl.Trainer, module: pl.LightningModule) -> Any:
+        if trainer.state.finished or trainer.max_epochs != 10 or module.sizes_seen:
+            raise RuntimeError("too late")
+        return super().batch_size_setter(trainer, module)
+
+
+@pytest.mark.usefixtures("_in_no_time")
+def test_a_setter_that_fails_in_a_probe_fails_no_training(
+    server: WaitressServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = SetsOnce(server.url, job(policy="gp-ucb"), probe="auto")
+    assert fit(callback, Watched()).state.finished
+    assert warnings(caplog, "broken off: RuntimeError: too late")
+    assert warnings(caplog, "The batch size may not be the run's any more: RuntimeError: too late")
 
 
 @pytest.mark.usefixtures("_in_no_time")
@@ -356,24 +444,21 @@ class FailsLater(ScriptedMonitor):
 
 
 @pytest.mark.usefixtures("_in_no_time")
-@pytest.mark.parametrize("joules", [float("nan"), -5.0])
+@pytest.mark.parametrize("joules", [float("nan"), float("inf"), -5.0])
 def test_a_meter_that_fails_in_the_probe_ends_it_and_not_the_training(
-    joules: float, server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
+    joules: float, server: WaitressServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     callback = probing_callback(server, energy_monitor=FailsLater(joules))
     assert fit(callback, Watched()).state.finished
     assert warnings(caplog, f"the energy meter told {joules} J in 1.0 s")
-    assert is_wanted(client, callback)
+    assert told(server, callback) == {}
 
 
 @pytest.mark.usefixtures("_in_no_time")
 def test_a_run_that_ends_within_an_epoch_has_cost_the_part_of_it(server: WaitressServer) -> None:
     callback = probing_callback(server, energy_monitor=ScriptedMonitor())
     fit(callback, Watched([0.5] * 6 + [1.0]), val_check_interval=0.25)
-    with connected(server.database_url) as connection:
-        told = connection.exec_driver_sql(f"SELECT probes FROM jobs WHERE job_id = '{callback.job_id}'").scalar_one()
-    (epoch_s,) = (one["epoch_time"] for one in json.loads(told)["0"]["sizes"] if one["batch_size"] == FIRST_SIZE)
-    assert epoch_s == pytest.approx(7 / 1.75)
+    assert (told(server, callback) or {})[FIRST_SIZE]["epoch_time"] == pytest.approx(7 / 1.75)
 
 
 class Fussy(Restless):
@@ -390,35 +475,34 @@ class Skipping(Watched):
         return -1 if self.trainer.max_epochs != 10 else None
 
 
-class Interrupted(Watched):
-    """The user presses Ctrl-C in the probe."""
+class Leaving(Watched):
+    """Ends its process in a step of a copy."""
 
     def in_a_copy(self, size: int) -> None:
-        raise KeyboardInterrupt  # as its handler does, unless a shell has the process ignore it
+        sys.exit(3)
 
 
 class Locked(Watched):
     """Holds what cannot be copied."""
 
     def on_train_end(self) -> None:
-        self.generator = (number for number in range(3))
+        self.lock = threading.Lock()
 
 
 @pytest.mark.usefixtures("_in_no_time")
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        (Fussy(), "ValueError: only once, please"),
-        (Skipping(), ""),
-        (Interrupted(), "broken off: interrupted"),
-        (Locked(), "TypeError: cannot pickle 'generator' object"),
+        (Fussy(), "broken off: ValueError: only once, please"),
+        (Skipping(), "broken off: too few steps could be taken with 16"),
+        (Leaving(), "broken off: SystemExit: 3"),
+        (Locked(), "broken off: TypeError: cannot pickle '_thread.lock' object"),
     ],
-    ids=["the copy fails", "the copy takes no step", "Ctrl-C", "no copy"],
+    ids=["the copy fails", "the copy takes no step", "the copy exits", "no copy"],
 )
-def test_a_probe_that_comes_to_nothing_costs_the_training_nothing(
+def test_a_probe_that_comes_to_nothing_costs_the_training_nothing_and_is_not_tried_again(
     module: Watched, said: str, server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    on_interrupt = signal.getsignal(signal.SIGINT)
     callback = probing_callback(server)
     running = fit(callback, module)
     assert running.state.finished
@@ -426,9 +510,35 @@ def test_a_probe_that_comes_to_nothing_costs_the_training_nothing(
     assert callback.result is not None
     assert callback.result.converged
     assert (module.batch_size, module.sizes_seen) == (FIRST_SIZE, {FIRST_SIZE})
+    assert warnings(caplog, said)
+    assert not is_wanted(client, callback)
+
+
+class Interrupted(Watched):
+    """The user presses Ctrl-C in the probe."""
+
+    def in_a_copy(self, size: int) -> None:
+        raise KeyboardInterrupt  # as its handler does, unless a shell has the process ignore it
+
+
+class InterruptedEarly(Watched):
+    """The user presses Ctrl-C while the copy is made."""
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("_in_no_time")
+@pytest.mark.parametrize("module", [Interrupted(), InterruptedEarly()], ids=["in a step", "in the copying"])
+def test_ctrl_c_ends_a_probe_and_not_the_fit_and_a_later_run_may_probe(
+    module: Watched, server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    callback = probing_callback(server)
+    assert fit(callback, module).state.finished
     assert signal.getsignal(signal.SIGINT) is on_interrupt
+    assert warnings(caplog, "broken off by Ctrl-C")
     assert is_wanted(client, callback)
-    assert not said or warnings(caplog, said)
 
 
 @pytest.mark.usefixtures("_in_no_time")
@@ -438,7 +548,7 @@ def test_a_run_that_converges_within_its_first_epoch_is_not_followed_by_a_probe(
     callback = probing_callback(server)
     fit(callback, Watched(), val_check_interval=2)
     assert warnings(caplog, "the run took less than an epoch")
-    assert is_wanted(client, callback)
+    assert not is_wanted(client, callback)
 
 
 class Terminated(Watched):
@@ -456,13 +566,309 @@ def test_a_process_that_is_told_to_end_in_the_probe_ends(server: WaitressServer,
 
 
 @pytest.mark.usefixtures("_in_no_time")
-def test_a_module_that_torch_compile_has_wrapped_is_not_probed(
-    server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
+def test_a_process_whose_own_handler_heard_that_it_is_told_to_end_hears_it_once(server: WaitressServer) -> None:
+    heard: list[int] = []
+
+    def train() -> None:
+        signal.signal(signal.SIGTERM, lambda signal_number, frame: heard.append(signal_number))
+        running = fit(probing_callback(server), Terminated())
+        sys.exit(len(heard) if running.state.finished else -1)
+
+    assert exit_code_of(train) == 1
+
+
+class Compiled(Watched):
+    """Has a part that is compiled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.compile(self.layer, backend="eager")  # type: ignore[assignment]  # it is a module still
+
+
+class Streamed(Watched):
+    """Trains on what comes, without end."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(Endless(), batch_size=self.batch_size)
+
+
+class Endless(IterableDataset[Any]):
+    """What comes."""
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            yield (torch.ones(1),)
+
+
+@pytest.mark.usefixtures("_in_no_time")
+@pytest.mark.parametrize(
+    ("make", "options", "said"),
+    [
+        (lambda: torch.compile(Module([1.0]), backend="eager"), {}, "torch.compile would compile anew"),
+        (Compiled, {}, "torch.compile would compile anew"),
+        (Streamed, {"limit_train_batches": 4}, "its data come as a stream"),
+        (Watched, {"overfit_batches": 2}, "with overfit_batches the validation would be a part of it"),
+        (Watched, {"accumulate_grad_batches": 2}, "gradients are accumulated"),
+        (Watched, {"callbacks": [GradientAccumulationScheduler({0: 2, 1: 1})]}, "gradients are accumulated"),
+    ],
+    ids=["compiled", "a part compiled", "a stream", "overfitting", "accumulation", "scheduled accumulation"],
+)
+def test_a_probe_that_would_not_be_like_the_fit_is_not_made_and_the_log_says_once_why(
+    make: Callable[[], Module],
+    options: dict[str, Any],
+    said: str,
+    server: WaitressServer,
+    client: BsoClient,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    callback = probing_callback(server)
-    fit(callback, torch.compile(Module([1.0]), backend="eager"))  # type: ignore[arg-type]  # it is a module still
-    assert warnings(caplog, "torch.compile has wrapped cannot be copied")
-    assert is_wanted(client, callback)
+    first = probing_callback(server)
+    others = options.pop("callbacks", [])
+    for callback in (first, ZeusBSOCallback(server.url, first.job, probe="auto")):
+        module = make()
+        trainer(callback, *others, **options).fit(module)
+        assert module.sizes_seen == {callback.batch_size}
+    assert len(warnings(caplog, f"No probe of batch sizes: {said}")) == 1
+    assert not is_wanted(client, first)
+
+
+@pytest.mark.usefixtures("_in_no_time")
+def test_a_job_whose_larger_batches_are_taken_in_parts_is_not_probed(
+    server: WaitressServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = probing_callback(server, max_device_batch_size=FIRST_SIZE, accumulate="auto")
+    fit(callback, Watched())
+    assert warnings(caplog, "No probe of batch sizes: gradients are accumulated")
+    assert told(server, callback) == {}
+
+
+def timed(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator as it is put on a method at run time."""
+
+    @wraps(step)
+    def stepping(*arguments: Any) -> Any:
+        return step(*arguments)
+
+    return stepping
+
+
+def decorate(module: Watched) -> None:
+    """Put a decorator on its step."""
+    module.training_step = timed(module.training_step)  # type: ignore[method-assign]  # as users do
+
+
+def hook(module: Watched) -> None:
+    """Let it keep what a layer makes."""
+    made: list[Any] = []
+    module.layer.register_forward_hook(lambda layer, taken, given: made.append(given))
+
+
+def reach_in_a_tuple(module: Watched) -> None:
+    """Let it hold functions in a tuple, and one of them in a partial."""
+    module.steps = (partial(timed(module.training_step), 0),)  # type: ignore[assignment]
+
+
+def keep_a_method(module: Watched) -> None:
+    """Let it hold a method of a list."""
+    module.note = [1.0].append  # type: ignore[assignment]
+
+
+def refer_to_itself(module: Watched) -> None:
+    """Let it know itself without holding itself."""
+    module.itself = weakref.ref(module)  # type: ignore[assignment]
+
+
+@pytest.mark.usefixtures("_in_no_time")
+@pytest.mark.parametrize("change", [decorate, hook, reach_in_a_tuple, keep_a_method, refer_to_itself])
+def test_a_copy_that_would_share_a_function_that_knows_the_module_is_not_trained(
+    change: Callable[[Watched], None], server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback, module = probing_callback(server), Watched()
+    change(module)
+    fit(callback, module)
+    assert warnings(caplog, "broken off: ValueError: a copy would share")
+    assert module.everywhere.sizes == {FIRST_SIZE}
+    assert not is_wanted(client, callback)
+
+
+class KnownElsewhere(Watched):
+    """Trains by a name that all copies share, as a global one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(1)
+        self.everywhere.trained = self
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        super().training_step(batch, index)
+        trained: KnownElsewhere = self.everywhere.trained
+        if self.is_a_copy:
+            with torch.no_grad():
+                trained.layer.weight += 1
+        loss: torch.Tensor = trained.layer(trained.norm(batch[0])).mean()
+        return loss
+
+
+@pytest.mark.usefixtures("_in_no_time", "_luck_put_back")
+def test_a_module_that_its_copy_has_trained_all_the_same_is_put_back(
+    server: WaitressServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = []
+    for probe in ("auto", None):
+        torch.manual_seed(1)
+        module = KnownElsewhere()
+        callback = ZeusBSOCallback(server.url, job(policy="gp-ucb"), probe=probe)
+        fit(callback, module)
+        left.append([str(module.state_dict()), str([one.grad for one in module.parameters()])])
+        assert told(server, callback) == ({} if probe else None)
+    assert left[0] == left[1]
+    assert warnings(caplog, "tells nothing: RuntimeError: its copy trained the module itself, which has been put back")
+
+
+class Copied(Data):
+    """Holds data in many ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sets = {"train": rows()}
+        self.arrays = [np.zeros(3), torch.zeros(3)]
+        self.encoder = torch.nn.Linear(1, 1)
+        self.settings = [1]
+        self.everywhere = _Shared()
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        held = (self.sets["train"], *self.arrays, self.encoder.weight, self.settings)
+        self.everywhere.copied_ids.append([id(one) for one in held])
+        return DataLoader(self.sets["train"], batch_size=self.batch_size)
+
+
+@pytest.mark.usefixtures("_in_no_time")
+def test_data_that_a_datamodule_holds_in_dicts_and_lists_are_not_copied_and_all_else_is(
+    server: WaitressServer,
+) -> None:
+    data = Copied()
+    fit(probing_callback(server), Bare([1.0]), data)
+    own, *others = data.everywhere.copied_ids
+    assert len(others) == 3
+    assert [[mine == theirs for mine, theirs in zip(own, other, strict=True)] for other in others] == [
+        [True, True, True, False, False]
+    ] * 3
+
+
+@pytest.mark.usefixtures("_in_no_time")
+def test_nothing_is_left_of_the_copies(server: WaitressServer) -> None:
+    module = Watched()
+    fit(probing_callback(server), module)
+    assert module.everywhere.in_turn == [FIRST_SIZE, 8, 32]
+    assert not list(module.everywhere.copies)
+
+
+class Clock:
+    """The time of a probe, which goes on when a test says so; by it a meter measures, too."""
+
+    gpu_indices = [0]  # noqa: RUF012 - as in Zeus
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self._began_s = 0.0
+
+    def __deepcopy__(self, memo: Any) -> "Clock":
+        return self
+
+    def begin_window(self, key: str, sync_execution: bool = True) -> None:
+        """Begin a measurement."""
+        self._began_s = self.now_s
+
+    def end_window(self, key: str, sync_execution: bool = True) -> Any:
+        """End it; a second takes 10 J."""
+        return SimpleNamespace(time=self.now_s - self._began_s, total_energy=10 * (self.now_s - self._began_s))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A probe may take 60 s after the runs of these tests, which take 6 s: two epochs of 4 steps of 0.75 s."""
+    clock = Clock()
+    monkeypatch.setattr(probing, "MOST_SHARE", 10.0)
+    monkeypatch.setattr(probing, "MEASURE_S", 0.0)
+    monkeypatch.setattr(probing, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    return clock
+
+
+class Taking(Watched):
+    """Takes its time: a step 0.75 s with any batch size, and the rest of a probe as it is said."""
+
+    def __init__(self, clock: Clock, **takes_s: float) -> None:
+        super().__init__([0.5, 1.0])
+        self.clock, self.takes_s = clock, takes_s
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        self.clock.now_s += self.takes_s.get("copying", 0.0)
+        made = type(self)(self.clock, **self.takes_s)
+        made.everywhere = self.everywhere
+        return made
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        self._take("set-up")
+        return super().configure_optimizers()
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        self.clock.now_s += 0.75
+        self._take("step")
+        return super().training_step(batch, index)
+
+    def cpu(self) -> Any:
+        self._take("end")
+        return super().cpu()
+
+    def _take(self, what: str) -> None:
+        if self.is_a_copy:
+            self.clock.now_s += self.takes_s.get(what, 0.0)
+
+
+def test_what_the_end_of_a_short_fit_takes_is_not_measured_as_steps(server: WaitressServer, clock: Clock) -> None:
+    callback = probing_callback(server, energy_monitor=clock)
+    fit(callback, Taking(clock, **{"set-up": 2.0, "end": 5.0}))
+    found = told(server, callback) or {}
+    assert {size: one["epoch_time"] for size, one in found.items()} == {8: 6.0, FIRST_SIZE: 3.0, 32: 1.5}
+    assert {one["time"] for one in found.values()} == {2.0 + 13 * 0.75 + 5.0}
+
+
+def test_short_epochs_are_measured_to_the_end_of_the_last(
+    server: WaitressServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "MOST_SHARE", 1000.0)
+    monkeypatch.setattr(probing, "MEASURE_S", 1000.0)
+    callback = probing_callback(server, energy_monitor=clock)
+    fit(callback, Taking(clock, end=5.0))
+    epochs_s = {size: one["epoch_time"] for size, one in (told(server, callback) or {}).items()}
+    assert epochs_s == pytest.approx({8: 6.0, FIRST_SIZE: 3.0, 32: 1.5})
+
+
+@pytest.mark.parametrize(
+    ("takes_s", "sizes_found"),
+    [
+        ({"copying": 55.0}, set()),
+        ({"set-up": 30.0}, {FIRST_SIZE}),
+        ({"end": 30.0}, {FIRST_SIZE}),
+        ({"set-up": 11.0}, {8, FIRST_SIZE}),
+        ({"step": 5.0}, set()),
+        ({"set-up": 61.0}, set()),
+    ],
+    ids=lambda value: ", ".join(map(str, value)),
+)
+def test_a_probe_that_takes_longer_than_foreseen_is_broken_off_in_time_and_not_tried_again(
+    takes_s: dict[str, float],
+    sizes_found: set[int],
+    server: WaitressServer,
+    client: BsoClient,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    callback, module = probing_callback(server, energy_monitor=clock), Taking(clock, **takes_s)
+    assert fit(callback, module).state.finished
+    assert warnings(caplog, "longer than was foreseen")
+    assert (told(server, callback) or {}).keys() == sizes_found
+    assert not is_wanted(client, callback)
+    assert clock.now_s - 6.0 <= 60.0 + 5.75  # a step that was begun, or one that is too long by itself
 
 
 @pytest.mark.usefixtures("_in_no_time")
