@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_bso.checkpoints import saved_run
+from lightning_bso.client import check_address
 from lightning_bso.dataloading import check_can_accumulate, check_reached, find_setter, split
 from lightning_bso.energy import EnergyMonitor, gpu_indices
 from lightning_bso.feedback import closing_line, log_run
@@ -39,7 +40,8 @@ class ZeusBSOCallback(pl.Callback):
 
     Args:
         server_url: the server's address; None: `$ZEUS_BSO_SERVER_URL`, and without that the callback is off.
-        job: the training that recurs, as a JobSpec or a dict of one. Its batch sizes are global ones.
+        job: the training that recurs, as a JobSpec or a dict of one. Its batch sizes are global ones. None: only where
+            the callback is off.
         monitor: name of the logged validation metric that is compared with the job's target.
         energy_monitor: a ZeusMonitor to measure with; None: made if the run uses GPUs.
         token: access token; None: `$ZEUS_BSO_TOKEN`, if set.
@@ -61,13 +63,13 @@ class ZeusBSOCallback(pl.Callback):
     Raises:
         ZeusBSOTrainFailError: out of `fit`, when the run has failed (with on_fail="raise"). Launch it again.
         pydantic.ValidationError: the job is not valid.
-        MisconfigurationException: `lr_scaling` is not known.
+        MisconfigurationException: another argument is not.
     """
 
     def __init__(
         self,
-        server_url: str | None,
-        job: JobSpec | dict[str, Any],
+        server_url: str | None = None,
+        job: JobSpec | dict[str, Any] | None = None,
         monitor: str = "val_acc",
         *,
         energy_monitor: EnergyMonitor | None = None,
@@ -81,23 +83,22 @@ class ZeusBSOCallback(pl.Callback):
         on_fail: Literal["raise", "stop"] = "raise",
         probe: Literal["auto"] | None = None,
     ) -> None:
-        if on_fail not in ("raise", "stop"):
-            raise ValueError(f"on_fail={on_fail!r} is not known; give 'raise' or 'stop'")
-        if probe not in ("auto", None):
-            raise ValueError(f"probe={probe!r} is not known; give 'auto', or leave it out")
-        if accumulate not in ("auto", None):
-            raise ValueError(f"accumulate={accumulate!r} is not known; give 'auto', or leave it out")
+        _check_known("on_fail", on_fail, "raise", "stop")
+        _check_known("probe", probe, "auto", None)
+        _check_known("accumulate", accumulate, "auto", None)
+        _check_known("lr_scaling", lr_scaling, *LR_SCALINGS, None)
         if max_device_batch_size is not None and max_device_batch_size < 1:
-            raise ValueError(f"max_device_batch_size={max_device_batch_size} is no batch size; give 1 or more")
-        if accumulate is not None and max_device_batch_size is None:
-            raise ValueError("accumulate='auto' needs max_device_batch_size, the most that one device takes at a time")
-        if lr_scaling not in (None, *LR_SCALINGS):
-            known = ", ".join(map(repr, LR_SCALINGS))
             raise MisconfigurationException(
-                f"lr_scaling={lr_scaling!r} is not known; give one of {known}, or leave it out"
+                f"max_device_batch_size={max_device_batch_size} is no batch size; give 1 or more"
             )
+        if accumulate is not None and max_device_batch_size is None:
+            raise MisconfigurationException(
+                "accumulate='auto' needs max_device_batch_size, the most that one device takes at a time"
+            )
+        if server_url:
+            _check_address(server_url)
         self.server_url = server_url
-        self.job = JobSpec.model_validate(job)
+        self._job = None if job is None else JobSpec.model_validate(job)
         self.monitor = monitor
         self.energy_monitor = energy_monitor
         self.run_id = run_id
@@ -113,6 +114,17 @@ class ZeusBSOCallback(pl.Callback):
         self.batch_size: int | None = None
         """Global batch size of the current run; None before `setup`."""
         self._loader_size = 0
+
+    @property
+    def job(self) -> JobSpec:
+        """The training that recurs.
+
+        Raises:
+            MisconfigurationException: the callback was made without one.
+        """
+        if self._job is None:
+            raise MisconfigurationException("ZeusBSOCallback has a server, but no job; give job=JobSpec(…)")
+        return self._job
 
     @property
     def trial_number(self) -> int | None:
@@ -347,6 +359,21 @@ class ZeusBSOCallback(pl.Callback):
                 f"{known}. Log it in validation_step or on_validation_epoch_end: self.log({self.monitor!r}, …)"
             )
         return metric
+
+
+def _check_known(name: str, value: str | None, *known: str | None) -> None:
+    if value not in known:
+        names = ", ".join(repr(each) for each in known if each is not None)
+        raise MisconfigurationException(
+            f"{name}={value!r} is not known; give {names}" + (", or leave it out" if None in known else "")
+        )
+
+
+def _check_address(server_url: str) -> None:
+    try:
+        check_address(server_url)
+    except ValueError as error:
+        raise MisconfigurationException(str(error)) from error
 
 
 def _check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:

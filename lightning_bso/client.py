@@ -62,6 +62,26 @@ BACKOFF_S = 0.3
 Answer = TypeVar("Answer", bound=Wire)
 
 
+def check_address(server_url: str) -> None:
+    """Refuse what cannot be a server's address.
+
+    Raises:
+        ValueError: `server_url` is no http(s) address.
+    """
+    try:
+        parts = urlsplit(server_url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port or an IPv6 address that is none
+        usable = False
+    if not usable:
+        shown = _without_password(server_url)
+        raise ValueError(f"server_url {shown!r} is no address; it looks like http://host:8000")
+
+
+def _without_password(server_url: str) -> str:
+    return re.sub(r"[^/]*@", "", server_url)
+
+
 class _Bearer(AuthBase):
     """Sends a token; as `auth` and not as a header, which a .netrc would override."""
 
@@ -85,16 +105,9 @@ class BsoClient:
     """
 
     def __init__(self, server_url: str, token: str | None = None) -> None:
-        shown_url = re.sub(r"[^/]*@", "", server_url)
-        try:
-            parts = urlsplit(server_url)
-            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:  # a port or an IPv6 address that is none
-            usable = False
-        if not usable:
-            raise ValueError(f"server_url {shown_url!r} is no address; it looks like http://host:8000")
+        check_address(server_url)
         self._url = server_url.rstrip("/")
-        self._shown_url = shown_url
+        self._shown_url = _without_password(server_url)
         self._session = requests.Session()
         if token is not None:
             self._session.auth = _Bearer(token)

@@ -148,7 +148,7 @@ def test_what_cannot_be_accumulated_is_refused_before_a_trial_is_taken(
     ],
 )
 def test_options_that_make_no_sense_are_refused_at_once(options: Any, saying: str) -> None:
-    with pytest.raises(ValueError, match=saying):
+    with pytest.raises(MisconfigurationException, match=saying):
         ZeusBSOCallback(None, job(), **options)
 
 

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
-from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_bso import BsoClient, BSOLightningCLI, ZeusBSOCallback
@@ -104,6 +104,20 @@ def test_a_flag_beside_the_jobs_file_wins(server: WaitressServer, client: BsoCli
     assert newest_trial(client, cli).batch_size == 32
 
 
+def test_a_field_may_be_null(server: WaitressServer, client: BsoClient, job_file: str) -> None:
+    # A gpu_model or a seed that is null is the default; a beta_knob that is null is none, and not the default.
+    fields = {"beta_knob": "null", "gpu_model": "null", "mab_seed": "null"}
+    cli = launch("fit", *QUIET, f"--bso.server_url={server.url}", f"--bso.job={job_file}", *flags("bso.job", **fields))
+    (bso,) = callbacks(cli)
+    assert client.describe(str(bso.job_id)).spec.beta_knob is None
+
+
+def test_a_script_may_fit_by_itself(server: WaitressServer, client: BsoClient, job_file: str) -> None:
+    cli = launch(*QUIET, f"--bso.server_url={server.url}", f"--bso.job={job_file}", run=False)
+    cli.trainer.fit(cli.model)
+    assert newest_trial(client, cli).converged
+
+
 def test_the_environment_turns_it_on(
     server: WaitressServer, client: BsoClient, job_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +168,7 @@ def test_the_configuration_saved_with_the_logs_can_be_given_again(
     assert newest_trial(client, launch("fit", f"--config={saved}")).trial_number == 2
 
 
-@pytest.mark.parametrize("arguments", [[], ["--bso.job.eta_knob=0.9"]])
+@pytest.mark.parametrize("arguments", [[], ["--bso.job.eta_knob=0.9"], ["--bso.job=null"], ['--config={"bso": null}']])
 def test_without_a_server_it_is_off_and_the_job_may_be_incomplete(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +191,9 @@ def test_only_fit_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
         (flags("bso.job", **job(eta_knob="a")), "bso.job.eta_knob"),
         (["--bso.job.job_id_prefx=x"], "--bso.job.job_id_prefx"),
         ([*flags("bso.job", **job()), "--bso.on_fail=ignore"], "bso.on_fail"),
+        ([*flags("bso.job", **job()), "--bso.accumulate=auto"], "accumulate='auto' needs max_device_batch_size"),
+        ([*flags("bso.job", **job()), "--bso.server_url=localhost:8000"], "'localhost:8000' is no address"),
+        (["--bso.job=null"], "--bso.job.job_id_prefix: Field required"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_flag(
@@ -207,3 +224,38 @@ def test_the_stock_cli_takes_the_callback_and_the_jobs_fields(server: WaitressSe
         cli=LightningCLI,
     )
     assert newest_trial(client, cli).batch_size == 16
+
+
+def test_the_stock_cli_takes_the_callback_by_its_name_alone(server: WaitressServer, job_file: str) -> None:
+    added = f"{STOCK}+=ZeusBSOCallback"
+    cli = launch(
+        "fit",
+        *QUIET,
+        added,
+        f"{STOCK}.server_url={server.url}",
+        f"{STOCK}.job={job_file}",
+        cli=LightningCLI,
+    )
+    assert callbacks(cli)[0].trial_number == 1
+
+
+class GroupCLI(LightningCLI):
+    """A user's own LightningCLI, with the callback as a group."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(ZeusBSOCallback, "bso")
+
+
+def test_a_group_of_the_stock_cli_is_on_with_a_server(server: WaitressServer, client: BsoClient, job_file: str) -> None:
+    cli = launch("fit", *QUIET, f"--bso.server_url={server.url}", f"--bso.job={job_file}", cli=GroupCLI)
+    assert newest_trial(client, cli).batch_size == 16
+
+
+@pytest.mark.parametrize("arguments", [[], ["--bso.job=null"]])
+def test_a_group_of_the_stock_cli_is_off_without_a_server(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ZEUS_BSO_SERVER_URL", raising=False)
+    cli = launch("fit", *QUIET, *arguments, cli=GroupCLI)
+    assert callbacks(cli)[0].batch_size is None
+    assert cli.trainer.current_epoch == 3

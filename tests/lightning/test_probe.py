@@ -884,5 +884,3 @@ def test_nothing_is_probed_unless_asked_for(server: WaitressServer, client: BsoC
     fit(callback, module)
     assert module.everywhere.sizes == {FIRST_SIZE}
     assert is_wanted(client, callback)
-    with pytest.raises(ValueError, match="probe='always' is not known"):
-        ZeusBSOCallback(server.url, job(), probe="always")  # type: ignore[arg-type]

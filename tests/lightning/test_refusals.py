@@ -101,9 +101,22 @@ def test_a_job_that_is_not_valid(server: WaitressServer) -> None:
         ZeusBSOCallback(server.url, job(default_batch_size=7))
 
 
-def test_an_address_that_is_none() -> None:
-    with pytest.raises(ValueError, match="no address"):
-        fit(ZeusBSOCallback("localhost:8000", job(), energy_monitor=ScriptedMonitor()), Module())
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"server_url": "localhost:8000"}, "'localhost:8000' is no address"),
+        ({"on_fail": "ignore"}, "on_fail='ignore' is not known; give 'raise', 'stop'"),
+        ({"probe": "always"}, "probe='always' is not known; give 'auto', or leave it out"),
+    ],
+)
+def test_an_argument_that_is_not_valid(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(MisconfigurationException, match=said):
+        ZeusBSOCallback(**{"job": job()} | options)
+
+
+def test_a_server_without_a_job(server: WaitressServer) -> None:
+    with pytest.raises(MisconfigurationException, match="no job; give job="):
+        fit(ZeusBSOCallback(server.url), Module())
 
 
 def test_a_server_that_does_not_answer() -> None:
