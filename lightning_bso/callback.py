@@ -246,6 +246,12 @@ class ZeusBSOCallback(pl.Callback):
             self._run.load_state_dict(state_dict)
 
     @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # What is logged no more, or in training alone, keeps its last value, which would pass for this validation's.
+        if self._run is not None and trainer.state.fn == "fit":
+            trainer.callback_metrics.pop(self.monitor, None)
+
+    @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         run = self._run
         if run is None or run.result is not None or trainer.sanity_checking or trainer.state.fn != "fit":

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pytest
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_bso import BsoClient, ZeusBSOCallback, ZeusBSOTrainFailError
@@ -101,6 +102,53 @@ def test_a_metric_that_is_not_logged_is_an_error_that_names_those_that_are(
     stored = only_trial(client, fields["job_id_prefix"])
     assert stored.status == "Failed"
     assert "val_f1" in (stored.outcome or "")
+
+
+class LoggedOnce(Module):
+    """Logs its metric in the first validation, and no more."""
+
+    def on_validation_epoch_end(self) -> None:
+        if self.trainer.current_epoch == 0:
+            super().on_validation_epoch_end()
+
+
+class LoggedInTraining(Module):
+    """Logs in its training steps, and in no validation, what would be the target under the metric's name."""
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        self.log("val_acc", 1.0)
+        return super().training_step(batch, index)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log nothing."""
+
+
+@pytest.mark.parametrize(("module", "reported"), [(LoggedOnce, [1]), (LoggedInTraining, [])])
+def test_a_metric_that_a_validation_does_not_log_is_not_the_last_one_again(
+    callback: ZeusBSOCallback, server: WaitressServer, module: type[Module], reported: list[int]
+) -> None:
+    with pytest.raises(MisconfigurationException, match="found no such metric after the validation"):
+        fit(callback, module())
+    assert reported_epochs(server, callback.job.job_id_prefix) == reported
+
+
+def test_the_metric_of_one_of_several_validation_loaders(server: WaitressServer) -> None:
+    class Two(Module):
+        def validation_step(self, batch: Any, index: int, dataloader_idx: int = 0) -> None:
+            self.log("val_acc", (0.5, 1.0)[dataloader_idx])
+
+        def on_validation_epoch_end(self) -> None:
+            """All is logged in the steps."""
+
+        def val_dataloader(self) -> list[Any]:
+            return [super(Two, self).val_dataloader()] * 2
+
+    for name, converged in (("val_acc/dataloader_idx_1", True), ("val_acc/dataloader_idx_0", False)):
+        options = {"energy_monitor": ScriptedMonitor(), "on_fail": "stop"}
+        callback = ZeusBSOCallback(server.url, job(max_epochs=2), monitor=name, **options)
+        fit(callback, Two())
+        assert callback.result is not None
+        assert callback.result.converged is converged
 
 
 @pytest.mark.parametrize("metrics", [[math.nan], [0.5, math.inf]])
