@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map
 from torch.utils.data import DataLoader, IterableDataset
 
 
@@ -173,21 +173,31 @@ def with_batch_size(loader: DataLoader[Any], batch_size: int) -> DataLoader[Any]
 def check_reached(trainer: pl.Trainer, batch_size: int) -> None:
     """Compare the batch size of the loaders that Lightning has built; call it in `Callback.on_train_start`.
 
+    Beside a loader that has it another may keep one of its own on purpose, which is said.
+
     Raises:
-        MisconfigurationException: the training data come in batches of another size.
+        MisconfigurationException: all training data come in batches of another size.
     """
-    found = loader_batch_sizes(trainer)
-    if not found:
+    found = {name: _batch_size(loader) for name, loader in _named_train_loaders(trainer)}
+    other = {name: size for name, size in found.items() if size not in (batch_size, None)}
+    if not any(found.values()):
         kinds = ", ".join(sorted({type(loader).__name__ for loader in train_loaders(trainer)}))
         rank_zero_warn(
             f"ZeusBSOCallback cannot see the batch size of the train loader ({kinds}). Make sure that it is "
             f"{batch_size}: what this run costs is put down to that batch size"
         )
-    elif batch_size not in found:
+    elif batch_size not in found.values():
+        sizes = ", ".join(map(str, sorted(set(filter(None, other.values())))))
         raise MisconfigurationException(
-            f"the batch size {batch_size} did not reach the train loader, which has {', '.join(map(str, found))}. "
+            f"the batch size {batch_size} did not reach the train loader, which has {sizes}. "
             "Build the loader in train_dataloader() from the attribute that the batch size is put in; one built "
             "in __init__ or in the datamodule's setup(), or with a fixed number, keeps its own"
+        )
+    elif other:
+        kept = ", ".join(f"{name} has {size}" for name, size in other.items())
+        rank_zero_warn(
+            f"The batch size {batch_size} did not reach all train loaders: {kept}. If that is not meant, build them "
+            "in train_dataloader() from the attribute that the batch size is put in"
         )
 
 
@@ -198,16 +208,23 @@ def loader_batch_sizes(trainer: pl.Trainer) -> set[int]:
 
 def train_loaders(trainer: pl.Trainer) -> list[Any]:
     """The train loaders that Lightning has built."""
+    return [loader for _, loader in _named_train_loaders(trainer)]
+
+
+def _named_train_loaders(trainer: pl.Trainer) -> list[tuple[str, Any]]:
+    """The train loaders with their places in the collection of them, such as "['a']"."""
     combined = trainer.fit_loop._combined_loader
-    return combined.flattened if combined is not None else []
+    if combined is None:
+        return []
+    places, _ = tree_flatten_with_path(combined.iterables)
+    return [(keystr(path), loader) for (path, _), loader in zip(places, combined.flattened, strict=True)]
 
 
 def _batch_size(loader: Any) -> int | None:
     """Batch size of a loader, None where it does not say."""
-    size = getattr(loader, "batch_size", None)
-    if size is None:
-        size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
-    return size if isinstance(size, int) else None
+    # The sampler's first: it makes the batches, and its size can be set, while the loader's stays as it was made.
+    sizes = (getattr(holder, "batch_size", None) for holder in (getattr(loader, "batch_sampler", None), loader))
+    return next((size for size in sizes if isinstance(size, int)), None)
 
 
 def _rebuildable(loader: Any) -> DataLoader[Any]:

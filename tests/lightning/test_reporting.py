@@ -141,7 +141,7 @@ def test_the_metric_of_one_of_several_validation_loaders(server: WaitressServer)
             """All is logged in the steps."""
 
         def val_dataloader(self) -> list[Any]:
-            return [super(Two, self).val_dataloader()] * 2
+            return [super().val_dataloader()] * 2
 
     for name, converged in (("val_acc/dataloader_idx_1", True), ("val_acc/dataloader_idx_0", False)):
         options = {"energy_monitor": ScriptedMonitor(), "on_fail": "stop"}

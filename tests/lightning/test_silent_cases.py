@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, Subset
 
@@ -108,3 +109,19 @@ def test_a_loader_that_does_not_tell_its_batch_size_is_warned_of(callback: ZeusB
         pytest.warns(UserWarning, match=f"cannot see the batch size.*{FIRST_SIZE}"),
     ):
         fit(callback, Bare(), Hidden())
+
+
+def test_a_loader_that_keeps_its_own_size_beside_one_that_does_not_is_named(callback: ZeusBSOCallback) -> None:
+    class Mixed(Module):
+        def __init__(self) -> None:
+            super().__init__([1.0])
+
+        def train_dataloader(self) -> Any:
+            return {"labelled": super().train_dataloader(), "unlabelled": DataLoader(rows(), batch_size=4)}
+
+        def training_step(self, batch: Any, index: int) -> torch.Tensor:
+            return super().training_step(batch["labelled"], index)
+
+    with pytest.warns(UserWarning, match=r"16 did not reach all train loaders: \['unlabelled'\] has 4. If"):
+        fit(callback, Mixed())
+    assert callback.result is not None
