@@ -127,7 +127,7 @@ def _check_gpus() -> Iterator[Finding]:
     for index in range(number):
         subject = f"GPU {index}"
         try:
-            machine = _measured(index)
+            machine = make_meter(gpu_indices=[index]).machine
         except Exception as error:  # whatever a driver comes up with
             known = isinstance(error, EnergyUnavailable)
             yield Finding("problem", subject, str(error) if known else f"its energy cannot be read ({_said(error)})")
@@ -180,14 +180,6 @@ def _gpus_of_torch() -> tuple[int, str]:
     except Exception as error:
         return 0, f"torch cannot be used ({_said(error)})"
     return number, "torch finds no GPU" + "".join(f" ({complaint.message})" for complaint in complaints[:1])
-
-
-def _measured(index: int) -> Machine:
-    """A GPU whose energy has been read, as a run's would be."""
-    meter = make_meter(gpu_indices=[index])
-    meter.begin()
-    meter.end()
-    return meter.machine
 
 
 def _said(error: Exception) -> str:

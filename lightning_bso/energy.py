@@ -10,6 +10,7 @@ import os
 import sys
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -72,7 +73,7 @@ class ZeusMeter:
         monitor: a ZeusMonitor (of zeus-ml or of the later zeus package), or anything with its face.
 
     Raises:
-        EnergyUnavailable: it watches no GPU, or GPUs of several models.
+        EnergyUnavailable: it watches no GPU, or GPUs of several models, or their counters cannot be read.
     """
 
     def __init__(self, monitor: EnergyMonitor) -> None:
@@ -86,6 +87,8 @@ class ZeusMeter:
         # On GPUs a window must end when the queued work has, not before.
         self._synchronize = _uses_cuda()
         self.machine = describe_gpus(monitor.gpu_indices)
+        if self.machine.source != "estimated":
+            self._try_counters()
 
     def begin(self) -> None:
         """Begin a window."""
@@ -95,6 +98,17 @@ class ZeusMeter:
         """End the window."""
         measured = self._monitor.end_window(self._window, sync_execution=self._synchronize)
         return Reading(float(measured.total_energy), float(measured.time))
+
+    def _try_counters(self) -> None:
+        """Read the counters once: those of a part of a GPU (MIG) are there and refuse only then."""
+        try:
+            self._monitor.begin_window(self._window, sync_execution=False)
+            self._monitor.end_window(self._window, sync_execution=False)
+        except Exception as error:  # each driver has its own
+            raise EnergyUnavailable(
+                f"the energy of the GPUs cannot be read ({type(error).__name__}: {error}). A part of a GPU (MIG) has "
+                "no counter of its own; train on whole GPUs"
+            ) from error
 
 
 class EstimatedMeter:
@@ -210,13 +224,39 @@ def describe_gpus(gpu_indices: list[int]) -> Machine:
     return joined([Machine(source, name, 1, powers_w[index]) for index, name in names.items()])
 
 
-def reset_power_limits(gpu_indices: list[int]) -> None:
-    """Give GPUs their default power limits. Raises what Zeus raises where that is not permitted."""
+def power_limits_mw(gpu_indices: list[int]) -> dict[int, int]:
+    """The power limits that GPUs have at present, of those that tell."""
     from zeus.device import get_gpus
 
-    reset = _either(get_gpus(), "resetPowerManagementLimit", "reset_power_management_limit")
+    gpus = get_gpus()
+    found = {}
     for index in gpu_indices:
-        reset(index)
+        with suppress(Exception):  # of a driver that does not tell: the default is to be had from it
+            found[index] = _power_limit_mw(gpus, index)
+    return found
+
+
+def _power_limit_mw(gpus: Any, index: int) -> int:
+    if hasattr(gpus, "get_power_management_limit"):
+        return int(gpus.get_power_management_limit(index))
+    import pynvml  # zeus-ml can set a limit, but not tell it
+
+    return int(pynvml.nvmlDeviceGetPowerManagementLimit(gpus.gpus[index].handle))
+
+
+def put_back_power_limits(gpu_indices: list[int], limits_mw: dict[int, int]) -> None:
+    """Give GPUs these power limits again, and their default where none is known.
+
+    Raises what Zeus raises where that is not permitted.
+    """
+    from zeus.device import get_gpus
+
+    gpus = get_gpus()
+    for index in gpu_indices:
+        if index in limits_mw:
+            _either(gpus, "setPowerManagementLimit", "set_power_management_limit")(index, limits_mw[index])
+        else:
+            _either(gpus, "resetPowerManagementLimit", "reset_power_management_limit")(index)
 
 
 def _either(of: Any, older: str, newer: str) -> Any:

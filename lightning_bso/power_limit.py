@@ -16,7 +16,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_bso.dataloading import loader_batch_sizes
-from lightning_bso.energy import EnergyMonitor, describe_gpus, gpu_indices, make_zeus_monitor, reset_power_limits
+from lightning_bso.energy import (
+    EnergyMonitor,
+    describe_gpus,
+    gpu_indices,
+    make_zeus_monitor,
+    power_limits_mw,
+    put_back_power_limits,
+)
 from lightning_bso.errors import EnergyUnavailable
 
 Result = TypeVar("Result")
@@ -28,7 +35,7 @@ class ZeusPowerLimitCallback(pl.Callback):
     Under every limit from the highest down it warms up for some steps and measures some more, and then stays at
     the one with the lowest eta · energy + (1 - eta) · highest limit · time. That takes permission to set limits
     (root, CAP_SYS_ADMIN, or Zeus' daemon); without it, and without a GPU, it says so and stands aside. At the end
-    of the fit, however it comes, the GPUs have their default limits again.
+    of the fit, however it comes, the GPUs have the limits again that they had before.
 
     Example:
         >>> Trainer(callbacks=[ZeusBSOCallback(url, job), ZeusPowerLimitCallback(profile_folder="power_limits")])
@@ -78,7 +85,8 @@ class ZeusPowerLimitCallback(pl.Callback):
         self.profile_steps = profile_steps
         self.energy_monitor = energy_monitor
         self._limits: Any = None  # Zeus' optimizer
-        self._gpu_indices: list[int] = []  # of GPUs whose limits may be other than their defaults
+        self._gpu_indices: list[int] = []  # of GPUs whose limits may be other than they were
+        self._limits_before_mw: dict[int, int] = {}
         self.power_limit_w: int | None = None
         """The limit that was found to cost least; None before."""
 
@@ -173,6 +181,7 @@ class ZeusPowerLimitCallback(pl.Callback):
 
         known = profile is not None and profile.exists()
         self._gpu_indices = list(monitor.gpu_indices)
+        self._limits_before_mw = power_limits_mw(self._gpu_indices)
         try:
             self._limits = GlobalPowerLimitOptimizer(
                 monitor,
@@ -207,7 +216,7 @@ class ZeusPowerLimitCallback(pl.Callback):
         )
 
     def _put_back(self) -> None:
-        """Give the GPUs their default limits again, if they had others."""
+        """Give the GPUs the limits again that they had before, if they had others."""
         limits, self._limits = self._limits, None
         indices, self._gpu_indices = self._gpu_indices, []
         if not indices:
@@ -217,7 +226,7 @@ class ZeusPowerLimitCallback(pl.Callback):
                 limits.on_epoch_end()
             limits.current_power_limit = max(limits.power_limits)  # as Zeus would have it when the process ends
         try:
-            reset_power_limits(indices)
+            put_back_power_limits(indices, self._limits_before_mw)
         except Exception as error:
             if limits is not None:
                 rank_zero_warn(f"The GPUs' power limits could not be put back: {type(error).__name__}: {error}")

@@ -1,8 +1,9 @@
 """The meter for GPUs: Zeus' own code from the monitor down to NVML, whose functions are replaced."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
+import pynvml
 import pytest
 import torch
 from zeus.monitor import ZeusMonitor
@@ -126,6 +127,24 @@ def test_no_gpu_visible_to_zeus_is_an_error_and_takes_no_trial(
     fields = job()
     with pytest.raises(EnergyUnavailable):
         BatchSizeOptimizer(server_url=server.url, job=fields).get_batch_size()
+    assert number_of_trials(client, fields["job_id_prefix"]) == 0
+
+
+@pytest.mark.parametrize("monitor", [None, ZeusMonitor], ids=["of our own", "the user's"])
+def test_a_counter_that_cannot_be_read_is_an_error_and_takes_no_trial(
+    two_a40: FakeGpus,
+    server: WaitressServer,
+    client: BsoClient,
+    monkeypatch: pytest.MonkeyPatch,
+    monitor: Callable[[], ZeusMonitor] | None,
+) -> None:
+    def refuse(_handle: int) -> int:  # as NVML does for a part of a GPU
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", refuse)
+    fields = job()
+    with pytest.raises(EnergyUnavailable, match=r"cannot be read \(ZeusGPUNotSupportedError.*MIG.*whole GPUs"):
+        BatchSizeOptimizer(monitor and monitor(), server.url, fields).get_batch_size()
     assert number_of_trials(client, fields["job_id_prefix"]) == 0
 
 

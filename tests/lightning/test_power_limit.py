@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import pynvml
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
@@ -76,6 +77,23 @@ def test_every_limit_is_measured_and_the_cheapest_is_kept_for_the_rest(gpu: Fake
 
 
 def test_the_default_limit_is_back_after_the_fit(gpu: FakeGpus) -> None:
+    fit(gpu, quick())
+    assert gpu.limits_mw == [gpu.default_limit_mw]
+
+
+def test_a_limit_that_an_administrator_has_set_is_back_after_the_fit(gpu: FakeGpus) -> None:
+    gpu.limits_mw = [180_000]
+    fit(gpu, quick())
+    assert gpu.limits_mw == [180_000]
+
+
+def test_a_driver_that_does_not_tell_its_limit_gets_the_default_again(
+    gpu: FakeGpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_handle: int) -> int:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetPowerManagementLimit", refuse)
     fit(gpu, quick())
     assert gpu.limits_mw == [gpu.default_limit_mw]
 
