@@ -74,12 +74,16 @@ def ask(
 ) -> AskAnswer:
     """The batch size for a run: a new trial, or the one that this `run_id` was given before.
 
+    A trial that its caller has ended counts as lost from now on: its run is back, and may report again.
+
     Raises:
         UnknownJob: there is no such job.
         JobStuck: no batch size is left to give.
     """
     job, at = _lock(session, job_id, by)
     trial = None if run_id is None else store.trial_of_run(session, job, run_id)
+    if trial is not None and trial.outcome_code == store.ENDED:
+        trial.outcome_code = store.LOST
     _hear_of(session, job, trial, at, lease_s)
     if trial is not None:
         return _to_ask_answer(job, trial, _number(store.last_report(session, trial)), lease_s)
@@ -165,8 +169,10 @@ def probe(session: Session, request: ProbeRequest, *, by: Actor, lease_s: float)
 
 
 @transaction
-def end(session: Session, request: TrialRequest, *, by: Actor, lease_s: float) -> None:
-    """End a trial without a result, if it has not ended yet; one taken for lost cannot be revived any more.
+def end(session: Session, request: TrialRequest, *, by: Actor, lease_s: float, by_a_person: bool = False) -> None:
+    """End a trial without a result, if it has not ended yet; a late report does not revive it, lost or not.
+
+    Its run gets it again when it asks by its name, but not what a person has ended.
 
     Raises:
         UnknownJob: there is no such job.
@@ -177,7 +183,8 @@ def end(session: Session, request: TrialRequest, *, by: Actor, lease_s: float) -
     _hear_of(session, job, trial, at, lease_s)
     if not _ended(trial):
         outcome = request.reason or "ended by its caller without a result"
-        store.end_trial(trial, job, at, TrialStatus.FAILED, store.ENDED, outcome)
+        code = store.STOPPED if by_a_person else store.ENDED
+        store.end_trial(trial, job, at, TrialStatus.FAILED, code, outcome)
         audit.record(session, by, Action.END, request.job_id, f"trial {trial.number}: {outcome}")
 
 

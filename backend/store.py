@@ -25,6 +25,8 @@ LOST = "lost"
 """Outcome code of a trial that was not heard of for its lease."""
 ENDED = "ended"
 """Outcome code of a trial that its caller ended without a verdict."""
+STOPPED = "stopped"
+"""Outcome code of a trial that a person ended."""
 
 # What every call asks for is put into words once: that takes longer than SQLite takes to answer. UPDATEs go to the
 # tables, as none of their rows is at hand as an object.
@@ -136,12 +138,13 @@ def add_trial(session: Session, job: Job, at: datetime, run_id: str | None, choi
 
 
 def end_trial(trial: Trial, job: Job, at: datetime, status: TrialStatus, code: str, outcome: str) -> None:
-    """Write down that a trial has ended, and why."""
+    """Write down that a trial has ended, and why; one taken for lost ended when it was."""
+    if trial.status == TrialStatus.DISPATCHED:
+        trial.ended_revision = job.revision
+        trial.ended_at = at
     trial.status = status
     trial.outcome_code = code
     trial.outcome = outcome
-    trial.ended_revision = job.revision
-    trial.ended_at = at
 
 
 def revive_trial(trial: Trial) -> None:

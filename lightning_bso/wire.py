@@ -280,7 +280,7 @@ class ReportAnswer(Wire):
     converged: bool
     message: str
     reason: str = ""
-    """One of `continue`, `converged`, `cost_bound`, `max_epochs`, `diverged`, `out_of_memory`, `ended`."""
+    """One of `continue`, `converged`, `cost_bound`, `max_epochs`, `diverged`, `out_of_memory`, `ended`, `stopped`."""
     cost: float | None = None
     """Cost of the run so far, in joules."""
 
@@ -392,7 +392,8 @@ class TrialRecord(Wire):
     reason: str
     """Why this batch size was given."""
     outcome_code: str | None = None
-    """Why the trial ended, as one word: that of its last verdict, `ended` or `lost`. None while it runs."""
+    """Why the trial ended, as one word: that of its last verdict, `ended` (by its caller), `stopped` (by a person) or
+    `lost`. None while it runs."""
     outcome: str | None = None
     """The same in words."""
     converged: bool | None = None

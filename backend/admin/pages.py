@@ -157,7 +157,7 @@ class JobPage(_Page, BaseView):
             trial_number=number,
             reason=f"ended by {person.name} on the admin page"[:500],
         )
-        service.end(ended, by=person.actor, lease_s=current_app.config["LEASE_S"])
+        service.end(ended, by=person.actor, lease_s=current_app.config["LEASE_S"], by_a_person=True)
         flash(f"Trial {number} is ended; its training stops at its next report.")
         return _to_job()
 

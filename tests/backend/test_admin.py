@@ -159,6 +159,14 @@ def test_a_long_history_is_plotted_from_its_last_trials_and_adds_up(
     assert [trace["y"] for trace in last] == [pytest.approx(trace["y"][-4:]) for trace in whole]
 
 
+def test_a_run_that_a_person_has_ended_does_not_get_its_trial_back(client: FlaskClient, calls: Calls) -> None:
+    calls.register()
+    calls.trial(run_id="requeued")
+    post(client, "/admin/job/end?job=train", number="1")
+    assert calls.records()[-1]["outcome_code"] == "stopped"
+    assert calls.trial(run_id="requeued")["outcome"] == "ended by own machine on the admin page"
+
+
 def test_actions_go_through_the_use_cases(client: FlaskClient, calls: Calls) -> None:
     with_trials(calls)
     assert post(client, "/admin/job/end?job=train", number="10").status_code == 302

@@ -18,18 +18,18 @@ LEASE_S = 3600
 
 
 def work(calls: Calls, database_url: str, dice: random.Random, steps: int) -> list[tuple[int, str]]:
-    """Random asks, reports, ends, losses, revivals and resets. Returns the choices in their order."""
+    """Random asks, reports, ends, losses, returns, revivals and resets. Returns the choices in their order."""
     choices = []
     running: list[dict[str, Any]] = []
     epochs: dict[int, int] = {}
     for step in range(steps):
-        what = dice.choices(("ask", "report", "end", "lose", "reset"), (6, 12, 0.5, 1, 0.05))[0]
+        what = dice.choices(("ask", "report", "end", "come back", "lose", "reset"), (6, 12, 0.5, 0.5, 1, 0.05))[0]
         if not running or (what == "ask" and len(running) < 6):
             answer = calls.ask(run_id=f"run-{step}")
             if answer.status == 409:
                 calls.must(calls.reset())
                 continue
-            running.append(calls.must(answer))
+            running.append(calls.must(answer) | {"run_id": f"run-{step}"})
             choices.append((running[-1]["batch_size"], running[-1]["type"]))
             continue
         trial = dice.choice(running)
@@ -41,6 +41,9 @@ def work(calls: Calls, database_url: str, dice: random.Random, steps: int) -> li
             case "end":
                 calls.must(calls.end(trial))
                 running.remove(trial)
+            case "come back":
+                calls.must(calls.end(trial))
+                assert calls.trial(run_id=trial["run_id"])["trial_number"] == trial["trial_number"]
             case _:
                 epoch = epochs[trial["trial_number"]] = epochs.get(trial["trial_number"], 0) + 1
                 size = trial["batch_size"]

@@ -195,6 +195,25 @@ def test_a_lost_run_that_asks_again_by_its_name_gets_its_trial_back(
     assert (again["trial_number"], again["energy"], again["report_number"]) == (1, 10.0, 1)
 
 
+def test_a_run_that_its_caller_ended_gets_its_trial_back_when_it_asks_again(
+    calls: Calls, trial: dict[str, Any]
+) -> None:
+    calls.must(calls.report(trial, report_number=1))
+    calls.must(calls.end(trial, reason="RuntimeError: connection closed by peer"))
+    again = calls.trial(run_id="first")
+    assert (again["trial_number"], again["outcome"], again["energy"]) == (1, None, 10.0)
+    assert calls.must(calls.report(trial, report_number=2, current_epoch=2))["reason"] == "continue"
+    assert calls.record(trial)["status"] == "Dispatched"
+
+
+def test_what_a_run_had_ended_with_may_happen_to_it_again(calls: Calls, trial: dict[str, Any]) -> None:
+    for reason in ("the disk is full", "the disk is still full"):
+        calls.must(calls.end(trial, reason=reason))
+        assert calls.record(trial)["outcome_code"] == "ended"
+        assert calls.record(trial)["outcome"] == reason
+        calls.trial(run_id="first")
+
+
 def test_a_revived_run_does_not_come_back_from_its_caller_s_own_end(
     calls: Calls, trial: dict[str, Any], database_url: str
 ) -> None:
