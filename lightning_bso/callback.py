@@ -5,16 +5,15 @@ the number of steps builds the loaders), `on_train_start` begins to measure, `on
 """
 
 from collections.abc import Callable
-from multiprocessing.util import Finalize
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_bso.checkpoints import saved_run
+from lightning_bso.child_processes import abandon_with_process
 from lightning_bso.client import check_address
 from lightning_bso.dataloading import check_can_accumulate, check_reached, find_setter, split
 from lightning_bso.energy import EnergyMonitor, gpu_indices
@@ -156,22 +155,19 @@ class ZeusBSOCallback(pl.Callback):
         _check_trainer(trainer, self.job)
         self._check_device_batch_sizes(trainer, pl_module)
         place = self._placer(trainer, pl_module)
-        saved = saved_run(trainer, self.state_key)
         run = BatchSizeOptimizer(
             self.energy_monitor,
             server_url,
             self.job,
             token=self._token,
-            run_id=self.run_id or (saved["run_id"] if saved else None),
+            run_id=self.run_id,
             fallback_to_default=self.fallback_to_default,
             gpu_indices=gpu_indices(trainer.strategy.root_device),
             ranks=TorchRanks(trainer.local_rank) if trainer.world_size > 1 else None,
         )
-        self.batch_size = run.get_batch_size()
+        self.batch_size = run.get_batch_size(saved_run(trainer, self.state_key))
         self._run = run
-        if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
-            # An error that ends this process is told to the main one's callbacks, which know of no run.
-            Finalize(None, run.end, ("its process ended without a verdict",), exitpriority=0)
+        abandon_with_process(trainer, run)
         self._loader_size = place(self.batch_size // trainer.world_size)
         if self.accumulate is not None:
             run.accumulate_grad_batches = trainer.accumulate_grad_batches
@@ -267,8 +263,9 @@ class ZeusBSOCallback(pl.Callback):
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        # A run that was interrupted may go on later; one that broke will not.
-        if self._run is not None and not isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
+        if trainer.state.fn != "fit":
+            return
+        if self._run is not None:
             self._run.abandon(exception)
         self._stop_accumulating(trainer)
 

@@ -61,9 +61,19 @@ class EnergyUnavailable(BSOError):
     """Raised when a run uses GPUs whose energy cannot be read. Its cost would be wrong, so it is not begun."""
 
 
+def is_interruption(error: BaseException) -> bool:
+    """Whether an error stops a run from outside, so that it may go on later: Ctrl-C, or Lightning's for SIGTERM."""
+    return isinstance(error, KeyboardInterrupt) or _is_a("SIGTERMException", error)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice, in torch's words, on a GPU or the CPU."""
-    if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+    """Whether an error says that memory did not suffice, in torch's words or Python's, on a GPU or the CPU."""
+    if isinstance(error, MemoryError) or _is_a("OutOfMemoryError", error):
         return True
-    said = str(error)
-    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+    said = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")  # the last by cuBLAS and cuDNN
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+
+
+def _is_a(name: str, error: BaseException) -> bool:
+    """Whether an error is one of a class by this name, whose package need not be installed."""
+    return any(kind.__name__ == name for kind in type(error).__mro__)

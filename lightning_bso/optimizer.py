@@ -16,9 +16,17 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
+from lightning_bso import client
 from lightning_bso.client import BsoClient
 from lightning_bso.energy import WATTS_PER_BUSY_CORE, EnergyMeter, EnergyMonitor, Machine, Reading, joined, make_meter
-from lightning_bso.errors import BSOError, ServerRefused, ServerUnreachable, ZeusBSOTrainFailError, is_out_of_memory
+from lightning_bso.errors import (
+    BSOError,
+    ServerRefused,
+    ServerUnreachable,
+    ZeusBSOTrainFailError,
+    is_interruption,
+    is_out_of_memory,
+)
 from lightning_bso.identity import complete_spec, scheduled_run_id
 from lightning_bso.ranks import Ranks
 from lightning_bso.wire import (
@@ -105,6 +113,8 @@ class BatchSizeOptimizer:
         self._meter: EnergyMeter | None = None
         self._machine: Machine | None = None
         self._trial: AskAnswer | None = None
+        self._batch_size: int | None = None
+        self._left_with: dict[str, Any] = {}  # what a checkpoint must hold once there is no trial
         self._energy_j = self._time_s = 0.0
         self._epoch = self._last_number = 0
         self._pending: list[ReportRequest] = []
@@ -149,8 +159,12 @@ class BatchSizeOptimizer:
         """Epochs that the run has reported."""
         return self._epoch
 
-    def get_batch_size(self) -> int:
+    def get_batch_size(self, resumed_from: dict[str, Any] | None = None) -> int:
         """Register the job if need be, and ask for this run's batch size. Call it before training.
+
+        Args:
+            resumed_from: what `state_dict` returned in the run that this process goes on with; rank 0's counts. None: a
+                run that begins, or goes on under its `run_id`.
 
         Returns:
             The global batch size to train with.
@@ -159,19 +173,33 @@ class BatchSizeOptimizer:
             EnergyUnavailable: the run uses GPUs whose energy cannot be read.
             ServerUnreachable: no server answered, and there is no fallback.
             ServerRefused: the spec is not valid or differs from the job's, or no batch size is left.
-            BSOError: the run of this `run_id` has ended already.
+            BSOError: the run of this `run_id` has ended already, or `resumed_from` is another's.
         """
+        saved = self.ranks.gather(resumed_from)[0]
+        if saved is not None and saved.get("unreported"):
+            self._batch_size = int(saved["batch_size"])
+            self._left_with = saved
+            log.warning("This run was not reported before it was interrupted, and goes on unreported")
+            return self._batch_size
+        if saved is not None and not self._run_id_given:
+            self.run_id, self._run_id_given = saved["run_id"], True
         machines = self.ranks.on_all(self._make_meter)
         machine = self._machine = joined([machine for machine in machines if machine is not None])
-        trial, self.run_id = self.ranks.from_zero(lambda: self._ask(machine))
+        trial, self.run_id = self.ranks.from_zero(lambda: self._ask(machine, saved))
         if trial is None:
-            return self._job.default_batch_size
+            self._batch_size = self._job.default_batch_size if saved is None else int(saved["batch_size"])
+            self._left_with = _unreported(self._batch_size)
+            return self._batch_size
         if trial.outcome is not None:
+            remedy = (
+                "under another run_id" if saved is None else "without its checkpoint, and save it in another folder"
+            )
             raise BSOError(
                 f"run {self.run_id!r} of job {trial.job_id!r} (trial {trial.trial_number}) has ended already: "
-                f"{trial.outcome}. Launch a new run under another run_id"
+                f"{trial.outcome}. Launch a new run {remedy}"
             )
         self._trial = trial
+        self._batch_size = trial.batch_size
         self._energy_j, self._time_s = trial.energy, trial.time
         self._epoch, self._last_number = trial.current_epoch, trial.report_number
         self._heard_at = time.monotonic()
@@ -187,7 +215,7 @@ class BatchSizeOptimizer:
         Raises:
             RuntimeError: `get_batch_size` was not called before.
         """
-        if self._machine is None:
+        if self._batch_size is None:
             raise RuntimeError("call get_batch_size() before on_train_begin()")
         self._begin_window()
 
@@ -208,7 +236,7 @@ class BatchSizeOptimizer:
 
     def report(self, metric: float, current_epoch: int) -> None:
         """Like `on_evaluate`, but a failed run does not raise: see `result`."""
-        if self._machine is None:
+        if self._batch_size is None:
             raise RuntimeError("call get_batch_size() and on_train_begin() before the first on_evaluate()")
         if self.result is not None:
             return
@@ -257,7 +285,7 @@ class BatchSizeOptimizer:
         """What a checkpoint must hold for the run to go on in another process; plain values only."""
         trial = self._trial
         if trial is None:
-            return {}
+            return self._left_with
         if self.ranks.size == 1 and self._window is not None:  # several would have to be asked all at once
             window = self._end_window()
             if window.problem is None and window.reading is not None:
@@ -266,6 +294,9 @@ class BatchSizeOptimizer:
             self._begin_window()
             if window.problem is not None and self._window is not None:
                 self._window.problem = window.problem
+        return self._state(trial)
+
+    def _state(self, trial: AskAnswer) -> dict[str, Any]:
         return {
             "job_id": trial.job_id,
             "run_id": self.run_id,
@@ -284,12 +315,13 @@ class BatchSizeOptimizer:
         trial = self._trial
         if trial is None or not state:
             return
-        if (state["job_id"], state["trial_number"]) != (trial.job_id, trial.trial_number):
+        if state.get("unreported"):
             raise BSOError(
-                f"the checkpoint comes from trial {state['trial_number']} of job {state['job_id']}, with batch size "
-                f"{state['batch_size']}, and this is trial {trial.trial_number} of job {trial.job_id}. To go on with "
-                f"that run give run_id={state['run_id']!r} and its job; to begin a new one take its weights alone"
+                "the checkpoint comes from a run that was not reported, and what that had cost is not known. To go on "
+                "with that run give get_batch_size() what it had saved; to begin a new one take its weights alone"
             )
+        if (state["job_id"], state["trial_number"]) != (trial.job_id, trial.trial_number):
+            raise _of_another_run(state, f"trial {trial.trial_number} of job {trial.job_id}")
         self._energy_j = max(self._energy_j, state["energy_j"])
         self._time_s = max(self._time_s, state["time_s"])
 
@@ -328,8 +360,11 @@ class BatchSizeOptimizer:
     def abandon(self, error: BaseException) -> None:
         """End a run that an error broke. If it ran out of memory, that counts as a failure of its batch size.
 
-        Any rank may call this by itself. What breaks the run is the error, and nothing is raised here.
+        One that was interrupted is left open, as it may go on later. Any rank may call this by itself. What breaks the
+        run is the error, and nothing is raised here.
         """
+        if is_interruption(error):
+            return
         if is_out_of_memory(error):
             self._report_out_of_memory()
         self.end(f"{type(error).__name__}: {error}")
@@ -341,11 +376,11 @@ class BatchSizeOptimizer:
         """
         if self._trial is None or self.result is not None:
             return
-        self._not_before = 0.0  # the last chance
-        self._send_pending()
+        self._send_pending(last_chance=True)
         if self.result is not None:
             return
         trial, self._trial = self._trial, None
+        self._left_with = self._state(trial)
         if self._pending:
             log.warning("Trial %d is left open, to end with its lease: the server does not answer", trial.trial_number)
             return
@@ -373,7 +408,7 @@ class BatchSizeOptimizer:
         if error is None:
             self.finish("left without a verdict")
             self.raise_if_failed()  # a report that was made up for may have brought the verdict
-        elif not isinstance(error, KeyboardInterrupt):
+        else:
             self.abandon(error)
 
     def _make_meter(self) -> Machine | None:
@@ -386,7 +421,7 @@ class BatchSizeOptimizer:
             return None
         return self._meter.machine
 
-    def _ask(self, machine: Machine) -> tuple[AskAnswer | None, str]:
+    def _ask(self, machine: Machine, saved: dict[str, Any] | None) -> tuple[AskAnswer | None, str]:
         """The trial and its run's name; no trial, if the server does not answer and that is all right."""
         if machine.gpu_model == "cpu":
             log.warning(
@@ -399,13 +434,16 @@ class BatchSizeOptimizer:
             log.info(
                 "No job_id given: this is job %s, named after its spec; the same spec goes on with it", spec.job_id
             )
+        if saved is not None and (saved["job_id"], saved["run_id"]) != (spec.job_id, self.run_id):
+            raise _of_another_run(saved, f"run {self.run_id!r} of job {spec.job_id}")
         try:
             self._client.register(spec)
             return self._ask_by_name(spec.job_id or "")
         except ServerUnreachable as error:
             if not self._fallback_to_default:
                 raise
-            log.warning("%s. Training with the default batch size, unreported", error)
+            size = "the default batch size" if saved is None else "the batch size of before"
+            log.warning("%s. Training with %s, unreported", error, size)
             return None, self.run_id
 
     def _ask_by_name(self, job_id: str) -> tuple[AskAnswer, str]:
@@ -432,6 +470,11 @@ class BatchSizeOptimizer:
         readings = [window.reading for window in windows if window.reading is not None]
         self._energy_j += sum(reading.energy_j for reading in readings)
         self._time_s += readings[0].time_s  # rank 0's; the others' is the same time
+        self._put_down(trial, metric if math.isfinite(metric) else None)  # JSON knows neither NaN nor infinity
+        self._send_pending()
+
+    def _put_down(self, trial: AskAnswer, metric: float | None, *, out_of_memory: bool = False) -> None:
+        """Make the next report of what has been measured, to be sent."""
         self._last_number += 1
         try:
             report = ReportRequest(
@@ -440,26 +483,33 @@ class BatchSizeOptimizer:
                 trial_number=trial.trial_number,
                 time=self._time_s,
                 energy=self._energy_j,
-                metric=metric if math.isfinite(metric) else None,  # JSON knows neither NaN nor infinity
+                metric=metric,
                 current_epoch=self._epoch,
                 report_number=self._last_number,
                 energy_source=self._machine.source if self._machine else None,
                 accumulate_grad_batches=self.accumulate_grad_batches,
+                out_of_memory=out_of_memory,
             )
         except ValidationError as error:
             self._give_up(f"this cannot be reported: {error}")
-            return
-        self._pending.append(report)
-        self._send_pending()
+        else:
+            self._pending.append(report)
 
-    def _send_pending(self) -> None:
-        """Send what has not been sent, oldest first, up to a verdict or until the server does not answer."""
-        while self._pending and self.result is None and time.monotonic() >= self._not_before:
-            began = time.monotonic()
+    def _send_pending(self, *, last_chance: bool = False) -> None:
+        """Send what has not been sent, oldest first, up to a verdict or until the server does not answer.
+
+        What takes longer than an answer may is gone on with at the next call, unless this is the last chance.
+        """
+        began = time.monotonic()
+        not_before = 0.0 if last_chance else self._not_before
+        while self._pending and self.result is None and time.monotonic() >= not_before:
+            if not last_chance and time.monotonic() > began + client.READ_TIMEOUT_S:
+                return
+            asked = time.monotonic()
             try:
                 answer = self._client.report(self._pending[0])
             except ServerUnreachable as error:
-                self._leave_alone(error, waited_s=time.monotonic() - began)
+                self._leave_alone(error, waited_s=time.monotonic() - asked)
                 return
             except ServerRefused as error:
                 self._give_up(f"the server refused a report: {error}")
@@ -479,23 +529,10 @@ class BatchSizeOptimizer:
         if trial is None or self.result is not None:
             return
         reading = self._end_window().reading or Reading(0.0, 0.0)
-        self._pending.append(
-            ReportRequest(
-                job_id=trial.job_id,
-                batch_size=trial.batch_size,
-                trial_number=trial.trial_number,
-                time=self._time_s + reading.time_s,
-                energy=self._energy_j + reading.energy_j,
-                metric=None,
-                current_epoch=self._epoch,
-                report_number=self._last_number + 1,
-                energy_source=self._machine.source if self._machine else None,
-                accumulate_grad_batches=self.accumulate_grad_batches,
-                out_of_memory=True,
-            )
-        )
-        self._not_before = 0.0  # the last chance
-        self._send_pending()
+        self._energy_j += reading.energy_j
+        self._time_s += reading.time_s
+        self._put_down(trial, None, out_of_memory=True)
+        self._send_pending(last_chance=True)
         if self.result is not None:
             log.warning("%s. Launch the training again for another batch size", self.result.message)
 
@@ -534,6 +571,7 @@ class BatchSizeOptimizer:
         log.warning("Training goes on without the batch-size optimizer: %s", reason)
         self._pending.clear()
         self.end(reason)
+        self._left_with = _unreported(self._batch_size or self._job.default_batch_size)
 
 
 @dataclass(slots=True)
@@ -543,6 +581,19 @@ class _Window:
     reading: Reading | None = None
     """None of a rank whose part another one measures."""
     problem: str | None = None
+
+
+def _unreported(batch_size: int) -> dict[str, Any]:
+    """What a checkpoint holds of a run that is not reported: what it costs will not be known."""
+    return {"unreported": True, "batch_size": batch_size}
+
+
+def _of_another_run(saved: dict[str, Any], this: str) -> BSOError:
+    return BSOError(
+        f"the checkpoint comes from trial {saved['trial_number']} of job {saved['job_id']}, with batch size "
+        f"{saved['batch_size']}, and this is {this}. To go on with that run give run_id={saved['run_id']!r} and its "
+        "job; to begin a new one take its weights alone"
+    )
 
 
 def server_address(server_url: str | None) -> str | None:

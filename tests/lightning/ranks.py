@@ -9,7 +9,9 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_bso import ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor
@@ -84,15 +86,23 @@ def fit_in_ranks(
     *,
     nodes: int = 1,
     monitor: Callable[[int], Any] = lambda rank: ScriptedMonitor(),
+    checkpoints: Path | None = None,
     **options: Any,
 ) -> list[Rank]:
-    """Fit under ddp with a callback; `module` and `monitor` are made for each rank."""
+    """Fit under ddp with a callback; `module` and `monitor` are made for each rank.
+
+    In the folder `checkpoints`, if given, every epoch is saved, and the fit goes on from what is there.
+    """
 
     def training(number: int) -> dict[str, Any]:
         callback = ZeusBSOCallback(url, fields, energy_monitor=monitor(number))
-        running = trainer(callback, devices=RANKS // nodes, num_nodes=nodes, strategy="ddp", **options)
+        callbacks: list[pl.Callback] = [callback]
+        if checkpoints is not None:
+            callbacks.append(ModelCheckpoint(checkpoints, save_last=True, save_on_train_epoch_end=False))
+            options["enable_checkpointing"] = True
+        running = trainer(*callbacks, devices=RANKS // nodes, num_nodes=nodes, strategy="ddp", **options)
         fitted = module(number)
-        running.fit(fitted)
+        running.fit(fitted, ckpt_path="last" if checkpoints else None)
         assert callback.result is not None
         return {
             "batch_size": callback.batch_size,

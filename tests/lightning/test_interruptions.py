@@ -71,14 +71,16 @@ def test_a_batch_size_that_does_not_fit_in_memory_is_not_given_again(
 @pytest.mark.parametrize(
     "error",
     [
+        MemoryError(),
         RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
     ],
 )
-def test_older_words_for_a_lack_of_memory_are_understood(
-    error: RuntimeError, callback: ZeusBSOCallback, client: BsoClient
+def test_other_words_for_a_lack_of_memory_are_understood(
+    error: Exception, callback: ZeusBSOCallback, client: BsoClient
 ) -> None:
-    with pytest.raises(RuntimeError):
+    with pytest.raises(type(error)):
         fit(callback, Breaking(error))
     assert "does not fit in memory" in str(only_trial(client, callback.job.job_id_prefix).outcome)
 
@@ -104,6 +106,22 @@ def test_ctrl_c_leaves_the_trial_open(callback: ZeusBSOCallback, client: BsoClie
 def test_a_preemption_leaves_the_trial_open(callback: ZeusBSOCallback, client: BsoClient) -> None:
     with pytest.raises(SIGTERMException):
         fit(callback, Breaking(SIGTERMException()))
+    assert stored(client, callback) == ("Dispatched", None, 10.0)
+
+
+def test_an_error_in_a_validation_after_the_fit_leaves_an_interrupted_trial_open(
+    callback: ZeusBSOCallback, client: BsoClient
+) -> None:
+    class BreakingLater(Breaking):
+        def on_validation_start(self) -> None:
+            if self.trainer.state.fn == "validate":
+                raise ValueError("no such data")
+
+    module, running = BreakingLater(KeyboardInterrupt()), trainer(callback)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        running.fit(module)
+    with pytest.raises(ValueError, match="no such data"):
+        running.validate(module)
     assert stored(client, callback) == ("Dispatched", None, 10.0)
 
 

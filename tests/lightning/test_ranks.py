@@ -161,7 +161,7 @@ def test_an_error_in_a_forked_or_spawned_process_comes_through_and_ends_the_tria
     fields = job()
     with pytest.raises(ProcessRaisedException, match="ValueError: enough"):
         fit(ZeusBSOCallback(server.url, fields), BreakingModule([0.5, 0.5]), devices=2, strategy=strategy)
-    assert only_trial(client, fields["job_id_prefix"]).outcome == "its process ended without a verdict"
+    assert only_trial(client, fields["job_id_prefix"]).outcome == "ValueError: enough"
 
 
 def test_a_verdict_in_forked_processes_comes_through(server: WaitressServer, client: BsoClient) -> None:

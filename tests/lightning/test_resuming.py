@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_bso import BsoClient, BSOError, ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor, begun, job, number_of_trials, only_trial, record
+from tests.databases import free_port
 from tests.lightning.trainings import Module, trainer
 from tests.servers import WaitressServer
 
@@ -31,12 +32,17 @@ class Pausing(Module):
             raise Paused
 
 
+def interrupted(module: Module, folder: Path, *callbacks: pl.Callback, error: type[Exception] = Paused) -> str:
+    """Fit a module until it raises an error, and tell the path of the checkpoint."""
+    saving = ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=False)
+    with pytest.raises(error):
+        trainer(*callbacks, saving, enable_checkpointing=True).fit(module)
+    return saving.last_model_path
+
+
 def paused(folder: Path, *callbacks: pl.Callback) -> str:
     """Fit two epochs, and tell the path of the checkpoint."""
-    saving = ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=False)
-    with pytest.raises(Paused):
-        trainer(*callbacks, saving, enable_checkpointing=True).fit(Pausing([0.1, 0.2]))
-    return saving.last_model_path
+    return interrupted(Pausing([0.1, 0.2]), folder, *callbacks)
 
 
 def resumed(callback: ZeusBSOCallback, path: str) -> None:
@@ -107,16 +113,80 @@ def test_a_checkpoint_of_a_training_without_the_optimizer_is_refused(callback: Z
         resumed(callback, paused(tmp_path))
 
 
-def test_a_checkpoint_of_another_job_is_refused(callback: ZeusBSOCallback, tmp_path: Path) -> None:
-    path = paused(tmp_path, callback)
+def test_a_checkpoint_of_another_job_is_refused_before_that_has_a_trial(
+    callback: ZeusBSOCallback, client: BsoClient, tmp_path: Path
+) -> None:
+    path, changed = paused(tmp_path, callback), job()
     with pytest.raises(BSOError, match=r"the checkpoint comes from trial 1 of job .*batch size 16.*take its weights"):
-        resumed(other(callback, job=job()), path)
+        resumed(other(callback, job=changed), path)
+    assert number_of_trials(client, changed["job_id_prefix"]) == 0
 
 
-def test_a_checkpoint_under_another_name_is_refused(callback: ZeusBSOCallback, tmp_path: Path) -> None:
+def test_a_checkpoint_under_another_name_is_refused(
+    callback: ZeusBSOCallback, client: BsoClient, tmp_path: Path
+) -> None:
     path = paused(tmp_path, callback)
-    with pytest.raises(BSOError, match=r"this is trial 2.*give run_id="):
+    with pytest.raises(BSOError, match=r"this is run 'another'.*give run_id="):
         resumed(other(callback, run_id="another"), path)
+    assert number_of_trials(client, callback.job.job_id_prefix) == 1
+
+
+def test_a_checkpoint_of_a_run_with_a_verdict_is_refused(callback: ZeusBSOCallback, tmp_path: Path) -> None:
+    path = paused(tmp_path, callback)
+    resumed(other(callback), path)
+    with pytest.raises(BSOError, match=r"has ended already: .*Launch a new run without its checkpoint"):
+        resumed(other(callback), path)
+
+
+def test_a_training_that_broke_goes_on_in_its_trial(
+    callback: ZeusBSOCallback, client: BsoClient, tmp_path: Path
+) -> None:
+    class Breaking(Module):
+        def on_train_epoch_start(self) -> None:
+            if self.trainer.current_epoch == 2:
+                raise OSError("the disk is full")
+
+    path = interrupted(Breaking([0.1, 0.2]), tmp_path, callback, error=OSError)
+    assert only_trial(client, callback.job.job_id_prefix).outcome == "OSError: the disk is full"
+    resumed(other(callback), path)
+    trial = only_trial(client, callback.job.job_id_prefix)
+    assert (trial.converged, trial.current_epoch) == (True, 3)
+    assert trial.energy >= 30.0
+
+
+def test_a_training_without_a_server_goes_on_unreported(callback: ZeusBSOCallback, tmp_path: Path) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    unreported = ZeusBSOCallback(nowhere, callback.job, energy_monitor=ScriptedMonitor(), fallback_to_default=True)
+    path = paused(tmp_path, unreported)
+    second = other(callback)
+    module = Module([1.0])
+    trainer(second, max_epochs=3).fit(module, ckpt_path=path)
+    assert (second.trial_number, second.batch_size, module.sizes_seen) == (None, 16, {16})
+
+
+def test_a_training_whose_meter_failed_goes_on_unreported(
+    callback: ZeusBSOCallback, client: BsoClient, tmp_path: Path
+) -> None:
+    callback.energy_monitor = ScriptedMonitor([10.0])  # and none after that
+    path = paused(tmp_path, callback)
+    second = other(callback)
+    module = Module([1.0])
+    trainer(second, max_epochs=3).fit(module, ckpt_path=path)
+    assert (second.trial_number, second.batch_size, module.sizes_seen) == (None, 16, {16})
+    assert "the energy meter failed" in str(only_trial(client, callback.job.job_id_prefix).outcome)
+
+
+def test_a_resumed_training_keeps_its_batch_size_when_the_server_does_not_answer(
+    server: WaitressServer, tmp_path: Path
+) -> None:
+    fields = job(beta_knob=None)
+    with begun(server.url, job=fields) as first:
+        first.on_evaluate(1.0)
+    path = paused(tmp_path, ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor()))
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    second = ZeusBSOCallback(nowhere, fields, energy_monitor=ScriptedMonitor(), fallback_to_default=True)
+    trainer(second, max_epochs=3).fit(Module([1.0]), ckpt_path=path)
+    assert (second.trial_number, second.batch_size) == (None, 8)
 
 
 @pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"])
