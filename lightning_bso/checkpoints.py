@@ -25,11 +25,13 @@ def saved_run(trainer: pl.Trainer, state_key: str) -> dict[str, Any] | None:
     Raises:
         MisconfigurationException: the training cannot be resumed from it, or was not measured so far.
     """
-    path = _checkpoint_path(trainer)
+    resuming = _resuming(trainer)
+    path = resuming.get("ckpt_path")
     if path is None:
         return None
+    plain = resuming.get("weights_only") is not False  # who trusts the checkpoint says so to `fit`
     try:
-        checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        checkpoint = torch.load(str(path), map_location="cpu", mmap=True, weights_only=plain)
     except Exception as error:  # Lightning may be able to: it lies elsewhere, or holds objects of classes
         rank_zero_warn(
             f"ZeusBSOCallback cannot look into {path} beforehand ({type(error).__name__}: {error}). If this training "
@@ -50,12 +52,11 @@ def saved_run(trainer: pl.Trainer, state_key: str) -> dict[str, Any] | None:
     return state
 
 
-def _checkpoint_path(trainer: pl.Trainer) -> str | None:
-    """The path in hand: the trainer keeps it in its `_run` alone until it restores it."""
+def _resuming(trainer: pl.Trainer) -> dict[str, Any]:
+    """What `fit` was told of the checkpoint: the trainer keeps it in its `_run` alone until it restores it."""
     frame = inspect.currentframe()
     while frame is not None:
         if frame.f_code.co_name == "_run" and frame.f_locals.get("self") is trainer:
-            path = frame.f_locals.get("ckpt_path")
-            return None if path is None else str(path)
+            return frame.f_locals
         frame = frame.f_back
-    return None
+    return {}

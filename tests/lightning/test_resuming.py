@@ -189,6 +189,19 @@ def test_a_resumed_training_keeps_its_batch_size_when_the_server_does_not_answer
     assert (second.trial_number, second.batch_size) == (None, 8)
 
 
+def test_a_checkpoint_that_holds_more_than_plain_values_leads_to_its_trial_if_the_fit_trusts_it(
+    callback: ZeusBSOCallback, client: BsoClient, tmp_path: Path
+) -> None:
+    class WithPath(Pausing):
+        def __init__(self, data: Path = tmp_path) -> None:
+            super().__init__([0.1, 0.2])
+            self.save_hyperparameters()
+
+    path = interrupted(WithPath(), tmp_path, callback)
+    trainer(other(callback)).fit(Module([1.0]), ckpt_path=path, weights_only=False)
+    assert only_trial(client, callback.job.job_id_prefix).converged
+
+
 @pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"])
 def test_a_scheduler_names_the_run_and_each_further_one(
     variable: str, server: WaitressServer, client: BsoClient, monkeypatch: pytest.MonkeyPatch
