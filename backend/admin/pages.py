@@ -269,7 +269,10 @@ class LoginPage(BaseView):
         """The page; a POST logs in."""
         asked, problem, status = request.args.get("next"), None, 200
         if request.method == "POST":
-            name, password = request.form.get("name", "")[:MAX_ID_LENGTH], request.form.get("password", "")[: users.LONGEST_PASSWORD]
+            name, password = (
+                request.form.get("name", "")[:MAX_ID_LENGTH],
+                request.form.get("password", "")[: users.LONGEST_PASSWORD],
+            )
             try:
                 account = users.log_in(name, password, auth.address())
             except ServiceError as error:
