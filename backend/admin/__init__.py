@@ -11,7 +11,7 @@ from flask_admin import Admin
 from flask_admin.theme import Bootstrap4Theme
 from flask_wtf.csrf import CSRFError
 
-from backend.admin import login, pages, tables
+from backend.admin import login, pages, tables, words
 from backend.config import Settings
 
 PATH = "/admin"
@@ -42,9 +42,9 @@ def register(app: Flask, settings: Settings) -> None:
     for view in (*tables.make(), *pages.make()):
         admin.add_view(view)
     app.register_blueprint(pages.assets)
-    app.add_template_filter(pages.amount)
-    app.add_template_filter(pages.moment)
-    app.add_template_filter(pages.duration)
+    app.add_template_filter(words.amount)
+    app.add_template_filter(words.moment)
+    app.add_template_filter(words.duration)
     known = {"plotly_version": version("plotly")}
     app.context_processor(lambda: known | {"who": login.current(), "has_login": login.is_needed()})
 

@@ -3,11 +3,8 @@
 Every change goes through the use cases.
 """
 
-import csv
-import io
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +13,12 @@ from flask import Blueprint, Response, abort, current_app, flash, jsonify, redir
 from flask_admin import AdminIndexView, BaseView, expose
 
 from backend import auth, dashboard, queries, service, tokens, users
-from backend.admin import login, plots
+from backend.admin import export, login, plots, words
 from backend.errors import ServiceError
 from backend.tokens import Scope
 from backend.users import Role
 from lightning_bso.wire import MAX_ID_LENGTH, TrialRecord, TrialRequest
 
-J_PER_KWH = 3.6e6
 SHOWN_TRIALS = 25
 SHOWN_REPORTS = 200
 _EXPORT_PAGE = 1000
@@ -62,7 +58,7 @@ class OverviewPage(_Page, AdminIndexView):
     def index(self) -> Any:
         """The page."""
         found = dashboard.overview(login.need(Role.VIEWER).actor, current_app.config["LEASE_S"])
-        return self.render("bso/overview.html", found=found, bill=_bill, server=request.url_root.rstrip("/"))
+        return self.render("bso/overview.html", found=found, bill=words.bill, server=request.url_root.rstrip("/"))
 
 
 class JobPage(_Page, BaseView):
@@ -86,7 +82,7 @@ class JobPage(_Page, BaseView):
             history=history,
             trials=[shown[number] for number in sorted(shown, reverse=True)],
             front=_front(history),
-            bill=_bill,
+            bill=words.bill,
         )
 
     @expose("/plots")
@@ -122,7 +118,7 @@ class JobPage(_Page, BaseView):
                     offset += len(trials)
                     yield trials
 
-        made = _as_json(spec.model_dump_json(), pages()) if as_json else _as_csv(pages())
+        made = export.as_json(spec.model_dump_json(), pages()) if as_json else export.as_csv(pages())
         kind = "json" if as_json else "csv"
         name = re.sub(r"[^A-Za-z0-9.-]+", "_", job_id)
         headers = {"Content-Disposition": f'attachment; filename="trials-{name}.{kind}"'}
@@ -310,44 +306,6 @@ def make() -> list[BaseView]:
     ]
 
 
-def amount(value: float | None, unit: str = "") -> str:
-    """A number as people read it: four digits; joules in J, kJ, MJ or GJ."""
-    if value is None:
-        return "–"
-    for prefix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if unit == "J" and abs(value) >= factor:
-            return f"{value / factor:.4g} {prefix}{unit}"
-    return f"{value:.4g} {unit}".strip()
-
-
-def moment(at: datetime | None) -> str:
-    """A time, in UTC."""
-    if at is None:
-        return "–"
-    return f"{(at.astimezone(UTC) if at.tzinfo else at):%Y-%m-%d %H:%M:%S}"
-
-
-def duration(seconds: float | None) -> str:
-    """A duration, in the unit that suits it."""
-    if seconds is None:
-        return "–"
-    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if abs(seconds) >= length:
-            return f"{seconds / length:.3g} {unit}"
-    return f"{seconds:.3g} s"
-
-
-def _bill(energy_j: float) -> str:
-    """What energy comes to, as far as the settings say what it costs."""
-    config, kwh = current_app.config, energy_j / J_PER_KWH
-    parts = [f"{kwh:.4g} kWh"]
-    if config["PRICE_PER_KWH"] is not None:
-        parts.append(f"{kwh * config['PRICE_PER_KWH']:.2f} {config['CURRENCY']}")
-    if config["GRAMS_CO2_PER_KWH"] is not None:
-        parts.append(f"{kwh * config['GRAMS_CO2_PER_KWH'] / 1000:.3g} kg CO₂")
-    return ", ".join(parts)
-
-
 def _front(history: dashboard.History) -> list[int]:
     known = [one for one in history.summaries if one.mean_cost_j is not None]
     return [one.batch_size for one in plots.pareto(known)]
@@ -392,29 +350,3 @@ def _make_token(person: login.Person) -> tuple[str | None, str | None]:
         return tokens.create(label, scope, valid_days=valid_days, job_id_prefix=prefix, by=person.actor), None
     except ServiceError as error:
         return None, str(error)
-
-
-def _as_csv(pages: Iterator[list[TrialRecord]]) -> Iterator[str]:
-    names = list(TrialRecord.model_fields)
-    yield ",".join(names) + "\r\n"
-    for trials in pages:
-        text = io.StringIO()
-        writer = csv.writer(text)
-        for trial in trials:
-            told = trial.model_dump(mode="json")
-            writer.writerow([_cell(told[name]) for name in names])
-        yield text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    """What a spreadsheet would take for a formula is text to it."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
-
-
-def _as_json(spec: str, pages: Iterator[list[TrialRecord]]) -> Iterator[str]:
-    yield f'{{"job": {spec}, "trials": ['
-    comma = ""
-    for trials in pages:
-        yield comma + ", ".join(trial.model_dump_json() for trial in trials)
-        comma = ", "
-    yield "]}\n"

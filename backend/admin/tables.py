@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from backend import queries
 from backend.admin import login
+from backend.admin.export import cell
 from backend.extensions import db
 from backend.models import AuditEntry, Job, Trial
 from backend.users import Role
@@ -82,8 +83,7 @@ class Table(ModelView):
 
     def get_export_value(self, model: Any, name: Any) -> Any:
         """A cell of the CSV; what a spreadsheet would take for a formula is text to it."""
-        value = super().get_export_value(model, name)
-        return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+        return cell(super().get_export_value(model, name))
 
 
 class Jobs(Table):

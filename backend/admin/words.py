@@ -1,0 +1,44 @@
+"""Numbers and times as people read them, for the templates."""
+
+from datetime import UTC, datetime
+
+from flask import current_app
+
+from backend.core.cost import in_words
+
+J_PER_KWH = 3.6e6
+
+
+def amount(value: float | None, unit: str = "") -> str:
+    """A number as people read it: four digits; joules in J, kJ, MJ or GJ."""
+    if value is None:
+        return "–"
+    return in_words(value) if unit == "J" else f"{value:.4g} {unit}".strip()
+
+
+def moment(at: datetime | None) -> str:
+    """A time, in UTC."""
+    if at is None:
+        return "–"
+    return f"{(at.astimezone(UTC) if at.tzinfo else at):%Y-%m-%d %H:%M:%S}"
+
+
+def duration(seconds: float | None) -> str:
+    """A duration, in the unit that suits it."""
+    if seconds is None:
+        return "–"
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if abs(seconds) >= length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def bill(energy_j: float) -> str:
+    """What energy comes to, as far as the settings say what it costs."""
+    config, kwh = current_app.config, energy_j / J_PER_KWH
+    parts = [f"{kwh:.4g} kWh"]
+    if config["PRICE_PER_KWH"] is not None:
+        parts.append(f"{kwh * config['PRICE_PER_KWH']:.2f} {config['CURRENCY']}")
+    if config["GRAMS_CO2_PER_KWH"] is not None:
+        parts.append(f"{kwh * config['GRAMS_CO2_PER_KWH'] / 1000:.3g} kg CO₂")
+    return ", ".join(parts)
