@@ -9,12 +9,16 @@ import random
 import re
 import socket
 import time
-from typing import TypeVar
+from http.client import HTTPResponse
+from io import BufferedReader, RawIOBase
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import requests
 from pydantic import ValidationError
+from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
+from urllib3.connectionpool import ConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from lightning_bso.errors import ServerRefused, ServerUnreachable
@@ -109,6 +113,8 @@ class BsoClient:
         self._url = server_url.rstrip("/")
         self._shown_url = _without_password(server_url)
         self._session = requests.Session()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _Adapter())
         if token is not None:
             self._session.auth = _Bearer(token)
         # Proxies and certificates that the environment names; looking for them at every call takes its time.
@@ -305,7 +311,8 @@ class BsoClient:
                 allow_redirects=False,  # a redirected POST would arrive as a GET
                 **self._settings,
             )
-            content = _read(response)
+            with response:
+                content: bytes = response.raw.read(decode_content=True)
         except (requests.RequestException, HTTPError) as error:
             raise _Unanswered(
                 f"no answer from {self._shown_url} ({_cause(error)}); is the server running, and the address right?"
@@ -326,20 +333,49 @@ class BsoClient:
         raise kind(f"{self._shown_url} failed: {said.message} (HTTP {response.status_code})")
 
 
+class _Adapter(HTTPAdapter):
+    """Connects as ever, and gives a whole answer, its headers included, no longer than the read timeout."""
+
+    def get_connection_with_tls_context(self, *arguments: Any, **options: Any) -> ConnectionPool:
+        pool: Any = super().get_connection_with_tls_context(*arguments, **options)
+        if not issubclass(pool.ConnectionCls.response_class, _WholeAnswer):
+            pool.ConnectionCls = type("_Connection", (pool.ConnectionCls,), {"response_class": _WholeAnswer})
+        return pool  # type: ignore[no-any-return]
+
+
+class _WholeAnswer(HTTPResponse):
+    """What comes on a connection; made when the request has been sent."""
+
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self.fp = BufferedReader(_UntilDeadline(sock, self.fp))
+
+
+class _UntilDeadline(RawIOBase):
+    """Reads from a socket until a moment that does not move; a socket's own timeout starts anew at every byte."""
+
+    def __init__(self, sock: socket.socket, stream: BufferedReader) -> None:
+        self._socket = sock
+        self._stream = stream
+        self._deadline = time.monotonic() + READ_TIMEOUT_S
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError(f"the answer was not complete after {READ_TIMEOUT_S:g} s")
+        self._socket.settimeout(left_s)
+        return self._stream.readinto1(buffer)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
 class _Unanswered(Exception):
     """Nothing came that the server meant as an answer; another attempt may fare better."""
-
-
-def _read(response: requests.Response) -> bytes:
-    """The answer's body, unless it takes longer than the read timeout (which by itself starts anew at every byte)."""
-    deadline = time.monotonic() + READ_TIMEOUT_S
-    content = bytearray()
-    with response:
-        while part := response.raw.read1(64 * 1024, decode_content=True):
-            content += part
-            if time.monotonic() > deadline:
-                raise requests.ReadTimeout(f"the answer was not complete after {READ_TIMEOUT_S:g} s")
-    return bytes(content)
 
 
 def _cause(error: BaseException) -> str:

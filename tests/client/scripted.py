@@ -30,7 +30,7 @@ class Request:
 class Reply:
     """What is to be answered; a body that is not bytes is sent as JSON.
 
-    `pause_s`: how long to wait before each byte of the body.
+    `pause_s`: how long to wait before each header and each byte of the body.
     """
 
     status: int = 200
@@ -74,6 +74,9 @@ class ScriptedServer:
                     self.send_response(reply.status)
                     for name, value in {"Content-Length": str(len(reply.content)), **reply.headers}.items():
                         self.send_header(name, value)
+                        if reply.pause_s:
+                            self.flush_headers()
+                            outer.release.wait(reply.pause_s)
                     self.end_headers()
                     for piece in [reply.content] if not reply.pause_s else [bytes([byte]) for byte in reply.content]:
                         outer.release.wait(reply.pause_s)
