@@ -1,6 +1,7 @@
 """A loader given to `fit` is made anew with the server's batch size, and keeps all else."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,10 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SubsetRandomSampler
 
 from lightning_bso import ZeusBSOCallback
-from tests.lightning.trainings import FIRST_SIZE, OLD_SIZE, ROWS, Bare, Module, fit, rows
+from tests.client.jobs import ScriptedMonitor, job
+from tests.lightning.ranks import run_ranks
+from tests.lightning.trainings import FIRST_SIZE, OLD_SIZE, ROWS, Bare, Module, fit, rows, trainer
+from tests.servers import WaitressServer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*max_epochs", "ignore:.*num_workers")
 
@@ -112,3 +116,19 @@ def test_it_may_be_a_stream(callback: ZeusBSOCallback) -> None:
     used(callback, DataLoader(Stream(), batch_size=OLD_SIZE), module)
     assert module.sizes_seen == {FIRST_SIZE}
     assert module.rows_seen == list(range(ROWS))
+
+
+def test_under_ddp_each_rank_gets_its_share_of_it(server: WaitressServer, tmp_path: Path) -> None:
+    fields = job()
+
+    def training(_rank: int) -> dict[str, Any]:
+        callback = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor())
+        module = Bare([1.0])
+        running = trainer(callback, devices=2, strategy="ddp")
+        running.fit(module, DataLoader(rows(), batch_size=OLD_SIZE))
+        return {"sizes": sorted(module.sizes_seen), "rows": sorted(module.rows_seen), "asked": callback.batch_size}
+
+    ranks = run_ranks(tmp_path, training)
+    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].said
+    assert [(rank.seen["asked"], rank.seen["sizes"]) for rank in ranks] == [(FIRST_SIZE, [FIRST_SIZE // 2])] * 2
+    assert sorted(ranks[0].seen["rows"] + ranks[1].seen["rows"]) == list(range(ROWS))
