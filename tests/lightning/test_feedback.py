@@ -2,12 +2,14 @@
 
 import csv
 import logging
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_bso import ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor, job
@@ -25,6 +27,35 @@ def test_every_logger_gets_what_the_run_costs(callback: ZeusBSOCallback, tmp_pat
         assert [float(row["zeus_bso/cost_j"]) for row in rows] == [10.0, 20.0]
         assert [float(row["zeus_bso/time_s"]) for row in rows] == [1.0, 2.0]
         assert {(float(row["zeus_bso/batch_size"]), float(row["zeus_bso/trial"])) for row in rows} == {(16.0, 1.0)}
+
+
+def test_tensorboard_shows_what_the_run_costs(callback: ZeusBSOCallback, tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path)
+    trainer(callback, logger=logger).fit(Module([0.5, 1.0]))
+    kept = EventAccumulator(logger.log_dir).Reload()
+    costs = kept.Scalars("zeus_bso/cost_j")
+    assert [(scalar.step, scalar.value) for scalar in costs] == [(3, 10.0), (7, 20.0)]  # the last step of each epoch
+
+
+def test_any_logger_can_take_the_names_and_values(callback: ZeusBSOCallback) -> None:
+    class Strict(Logger):
+        """Takes what the pickiest of Lightning's loggers do: MLflow's names, and plain numbers."""
+
+        name, version = "strict", 0
+        logged: ClassVar[set[str]] = set()
+
+        def log_hyperparams(self, *_: Any, **__: Any) -> None:
+            """Of no interest here."""
+
+        def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+            assert type(step) is int
+            for name, value in metrics.items():
+                assert re.fullmatch(r"[\w/. -]+", name)
+                assert type(value) in (int, float)
+            self.logged.update(metrics)
+
+    fit(callback, Module([1.0]), logger=Strict())
+    assert {f"zeus_bso/{name}" for name in ("batch_size", "trial", "energy_j", "time_s", "cost_j")} <= Strict.logged
 
 
 def test_the_logged_hyperparameters_have_the_batch_size_of_the_run(callback: ZeusBSOCallback, tmp_path: Path) -> None:
