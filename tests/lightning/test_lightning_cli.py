@@ -1,5 +1,8 @@
 """LightningCLI, ours and the stock one, with a real server: flags, files, the environment, and what is off."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,7 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_bso import BsoClient, BSOLightningCLI, ZeusBSOCallback
 from lightning_bso.wire import TrialRecord
-from tests.servers import WaitressServer
+from tests.client.jobs import only_trial
+from tests.servers import ROOT, WaitressServer, environment
 
 QUIET = [
     "--trainer.max_epochs=3",
@@ -203,6 +207,34 @@ def test_what_is_wrong_is_said_with_its_flag(
         launch("fit", *QUIET, "--bso.server_url=http://127.0.0.1:9", *arguments)
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, 0)])
+def test_an_interrupted_script_exits_as_without_the_optimizer_and_leaves_its_trial_open(
+    how: signal.Signals, status: int, server: WaitressServer, client: BsoClient
+) -> None:
+    fields = job(target_metric=1.0)
+    arguments = ["fit", *QUIET, f"--bso.server_url={server.url}", *flags("bso.job", **fields)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.lightning.cli_process", *arguments],
+        cwd=ROOT,
+        env=environment(OMP_NUM_THREADS="1"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as script:
+        assert script.stdin is not None
+        assert script.stdout is not None
+        script.stdin.write("go\n")  # through epoch 0
+        script.stdin.flush()
+        while (line := script.stdout.readline()) != "epoch 1\n":
+            assert line, script.communicate()[1]
+        script.send_signal(how)
+        _, said = script.communicate("go\n", timeout=60)  # Lightning ends the batch before it heeds a SIGTERM
+    assert script.returncode == status, said
+    trial = only_trial(client, str(fields["job_id_prefix"]))
+    assert (trial.status, trial.current_epoch) == ("Dispatched", 1)
 
 
 def test_help_explains_the_options_and_the_jobs_fields(capsys: pytest.CaptureFixture[str]) -> None:

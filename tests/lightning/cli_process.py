@@ -1,0 +1,19 @@
+"""A script with BSOLightningCLI in a process of its own: python -m tests.lightning.cli_process fit …
+
+It says "epoch N" before each epoch, and then waits for a line of standard input. Its metric stays at 0.5.
+"""
+
+from lightning_bso import BSOLightningCLI
+from tests.lightning.training_process import OneLineAnEpoch
+from tests.lightning.trainings import Module
+
+
+class Launched(Module):
+    """Without arguments of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+if __name__ == "__main__":
+    BSOLightningCLI(Launched, save_config_callback=None, trainer_defaults={"callbacks": OneLineAnEpoch()})
