@@ -50,7 +50,9 @@ class History:
     revision: int
     """Another one says that something has changed."""
     total: int
-    """Trials, those from before a reset included."""
+    """Trials, those from before a reset included; and"""
+    running_in_all: int
+    """of these, those that run."""
     running: list[TrialRecord]
     """Those unheard of for longest first, at most so many as a list shows."""
     ended: list[EndedTrial]
@@ -105,6 +107,7 @@ def history(session: Session, job_id: str, by: Actor) -> History:
         exploration=job.exploration,
         revision=job.revision,
         total=trial_count(ever),
+        running_in_all=trial_count(ever, TrialStatus.DISPATCHED),
         running=[
             trial_record(spec, trial) for _, trial in store.running_trials(session, None, MOST_LISTED, of_job=job)
         ],
@@ -207,6 +210,7 @@ class Overview:
     failing: list[FailingJob]
     """For a person to look at: stuck jobs first, then by failures."""
     failing_in_all: int
+    """As far as jobs were looked at: `MOST_LOOKED_AT`."""
     saved: Usage
     """Against always the default, by all jobs together of which that is known."""
     saving_jobs: int
@@ -250,7 +254,7 @@ def overview(session: Session, by: Actor, lease_s: float) -> Overview:
         trials=sums,
         overdue=store.count_silent(session, prefix, now - timedelta(seconds=lease_s)),
         running=running,
-        failing=failing[:MOST_LISTED],
+        failing=[_failing_job(session, job, failures) for job, failures, _ in failing[:MOST_LISTED]],
         failing_in_all=len(failing),
         saved=Usage(
             energy=sum(one.energy_j for _, _, one in known),
@@ -263,15 +267,24 @@ def overview(session: Session, by: Actor, lease_s: float) -> Overview:
     )
 
 
-def _failing(session: Session, prefix: str | None, by_number: dict[int, Job]) -> list[FailingJob]:
-    """The jobs for a person to look at, the most urgent first."""
+def _failing(session: Session, prefix: str | None, by_number: dict[int, Job]) -> list[tuple[Job, int, bool]]:
+    """The jobs for a person to look at, with their failures and whether they are stuck, the most urgent first."""
     found = []
-    for number, failures in store.failing_jobs(session, prefix, MOST_LOOKED_AT):
-        if number in by_number:
-            stage, message = policies.stage(states.load_state(session, by_number[number]))
-            if stage is Stage.STUCK or failures >= FAILURES_FOR_A_PERSON:
-                found.append(FailingJob(by_number[number].job_id, failures, stage, message))
-    return sorted(found, key=lambda one: (one.stage != Stage.STUCK, -one.failures))
+    for number, failures, of_pruning in store.failing_jobs(session, prefix, MOST_LOOKED_AT):
+        job = by_number.get(number)
+        if job is None:  # it is new
+            continue
+        # Past its pruning, `zeus` is never stuck, and there its state is all of its history.
+        may_be_stuck = job.policy != "zeus" or of_pruning
+        stuck = may_be_stuck and policies.stage(states.load_state(session, job))[0] is Stage.STUCK
+        if stuck or failures >= FAILURES_FOR_A_PERSON:
+            found.append((job, failures, stuck))
+    return sorted(found, key=lambda one: (not one[2], -one[1]))
+
+
+def _failing_job(session: Session, job: Job, failures: int) -> FailingJob:
+    stage, message = policies.stage(states.load_state(session, job))
+    return FailingJob(job.job_id, failures, stage, message)
 
 
 def _seconds(duration: timedelta) -> float:

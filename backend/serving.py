@@ -21,7 +21,9 @@ class _Connection(HTTPChannel):
         """Read what has come in."""
         begun, last_activity = self.request, self.last_activity
         super().handle_read()  # type: ignore[no-untyped-call]
-        if begun is not None and self.request is begun:
+        still_begun = begun is not None and self.request is begun
+        nothing_whole = self.request is None and not self.requests  # but empty lines
+        if still_begun or nothing_whole:
             self.last_activity = last_activity
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from backend.core import thompson
 from backend.core.belief import WarmStart
-from backend.core.state import Choice, TrialStatus, Verdict
+from backend.core.state import Choice, TrialStatus, TrialType, Verdict
 from backend.core.state import Report as CoreReport
 from backend.errors import UnknownJob
 from backend.models import Job, Report, Trial, utc_now
@@ -280,14 +280,16 @@ def count_active(session: Session, prefix: str | None, since: datetime) -> int:
     return _count(session, heard.distinct())
 
 
-def failing_jobs(session: Session, prefix: str | None, limit: int) -> Sequence[tuple[int, int]]:
+def failing_jobs(session: Session, prefix: str | None, limit: int) -> Sequence[tuple[int, int, bool]]:
     """Jobs whose last run has failed, by their numbers, with how many have since one converged; the worst first.
 
-    Only runs since a job's last reset count, and none that a person or its caller has ended.
+    Only runs since a job's last reset count, and none that a person or its caller has ended. What converged while the
+    job was paused, or beside an exploration, ends no row of failures. Last, whether one of them was of the pruning.
     """
     current = (Trial.job == Job.id) & (Trial.exploration == Job.exploration)
+    succeeded = Trial.converged.is_(True) & Trial.type.in_([TrialType.PRUNING, TrialType.MAB])
     last = (
-        select(Trial.job, func.max(case((Trial.converged.is_(True), Trial.number), else_=0)).label("number"))
+        select(Trial.job, func.max(case((succeeded, Trial.number), else_=0)).label("number"))
         .join(Job, current)
         .where(*_begins(prefix))
         .group_by(Trial.job)
@@ -295,15 +297,19 @@ def failing_jobs(session: Session, prefix: str | None, limit: int) -> Sequence[t
     )
     failures = func.count()
     rows = session.execute(
-        select(Trial.job, failures)
+        select(Trial.job, failures, func.max(case((Trial.type == TrialType.PRUNING, 1), else_=0)))
         .join(last, Trial.job == last.c.job)
         .join(Job, current)
-        .where(Trial.number > last.c.number, Trial.status != TrialStatus.DISPATCHED, Trial.outcome_code != ENDED)
+        .where(
+            Trial.number > last.c.number,
+            Trial.status != TrialStatus.DISPATCHED,
+            Trial.outcome_code.not_in([ENDED, STOPPED]),
+        )
         .group_by(Trial.job)
         .order_by(failures.desc())
         .limit(limit)
     )
-    return [(job, number) for job, number in rows]
+    return [(job, number, bool(of_pruning)) for job, number, of_pruning in rows]
 
 
 def count_jobs(session: Session) -> int:

@@ -181,6 +181,7 @@ class TrialPage(_Page, BaseView):
         """The page."""
         actor, number = login.need(Role.VIEWER).actor, _number(request.args.get("number"))
         offset = min(request.args.get("offset", 0, type=int) % (1 << 31), 1 << 30)
+        revision = dashboard.revision(_job_id(), actor)  # before the rest: what is newer is fetched once more
         trial = dashboard.trial(_job_id(), number, actor)
         total, reports = dashboard.list_reports(_job_id(), number, offset, SHOWN_REPORTS, actor)
         return self.render(
@@ -191,6 +192,7 @@ class TrialPage(_Page, BaseView):
             reports=reports,
             total=total,
             offset=offset,
+            revision=revision,
             step=SHOWN_REPORTS,
         )
 

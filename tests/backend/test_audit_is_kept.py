@@ -20,7 +20,11 @@ from tests.databases import MariaDB, connected, dump
 from tests.logins import PASSWORD, log_in
 from tests.servers import ROOT
 
-CHANGES = ["UPDATE audit SET actor = 'somebody else'", "DELETE FROM audit"]
+CHANGES = [
+    "UPDATE audit SET actor = 'somebody else'",
+    "DELETE FROM audit",
+    "REPLACE INTO audit SELECT * FROM audit",
+]
 GRANTS = re.findall(r"^    (GRANT .*);$", (ROOT / "docs/server.md").read_text(), re.MULTILINE)
 
 

@@ -54,15 +54,39 @@ def test_a_stuck_job_is_for_a_person_after_its_only_run(
 
 
 def test_runs_that_were_ended_by_hand_are_no_failures_for_a_person(
-    calls: Calls, overview: Callable[..., Overview]
+    calls: Calls, client: FlaskClient, overview: Callable[..., Overview]
 ) -> None:
     calls.register()
+    for number in range(1, FAILURES_FOR_A_PERSON + 1):
+        calls.trial()
+        form = {"number": str(number), "csrf_token": csrf(client.get("/admin/job/?job=train").text)}
+        client.post("/admin/job/end?job=train", data=form)
     for _ in range(FAILURES_FOR_A_PERSON):
         calls.end(calls.trial())
+    assert {trial["status"] for trial in calls.records()} == {"Failed"}
     assert overview().failing == []
-    for size in range(FAILURES_FOR_A_PERSON):
-        calls.diverge(calls.trial()) if size else calls.end(calls.trial())
-    assert overview().failing == []
+
+
+def test_a_success_beside_the_exploration_hides_no_stuck_job(calls: Calls, overview: Callable[..., Overview]) -> None:
+    calls.register(batch_sizes=[16], num_pruning_rounds=2)
+    calls.converge(calls.trial())
+    exploring, beside = calls.trial(), calls.trial()
+    assert beside["type"] == "Concurrent"
+    calls.diverge(exploring)
+    calls.converge(beside)
+    assert calls.ask().status == 409
+    assert [one.stage for one in overview().failing] == ["Stuck"]
+
+
+def test_a_job_past_its_pruning_is_for_a_person_with_its_message(
+    calls: Calls, overview: Callable[..., Overview]
+) -> None:
+    calls.register(batch_sizes=[16], num_pruning_rounds=0, beta_knob=None)
+    calls.converge(calls.trial())
+    for _ in range(FAILURES_FOR_A_PERSON):
+        calls.diverge(calls.trial())
+    (found,) = overview().failing
+    assert (found.failures, found.stage, found.message) == (3, "MAB", "the bandit chooses among 16")
 
 
 def test_a_success_ends_a_row_of_failures(calls: Calls, overview: Callable[..., Overview]) -> None:
@@ -106,8 +130,10 @@ def test_a_run_that_began_long_ago_is_shown_and_can_be_ended(calls: Calls, clien
     calls.trial()
     for _ in range(30):
         calls.end(calls.trial())
+    calls.reset()
     page = client.get("/admin/job/?job=train").text
     assert "End trial 1" in page
+    assert "<dt>Running</dt><dd>1</dd>" in page
     assert page.count("<tr data-trial=") == 26
     trial = client.get("/admin/trial/?job=train&number=1").text
     assert "End trial 1" in trial

@@ -25,8 +25,8 @@ def server(tmp_path: Path) -> Iterator[WaitressServer]:
 
 
 @contextmanager
-def dripping(server: WaitressServer, callers: int) -> Iterator[None]:
-    """So many callers whose requests come in byte by byte, for as long as they are listened to."""
+def dripping(server: WaitressServer, callers: int, what: bytes) -> Iterator[None]:
+    """So many callers whose requests come in bit by bit, for as long as they are listened to."""
     connections = [socket.create_connection(("127.0.0.1", server.port), timeout=30) for _ in range(callers)]
     over = Event()
 
@@ -34,10 +34,10 @@ def dripping(server: WaitressServer, callers: int) -> Iterator[None]:
         while not over.wait(BETWEEN_BYTES_S):
             for connection in connections:
                 with suppress(OSError):
-                    connection.sendall(b" ")
+                    connection.sendall(what)
 
     for connection in connections:
-        connection.sendall(HEAD)
+        connection.sendall(HEAD if what == b" " else what)
     thread = Thread(target=drip)
     thread.start()
     try:
@@ -50,14 +50,18 @@ def dripping(server: WaitressServer, callers: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("callers", "answered_within_s"),
-    [(MOST_CONNECTIONS - 100, 0), (MOST_CONNECTIONS + 100, WHOLE_REQUEST_S)],
-    ids=["as many as it listens to", "more"],
+    ("what", "callers", "answered_within_s"),
+    [
+        (b" ", MOST_CONNECTIONS - 100, 0),
+        (b" ", MOST_CONNECTIONS + 100, WHOLE_REQUEST_S),
+        (b"\r\n\r\n", MOST_CONNECTIONS + 100, WHOLE_REQUEST_S),
+    ],
+    ids=["as many as it listens to", "more", "more, of empty lines"],
 )
 def test_requests_that_come_in_byte_by_byte_do_not_keep_others_out(
-    server: WaitressServer, callers: int, answered_within_s: float
+    server: WaitressServer, what: bytes, callers: int, answered_within_s: float
 ) -> None:
-    with dripping(server, callers):
+    with dripping(server, callers, what):
         began = monotonic()
         assert server.calls("GET", "/healthz").status == 200
         assert monotonic() - began < answered_within_s + SLACK_S

@@ -1,7 +1,7 @@
 """A page that stays open while trainings go on: what it shows anew, and what it leaves to the person in front of it."""
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from backend import tokens
 from backend.app import create_app
@@ -73,6 +73,19 @@ def test_a_form_that_is_being_filled_in_is_left_alone_and_the_rest_is_not(page: 
     expect(page.locator(".message.good")).to_contain_text("Deleted")
 
 
+def test_what_changes_while_a_page_loads_is_shown_too(page: Page, training: Calls) -> None:
+    log_in(page, "viewer")
+
+    def report_before_the_figures_are_asked_for(route: Route) -> None:
+        page.unroute("**/admin/job/plots*")
+        training.must(training.report(running(training), energy=81.0, metric=1.0, current_epoch=2))
+        route.continue_()
+
+    page.route("**/admin/job/plots*", report_before_the_figures_are_asked_for)
+    page.goto("/admin/job/?job=live")
+    expect(page.locator("#trials tr[data-trial='3']")).to_contain_text("converged")
+
+
 def test_a_job_that_is_gone_or_a_session_that_is_over_is_told(page: Page, training: Calls) -> None:
     open_live(page)
     training.delete("live")
@@ -89,6 +102,7 @@ def test_a_trials_page_follows_its_training_to_its_end(page: Page, training: Cal
     expect(page.locator("#reports")).to_contain_text("0.25")
     training.must(training.report(running(training), time=4.0, energy=99.0, metric=1.0, current_epoch=2))
     expect(page.locator("#facts")).to_contain_text("converged")
+    expect(page.locator("#how-many")).to_contain_text("(2)")
     assert drawn(page, "metric")["metric"]["y"] == [0.25, 1.0]
     assert drawn(page, "metric")["target"]["y"] == [1.0, 1.0]
 

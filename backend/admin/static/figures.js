@@ -6,7 +6,8 @@ const REFRESH_MS = 5000;
 const holder = document.querySelector("[data-figures]");
 const notice = document.getElementById("notice");
 let told = null;
-let stale = false; // whether the rest of the page is older than the figures
+let newer = null; // the page as the server has it by now, as long as not all of it is shown
+let asking = false; // whether an answer is under way
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -30,7 +31,6 @@ function draw(id, figure) {
 
 function say(what) {
   if (notice.textContent !== what) notice.textContent = what;
-  notice.hidden = what === "";
 }
 
 // An answer of this server, or null, with the reason on the page.
@@ -48,18 +48,16 @@ async function ask(address) {
   return answer.ok && !answer.redirected ? answer : null;
 }
 
-// Someone who is in the midst of a form keeps it; it is taken anew afterwards.
-async function renew() {
-  const answer = await ask(location.href);
-  if (answer === null) return;
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  stale = false;
+// Someone who is in the midst of a form keeps it; it is shown anew afterwards.
+function renew() {
+  let left = false;
   for (const part of document.querySelectorAll("[data-live]")) {
-    const found = page.getElementById(part.id);
+    const found = newer.getElementById(part.id);
     if (found === null || found.outerHTML === part.outerHTML) continue;
-    if (part.contains(document.activeElement) || part.querySelector("details[open]")) stale = true;
-    else part.replaceWith(document.adoptNode(found));
+    if (part.contains(document.activeElement) || part.querySelector("details[open]")) left = true;
+    else part.replaceWith(document.importNode(found, true));
   }
+  if (!left) newer = null;
 }
 
 function drawAll() {
@@ -69,21 +67,35 @@ function drawAll() {
 
 async function refresh() {
   const address = holder.dataset.figures;
-  const answer = await ask(told === null ? address : `${address}&since=${told.revision}`);
+  const answer = await ask(told === null ? address : `${address}&since=${holder.dataset.revision}`);
   if (answer === null) return;
   if (answer.status !== 204) {
-    stale = told !== null;
     told = await answer.json();
     drawAll();
+    if (told.revision !== undefined && String(told.revision) !== holder.dataset.revision) {
+      const page = await ask(location.href);
+      if (page !== null) newer = new DOMParser().parseFromString(await page.text(), "text/html");
+      if (page !== null) holder.dataset.revision = told.revision;
+    }
   }
-  if (stale) await renew();
+  if (newer !== null) renew();
   holder.dataset.drawn = "yes";
+}
+
+async function refreshOnce() {
+  if (asking) return;
+  asking = true;
+  try {
+    await refresh();
+  } finally {
+    asking = false;
+  }
 }
 
 if (holder !== null) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => told !== null && drawAll());
   setInterval(() => {
-    if (!document.hidden && (told === null || told.revision !== undefined)) refresh();
+    if (!document.hidden && (told === null || told.revision !== undefined)) refreshOnce();
   }, REFRESH_MS);
-  refresh();
+  refreshOnce();
 }

@@ -13,7 +13,12 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
-TRIGGERS = {"audit_is_not_changed": "UPDATE", "audit_is_not_deleted": "DELETE"}
+TRIGGERS = {
+    "audit_is_not_changed": "UPDATE ON audit",
+    "audit_is_not_deleted": "DELETE ON audit",
+    # REPLACE deletes without a trigger's notice.
+    "audit_is_not_replaced": "INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE id = NEW.id)",
+}
 
 
 # Whoever makes the table anew in a later migration has to make these anew too: they go with the old one.
@@ -21,7 +26,7 @@ def upgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
         for name, deed in TRIGGERS.items():
             op.execute(
-                f"CREATE TRIGGER {name} BEFORE {deed} ON audit "
+                f"CREATE TRIGGER IF NOT EXISTS {name} BEFORE {deed} "
                 "BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END"
             )
 
@@ -29,4 +34,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
         for name in TRIGGERS:
-            op.execute(f"DROP TRIGGER {name}")
+            op.execute(f"DROP TRIGGER IF EXISTS {name}")
