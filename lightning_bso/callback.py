@@ -13,11 +13,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_bso.checkpoints import saved_run
+from lightning_bso.checks import check_trainer, check_validation_data
 from lightning_bso.child_processes import abandon_with_process
 from lightning_bso.client import check_address
 from lightning_bso.dataloading import check_can_accumulate, check_reached, find_setter, split
 from lightning_bso.energy import EnergyMonitor, gpu_indices
 from lightning_bso.feedback import closing_line, log_run
+from lightning_bso.identity import check_run_id
 from lightning_bso.lr_scaling import LR_SCALINGS, LRScaling, scale_learning_rates
 from lightning_bso.optimizer import BatchSizeOptimizer, server_address
 from lightning_bso.probing import Probe
@@ -94,8 +96,9 @@ class ZeusBSOCallback(pl.Callback):
             raise MisconfigurationException(
                 "accumulate='auto' needs max_device_batch_size, the most that one device takes at a time"
             )
+        _check_by(check_run_id, run_id)
         if server_url:
-            _check_address(server_url)
+            _check_by(check_address, server_url)
         self.server_url = server_url
         self._job = None if job is None else JobSpec.model_validate(job)
         self.monitor = monitor
@@ -152,7 +155,7 @@ class ZeusBSOCallback(pl.Callback):
                 "this is a fast_dev_run" if server_url else "no server_url is given",
             )
             return
-        _check_trainer(trainer, self.job)
+        check_trainer(trainer, self.job)
         self._check_device_batch_sizes(trainer, pl_module)
         place = self._placer(trainer, pl_module)
         run = BatchSizeOptimizer(
@@ -209,6 +212,7 @@ class ZeusBSOCallback(pl.Callback):
         if self._run is None or self.batch_size is None:
             return
         check_reached(trainer, self._loader_size)
+        check_validation_data(trainer)
         self._run.on_train_begin()
 
     @override
@@ -277,13 +281,14 @@ class ZeusBSOCallback(pl.Callback):
         if run is None or run.result is not None or run.trial is None:
             return
         number = run.trial.trial_number
-        if trainer.global_step == 0:
+        batches = trainer.fit_loop.total_batch_idx + 1
+        if batches == 0:
             run.finish("no training step was run")
             raise MisconfigurationException(
                 f"no training step was run with batch size {self.batch_size}: with drop_last=True the training data "
                 "must fill at least one batch. Remove such batch sizes from the job, or set drop_last=False"
             )
-        run.finish(f"fit ended after {trainer.current_epoch} epochs and {trainer.global_step} steps without a verdict")
+        run.finish(f"fit ended after {trainer.current_epoch} epochs and {batches} batches without a verdict")
         self._raise_if_failed(run)  # a report that was made up for may have brought the verdict
         if run.result is None:
             rank_zero_warn(
@@ -372,34 +377,8 @@ def _check_known(name: str, value: str | None, *known: str | None) -> None:
         )
 
 
-def _check_address(server_url: str) -> None:
+def _check_by(check: Callable[[Any], object], value: object) -> None:
     try:
-        check_address(server_url)
+        check(value)
     except ValueError as error:
         raise MisconfigurationException(str(error)) from error
-
-
-def _check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
-    """Refuse, before a trial is taken, what cannot end in a verdict."""
-    uneven = [size for size in job.batch_sizes if size % trainer.world_size]
-    if uneven:
-        raise MisconfigurationException(
-            f"the job's batch sizes are those of all {trainer.world_size} processes together, and "
-            f"{', '.join(map(str, uneven))} cannot be divided among {trainer.world_size}. Give the job multiples of "
-            f"{trainer.world_size}, or train on a number of devices that divides them"
-        )
-    if not trainer.enable_validation:
-        raise MisconfigurationException(
-            "ZeusBSOCallback learns from validations, and this fit has none: it needs a validation_step, a "
-            "validation loader, and limit_val_batches above 0"
-        )
-    if trainer.accumulate_grad_batches > 1:
-        rank_zero_warn(
-            f"accumulate_grad_batches={trainer.accumulate_grad_batches} multiplies the batch size that the optimizer "
-            "gives: its batch sizes are those of one loader batch"
-        )
-    if trainer.max_epochs is not None and 0 <= trainer.max_epochs < job.max_epochs:
-        rank_zero_warn(
-            f"Trainer(max_epochs={trainer.max_epochs}) ends before the job's max_epochs={job.max_epochs}: a run "
-            "that has not converged by then ends without a verdict, and the optimizer learns nothing from it"
-        )

@@ -5,7 +5,10 @@ import os
 
 from lightning_bso.energy import Machine
 from lightning_bso.errors import EnergyUnavailable
-from lightning_bso.wire import JobSpec, RegisteredJobSpec
+from lightning_bso.wire import MAX_RUN_ID_LENGTH, JobSpec, RegisteredJobSpec
+
+ROOM_FOR_A_NUMBER = 8
+"""What a scheduler's name leaves free, for the number of a further run under it."""
 
 
 def complete_spec(job: JobSpec, machine: Machine) -> RegisteredJobSpec:
@@ -35,4 +38,19 @@ def scheduled_run_id() -> str | None:
     if slurm:
         return f"slurm-{slurm}" + (f".{step}" if step else "")
     elastic = os.environ.get("TORCHELASTIC_RUN_ID")
-    return f"torchelastic-{elastic}" if elastic not in (None, "", "none") else None  # torchrun's own default
+    if elastic in (None, "", "none"):  # torchrun's own default
+        return None
+    name = f"torchelastic-{elastic}"
+    if len(name) <= MAX_RUN_ID_LENGTH - ROOM_FOR_A_NUMBER and name.isprintable():
+        return name
+    return f"torchelastic-{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:32]}"
+
+
+def check_run_id(run_id: str | None) -> None:
+    """Make sure that a caller's name of a run can be one.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if run_id is not None and not (0 < len(run_id) <= MAX_RUN_ID_LENGTH and run_id.isprintable()):
+        raise ValueError(f"run_id={run_id!r} is no name of a run; give 1 to {MAX_RUN_ID_LENGTH} printable characters")

@@ -27,7 +27,7 @@ from lightning_bso.errors import (
     is_interruption,
     is_out_of_memory,
 )
-from lightning_bso.identity import complete_spec, scheduled_run_id
+from lightning_bso.identity import check_run_id, complete_spec, scheduled_run_id
 from lightning_bso.ranks import Ranks
 from lightning_bso.wire import (
     MAX_REASON_LENGTH,
@@ -80,7 +80,7 @@ class BatchSizeOptimizer:
             its methods; rank 0 asks and reports for them all. A monitor then is the one of each node's first process.
 
     Raises:
-        ValueError: there is no server's address, or it is not one.
+        ValueError: there is no server's address, or it is not one; or `run_id` cannot be a name.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class BatchSizeOptimizer:
         address = server_address(server_url)
         if address is None:
             raise ValueError(f"server_url is missing: give it, or set {SERVER_URL_VARIABLE}")
+        check_run_id(run_id)
         self._client = BsoClient(address, token or os.environ.get(TOKEN_VARIABLE))
         self._job = JobSpec.model_validate(job)
         self._monitor = monitor

@@ -35,7 +35,7 @@ def test_early_stopping_that_comes_first_ends_the_run_without_a_verdict(
     assert reported_epochs(server, callback.job.job_id_prefix) == [1, 2]
     assert (
         only_trial(client, callback.job.job_id_prefix).outcome
-        == "fit ended after 2 epochs and 8 steps without a verdict"
+        == "fit ended after 2 epochs and 8 batches without a verdict"
     )
 
 

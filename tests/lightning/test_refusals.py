@@ -82,6 +82,24 @@ def test_a_fit_whose_validation_is_switched_off(callback: ZeusBSOCallback) -> No
     refused(callback, Module(), saying="learns from validations", limit_val_batches=0)
 
 
+@pytest.mark.parametrize("none", [{"max_epochs": 0}, {"max_steps": 0}, {"limit_train_batches": 0}])
+def test_a_fit_without_a_training_step(callback: ZeusBSOCallback, none: dict[str, int]) -> None:
+    refused(callback, Module(), saying="takes no training step", **none)
+
+
+def test_a_module_without_a_validation_loader(callback: ZeusBSOCallback) -> None:
+    class NoLoader(Module):
+        val_dataloader = pl.LightningModule.val_dataloader
+
+    refused(callback, NoLoader(), saying="a validation loader")
+
+
+def test_the_trainer_of_another_lightning(callback: ZeusBSOCallback) -> None:
+    others = type("Trainer", (), {"fast_dev_run": False, "__module__": "pytorch_lightning.trainer.trainer"})
+    with pytest.raises(MisconfigurationException, match=r"this Trainer is of pytorch_lightning\..*Import it from"):
+        callback.setup(others(), Module(), "fit")
+
+
 def test_a_module_that_does_not_validate(callback: ZeusBSOCallback) -> None:
     class NoValidation(pl.LightningModule):
         training_step = Bare.training_step

@@ -219,6 +219,26 @@ def test_a_scheduler_names_the_run_and_each_further_one(
     assert number_of_trials(client, fields["job_id_prefix"]) == 2
 
 
+@pytest.mark.parametrize("name", ["daily-retraining-of-resnet50-by-the-vision-team-7f9c2d", "x" * 100, "new\nline"])
+def test_a_scheduler_s_name_may_be_long(name: str, server: WaitressServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = job()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", name)
+    first = begun(server.url, job=fields)
+    assert first.trial == begun(server.url, job=fields).trial
+    first.on_evaluate(1.0)
+    assert begun(server.url, job=fields).run_id == f"{first.run_id}-2"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", f"{name}, another")
+    assert not begun(server.url, job=fields).run_id.startswith(first.run_id)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, "new\nline"])
+def test_a_name_that_cannot_be_one_is_refused_at_once(name: str, server: WaitressServer) -> None:
+    with pytest.raises(MisconfigurationException, match="is no name of a run; give 1 to 64 printable characters"):
+        ZeusBSOCallback(server.url, job(), run_id=name)
+    with pytest.raises(ValueError, match="is no name of a run"):
+        begun(server.url, run_id=name)
+
+
 def test_torchruns_default_is_no_name(server: WaitressServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     fields = job()
@@ -241,3 +261,28 @@ def test_a_training_between_validations_is_not_taken_for_lost(
     for _ in range(10):
         bso.keep_alive()
     assert len(beats) == 1
+
+
+def test_a_trainer_lets_the_server_know_of_a_training_whose_validations_are_far_apart(
+    callback: ZeusBSOCallback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats: list[int] = []
+    heartbeat = BsoClient.heartbeat
+
+    class LongSteps(Module):
+        def on_train_batch_start(self, batch: Any, index: int) -> None:
+            run = callback._run
+            assert run is not None
+            assert run.trial is not None
+            assert run.trial.lease_s is not None
+            if index == 1:
+                run._heard_at -= run.trial.lease_s / 3  # so long has the step before taken
+
+    def beat(*call: Any) -> Any:
+        beats.append(module.trainer.global_step)
+        return heartbeat(*call)
+
+    monkeypatch.setattr(BsoClient, "heartbeat", beat)
+    module = LongSteps([0.5, 1.0])
+    trainer(callback).fit(module)
+    assert beats == [2, 6]

@@ -1,6 +1,6 @@
 """Where Lightning would go on with the old batch size in silence, the fit is stopped and the trial given back."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -87,6 +87,38 @@ def test_a_batch_larger_than_the_data_ends_the_trial_with_what_happened(
     stored = only_trial(client, callback.job.job_id_prefix)
     assert stored.status == "Failed"
     assert stored.outcome == "no training step was run"
+
+
+def test_validations_without_data_stop_the_fit_before_it_is_charged(
+    callback: ZeusBSOCallback, client: BsoClient
+) -> None:
+    class NoData(Module):
+        def val_dataloader(self) -> Any:
+            return []
+
+    with pytest.raises(MisconfigurationException, match="give it validation data"):
+        fit(callback, NoData())
+    assert only_trial(client, callback.job.job_id_prefix).energy == 0.0
+
+
+def test_a_module_that_steps_its_own_optimizer_has_trained(callback: ZeusBSOCallback, client: BsoClient) -> None:
+    class ByHand(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch: Sequence[torch.Tensor], index: int) -> torch.Tensor:
+            loss = super().training_step(batch, index)
+            self.manual_backward(loss)
+            optimizer = self.optimizers(use_pl_optimizer=False)
+            optimizer.step()  # Lightning counts no step
+            optimizer.zero_grad()
+            return loss
+
+    fit(callback, ByHand(), max_epochs=1)
+    assert only_trial(client, callback.job.job_id_prefix).outcome == (
+        "fit ended after 1 epochs and 4 batches without a verdict"
+    )
 
 
 class FixedBatches:

@@ -83,10 +83,11 @@ def test_a_run_that_costs_too_much_raises_out_of_fit(server: WaitressServer, cli
     assert (dear.result.reason, dear.result.cost) == ("cost_bound", 30.0)
 
 
+@pytest.mark.parametrize("least", [{"min_epochs": 3}, {"min_steps": 12}])
 def test_a_fit_that_must_go_on_after_convergence_goes_on_unreported(
-    callback: ZeusBSOCallback, server: WaitressServer, client: BsoClient
+    least: dict[str, int], callback: ZeusBSOCallback, server: WaitressServer, client: BsoClient
 ) -> None:
-    running = fit(callback, Module([1.0, 0.5, 0.5, 0.5]), min_epochs=3)
+    running = fit(callback, Module([1.0, 0.5, 0.5, 0.5]), **least)
     assert running.current_epoch == 3
     assert reported_epochs(server, callback.job.job_id_prefix) == [1]
     assert only_trial(client, callback.job.job_id_prefix).converged
@@ -103,7 +104,7 @@ def test_a_fit_that_ends_before_a_verdict_says_so_at_its_beginning_and_gives_the
     assert any("before the optimizer had a verdict on trial 1" in text for text in said)
     stored = only_trial(client, callback.job.job_id_prefix)
     assert (stored.status, stored.converged) == ("Failed", None)
-    assert stored.outcome == "fit ended after 2 epochs and 8 steps without a verdict"
+    assert stored.outcome == "fit ended after 2 epochs and 8 batches without a verdict"
 
 
 def test_a_fit_that_ends_by_max_steps_gives_the_trial_back(callback: ZeusBSOCallback, client: BsoClient) -> None:
@@ -111,7 +112,7 @@ def test_a_fit_that_ends_by_max_steps_gives_the_trial_back(callback: ZeusBSOCall
         fit(callback, Module(), max_steps=2)
     stored = only_trial(client, callback.job.job_id_prefix)
     assert stored.status == "Failed"
-    assert "2 steps without a verdict" in (stored.outcome or "")
+    assert "2 batches without a verdict" in (stored.outcome or "")
 
 
 @pytest.mark.parametrize("last_metric", [1.0, 0.5])
