@@ -7,7 +7,7 @@ for it, or crash while the launcher reports success. What is asked and reported 
 import os
 import pickle
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lightning_bso.errors import BSOError
 
@@ -61,19 +61,24 @@ class Ranks:
 
 
 class TorchRanks(Ranks):
-    """The processes of torch.distributed's default group, which must have been initialized.
+    """The processes of torch.distributed's default group, which must have been initialized if there are several.
+
+    Without a group a process that was launched by itself is the only one.
 
     Args:
         local_rank: number of this process on its node; None: `$LOCAL_RANK`, as torchrun sets it, or else its rank.
 
     Raises:
-        BSOError: torch.distributed is not initialized.
+        BSOError: torch.distributed is not initialized, and `$WORLD_SIZE` tells of several processes.
     """
 
     def __init__(self, local_rank: int | None = None) -> None:
         from torch import distributed  # importing this module loads no torch
 
+        self._all_gather: Callable[[list[Any], Any], None] | None = None
         if not (distributed.is_available() and distributed.is_initialized()):
+            if os.environ.get("WORLD_SIZE", "1") == "1":
+                return
             raise BSOError(
                 "torch.distributed is not initialized, and through it the processes of a run agree on a batch size; "
                 "call torch.distributed.init_process_group() before"
@@ -84,6 +89,8 @@ class TorchRanks(Ranks):
 
     def gather(self, value: Value) -> list[Value]:
         """The values of all ranks, in the order of the ranks; they are pickled on the way."""
+        if self._all_gather is None:
+            return [value]
         values: list[Value | None] = [None] * self.size
         self._all_gather(values, value)
         return values  # type: ignore[return-value]  # filled by now

@@ -14,6 +14,7 @@ from lightning_bso import (
     JobSpec,
     ProbedSize,
     ServerRefused,
+    TorchRanks,
     ZeusBSOTrainFailError,
 )
 from tests.client.jobs import ScriptedMonitor, begun, job, number_of_trials, only_trial, record
@@ -118,6 +119,21 @@ def test_a_run_names_itself_for_the_process_that_resumes_it(server: WaitressServ
     first = begun(server.url, job=fields)
     begun(server.url, job=fields, run_id=first.run_id)
     assert number_of_trials(client, fields["job_id_prefix"]) == 1
+
+
+def test_a_process_that_was_launched_by_itself_is_the_only_rank(
+    server: WaitressServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    bso = begun(server.url, ranks=TorchRanks())
+    assert (bso.ranks.rank, bso.ranks.size, bso.ranks.mean(0.5)) == (0, 1, 0.5)
+    ended_with(bso, 0.5, 1.0)
+
+
+def test_several_processes_must_have_found_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BSOError, match=r"torch\.distributed is not initialized"):
+        TorchRanks()
 
 
 def test_a_run_whose_verdict_is_known_cannot_be_launched_again(server: WaitressServer) -> None:
