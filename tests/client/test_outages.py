@@ -171,6 +171,27 @@ def test_a_server_that_hangs_holds_an_evaluation_up_for_hardly_more_than_the_rea
         assert time.monotonic() - began < 2 * 0.5
 
 
+def test_making_up_for_many_reports_holds_no_evaluation_up_for_much_longer_than_the_read_timeout(
+    server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "READ_TIMEOUT_S", 0.5)
+    fields = job(max_epochs=100)
+    scripted.script = handed_on(server.url)
+    bso = begun(scripted.url, job=fields)
+    scripted.script = in_turn(Reply(503))
+    for _ in range(8):
+        bso.on_evaluate(0.5)
+    scripted.script = handed_on(server.url, lambda _request: scripted.release.wait(0.2))
+    for epochs in range(9, 12):
+        began = time.monotonic()
+        bso.on_evaluate(0.5)
+        assert time.monotonic() - began < 2 * 0.5
+        reported = only_trial(BsoClient(server.url), fields["job_id_prefix"]).current_epoch
+        assert 0 < reported < epochs
+    bso.end("the script is over")  # holds no training up any more, and brings the rest
+    assert only_trial(BsoClient(server.url), fields["job_id_prefix"]).current_epoch == 11
+
+
 def test_a_meter_that_fails_while_the_server_hangs_does_not_hold_training_up_either(
     server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
