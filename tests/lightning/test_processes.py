@@ -156,8 +156,16 @@ def durations(moments: list[float]) -> list[float]:
     return [after - before for before, after in pairwise(moments)]
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("key", ["the checkpoint", "SLURM_JOB_ID"])
+@pytest.mark.parametrize(
+    ("how", "key"),
+    [
+        (signal.SIGINT, "the checkpoint"),
+        (signal.SIGTERM, "the checkpoint"),
+        (signal.SIGTERM, "SLURM_JOB_ID"),
+        (signal.SIGKILL, "the checkpoint"),
+        (signal.SIGKILL, "SLURM_JOB_ID"),
+    ],
+)
 def test_a_training_that_is_killed_goes_on_from_its_checkpoint_in_the_same_trial(
     how: signal.Signals, key: str, server: WaitressServer, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ set, it saves every epoch, and it goes on from what is there.
 
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -37,6 +38,7 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background would have it ignored
     url, job, *metrics = sys.argv[1:]
     callback = ZeusBSOCallback(url, json.loads(job), energy_monitor=ScriptedMonitor())
     callbacks, folder = [callback, OneLineAnEpoch()], os.environ.get("CHECKPOINTS")
