@@ -10,6 +10,7 @@ import os
 import sys
 import time
 import uuid
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -102,8 +103,10 @@ class ZeusMeter:
     def _try_counters(self) -> None:
         """Read the counters once: those of a part of a GPU (MIG) are there and refuse only then."""
         try:
-            self._monitor.begin_window(self._window, sync_execution=False)
-            self._monitor.end_window(self._window, sync_execution=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Zeus wonders at a window that ends before a counter has moved
+                self._monitor.begin_window(self._window, sync_execution=False)
+                self._monitor.end_window(self._window, sync_execution=False)
         except Exception as error:  # each driver has its own
             raise EnergyUnavailable(
                 f"the energy of the GPUs cannot be read ({type(error).__name__}: {error}). A part of a GPU (MIG) has "

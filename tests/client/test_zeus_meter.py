@@ -1,5 +1,6 @@
 """The meter for GPUs: Zeus' own code from the monitor down to NVML, whose functions are replaced."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
@@ -49,6 +50,12 @@ def test_energy_is_what_the_counters_of_all_gpus_have_moved_on_by(two_a40: FakeG
 def test_the_machine_is_read_from_the_gpus(two_a40: FakeGpus) -> None:
     meter = make_meter()
     assert meter.machine == Machine("nvml", "NVIDIA A40", 2, 500.0)
+
+
+def test_a_meter_that_tries_the_counters_warns_of_nothing(two_a40: FakeGpus) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_meter()
 
 
 def test_only_the_gpus_of_the_run_are_measured(two_a40: FakeGpus) -> None:
