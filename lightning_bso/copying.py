@@ -46,7 +46,13 @@ def obstacle(trainer: pl.Trainer, module: pl.LightningModule, *, accumulates: bo
         return "gradients are accumulated, and what does not fit in memory may fit in more parts"
     if any(map(_is_compiled, module.modules())):
         return "torch.compile would compile anew for every batch size, which takes long"
+    if any(tensor.layout is not torch.strided for tensor in _tensors(module)):
+        return "the module holds sparse tensors, and torch cannot tell whether these have stayed the same"
     return None
+
+
+def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 def _is_stream(dataset: object) -> bool:
@@ -150,7 +156,7 @@ def left_alone(module: torch.nn.Module) -> Iterator[None]:
     Raises:
         RuntimeError: they have been changed, and put back.
     """
-    tensors = [*module.parameters(), *module.buffers()]
+    tensors = _tensors(module)
     kept = [(tensor, tensor.detach().clone(), tensor.grad) for tensor in tensors]
     for tensor in tensors:
         tensor.grad = None
@@ -158,15 +164,21 @@ def left_alone(module: torch.nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        for tensor, _, gradient in kept:
+            changed = changed or tensor.grad is not None
+            tensor.grad = gradient
         with torch.no_grad():
-            for tensor, values, gradient in kept:
-                changed = changed or tensor.grad is not None
-                tensor.grad = gradient
-                if not torch.equal(tensor, values):
+            for tensor, values, _ in kept:
+                if not _is_same(tensor, values):
                     tensor.copy_(values)
                     changed = True
     if changed:
         raise RuntimeError("its copy trained the module itself, which has been put back; is there a global name of it?")
+
+
+def _is_same(tensor: torch.Tensor, values: torch.Tensor) -> bool:
+    # NaN equals nothing, not even itself; the first question takes no memory.
+    return torch.equal(tensor, values) or torch.allclose(tensor, values, rtol=0.0, atol=0.0, equal_nan=True)
 
 
 def trainer_like(trainer: pl.Trainer, callback: pl.Callback, least_epochs: int, folder: str) -> pl.Trainer:

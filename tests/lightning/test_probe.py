@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import multiprocessing
 import random
 import signal
@@ -592,6 +593,14 @@ class Streamed(Watched):
         return DataLoader(Endless(), batch_size=self.batch_size)
 
 
+class Sparse(Watched):
+    """Has a buffer most of which is 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("neighbours", torch.eye(2).to_sparse(), persistent=False)
+
+
 class Endless(IterableDataset[Any]):
     """What comes."""
 
@@ -606,12 +615,13 @@ class Endless(IterableDataset[Any]):
     [
         (lambda: torch.compile(Module([1.0]), backend="eager"), {}, "torch.compile would compile anew"),
         (Compiled, {}, "torch.compile would compile anew"),
+        (Sparse, {}, "the module holds sparse tensors"),
         (Streamed, {"limit_train_batches": 4}, "its data come as a stream"),
         (Watched, {"overfit_batches": 2}, "with overfit_batches the validation would be a part of it"),
         (Watched, {"accumulate_grad_batches": 2}, "gradients are accumulated"),
         (Watched, {"callbacks": [GradientAccumulationScheduler({0: 2, 1: 1})]}, "gradients are accumulated"),
     ],
-    ids=["compiled", "a part compiled", "a stream", "overfitting", "accumulation", "scheduled accumulation"],
+    ids=["compiled", "a part compiled", "sparse", "a stream", "overfitting", "accumulation", "scheduled accumulation"],
 )
 def test_a_probe_that_would_not_be_like_the_fit_is_not_made_and_the_log_says_once_why(
     make: Callable[[], Module],
@@ -722,6 +732,25 @@ def test_a_module_that_its_copy_has_trained_all_the_same_is_put_back(
         assert told(server, callback) == ({} if probe else None)
     assert left[0] == left[1]
     assert warnings(caplog, "tells nothing: RuntimeError: its copy trained the module itself, which has been put back")
+
+
+class Unmeasured(Watched):
+    """Has numbers that are not known yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("best", torch.tensor([math.nan, 1.0]))
+        self.register_buffer("seen", torch.tensor(False))
+
+
+@pytest.mark.usefixtures("_in_no_time")
+def test_a_module_that_holds_nan_has_not_been_changed_by_that(
+    server: WaitressServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = probing_callback(server)
+    fit(callback, Unmeasured())
+    assert not warnings(caplog, "tells nothing")
+    assert set(told(server, callback) or {}) == ALL_SIZES
 
 
 class Copied(Data):
