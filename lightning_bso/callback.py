@@ -348,6 +348,8 @@ class ZeusBSOCallback(pl.Callback):
     def _probe(self, trainer: pl.Trainer, module: pl.LightningModule, run: BatchSizeOptimizer) -> None:
         if self.probe is None or not run.probe_wanted or run.meter is None or self.batch_size is None:
             return
+        if run.ranks.rank != 0:  # several ranks make no probe, which one of them says
+            return
         accumulates = self.accumulate is not None
         probe = Probe(
             trainer, module, self._placer, self.batch_size, run.meter, run.spent, run.epochs, accumulates=accumulates

@@ -1,5 +1,6 @@
 """A run of several processes is one run: one ask, one report a validation, one end for all of them."""
 
+import logging
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
@@ -9,10 +10,10 @@ import pytest
 import torch
 from torch.multiprocessing import ProcessRaisedException
 
-from lightning_bso import BsoClient, ZeusBSOCallback
+from lightning_bso import BsoClient, ZeusBSOCallback, probing
 from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial
 from tests.databases import free_port
-from tests.lightning.ranks import RankModule, fit_in_ranks
+from tests.lightning.ranks import RankModule, fit_in_ranks, run_ranks
 from tests.lightning.trainings import Module, fit, reported_epochs
 from tests.servers import WaitressServer
 
@@ -63,6 +64,27 @@ def test_a_metric_that_only_some_ranks_log_is_the_metric(
     ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule(metrics[rank]))
     assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].said
     assert only_trial(client, fields["job_id_prefix"]).converged
+
+
+def test_that_several_ranks_make_no_probe_is_said_once(
+    server: WaitressServer, client: BsoClient, tmp_path: Path
+) -> None:
+    fields = job(policy="gp-ucb")
+
+    def training(rank: int) -> dict[str, Any]:
+        said: list[str] = []
+        handler = logging.Handler()
+        handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+        logging.getLogger(probing.__name__).addHandler(handler)
+        callback = ZeusBSOCallback(server.url, fields, probe="auto")  # every rank has a meter
+        fit(callback, RankModule([1.0]), devices=2, strategy="ddp")
+        return {"said": said, "job_id": callback.job_id}
+
+    first, second = run_ranks(tmp_path, training)
+    assert [first.exit_code, second.exit_code] == [0, 0], first.said + second.said
+    (told,) = first.seen["said"] + second.seen["said"]
+    assert told == "No probe of batch sizes: it is made where one process trains on one device"
+    assert not client.ask(first.seen["job_id"], "another run").probe_wanted
 
 
 def test_a_run_that_fails_raises_on_every_rank(server: WaitressServer, client: BsoClient, tmp_path: Path) -> None:
