@@ -147,7 +147,10 @@ def ask(query: JobQuery) -> Response:
 def ask_for_run(body: AskRequest) -> Response:
     """Ask for the batch size of a named run; the same run always gets the same trial."""
     with _unknown_is_400():
-        return _json(service.ask(body.job_id, body.run_id, by=_by(), lease_s=_lease_s(), host=body.host))
+        answer = service.ask(
+            body.job_id, body.run_id, by=_by(), lease_s=_lease_s(), host=body.host, resumes=body.resumes
+        )
+        return _json(answer)
 
 
 @blueprint.post(REPORT_PATH, tags=[_RUNS], responses={200: ReportAnswer, 400: ErrorAnswer, 409: ErrorAnswer})

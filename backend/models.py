@@ -126,7 +126,7 @@ class Trial(Base):
     """How many times the usual bound it may cost. NULL: it has none."""
     status: Mapped[str] = mapped_column(String(16))
     outcome_code: Mapped[str | None] = mapped_column(String(16))
-    """Why it ended, as one word: a core `VerdictCode`, `ended` or `lost`."""
+    """Why it ended, as one word: a core `VerdictCode`, `ended`, `left`, `stopped` or `lost`."""
     outcome: Mapped[str | None] = mapped_column(Text)
     """Why it ended, in words."""
     converged: Mapped[bool | None] = mapped_column(Boolean)

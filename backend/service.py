@@ -70,11 +70,19 @@ def register(session: Session, spec: RegisteredJobSpec, *, by: Actor) -> tuple[R
 
 @transaction
 def ask(
-    session: Session, job_id: str, run_id: str | None, *, by: Actor, lease_s: float, host: str | None = None
+    session: Session,
+    job_id: str,
+    run_id: str | None,
+    *,
+    by: Actor,
+    lease_s: float,
+    host: str | None = None,
+    resumes: bool = True,
 ) -> AskAnswer:
     """The batch size for a run: a new trial, or the one that this `run_id` was given before.
 
-    A trial that its caller has ended counts as lost from now on: its run is back, and may report again.
+    A trial that its caller has ended counts as lost from now on: its run is back, and may report again. One that was
+    left at its end does so only for a caller that `resumes` it: to any other it may be an earlier training's.
 
     Raises:
         UnknownJob: there is no such job.
@@ -82,7 +90,7 @@ def ask(
     """
     job, at = _lock(session, job_id, by)
     trial = None if run_id is None else store.trial_of_run(session, job, run_id)
-    if trial is not None and trial.outcome_code == store.ENDED:
+    if trial is not None and trial.outcome_code in ((store.ENDED, store.LEFT) if resumes else (store.ENDED,)):
         trial.outcome_code = store.LOST
     _hear_of(session, job, trial, at, lease_s)
     if trial is not None:
@@ -172,7 +180,7 @@ def probe(session: Session, request: ProbeRequest, *, by: Actor, lease_s: float)
 def end(session: Session, request: TrialRequest, *, by: Actor, lease_s: float, by_a_person: bool = False) -> None:
     """End a trial without a result, if it has not ended yet; a late report does not revive it, lost or not.
 
-    Its run gets it again when it asks by its name, but not what a person has ended.
+    Its run gets it again when it asks by its name (see `ask`), but not what a person has ended.
 
     Raises:
         UnknownJob: there is no such job.
@@ -183,7 +191,7 @@ def end(session: Session, request: TrialRequest, *, by: Actor, lease_s: float, b
     _hear_of(session, job, trial, at, lease_s)
     if not _ended(trial):
         outcome = request.reason or "ended by its caller without a result"
-        code = store.STOPPED if by_a_person else store.ENDED
+        code = store.STOPPED if by_a_person else store.LEFT if request.over else store.ENDED
         store.end_trial(trial, job, at, TrialStatus.FAILED, code, outcome)
         audit.record(session, by, Action.END, request.job_id, f"trial {trial.number}: {outcome}")
 

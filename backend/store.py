@@ -25,6 +25,8 @@ LOST = "lost"
 """Outcome code of a trial that was not heard of for its lease."""
 ENDED = "ended"
 """Outcome code of a trial that its caller ended without a verdict."""
+LEFT = "left"
+"""Outcome code of a trial whose run came to its end without a verdict."""
 STOPPED = "stopped"
 """Outcome code of a trial that a person ended."""
 
@@ -303,7 +305,7 @@ def failing_jobs(session: Session, prefix: str | None, limit: int) -> Sequence[t
         .where(
             Trial.number > last.c.number,
             Trial.status != TrialStatus.DISPATCHED,
-            Trial.outcome_code.not_in([ENDED, STOPPED]),
+            Trial.outcome_code.not_in([ENDED, LEFT, STOPPED]),
         )
         .group_by(Trial.job)
         .order_by(failures.desc())

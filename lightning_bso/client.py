@@ -129,14 +129,19 @@ class BsoClient:
         """
         return self._call("POST", JOBS_PATH, RegisteredJobSpec, body=spec)
 
-    def ask(self, job_id: str, run_id: str) -> AskAnswer:
+    def ask(self, job_id: str, run_id: str, *, resumes: bool = True) -> AskAnswer:
         """The batch size for a run; the same run always gets the same trial.
+
+        Args:
+            job_id: the job.
+            run_id: the run's name.
+            resumes: whether to go on even with a trial that was left at its end without a verdict.
 
         Raises:
             ServerRefused: 400, no such job; 409, no batch size is left to give.
             ServerUnreachable: no answer.
         """
-        request = AskRequest(job_id=job_id, run_id=run_id, host=socket.gethostname() or None)
+        request = AskRequest(job_id=job_id, run_id=run_id, host=socket.gethostname() or None, resumes=resumes)
         return self._call("POST", TRIALS_PATH, AskAnswer, body=request)
 
     def report(self, request: ReportRequest) -> ReportAnswer:

@@ -72,7 +72,7 @@ class BatchSizeOptimizer:
             spec, so that the same script launched again goes on with the same job.
         token: access token; None: `$ZEUS_BSO_TOKEN`, if set.
         run_id: name of this run; a process that asks again under it gets the same trial. None: `$SLURM_JOB_ID` or
-            `$TORCHELASTIC_RUN_ID`, with a number for each further run under it, or else a new one.
+            `$TORCHELASTIC_RUN_ID`, with a number for each run after one that came to its end, or else a new one.
         fallback_to_default: train with the default batch size, unreported, when no server answers the ask.
         gpu_indices: the GPUs of this process when no monitor is given, none for a run on the CPU; None: all that Zeus
             sees, if this process uses any.
@@ -368,12 +368,16 @@ class BatchSizeOptimizer:
             return
         if is_out_of_memory(error):
             self._report_out_of_memory()
-        self.end(f"{type(error).__name__}: {error}")
+        self.end(f"{type(error).__name__}: {error}", over=False)
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, *, over: bool = True) -> None:
         """End a run that has no verdict and will not report again; one with a verdict is left as it is.
 
         Any rank may call this by itself, when the others are not to be waited for.
+
+        Args:
+            reason: why, for the people who look at it.
+            over: whether the run came to its end. False: it broke, and gets its trial back by a scheduler's name, too.
         """
         if self._trial is None or self.result is not None:
             return
@@ -393,6 +397,7 @@ class BatchSizeOptimizer:
                     trial_number=trial.trial_number,
                     # a file's name in an error may hold what is no text
                     reason=reason.encode(errors="backslashreplace").decode()[:MAX_REASON_LENGTH],
+                    over=over,
                 )
             )
         except ServerUnreachable as error:
@@ -448,10 +453,10 @@ class BatchSizeOptimizer:
             return None, self.run_id
 
     def _ask_by_name(self, job_id: str) -> tuple[AskAnswer, str]:
-        """The trial, under the next name if a scheduler's name stands for a run that has ended."""
+        """The trial, under the next name if a scheduler's name stands for a run that came to its end."""
         name = self.run_id
         for number in count(2):
-            trial = self._client.ask(job_id, name)
+            trial = self._client.ask(job_id, name, resumes=self._run_id_given)
             if trial.outcome is None or self._run_id_given:
                 break
             name = f"{self.run_id}-{number}"

@@ -215,6 +215,8 @@ class AskRequest(Wire):
     job_id: Id
     run_id: RunId
     """The caller's name for its run; makes the ask repeatable."""
+    resumes: StrictBool = True
+    """False: the run begins anew, and does not go on with a trial that was left at its end; how that ended is told."""
     host: Id | None = None
     """The machine that the run is on, for the people who look at it."""
 
@@ -280,7 +282,8 @@ class ReportAnswer(Wire):
     converged: bool
     message: str
     reason: str = ""
-    """One of `continue`, `converged`, `cost_bound`, `max_epochs`, `diverged`, `out_of_memory`, `ended`, `stopped`."""
+    """One of `continue`, `converged`, `cost_bound`, `max_epochs`, `diverged`, `out_of_memory`, `ended`, `left`,
+    `stopped`."""
     cost: float | None = None
     """Cost of the run so far, in joules."""
 
@@ -293,6 +296,8 @@ class TrialRequest(Wire):
     trial_number: PositiveCount
     reason: Annotated[str, Field(max_length=MAX_REASON_LENGTH)] | None = None
     """Why the run ended, for the people who look at it."""
+    over: StrictBool = False
+    """Nothing broke the run: it came to its end, though not to a verdict."""
 
 
 class HeartbeatRequest(Wire):
@@ -392,8 +397,8 @@ class TrialRecord(Wire):
     reason: str
     """Why this batch size was given."""
     outcome_code: str | None = None
-    """Why the trial ended, as one word: that of its last verdict, `ended` (by its caller), `stopped` (by a person) or
-    `lost`. None while it runs."""
+    """Why the trial ended, as one word: that of its last verdict, `ended` (by its caller), `left` (at its end, without
+    a verdict), `stopped` (by a person) or `lost`. None while it runs."""
     outcome: str | None = None
     """The same in words."""
     converged: bool | None = None

@@ -74,15 +74,15 @@ class Calls:
         """Register `specs.job`, changed."""
         return self("POST", "/jobs", specs.job(**changes))
 
-    def ask(self, job_id: str = "train", run_id: str | None = None) -> Answer:
+    def ask(self, job_id: str = "train", run_id: str | None = None, **changes: Any) -> Answer:
         """Ask for a batch size: Zeus' call, or that of a named run."""
         if run_id is None:
             return self("GET", f"/jobs/batch_size?job_id={quote(job_id, safe='')}")
-        return self("POST", "/trials", {"job_id": job_id, "run_id": run_id})
+        return self("POST", "/trials", {"job_id": job_id, "run_id": run_id} | changes)
 
-    def trial(self, job_id: str = "train", run_id: str | None = None) -> dict[str, Any]:
+    def trial(self, job_id: str = "train", run_id: str | None = None, **changes: Any) -> dict[str, Any]:
         """A new trial, which must be given."""
-        return self.must(self.ask(job_id, run_id))
+        return self.must(self.ask(job_id, run_id, **changes))
 
     def report(self, trial: dict[str, Any], **changes: Any) -> Answer:
         """Report on a trial: by default one epoch at a cost of 10 that has not reached the target."""

@@ -206,6 +206,22 @@ def test_a_run_that_its_caller_ended_gets_its_trial_back_when_it_asks_again(
     assert calls.record(trial)["status"] == "Dispatched"
 
 
+def test_a_run_that_came_to_its_end_gets_its_trial_back_only_if_it_resumes_it(
+    calls: Calls, trial: dict[str, Any]
+) -> None:
+    calls.must(calls.end(trial, reason="left without a verdict", over=True))
+    assert calls.record(trial)["outcome_code"] == "left"
+    assert calls.trial(run_id="first", resumes=False)["outcome"] == "left without a verdict"
+    assert calls.must(calls.report(trial))["reason"] == "left"
+    assert calls.trial(run_id="first")["outcome"] is None
+    assert calls.must(calls.report(trial))["reason"] == "continue"
+
+
+def test_a_run_that_broke_gets_its_trial_back_even_if_it_begins_anew(calls: Calls, trial: dict[str, Any]) -> None:
+    calls.must(calls.end(trial, reason="RuntimeError: connection closed by peer"))
+    assert calls.trial(run_id="first", resumes=False)["outcome"] is None
+
+
 def test_what_a_run_had_ended_with_may_happen_to_it_again(calls: Calls, trial: dict[str, Any]) -> None:
     for reason in ("the disk is full", "the disk is still full"):
         calls.must(calls.end(trial, reason=reason))

@@ -219,6 +219,31 @@ def test_a_scheduler_names_the_run_and_each_further_one(
     assert number_of_trials(client, fields["job_id_prefix"]) == 2
 
 
+def test_a_fit_after_one_without_a_verdict_begins_from_nothing(
+    server: WaitressServer, client: BsoClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.delenv("SLURM_STEP_ID", raising=False)
+    fields = job()
+    folds = [ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor()) for _ in range(2)]
+    trainer(folds[0], max_epochs=2).fit(Module([0.1, 0.2]))
+    trainer(folds[1]).fit(Module([1.0]))
+    left, second = client.list_trials(str(folds[1].job_id)).trials
+    assert (left.run_id, left.outcome_code, left.energy) == ("slurm-17", "left", 20.0)
+    assert (second.run_id, second.converged, second.energy, second.current_epoch) == ("slurm-17-2", True, 10.0, 1)
+
+
+def test_a_fit_without_a_verdict_goes_on_in_its_trial_by_its_checkpoint(
+    callback: ZeusBSOCallback, client: BsoClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    saving = ModelCheckpoint(tmp_path, save_last=True)
+    trainer(callback, saving, enable_checkpointing=True, max_epochs=2).fit(Module([0.1, 0.2]))
+    resumed(other(callback), saving.last_model_path)
+    trial = only_trial(client, callback.job.job_id_prefix)
+    assert (trial.converged, trial.current_epoch) == (True, 3)
+
+
 @pytest.mark.parametrize("name", ["daily-retraining-of-resnet50-by-the-vision-team-7f9c2d", "x" * 100, "new\nline"])
 def test_a_scheduler_s_name_may_be_long(name: str, server: WaitressServer, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = job()
