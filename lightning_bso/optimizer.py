@@ -382,7 +382,7 @@ class BatchSizeOptimizer:
         if self._trial is None or self.result is not None:
             return
         self._send_pending(last_chance=True)
-        if self.result is not None:
+        if self.result is not None or self._trial is None:  # what was sent has brought the verdict, or was refused
             return
         trial, self._trial = self._trial, None
         self._left_with = self._state(trial)

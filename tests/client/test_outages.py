@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from lightning_bso import BatchSizeOptimizer, BsoClient, ServerUnreachable, ZeusBSOTrainFailError
 from lightning_bso import client as client_module
@@ -70,6 +71,27 @@ def test_reports_missed_at_the_end_are_made_up_for_when_the_run_is_ended(mortal:
     bso.end("no data left")
     stored = only_trial(BsoClient(mortal.url), fields["job_id_prefix"])
     assert (stored.energy, stored.status, stored.outcome) == (10.0, "Failed", "no data left")
+
+
+def test_leaving_a_run_whose_missed_reports_are_refused_raises_nothing_of_its_own(
+    server: WaitressServer, scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run_of_deleted_job(bso: BatchSizeOptimizer) -> None:
+        assert bso.trial is not None
+        scripted.script = lambda _request: Reply(503)
+        bso.on_evaluate(0.5)
+        answer = requests.delete(f"{server.url}/jobs", params={"job_id": bso.trial.job_id}, timeout=30)
+        assert answer.status_code == 200
+        scripted.script = handed_on(server.url)
+
+    scripted.script = handed_on(server.url)
+    with begun(scripted.url) as left:
+        run_of_deleted_job(left)
+    with pytest.raises(OSError, match="the disk is full"), begun(scripted.url) as broken:
+        run_of_deleted_job(broken)
+        raise OSError("the disk is full")
+    assert left.trial is broken.trial is None
+    assert len(warnings(caplog, "the server refused a report")) == 2
 
 
 def test_ending_a_run_without_a_server_is_said_and_does_not_raise(
