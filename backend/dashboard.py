@@ -145,6 +145,11 @@ def trial(session: Session, job_id: str, number: int, by: Actor) -> TrialRecord:
     return trial_record(states.core_spec(job), known_trial(session, job, number))
 
 
+def can_be_ended(trial: TrialRecord) -> bool:
+    """Whether a trial's run may still report, or come back to it: it has no verdict, and no person has ended it."""
+    return trial.status != TrialStatus.SUCCEEDED and trial.outcome_code != store.STOPPED
+
+
 @reading
 def list_reports(
     session: Session, job_id: str, number: int, offset: int, limit: int, by: Actor

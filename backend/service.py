@@ -180,6 +180,8 @@ def probe(session: Session, request: ProbeRequest, *, by: Actor, lease_s: float)
 def end(session: Session, request: TrialRequest, *, by: Actor, lease_s: float, by_a_person: bool = False) -> None:
     """End a trial without a result, if it has not ended yet; a late report does not revive it, lost or not.
 
+    A person ends it also where its caller has, so that its run does not come back.
+
     Its run gets it again when it asks by its name (see `ask`), but not what a person has ended.
 
     Raises:
@@ -189,7 +191,7 @@ def end(session: Session, request: TrialRequest, *, by: Actor, lease_s: float, b
     job, at = _lock(session, request.job_id, by)
     trial = _trial(session, job, request.trial_number, request.batch_size)
     _hear_of(session, job, trial, at, lease_s)
-    if not _ended(trial):
+    if not _ended(trial) or (by_a_person and trial.outcome_code in (store.ENDED, store.LEFT)):
         outcome = request.reason or "ended by its caller without a result"
         code = store.STOPPED if by_a_person else store.LEFT if request.over else store.ENDED
         store.end_trial(trial, job, at, TrialStatus.FAILED, code, outcome)

@@ -11,6 +11,7 @@ from flask_admin import Admin
 from flask_admin.theme import Bootstrap4Theme
 from flask_wtf.csrf import CSRFError
 
+from backend import dashboard
 from backend.admin import login, pages, tables, words
 from backend.config import Settings
 
@@ -45,6 +46,7 @@ def register(app: Flask, settings: Settings) -> None:
     app.add_template_filter(words.amount)
     app.add_template_filter(words.moment)
     app.add_template_filter(words.duration)
+    app.add_template_filter(dashboard.can_be_ended)
     known = {"plotly_version": version("plotly")}
     app.context_processor(lambda: known | {"who": login.current(), "has_login": login.is_needed()})
 

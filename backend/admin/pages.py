@@ -141,10 +141,10 @@ class JobPage(_Page, BaseView):
 
     @expose("/end", methods=("POST",))
     def end(self) -> Any:
-        """End a trial; its training stops at its next report."""
+        """End a trial for good; its training, if it runs, stops at its next report."""
         person, number = login.need(Role.OPERATOR), _number(request.form.get("number"))
         trial = dashboard.trial(_job_id(), number, person.actor)
-        if trial.ended_at is not None:
+        if not dashboard.can_be_ended(trial):
             flash(f"Trial {number} had ended before: {trial.outcome}")
             return _to_job()
         ended = TrialRequest(
@@ -154,7 +154,7 @@ class JobPage(_Page, BaseView):
             reason=f"ended by {person.name} on the admin page"[:500],
         )
         service.end(ended, by=person.actor, lease_s=current_app.config["LEASE_S"], by_a_person=True)
-        flash(f"Trial {number} is ended; its training stops at its next report.")
+        flash(f"Trial {number} is ended; its training stops at its next report, and does not get it back.")
         return _to_job()
 
     @expose("/delete", methods=("POST",))

@@ -20,6 +20,7 @@ from backend.tokens import Scope
 from backend.users import Role
 from tests import specs
 from tests.calls import Calls
+from tests.databases import let_time_pass
 from tests.logins import PASSWORD, csrf, log_in
 
 PAGES = [
@@ -165,6 +166,40 @@ def test_a_run_that_a_person_has_ended_does_not_get_its_trial_back(client: Flask
     post(client, "/admin/job/end?job=train", number="1")
     assert calls.records()[-1]["outcome_code"] == "stopped"
     assert calls.trial(run_id="requeued")["outcome"] == "ended by own machine on the admin page"
+
+
+END_BUTTON = "End trial 1<"
+
+
+@pytest.mark.parametrize("before", ["ended", "left", "lost", "back"])
+def test_a_person_can_keep_a_run_from_coming_back(
+    before: str, client: FlaskClient, calls: Calls, database_url: str
+) -> None:
+    calls.register()
+    trial = calls.trial(run_id="requeued")
+    if before == "lost":
+        let_time_pass(database_url, "train", 1, 3601)
+        calls.trial()
+    else:
+        calls.must(calls.end(trial, over=before == "left"))
+    if before == "back":  # and has not reported yet
+        assert calls.trial(run_id="requeued")["outcome"] is None
+    pages = ("/admin/job/?job=train", "/admin/trial/?job=train&number=1")
+    assert all(END_BUTTON in client.get(page).text for page in pages)
+    post(client, "/admin/job/end?job=train", number="1")
+    assert calls.record(trial)["outcome_code"] == "stopped"
+    assert calls.trial(run_id="requeued")["outcome"] == "ended by own machine on the admin page"
+    assert calls.must(calls.report(trial))["reason"] == "stopped"
+    assert not any(END_BUTTON in client.get(page).text for page in pages)
+
+
+def test_a_run_with_a_verdict_cannot_be_ended(client: FlaskClient, calls: Calls) -> None:
+    calls.register()
+    trial = calls.trial()
+    calls.converge(trial)
+    assert END_BUTTON not in client.get("/admin/job/?job=train").text
+    post(client, "/admin/job/end?job=train", number="1")
+    assert calls.record(trial)["outcome_code"] == "converged"
 
 
 def test_actions_go_through_the_use_cases(client: FlaskClient, calls: Calls) -> None:
