@@ -359,14 +359,15 @@ class BatchSizeOptimizer:
         self._agree()
 
     def abandon(self, error: BaseException) -> None:
-        """End a run that an error broke. If it ran out of memory, that counts as a failure of its batch size.
+        """End a run that an error broke. If its training ran out of memory, its batch size counts as failed.
 
+        Before the training began it says nothing of the batch size: another process may hold the GPU.
         One that was interrupted is left open, as it may go on later. Any rank may call this by itself. What breaks the
         run is the error, and nothing is raised here.
         """
         if is_interruption(error):
             return
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) and self._window is not None:
             self._report_out_of_memory()
         self.end(f"{type(error).__name__}: {error}", over=False)
 

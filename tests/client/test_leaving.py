@@ -35,6 +35,19 @@ def test_an_error_ends_the_trial_with_its_reason(run: BatchSizeOptimizer, client
     assert stored(client, run) == ("Failed", "OSError: the disk is full")
 
 
+def test_a_lack_of_memory_counts_against_the_batch_size_only_once_the_training_has_begun(
+    server: WaitressServer, client: BsoClient
+) -> None:
+    for begins, code in ((False, "ended"), (True, "out_of_memory")):
+        fields = job()
+        with pytest.raises(MemoryError), BatchSizeOptimizer(ScriptedMonitor(), server.url, fields) as bso:
+            bso.get_batch_size()
+            if begins:
+                bso.on_train_begin()
+            raise MemoryError
+        assert only_trial(client, fields["job_id_prefix"]).outcome_code == code
+
+
 def test_leaving_without_a_verdict_ends_the_trial(run: BatchSizeOptimizer, client: BsoClient) -> None:
     with run:
         run.on_evaluate(0.5)

@@ -85,6 +85,32 @@ def test_other_words_for_a_lack_of_memory_are_understood(
     assert "does not fit in memory" in str(only_trial(client, callback.job.job_id_prefix).outcome)
 
 
+class LargeAtFirst(Module):
+    """Finds no memory before it trains."""
+
+    def __init__(self, moment: str) -> None:
+        super().__init__()
+        self._moment = moment
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        if self._moment == "set-up":
+            raise torch.OutOfMemoryError("Tried to allocate 20 GiB")
+        return super().configure_optimizers()
+
+    def validation_step(self, batch: Sequence[torch.Tensor], index: int) -> None:
+        if self.trainer.sanity_checking:
+            raise torch.OutOfMemoryError("Tried to allocate 20 GiB")
+
+
+@pytest.mark.parametrize("moment", ["set-up", "sanity check"])
+def test_a_lack_of_memory_before_the_training_says_nothing_of_the_batch_size(
+    moment: str, callback: ZeusBSOCallback, client: BsoClient
+) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        fit(callback, LargeAtFirst(moment), num_sanity_val_steps=1)
+    assert stored(client, callback) == ("Failed", "OutOfMemoryError: Tried to allocate 20 GiB", 0.0)
+
+
 def test_an_error_before_the_first_step_ends_the_trial_with_its_reason(
     callback: ZeusBSOCallback, client: BsoClient
 ) -> None:
