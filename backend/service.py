@@ -180,7 +180,8 @@ def probe(session: Session, request: ProbeRequest, *, by: Actor, lease_s: float)
 def end(session: Session, request: TrialRequest, *, by: Actor, lease_s: float, by_a_person: bool = False) -> None:
     """End a trial without a result, if it has not ended yet; a late report does not revive it, lost or not.
 
-    A person ends it also where its caller has, so that its run does not come back.
+    A person ends it also where its caller has, so that its run does not come back. A caller that knows less than what
+    was reported is what is left of a broken attempt, which the run has gone on from elsewhere: it ends nothing.
 
     Its run gets it again when it asks by its name (see `ask`), but not what a person has ended.
 
@@ -191,6 +192,8 @@ def end(session: Session, request: TrialRequest, *, by: Actor, lease_s: float, b
     job, at = _lock(session, request.job_id, by)
     trial = _trial(session, job, request.trial_number, request.batch_size)
     _hear_of(session, job, trial, at, lease_s)
+    if request.report_number is not None and request.report_number < _number(store.last_report(session, trial)):
+        return
     if not _ended(trial) or (by_a_person and trial.outcome_code in (store.ENDED, store.LEFT)):
         outcome = request.reason or "ended by its caller without a result"
         code = store.STOPPED if by_a_person else store.LEFT if request.over else store.ENDED

@@ -399,6 +399,7 @@ class BatchSizeOptimizer:
                     # a file's name in an error may hold what is no text
                     reason=reason.encode(errors="backslashreplace").decode()[:MAX_REASON_LENGTH],
                     over=over,
+                    report_number=self._last_number,
                 )
             )
         except ServerUnreachable as error:

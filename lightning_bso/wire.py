@@ -298,6 +298,9 @@ class TrialRequest(Wire):
     """Why the run ended, for the people who look at it."""
     over: StrictBool = False
     """Nothing broke the run: it came to its end, though not to a verdict."""
+    report_number: Count | None = None
+    """Number of the last report that the caller knows of. If there is a later one the run goes on elsewhere, and the
+    trial is left as it is."""
 
 
 class HeartbeatRequest(Wire):

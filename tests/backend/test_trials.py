@@ -222,6 +222,17 @@ def test_a_run_that_broke_gets_its_trial_back_even_if_it_begins_anew(calls: Call
     assert calls.trial(run_id="first", resumes=False)["outcome"] is None
 
 
+def test_what_is_left_of_a_broken_attempt_does_not_end_the_run_that_has_gone_on(
+    calls: Calls, trial: dict[str, Any]
+) -> None:
+    for number in (1, 2):
+        calls.must(calls.report(trial, report_number=number, current_epoch=number))
+    calls.must(calls.end(trial, reason="NCCL timeout", report_number=1))
+    assert calls.record(trial)["status"] == "Dispatched"
+    calls.must(calls.end(trial, reason="the disk is full", report_number=2))
+    assert calls.record(trial)["outcome"] == "the disk is full"
+
+
 def test_what_a_run_had_ended_with_may_happen_to_it_again(calls: Calls, trial: dict[str, Any]) -> None:
     for reason in ("the disk is full", "the disk is still full"):
         calls.must(calls.end(trial, reason=reason))

@@ -60,6 +60,19 @@ def test_ctrl_c_leaves_the_trial_open(run: BatchSizeOptimizer, client: BsoClient
     assert stored(client, run) == ("Dispatched", None)
 
 
+def test_a_late_error_of_a_broken_attempt_does_not_end_the_run_that_has_gone_on(
+    server: WaitressServer, client: BsoClient
+) -> None:
+    fields = job()
+    broken = begun(server.url, job=fields, run_id="run")
+    broken.on_evaluate(0.5)
+    resumed = begun(server.url, job=fields, run_id="run")
+    resumed.on_evaluate(0.5)
+    broken.abandon(RuntimeError("NCCL timeout"))
+    resumed.on_evaluate(1.0)
+    assert only_trial(client, fields["job_id_prefix"]).converged
+
+
 def test_leaving_after_the_verdict_changes_nothing(run: BatchSizeOptimizer, client: BsoClient) -> None:
     with run:
         run.on_evaluate(1.0)
