@@ -174,11 +174,11 @@ class BatchSizeOptimizer:
             EnergyUnavailable: the run uses GPUs whose energy cannot be read.
             ServerUnreachable: no server answered, and there is no fallback.
             ServerRefused: the spec is not valid or differs from the job's, or no batch size is left.
-            BSOError: the run of this `run_id` has ended already, or `resumed_from` is another's.
+            BSOError: the run of this `run_id` has ended already, or `resumed_from` is another's, or of another job.
         """
         saved = self.ranks.gather(resumed_from)[0]
         if saved is not None and saved.get("unreported"):
-            self._batch_size = int(saved["batch_size"])
+            self._batch_size = self._check_unreported(int(saved["batch_size"]))
             self._left_with = saved
             log.warning("This run was not reported before it was interrupted, and goes on unreported")
             return self._batch_size
@@ -319,7 +319,8 @@ class BatchSizeOptimizer:
         if state.get("unreported"):
             raise BSOError(
                 "the checkpoint comes from a run that was not reported, and what that had cost is not known. To go on "
-                "with that run give get_batch_size() what it had saved; to begin a new one take its weights alone"
+                "with that run let its checkpoint be looked into beforehand: fit(…, weights_only=False), or "
+                "get_batch_size(resumed_from=…) in a loop of your own; to begin a new one take its weights alone"
             )
         if (state["job_id"], state["trial_number"]) != (trial.job_id, trial.trial_number):
             raise _of_another_run(state, f"trial {trial.trial_number} of job {trial.job_id}")
@@ -453,6 +454,16 @@ class BatchSizeOptimizer:
             size = "the default batch size" if saved is None else "the batch size of before"
             log.warning("%s. Training with %s, unreported", error, size)
             return None, self.run_id
+
+    def _check_unreported(self, batch_size: int) -> int:
+        """The batch size of a checkpoint that names no job, if it may be of this one."""
+        if batch_size not in self._job.batch_sizes or batch_size % self.ranks.size:
+            raise BSOError(
+                f"the checkpoint comes from a run that was not reported, with batch size {batch_size}. That is none of "
+                f"this job's ({', '.join(map(str, self._job.batch_sizes))}), or cannot be divided among its "
+                f"{self.ranks.size} processes. Go on with that run as it was; to begin a new one take its weights alone"
+            )
+        return batch_size
 
     def _ask_by_name(self, job_id: str) -> tuple[AskAnswer, str]:
         """The trial, under the next name if a scheduler's name stands for a run that came to its end."""

@@ -164,6 +164,26 @@ def test_a_training_without_a_server_goes_on_unreported(callback: ZeusBSOCallbac
     assert (second.trial_number, second.batch_size, module.sizes_seen) == (None, 16, {16})
 
 
+def test_an_unreported_checkpoint_of_a_job_with_other_batch_sizes_is_refused(
+    callback: ZeusBSOCallback, tmp_path: Path
+) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    unreported = ZeusBSOCallback(nowhere, callback.job, energy_monitor=ScriptedMonitor(), fallback_to_default=True)
+    path = paused(tmp_path, unreported)
+    changed = job(batch_sizes=[8, 32], default_batch_size=8)
+    with pytest.raises(BSOError, match=r"batch size 16\. That is none of this job's \(8, 32\).*take its weights"):
+        resumed(other(callback, job=changed), path)
+
+
+def test_an_unreported_checkpoint_that_was_not_looked_into_beforehand_says_how_it_can_be(
+    server: WaitressServer,
+) -> None:
+    fields = job()
+    first = begun(f"http://127.0.0.1:{free_port()}", job=fields, fallback_to_default=True)
+    with pytest.raises(BSOError, match=r"fit\(…, weights_only=False\), or get_batch_size\(resumed_from=…\)"):
+        begun(server.url, job=fields).load_state_dict(first.state_dict())
+
+
 def test_a_training_whose_meter_failed_goes_on_unreported(
     callback: ZeusBSOCallback, client: BsoClient, tmp_path: Path
 ) -> None:
