@@ -10,7 +10,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_bso import BsoClient, BSOError, ZeusBSOCallback
+from lightning_bso import BatchSizeOptimizer, BsoClient, BSOError, ZeusBSOCallback
+from lightning_bso.ranks import Ranks
 from tests.client.jobs import ScriptedMonitor, begun, job, number_of_trials, only_trial, record
 from tests.databases import free_port
 from tests.lightning.trainings import Module, trainer
@@ -173,6 +174,23 @@ def test_an_unreported_checkpoint_of_a_job_with_other_batch_sizes_is_refused(
     changed = job(batch_sizes=[8, 32], default_batch_size=8)
     with pytest.raises(BSOError, match=r"batch size 16\. That is none of this job's \(8, 32\).*take its weights"):
         resumed(other(callback, job=changed), path)
+
+
+def test_an_unreported_checkpoint_that_cannot_be_divided_among_the_processes_is_refused(
+    server: WaitressServer,
+) -> None:
+    class Three(Ranks):
+        """Three processes that are all alike."""
+
+        size = 3
+
+        def gather(self, value: Any) -> list[Any]:
+            return [value] * self.size
+
+    state = begun(f"http://127.0.0.1:{free_port()}", fallback_to_default=True).state_dict()
+    bso = BatchSizeOptimizer(ScriptedMonitor(), server.url, job(), ranks=Three())
+    with pytest.raises(BSOError, match=r"batch size 16.*cannot be divided among its 3 processes"):
+        bso.get_batch_size(resumed_from=state)
 
 
 def test_an_unreported_checkpoint_that_was_not_looked_into_beforehand_says_how_it_can_be(
