@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -229,13 +230,22 @@ def describe_gpus(gpu_indices: list[int]) -> Machine:
 
 def power_limits_mw(gpu_indices: list[int]) -> dict[int, int]:
     """The power limits that GPUs have at present, of those that tell."""
+    return _told(gpu_indices, _power_limit_mw)
+
+
+def default_power_limits_mw(gpu_indices: list[int]) -> dict[int, int]:
+    """The power limits that GPUs have if nobody sets another, of those that tell."""
+    return _told(gpu_indices, _default_power_limit_mw)
+
+
+def _told(gpu_indices: list[int], ask: Callable[[Any, int], int]) -> dict[int, int]:
     from zeus.device import get_gpus
 
     gpus = get_gpus()
     found = {}
     for index in gpu_indices:
-        with suppress(Exception):  # of a driver that does not tell: the default is to be had from it
-            found[index] = _power_limit_mw(gpus, index)
+        with suppress(Exception):  # a driver that does not tell can still be asked to set the default
+            found[index] = ask(gpus, index)
     return found
 
 
@@ -245,6 +255,12 @@ def _power_limit_mw(gpus: Any, index: int) -> int:
     import pynvml  # zeus-ml can set a limit, but not tell it
 
     return int(pynvml.nvmlDeviceGetPowerManagementLimit(gpus.gpus[index].handle))
+
+
+def _default_power_limit_mw(gpus: Any, index: int) -> int:
+    import pynvml  # Zeus can set the default, but not tell it
+
+    return int(pynvml.nvmlDeviceGetPowerManagementDefaultLimit(gpus.gpus[index].handle))
 
 
 def put_back_power_limits(gpu_indices: list[int], limits_mw: dict[int, int]) -> None:

@@ -5,6 +5,7 @@ Nothing here knows of the batch-size optimizer: its callback may be there, or no
 """
 
 import re
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing_extensions import override
 from lightning_bso.dataloading import loader_batch_sizes
 from lightning_bso.energy import (
     EnergyMonitor,
+    default_power_limits_mw,
     describe_gpus,
     gpu_indices,
     make_zeus_monitor,
@@ -182,6 +184,7 @@ class ZeusPowerLimitCallback(pl.Callback):
         known = profile is not None and profile.exists()
         self._gpu_indices = list(monitor.gpu_indices)
         self._limits_before_mw = power_limits_mw(self._gpu_indices)
+        self._warn_of_limits_that_are_set()
         try:
             self._limits = GlobalPowerLimitOptimizer(
                 monitor,
@@ -197,6 +200,18 @@ class ZeusPowerLimitCallback(pl.Callback):
                 raise ValueError(f"{profile} cannot be read, remove it: {error}") from error
             raise
         return self._limits
+
+    def _warn_of_limits_that_are_set(self) -> None:
+        """An administrator's are meant, those of a killed process are not; nobody can tell which they are."""
+        for index, default_mw in default_power_limits_mw(self._gpu_indices).items():
+            found_mw = self._limits_before_mw.get(index, default_mw)
+            if found_mw != default_mw:
+                warnings.warn(  # in every process, as each has a GPU of its own
+                    f"GPU {index} was found limited to {found_mw / 1000:g} W, not to its default of "
+                    f"{default_mw / 1000:g} W, and gets that again after the fit. If nobody wants it, a training that "
+                    f"was killed has left it: `nvidia-smi -i GPU -pl {default_mw / 1000:g}` resets it",
+                    stacklevel=2,
+                )
 
     def _settle(self, trainer: pl.Trainer, limits: Any) -> None:
         """Note the limit that has been found, once it has."""

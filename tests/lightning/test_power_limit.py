@@ -87,6 +87,18 @@ def test_a_limit_that_an_administrator_has_set_is_back_after_the_fit(gpu: FakeGp
     assert gpu.limits_mw == [180_000]
 
 
+def test_a_limit_that_is_not_the_default_is_said_with_how_to_reset_it(gpu: FakeGpus) -> None:
+    gpu.limits_mw = [150_000]  # as a process leaves it that is killed while it looks for a limit
+    said = r"GPU 0 was found limited to 150 W, not to its default of 225 W.*`nvidia-smi -i GPU -pl 225`"
+    with pytest.warns(UserWarning, match=said):
+        fit(gpu, quick())
+
+
+def test_a_gpu_with_its_default_limit_is_not_warned_of(gpu: FakeGpus, recwarn: pytest.WarningsRecorder) -> None:
+    fit(gpu, quick())
+    assert not [warning for warning in recwarn if "limited to" in str(warning.message)]
+
+
 def test_a_driver_that_does_not_tell_its_limit_gets_the_default_again(
     gpu: FakeGpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
