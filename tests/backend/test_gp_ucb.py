@@ -19,7 +19,7 @@ from tests.databases import connected, dump, let_time_pass, revision
 
 EPOCHS = {4: 9, 8: 6, 16: 8, 32: 7, 64: 99}
 """What a run needs; with 64 none converges."""
-SEED = 6
+SEED = 11
 """Of a random workload in which runs are lost and revived, the job is reset, and some runs have no bound."""
 
 
