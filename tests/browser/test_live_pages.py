@@ -77,11 +77,10 @@ def test_what_changes_while_a_page_loads_is_shown_too(page: Page, training: Call
     log_in(page, "viewer")
 
     def report_before_the_figures_are_asked_for(route: Route) -> None:
-        page.unroute("**/admin/job/plots*")
         training.must(training.report(running(training), energy=81.0, metric=1.0, current_epoch=2))
         route.continue_()
 
-    page.route("**/admin/job/plots*", report_before_the_figures_are_asked_for)
+    page.route("**/admin/job/plots*", report_before_the_figures_are_asked_for, times=1)
     page.goto("/admin/job/?job=live")
     expect(page.locator("#trials tr[data-trial='3']")).to_contain_text("converged")
 
