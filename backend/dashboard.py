@@ -275,13 +275,11 @@ def overview(session: Session, by: Actor, lease_s: float) -> Overview:
 def _failing(session: Session, prefix: str | None, by_number: dict[int, Job]) -> list[tuple[Job, int, bool]]:
     """The jobs for a person to look at, with their failures and whether they are stuck, the most urgent first."""
     found = []
-    for number, failures, of_pruning in store.failing_jobs(session, prefix, MOST_LOOKED_AT):
+    for number, failures in store.failing_jobs(session, prefix, MOST_LOOKED_AT):
         job = by_number.get(number)
         if job is None:  # it is new
             continue
-        # Past its pruning, `zeus` is never stuck, and there its state is all of its history.
-        may_be_stuck = job.policy != "zeus" or of_pruning
-        stuck = may_be_stuck and policies.stage(states.load_state(session, job))[0] is Stage.STUCK
+        stuck = policies.stage(states.load_state(session, job))[0] is Stage.STUCK
         if stuck or failures >= FAILURES_FOR_A_PERSON:
             found.append((job, failures, stuck))
     return sorted(found, key=lambda one: (not one[2], -one[1]))

@@ -269,7 +269,9 @@ def _warm_start(session: Session, spec: RegisteredJobSpec, by: Actor) -> WarmSta
         target = f"{theirs.target_metric:g} ({'or above' if theirs.higher_is_better_metric else 'or below'})"
         raise _not_to_start_from(spec, f"trains to another target, {target}, which takes other epochs")
     try:
-        return warm_start(states.load_state(session, donor), states.to_core(spec))
+        # Another policy keeps other things of its trials.
+        load = states.load_state if donor.policy == spec.policy else states.load_whole
+        return warm_start(load(session, donor), states.to_core(spec))
     except NothingToTake as error:
         raise _not_to_start_from(spec, f"has nothing to start from: {error}") from error
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from backend.core import policies, stored, thompson
 from backend.core.belief import Belief, WarmStart, warm_beginning
 from backend.core.replay import PastProbe, PastReport, PastTrial
-from backend.core.state import Choice, JobState, Probed, Spec, TrialStatus, TrialType, Verdict, VerdictCode
+from backend.core.state import Choice, JobState, Past, Probed, Spec, TrialStatus, TrialType, Verdict, VerdictCode
 from backend.core.state import Report as CoreReport
 from backend.core.state import Trial as CoreTrial
 from backend.core.summary import Totals
@@ -126,10 +126,7 @@ def load_state(session: Session, job: Job, exploration: int | None = None, *, re
         remember: whether to store what has been learnt since; the job must be locked.
     """
     exploration = job.exploration if exploration is None else exploration
-    # What the policy knows before the first trial; None if it learns nothing that could be stored.
-    beginning = policies.condensed(JobState(core_spec(job), (), beginning_of(job, exploration))).past
-    if beginning is None:
-        return JobState(core_spec(job), tuple(_trials_since(session, job, exploration, None)))
+    beginning = policies.known(JobState(core_spec(job), (), beginning_of(job, exploration)))
     probe = load_probes(job).get(exploration)
     row = session.get(StoredBelief, (job.id, exploration))
     known = None if row is None else stored.restore(row.told, beginning)
@@ -148,10 +145,14 @@ def load_state(session: Session, job: Job, exploration: int | None = None, *, re
     return state
 
 
-def _trials_since(session: Session, job: Job, exploration: int, past: Belief | None) -> list[CoreTrial]:
+def load_whole(session: Session, job: Job) -> JobState:
+    """All trials of a job's current exploration that have a verdict or run, for who learns from them anew."""
+    return JobState(core_spec(job), tuple(_trials_since(session, job, job.exploration, Past())))
+
+
+def _trials_since(session: Session, job: Job, exploration: int, past: Past) -> list[CoreTrial]:
     """The trials that decisions look at beside `past`, and the last of those that it tells."""
-    through, unsettled = (0, ()) if past is None else (past.through, past.unsettled)
-    values = {"job": job.id, "exploration": exploration, "through": through, "unsettled": unsettled}
+    values = {"job": job.id, "exploration": exploration, "through": past.through, "unsettled": past.unsettled}
     trials = [_to_trial(row) for row in session.execute(_LOOKED_AT, values)]
     return sorted(trials, key=lambda trial: trial.number)
 

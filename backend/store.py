@@ -282,11 +282,11 @@ def count_active(session: Session, prefix: str | None, since: datetime) -> int:
     return _count(session, heard.distinct())
 
 
-def failing_jobs(session: Session, prefix: str | None, limit: int) -> Sequence[tuple[int, int, bool]]:
+def failing_jobs(session: Session, prefix: str | None, limit: int) -> list[tuple[int, int]]:
     """Jobs whose last run has failed, by their numbers, with how many have since one converged; the worst first.
 
     Only runs since a job's last reset count, and none that a person or its caller has ended. What converged while the
-    job was paused, or beside an exploration, ends no row of failures. Last, whether one of them was of the pruning.
+    job was paused, or beside an exploration, ends no row of failures.
     """
     current = (Trial.job == Job.id) & (Trial.exploration == Job.exploration)
     succeeded = Trial.converged.is_(True) & Trial.type.in_([TrialType.PRUNING, TrialType.MAB])
@@ -299,7 +299,7 @@ def failing_jobs(session: Session, prefix: str | None, limit: int) -> Sequence[t
     )
     failures = func.count()
     rows = session.execute(
-        select(Trial.job, failures, func.max(case((Trial.type == TrialType.PRUNING, 1), else_=0)))
+        select(Trial.job, failures)
         .join(last, Trial.job == last.c.job)
         .join(Job, current)
         .where(
@@ -311,7 +311,7 @@ def failing_jobs(session: Session, prefix: str | None, limit: int) -> Sequence[t
         .order_by(failures.desc())
         .limit(limit)
     )
-    return [(job, number, bool(of_pruning)) for job, number, of_pruning in rows]
+    return [(job, number) for job, number in rows]
 
 
 def count_jobs(session: Session) -> int:

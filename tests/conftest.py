@@ -122,3 +122,14 @@ def client(app: Flask) -> FlaskClient:
 def calls(client: FlaskClient) -> Calls:
     """The protocol's calls, through that client."""
     return Calls.through_test_client(client)
+
+
+@pytest.fixture
+def other_app(database_url: str) -> Callable[[], Calls]:
+    """Makes another server over the same database."""
+
+    def make() -> Calls:
+        app = create_app(Settings(database_url=database_url, log_level="CRITICAL"))
+        return Calls.through_test_client(app.test_client())
+
+    return make

@@ -15,7 +15,7 @@ from backend.core.cost import run_cost, trial_cost
 from backend.core.epoch_cost import EpochCostBelief
 from backend.core.epochs import EpochsBelief
 from backend.core.gaussian import Gaussian, Mask, Vector
-from backend.core.state import JobState, Probed, Spec, Trial, TrialStatus
+from backend.core.state import JobState, Past, Probed, Spec, Trial, TrialStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class WarmStart:
 
 
 @dataclass(frozen=True, slots=True)
-class Belief:
+class Belief(Past):
     """The summary. Vectors (n,) have one entry per batch size, ascending; none is changed in place."""
 
     grid: Grid
@@ -66,19 +66,12 @@ class Belief:
     """Where among the batch sizes to begin."""
     failed_factor: float = 1.0
     """The widest bound, as a multiple of the usual one, that a run has failed within since one last converged."""
-    last: Trial | None = None
-    """The last of the trials to end; what ended before it is told."""
     changed: int | None = None
     """Revision at which T was seen to have changed, until a run begun after that has ended."""
     unfit: frozenset[int] = frozenset()
     """Where among the batch sizes those are that a probe found not to fit in memory."""
     too_large: int | None = None
     """Where the smallest is that a run found not to fit, since one as large or larger converged."""
-
-    @property
-    def through(self) -> int:
-        """The job's revision at which the last of the trials ended."""
-        return 0 if self.last is None else self.last.ended or 0
 
     @property
     def unsettled(self) -> tuple[int, ...]:
@@ -211,7 +204,7 @@ def learn(spec: Spec, belief: Belief, trial: Trial) -> Belief:
 
 def believe(state: JobState) -> Belief:
     """What all ended trials of a job say."""
-    belief = beginning(state.spec) if state.past is None else state.past
+    belief = state.past if isinstance(state.past, Belief) else beginning(state.spec)
     ended = [trial for trial in state.trials if trial.status is TrialStatus.SUCCEEDED]
     ended.sort(key=lambda trial: trial.ended or 0)
     for trial in ended:

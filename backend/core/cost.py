@@ -1,6 +1,6 @@
 """What a run costs: one number out of energy and time."""
 
-from backend.core.state import JobState, Spec, Trial
+from backend.core.state import Spec, Trial
 
 
 def cost(energy_j: float, time_s: float, *, eta: float, max_power_w: float) -> float:
@@ -38,9 +38,3 @@ def in_words(cost_j: float, digits: int = 4) -> str:
         if factor <= abs(cost_j) < 1e13:
             return f"{cost_j / factor:.{digits}g} {prefix}J"
     return f"{cost_j:.{digits}g} J"
-
-
-def cheapest_converged(state: JobState) -> Trial | None:
-    """The converged trial with the lowest cost, the earliest of equals; None if there is none."""
-    converged = [trial for trial in state.trials if trial.converged]
-    return min(converged, key=lambda trial: trial_cost(state.spec, trial), default=None)

@@ -164,10 +164,9 @@ def expectations(state: JobState) -> list[Expectation]:
     return [Expectation(size, float(guess.expected_j[at]), float(guess.sd_j[at])) for at, size in enumerate(sizes)]
 
 
-def condensed(state: JobState) -> JobState:
-    """The same job with all ended trials taken into `past`."""
-    running = tuple(trial for trial in state.trials if trial.status is not TrialStatus.SUCCEEDED)
-    return replace(state, trials=running, past=believe(state))
+def known(state: JobState) -> Belief:
+    """What is known from all ended trials."""
+    return believe(state)
 
 
 def expected_costs(belief: Belief) -> Vector:

@@ -16,6 +16,7 @@ from backend.core.state import (
     Choice,
     Expectation,
     JobState,
+    Past,
     Report,
     Spec,
     Stage,
@@ -48,8 +49,8 @@ class Policy(Protocol):
     def expectations(self, state: JobState) -> list[Expectation]:
         """What a run with each batch size is expected to cost."""
 
-    def condensed(self, state: JobState) -> JobState:
-        """The same job with ended trials taken into `past`, as far as the policy needs no more of them."""
+    def known(self, state: JobState) -> Past:
+        """What is known from all ended trials, so that a decision need not look at them."""
 
 
 POLICIES: dict[str, Policy] = {"zeus": zeus, "gp-ucb": gp_ucb}
@@ -137,9 +138,15 @@ def bound(state: JobState) -> float | None:
     return bound_j if math.isfinite(bound_j) else None
 
 
+def known(state: JobState) -> Past:
+    """What is known from the ended trials of a job."""
+    return POLICIES[state.spec.policy].known(state)
+
+
 def condensed(state: JobState) -> JobState:
-    """The same job with ended trials taken into `past`, as far as its policy needs no more of them."""
-    return POLICIES[state.spec.policy].condensed(state)
+    """The same job with all ended trials taken into `past`."""
+    left = tuple(trial for trial in state.trials if trial.status is not TrialStatus.SUCCEEDED)
+    return replace(state, trials=left, past=known(state))
 
 
 def _failure(state: JobState, trial: Trial, code: VerdictCode, reason: str) -> Verdict:

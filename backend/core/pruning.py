@@ -4,12 +4,13 @@ A round tries its default batch size, then smaller ones downwards, then larger o
 direction that does not converge ends that direction. Only batch sizes that converged go on, and the
 cheapest of them is the next round's default (You et al., NSDI 2023, section 4.4).
 
-Where a job stands is found by walking its trials anew each time; nothing is remembered in between.
+Where a job stands is found by walking the trials of its pruning anew each time; no stage is remembered in between.
 """
 
 from dataclasses import dataclass, field
 
 from backend.core.cost import trial_cost
+from backend.core.results import results
 from backend.core.state import JobState, Trial, TrialStatus, TrialType
 
 
@@ -59,34 +60,34 @@ def progress(state: JobState) -> Progress:
     spec = state.spec
     sizes, default = spec.batch_sizes, spec.default_batch_size
     explorations: dict[int, list[Trial]] = {}
-    for trial in state.trials:
-        if trial.type is TrialType.PRUNING:
-            explorations.setdefault(trial.batch_size, []).append(trial)
+    under_way = [t for t in state.trials if t.type is TrialType.PRUNING and t.status is TrialStatus.DISPATCHED]
+    for trial in (*results(state).explored, *under_way):
+        explorations.setdefault(trial.batch_size, []).append(trial)
     ruled_out: dict[int, str] = {}
     began = 0  # trials given out before this revision belong to earlier rounds
     for number in range(1, spec.num_pruning_rounds + 1):
         label = f"pruning round {number} of {spec.num_pruning_rounds}"
-        results: dict[int, Trial] = {}
+        outcomes: dict[int, Trial] = {}
         for direction, walk in _directions(sizes, default):
             for batch_size in walk:
                 tried = [trial for trial in explorations.get(batch_size, ()) if trial.started > began]
-                result = _first_result(tried)
-                if result is None:
+                outcome = _first_outcome(tried)
+                if outcome is None:
                     if running := next((t for t in tried if t.status is TrialStatus.DISPATCHED), None):
                         reason = f"{label}: trial {running.number} still explores batch size {batch_size}"
                         return Progress(Wait(running, reason), ruled_out)
                     return Progress(Explore(batch_size, f"{label}: {direction}"), ruled_out)
-                results[batch_size] = result
-                if not result.converged:
+                outcomes[batch_size] = outcome
+                if not outcome.converged:
                     break
-        survivors = tuple(size for size in sizes if size in results and results[size].converged)
+        survivors = tuple(size for size in sizes if size in outcomes and outcomes[size].converged)
         for size in sizes:
             if size not in survivors:
-                ruled_out[size] = _why(size, results, label)
+                ruled_out[size] = _why(size, outcomes, label)
         if not survivors:
             return Progress(Stuck(f"no batch size converged in {label}"), ruled_out)
-        default = min(survivors, key=lambda size: trial_cost(spec, results[size]))
-        began = max(result.ended or 0 for result in results.values())
+        default = min(survivors, key=lambda size: trial_cost(spec, outcomes[size]))
+        began = max(outcome.ended or 0 for outcome in outcomes.values())
         sizes = survivors
     return Progress(Done(sizes), ruled_out)
 
@@ -99,16 +100,16 @@ def _directions(sizes: tuple[int, ...], default: int) -> tuple[tuple[str, list[i
     )
 
 
-def _first_result(tried: list[Trial]) -> Trial | None:
+def _first_outcome(tried: list[Trial]) -> Trial | None:
     """The first to end: a run taken for lost that reports after all cannot rewrite what came of its stand-in."""
     ended = (trial for trial in tried if trial.status is TrialStatus.SUCCEEDED)
     return min(ended, key=lambda trial: trial.ended or 0, default=None)
 
 
-def _why(size: int, results: dict[int, Trial], label: str) -> str:
-    if size in results:
-        return f"did not converge in {label} (trial {results[size].number})"
-    nearer = [failed for failed, trial in results.items() if not trial.converged]
+def _why(size: int, outcomes: dict[int, Trial], label: str) -> str:
+    if size in outcomes:
+        return f"did not converge in {label} (trial {outcomes[size].number})"
+    nearer = [failed for failed, trial in outcomes.items() if not trial.converged]
     barrier = min(nearer, key=lambda failed: abs(failed - size))
     side = "smaller" if size < barrier else "larger"
     return f"not tried in {label}: {barrier} did not converge, so {side} ones were left out"

@@ -6,9 +6,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from backend.core.belief import Belief
 from backend.core.policies import choose, choose_while_paused, condensed, judge
-from backend.core.state import Choice, JobState, Probed, Report, Spec, Trial, TrialStatus, TrialType, Verdict
+from backend.core.state import Choice, JobState, Past, Probed, Report, Spec, Trial, TrialStatus, TrialType, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ def state_at(
     past: list[PastTrial],
     exploration: int,
     revision: int,
-    known: Belief | None = None,
+    known: Past | None = None,
     probe: PastProbe | None = None,
 ) -> JobState:
     """What a decision taken at a revision of the job looked at.
@@ -71,7 +70,7 @@ def differences(
     spec: Spec,
     past: list[PastTrial],
     rng: np.random.Generator,
-    beginning: Belief | None = None,
+    beginning: Past | None = None,
     probes: Mapping[int, PastProbe] = MappingProxyType({}),
 ) -> list[str]:
     """Every stored decision that the core would not take again, in words; empty if all follow.
@@ -122,7 +121,7 @@ def _words_differ(one: PastTrial, decision: str, then: str, now: str) -> list[st
     return [f'trial {one.trial.number}: {decision} again, only its reason differs: "{then}", now "{now}"']
 
 
-def _told(trial: Trial, known: Belief | None) -> bool:
+def _told(trial: Trial, known: Past | None) -> bool:
     return known is not None and trial.status is TrialStatus.SUCCEEDED and (trial.ended or 0) <= known.through
 
 

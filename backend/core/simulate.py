@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from backend.core.belief import Belief
 from backend.core.cost import run_cost
 from backend.core.policies import choose, condensed, judge
-from backend.core.state import Choice, JobState, Probed, Report, Spec, Trial, TrialStatus, VerdictCode
+from backend.core.state import Choice, JobState, Past, Probed, Report, Spec, Trial, TrialStatus, VerdictCode
 from backend.core.thompson import seeded
 
 PROBE_SHARE = 0.02
@@ -91,7 +90,7 @@ def simulate(
     chooser: Chooser = choose,
     concurrency: int = 1,
     drift: Drift = no_drift,
-    past: Belief | None = None,
+    past: Past | None = None,
     probe_s: float | None = None,
 ) -> Iterator[Run]:
     """Play a job through, launching every recurrence again until it converges; gives the runs as they end.
@@ -175,7 +174,9 @@ def simulate(
             cost_j=run_cost(spec, energy_j, time_s),
             code=verdict.code,
         )
-        settled = condensed(replace(settled, trials=(*settled.trials, ended)))
+        settled = replace(settled, trials=(*settled.trials, ended))
+        if chooser is choose:  # the baselines look at all trials
+            settled = condensed(settled)
         if not verdict.converged:
             waiting.append((one.recurrence, one.launch + 1))
 

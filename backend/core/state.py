@@ -2,10 +2,6 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from backend.core.belief import Belief
 
 
 class NothingConverges(Exception):
@@ -124,18 +120,38 @@ class Probed:
     epoch_time_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What is known from ended trials that a state leaves out, so that a long history need not be read anew.
+
+    Every policy has its own, with what it looks at: `backend.core.results`, `backend.core.belief`.
+    """
+
+    last: Trial | None = None
+    """The last of the trials to end; what ended before it is told."""
+
+    @property
+    def through(self) -> int:
+        """The job's revision at which the last of the trials ended."""
+        return 0 if self.last is None else self.last.ended or 0
+
+    @property
+    def unsettled(self) -> tuple[int, ...]:
+        """Batch sizes of which lost trials count, too."""
+        return ()
+
+
 @dataclass(frozen=True, slots=True)
 class JobState:
     """All that a decision may look at.
 
-    `trials`: those of the job since its last reset, by rising number. `past`: what is known from ended trials
-    that `trials` leaves out, so that a long history need not be read anew (`backend.core.belief`). `probed`: what a
-    probe told of batch sizes since then, if there was one.
+    `trials`: those of the job since its last reset, by rising number. `past`: of those that it leaves
+    out, what its policy has `condensed`. `probed`: what a probe told of batch sizes since then, if there was one.
     """
 
     spec: Spec
     trials: tuple[Trial, ...]
-    past: "Belief | None" = None
+    past: Past | None = None
     probed: tuple[Probed, ...] = ()
 
 

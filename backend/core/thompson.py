@@ -12,8 +12,8 @@ from typing import cast
 
 import numpy as np
 
-from backend.core.cost import trial_cost
-from backend.core.state import JobState, Spec, TrialStatus
+from backend.core.results import Rewards, results
+from backend.core.state import JobState, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,32 +24,23 @@ class Posterior:
     sd_j: float
 
 
-def rewards(state: JobState) -> dict[int, list[float]]:
-    """Minus the cost of every run that ended with a verdict, by batch size, in the order of their ends."""
-    ended = [trial for trial in state.trials if trial.status is TrialStatus.SUCCEEDED]
-    ended.sort(key=lambda trial: trial.ended or 0)
-    by_size: dict[int, list[float]] = {}
-    for trial in ended:
-        by_size.setdefault(trial.batch_size, []).append(-trial_cost(state.spec, trial))
-    return by_size
-
-
-def posterior(spec: Spec, arm_rewards: Sequence[float]) -> Posterior:
+def posterior(spec: Spec, rewards: Rewards) -> Posterior:
     """Posterior of an arm's mean reward (conjugate Gaussian, known precision 1/variance of the rewards).
 
     Args:
         spec: gives the prior and the window.
-        arm_rewards: the arm's rewards in joules, oldest first; may be empty only under a proper prior.
+        rewards: the arm's; there may be none only under a proper prior.
     """
-    window = np.asarray(arm_rewards[-spec.window_size :], dtype=float)  # [-0:] is all of them
-    if window.size == 0:
+    if rewards.runs == 0:
         return Posterior(spec.mab_prior_mean, math.sqrt(1 / spec.mab_prior_precision))
-    variance = float(np.var(window))
+    runs, mean_j, variance = rewards.runs, rewards.mean_j, rewards.squares / rewards.runs
+    if latest_j := rewards.latest_j:
+        runs, mean_j, variance = len(latest_j), float(np.mean(latest_j)), float(np.var(latest_j))
     reward_precision = 1 / variance if variance > 0 else math.inf
-    precision = spec.mab_prior_precision + window.size * reward_precision
+    precision = spec.mab_prior_precision + runs * reward_precision
     if not math.isfinite(precision):  # equal rewards, or a single one: infinite precision in the published code
-        return Posterior(float(np.mean(window)), 0.0)
-    weighted = spec.mab_prior_precision * spec.mab_prior_mean + reward_precision * float(np.sum(window))
+        return Posterior(mean_j, 0.0)
+    weighted = spec.mab_prior_precision * spec.mab_prior_mean + reward_precision * runs * mean_j
     return Posterior(weighted / precision, math.sqrt(1 / precision))
 
 
@@ -62,18 +53,14 @@ def draw(state: JobState, arms: Sequence[int], rng: np.random.Generator) -> tupl
         rng: the job's generator. First the arms are shuffled and the first one in that order with too few
             results is taken; if there is none, one normal draw per arm, ascending, and the largest wins.
     """
-    spec = state.spec
-    history = rewards(state)
-    results = {arm: history.get(arm, []) for arm in arms}
+    spec, found = state.spec, results(state).rewards
+    rewards = {arm: found.get(arm, Rewards()) for arm in arms}
     # Without results and under a flat prior there is nothing to sample from.
     needed = max(spec.mab_num_explorations, 0 if spec.mab_prior_precision > 0 else 1)
     for arm in map(int, rng.choice(np.asarray(arms), size=len(arms), replace=False)):
-        if len(results[arm]) < needed:
-            return (
-                arm,
-                f"bandit: batch size {arm} has {len(results[arm])} of the {needed} results it is to have",
-            )
-    beliefs = {arm: posterior(spec, results[arm]) for arm in arms}
+        if rewards[arm].runs < needed:
+            return arm, f"bandit: batch size {arm} has {rewards[arm].runs} of the {needed} results it is to have"
+    beliefs = {arm: posterior(spec, rewards[arm]) for arm in arms}
     samples = {arm: float(rng.normal(belief.mean_j, belief.sd_j)) for arm, belief in beliefs.items()}
     best = max(samples, key=lambda arm: samples[arm])
     belief = beliefs[best]

@@ -5,7 +5,8 @@ import math
 import numpy as np
 
 from backend.core import pruning, thompson
-from backend.core.cost import cheapest_converged, trial_cost
+from backend.core.cost import trial_cost
+from backend.core.results import Results, Rewards, results
 from backend.core.state import Choice, Expectation, JobState, NothingConverges, Stage, Trial, TrialType, way_out
 
 
@@ -24,7 +25,7 @@ def choose(state: JobState, rng: np.random.Generator) -> Choice:
         case pruning.Explore():
             return Choice(step.batch_size, TrialType.PRUNING, step.reason)
         case pruning.Wait():
-            best = cheapest_converged(state)
+            best = results(state).cheapest
             if best is None:
                 size, known = state.spec.default_batch_size, "the default; none has converged yet"
             else:
@@ -39,7 +40,7 @@ def choose(state: JobState, rng: np.random.Generator) -> Choice:
 
 def cost_bound(state: JobState, trial: Trial) -> tuple[float, str]:
     """Cost in joules beyond which a run is stopped, and where it comes from."""
-    cheapest = cheapest_converged(state)
+    cheapest = results(state).cheapest
     if state.spec.beta_knob is None or cheapest is None or trial.bound_factor is None:
         return math.inf, ""
     bound_j = state.spec.beta_knob * trial_cost(state.spec, cheapest)
@@ -72,21 +73,21 @@ def ruled_out(state: JobState) -> dict[int, str]:
 
 def expectations(state: JobState) -> list[Expectation]:
     """What the bandit's posterior says of each batch size; nothing of one without results, unless there is a prior."""
-    history = thompson.rewards(state)
+    rewards = results(state).rewards
     found = []
     for size in state.spec.batch_sizes:
-        known = size in history or state.spec.mab_prior_precision > 0
-        belief = thompson.posterior(state.spec, history.get(size, [])) if known else None
+        known = size in rewards or state.spec.mab_prior_precision > 0
+        belief = thompson.posterior(state.spec, rewards.get(size, Rewards())) if known else None
         found.append(
             Expectation(size, None if belief is None else -belief.mean_j, None if belief is None else belief.sd_j)
         )
     return found
 
 
-def condensed(state: JobState) -> JobState:
-    """The state itself: every decision walks through all trials."""
-    return state
+def known(state: JobState) -> Results:
+    """What is known from all ended trials."""
+    return results(state)
 
 
 def _way_out(state: JobState, step: pruning.Stuck) -> str:
-    return way_out(state.spec, step.reason, converged=cheapest_converged(state) is not None)
+    return way_out(state.spec, step.reason, converged=results(state).cheapest is not None)

@@ -10,12 +10,10 @@ from flask import Flask
 
 import lightning_bso
 from backend import queries
-from backend.app import create_app
-from backend.config import Settings
 from tests import specs
 from tests.backend.test_replay import work
 from tests.calls import Answer, Calls
-from tests.databases import connected, dump, let_time_pass, revision
+from tests.databases import connected, dump, let_time_pass
 
 EPOCHS = {4: 9, 8: 6, 16: 8, 32: 7, 64: 99}
 """What a run needs; with 64 none converges."""
@@ -53,17 +51,6 @@ def recur(calls: Calls, job_id: str = "train", times: int = 8) -> list[dict[str,
         trials.append(calls.trial(job_id))
         train(calls, trials[-1])
     return trials
-
-
-@pytest.fixture
-def other_app(database_url: str) -> Callable[[], Calls]:
-    """Makes another server over the same database."""
-
-    def make() -> Calls:
-        app = create_app(Settings(database_url=database_url, log_level="CRITICAL"))
-        return Calls.through_test_client(app.test_client())
-
-    return make
 
 
 def test_a_job_goes_from_its_default_to_a_cheaper_batch_size_and_says_why(calls: Calls) -> None:
@@ -177,61 +164,7 @@ def bound_factors(database_url: str) -> Sequence[float | None]:
         return connection.exec_driver_sql("SELECT bound_factor FROM trials ORDER BY number").scalars().all()
 
 
-# --- What is stored of ended trials ---
-
-
-def forget(database_url: str) -> None:
-    """Delete what has been learnt from ended trials, as a migration back and forth does."""
-    with connected(database_url) as connection:
-        connection.exec_driver_sql("DELETE FROM beliefs")
-
-
-def test_whether_what_was_learnt_is_stored_never_shows(calls: Calls, database_url: str) -> None:
-    for job_id in ("train-stored", "train-forgotten"):
-        register(calls, job_id)
-    by_stored = recur(calls, "train-stored", times=9)
-    described = calls.describe("train-stored")
-    by_forgotten = []
-    for _ in range(9):
-        forget(database_url)
-        by_forgotten.append(calls.trial("train-forgotten"))
-        forget(database_url)
-        train(calls, by_forgotten[-1])
-    for name in ("batch_size", "reason", "trial_number"):
-        assert [trial[name] for trial in by_stored] == [trial[name] for trial in by_forgotten]
-    outcomes = [[record["outcome"] for record in calls.records(job)] for job in ("train-stored", "train-forgotten")]
-    assert outcomes[0] == outcomes[1]
-    forget(database_url)
-    seen_anew = calls.describe("train-forgotten")
-    assert (seen_anew["message"], seen_anew["batch_sizes"]) == (described["message"], described["batch_sizes"])
-
-
-def test_a_new_process_reads_neither_what_has_been_learnt_nor_lost_runs_that_tell_nothing(
-    calls: Calls, database_url: str, other_app: Callable[[], Calls]
-) -> None:
-    register(calls)
-    recur(calls, times=4)
-    calls.must(calls.end(calls.trial()))  # without a report
-    cut_short = calls.trial()  # of a batch size that has ended
-    calls.must(calls.report(cut_short, energy=10.0))
-    calls.must(calls.end(cut_short))
-    recur(calls, times=1)
-    calls.trial(run_id="next")
-    with connected(database_url) as connection:
-        connection.exec_driver_sql("UPDATE trials SET type = 'unreadable' WHERE number < 7")
-    assert "the best so far" in other_app().trial()["reason"]
-
-
-def test_neither_does_it_after_a_reset_for_a_run_of_before(
-    calls: Calls, database_url: str, other_app: Callable[[], Calls]
-) -> None:
-    register(calls)
-    recur(calls, times=4)
-    old = calls.trial()
-    calls.must(calls.reset())
-    with connected(database_url) as connection:
-        connection.exec_driver_sql("UPDATE trials SET type = 'unreadable' WHERE number < 4")
-    assert calls.must(other_app().report(old, energy=1e6))["reason"] == "cost_bound"
+# --- What is learnt of ended trials ---
 
 
 def test_a_lost_run_of_a_batch_size_of_which_none_has_ended_tells_its_cost(calls: Calls, database_url: str) -> None:
@@ -245,67 +178,6 @@ def test_a_lost_run_of_a_batch_size_of_which_none_has_ended_tells_its_cost(calls
         calls.must(calls.end(lost))
         reasons.append(calls.trial(job_id)["reason"])
     assert reasons[0] != reasons[1]
-
-
-def test_what_another_version_has_stored_is_learnt_anew_and_replaced(calls: Calls, database_url: str) -> None:
-    register(calls)
-    recur(calls, times=4)
-    described, before = calls.describe(), dump(database_url)["beliefs"]
-    with connected(database_url) as connection:
-        connection.exec_driver_sql("""UPDATE beliefs SET told = '{"version": 0, "anything": []}'""")
-    assert calls.describe() == described
-    trial = calls.trial()
-    assert "the best so far" in trial["reason"]
-    after = dump(database_url)["beliefs"]
-    assert [row[:2] for row in after] == [row[:2] for row in before]
-    assert json.loads(after[0][2])["last"]["number"] == trial["trial_number"] - 1
-
-
-def test_what_only_reads_stores_nothing(calls: Calls, database_url: str) -> None:
-    register(calls)
-    recur(calls, times=3)
-    register(calls, "train-other")
-    forget(database_url)
-    before = dump(database_url)
-    calls.describe()
-    calls.records()
-    assert dump(database_url) == before
-    register(calls, "train-warm", warm_start_from="train")
-    assert dump(database_url)["beliefs"] == []
-
-
-def test_a_database_restored_from_a_backup_is_believed_and_not_what_is_remembered(
-    calls: Calls, database_url: str
-) -> None:
-    register(calls)
-    recur(calls, times=2)
-    then = calls.describe()
-    backed_up = revision(database_url, "train")
-    recur(calls, times=3)
-    with connected(database_url) as connection:  # as the backup had it
-        connection.exec_driver_sql("DELETE FROM trials WHERE number > 2")
-        connection.exec_driver_sql(f"UPDATE jobs SET revision = {backed_up}")
-    assert calls.describe() == then
-    assert calls.trial()["trial_number"] == 3
-
-
-def test_two_servers_in_turn_decide_as_one_does(calls: Calls, database_url: str) -> None:
-    # Both remember, each since its own last call.
-    other = create_app(Settings(database_url=database_url, log_level="CRITICAL"))
-    servers = [calls, Calls.through_test_client(other.test_client())]
-    for job_id in ("train-by-one", "train-by-two"):
-        register(calls, job_id)
-    by_one = recur(calls, "train-by-one", times=9)
-    by_two = [recur(servers[number % 2], "train-by-two", times=1)[0] for number in range(9)]
-    assert [trial["reason"] for trial in by_one] == [trial["reason"] for trial in by_two]
-
-
-def test_a_job_made_anew_under_its_old_name_knows_nothing(calls: Calls) -> None:
-    register(calls)
-    recur(calls, times=4)
-    calls.delete()
-    register(calls)
-    assert "no run has ended yet" in calls.trial()["reason"]
 
 
 def test_a_reset_job_knows_nothing(calls: Calls) -> None:

@@ -7,7 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from backend.core import zeus
-from backend.core.cost import cheapest_converged, cost, in_words, run_cost, trial_cost
+from backend.core.cost import cost, in_words, run_cost, trial_cost
+from backend.core.results import results
 from tests.core.stories import LOST, RUNNING, running, story, trial
 from tests.specs import core_spec
 
@@ -75,7 +76,7 @@ def test_the_bound_comes_from_the_cheapest_converged_run_alone(
 @given(told=st.lists(rows, min_size=1, max_size=12))
 def test_of_equally_cheap_runs_the_earliest_counts(told: list[tuple[int, float, bool | str]]) -> None:
     assume(any(outcome is True for _, _, outcome in told))
-    cheapest = cheapest_converged(story(*told, *told))
+    cheapest = results(story(*told, *told)).cheapest
     assert cheapest is not None
     assert cheapest.number <= len(told)
 

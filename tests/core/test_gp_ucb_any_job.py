@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.core import stored
-from backend.core.belief import beginning
-from backend.core.policies import POLICIES, choose, condensed, judge, ruled_out, stage
+from backend.core.policies import POLICIES, choose, condensed, judge, known, ruled_out, stage
 from backend.core.simulate import EndlessRetry, Run, SizeRecord, Workload, simulate
 from backend.core.state import (
     Choice,
@@ -231,11 +230,11 @@ class Twins:
     revision: int = 0
 
     def states(self) -> tuple[JobState, JobState]:
-        known = self.past.past if self.past is not None else None
-        left = [one for one in self.trials if known is None or not _ended_by(one, known.through)]
-        self.past = condensed(JobState(self.spec, tuple(left), known))
+        past = self.past.past if self.past is not None else None
+        left = [one for one in self.trials if past is None or not _ended_by(one, past.through)]
+        self.past = condensed(JobState(self.spec, tuple(left), past))
         if self.past.past is not None and self.past.past.last is not None:
-            first = beginning(self.spec)
+            first = known(JobState(self.spec, ()))
             self.past = replace(self.past, past=stored.restore(stored.save(self.past.past, first), first))
         return JobState(self.spec, tuple(self.trials)), self.past
 

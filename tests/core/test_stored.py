@@ -1,4 +1,4 @@
-"""A belief written down comes back bit for bit, and what another version wrote is not taken for its own."""
+"""What has been learnt comes back from its text bit for bit, and the text of another version is not read."""
 
 import json
 from collections.abc import Iterator
@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from backend.core import stored
 from backend.core.belief import beginning, believe, warm_beginning, warm_start
-from backend.core.policies import choose
+from backend.core.policies import choose, known
 from backend.core.simulate import Workload, simulate
-from backend.core.state import Choice, JobState, NothingConverges
+from backend.core.state import Choice, JobState, NothingConverges, TrialType
+from tests.core.stories import story, trial
 from tests.core.test_gp_ucb import DONOR, FIVE, alarmed, told
 from tests.core.test_gp_ucb_any_job import can_end, workloads
 from tests.specs import core_spec
@@ -45,12 +46,12 @@ def test_any_job_that_is_written_down_before_every_choice_goes_on_as_if_it_had_n
     first = warm_beginning(spec, warm_start(donor, spec)) if donor is not None and shared else beginning(spec)
 
     def written_down(state: JobState, rng: np.random.Generator) -> Choice:
-        known = believe(state)
+        learnt = believe(state)
         choice = choose(state, rng)
-        if known.last is not None:
-            restored = stored.restore(stored.save(known, first), first)
+        if learnt.last is not None:
+            restored = stored.restore(stored.save(learnt, first), first)
             assert restored is not None
-            assert the_same(restored, known)
+            assert the_same(restored, learnt)
             running = tuple(trial for trial in state.trials if trial.ended is None)
             assert choose(JobState(spec, running, restored), rng) == choice
         return choice
@@ -63,11 +64,11 @@ def test_any_job_that_is_written_down_before_every_choice_goes_on_as_if_it_had_n
 
 
 def test_a_job_that_has_changed_keeps_what_was_known_before() -> None:
-    known = believe(told(*alarmed()))
-    restored = stored.restore(stored.save(known, beginning(FIVE)), beginning(FIVE))
+    learnt = believe(told(*alarmed()))
+    restored = stored.restore(stored.save(learnt, beginning(FIVE)), beginning(FIVE))
     assert restored is not None
-    assert known.changed is not None
-    assert the_same(restored, known)
+    assert learnt.changed is not None
+    assert the_same(restored, learnt)
 
 
 def test_the_text_stays_small_whatever_the_job_has_seen() -> None:
@@ -132,6 +133,27 @@ def test_what_the_same_trials_make_is_what_this_version_has_always_written() -> 
             "epoch_cost time_s 1": 221,
         }
     )
+
+
+def test_what_the_same_trials_of_a_zeus_job_make_is_what_this_version_has_always_written() -> None:
+    spec = core_spec(num_pruning_rounds=1, window_size=2)
+    explored = story((16, 30.0, True), (8, 50.0, False), (32, 20.0, True), spec=spec).trials
+    bandit = [trial(4, (16, 28.0, True), TrialType.MAB), trial(5, (16, 35.0, True), TrialType.MAB)]
+    written = json.loads(stored.save(known(JobState(spec, (*explored, *bandit))), known(JobState(spec, ()))))
+    assert written["last"]["number"] == 5
+    assert written["cheapest"]["number"] == 3
+    assert [values[0] for values in written["explored"]] == [1, 2, 3]
+    assert written["explored"][1] == [2, 8, "Pruning", "Succeeded", False, 50.0, 0.0, 1, 4, 5, 1.0, False]
+    assert written["rewards"] == {
+        "16": [3, -31.0, 26.0, [-28.0, -35.0]],
+        "8": [1, -50.0, 0.0, [-50.0]],
+        "32": [1, -20.0, 0.0, [-20.0]],
+    }
+
+
+def test_what_one_policy_has_learnt_is_not_written_down_for_another() -> None:
+    with pytest.raises(TypeError, match="Results"):
+        stored.save(known(story((16, 30.0, True))), beginning(core_spec()))
 
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,6 +1,8 @@
 """The bandit: posteriors against an independent computation, and its draws one for one."""
 
 import math
+from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -8,8 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from backend.core.policies import choose
-from backend.core.state import JobState, TrialType
-from backend.core.thompson import Posterior, draw, posterior, restore, rewards, save, seeded
+from backend.core.results import Rewards, results, with_reward
+from backend.core.state import JobState, Spec, TrialType
+from backend.core.thompson import Posterior, draw, posterior, restore, save, seeded
 from tests.core.reference import Zeus
 from tests.core.stories import LOST, RUNNING, Row, story, trial
 from tests.specs import core_spec
@@ -31,19 +34,25 @@ def drawn(state: JobState, seed: int = 0) -> int:
     return draw(state, ARMS, seeded(seed))[0]
 
 
+def posterior_of(spec: Spec, seen: Sequence[float]) -> Posterior:
+    """After these rewards, oldest first."""
+    return posterior(spec, reduce(lambda known, reward: with_reward(spec, known, reward), seen, Rewards()))
+
+
 def test_a_reward_is_minus_the_cost_of_any_run_that_ended_with_a_verdict() -> None:
     state = bandit((8, 5, True), (16, 7, False), (8, 6, LOST), (8, 3, RUNNING), (8, 4, True))
-    assert rewards(state) == {8: [-5, -4], 16: [-7]}
+    assert {size: (one.runs, one.mean_j) for size, one in results(state).rewards.items()} == {8: (2, -4.5), 16: (1, -7)}
 
 
-def test_rewards_are_in_the_order_in_which_the_runs_ended() -> None:
+def test_the_latest_rewards_are_those_of_the_runs_that_ended_last() -> None:
     late, early = trial(1, (8, 5, True), started=1, ended=9), trial(2, (8, 6, True), started=2, ended=3)
-    assert rewards(JobState(core_spec(), (late, early))) == {8: [-6, -5]}
+    for window, latest in ((0, ()), (1, (-5,)), (2, (-6, -5)), (3, (-6, -5))):
+        assert results(JobState(core_spec(window_size=window), (late, early))).rewards[8].latest_j == latest
 
 
 def test_runs_of_every_type_give_rewards() -> None:
     trials = [trial(number, (8, number, True), kind) for number, kind in enumerate(TrialType, 1)]
-    assert rewards(JobState(core_spec(), tuple(trials))) == {8: [-1, -2, -3, -4]}
+    assert results(JobState(core_spec(window_size=9), tuple(trials))).rewards[8].latest_j == (-1, -2, -3, -4)
 
 
 @given(
@@ -58,32 +67,32 @@ def test_the_posterior_is_the_conjugate_one(seen: list[float], mean: float, prec
     variance = sum((x - sum(last) / len(last)) ** 2 for x in last) / len(last)
     assume(variance > 1e-3)
     posterior_precision = precision + len(last) / variance
-    belief = posterior(spec, seen)
+    belief = posterior_of(spec, seen)
     assert belief.mean_j == pytest.approx((precision * mean + sum(last) / variance) / posterior_precision, rel=1e-6)
     assert belief.sd_j == pytest.approx(math.sqrt(1 / posterior_precision), rel=1e-6)
 
 
 def test_the_posterior_of_a_worked_example() -> None:
-    assert posterior(core_spec(), [-10.0, -14.0]) == Posterior(-12.0, math.sqrt(2.0))
+    assert posterior_of(core_spec(), [-10.0, -14.0]) == Posterior(-12.0, math.sqrt(2.0))
     informed = core_spec(mab_prior_mean=-20.0, mab_prior_precision=0.5)
-    assert posterior(informed, [-10.0, -14.0]) == Posterior(-16.0, 1.0)
+    assert posterior_of(informed, [-10.0, -14.0]) == Posterior(-16.0, 1.0)
 
 
 @pytest.mark.parametrize("seen", [[-5.0], [-5.0, -5.0], [-0.1] * 7])
 @pytest.mark.parametrize("precision", [0.0, 1e9])
 def test_equal_rewards_leave_no_spread(seen: list[float], precision: float) -> None:
-    belief = posterior(core_spec(mab_prior_mean=-1.0, mab_prior_precision=precision), seen)
+    belief = posterior_of(core_spec(mab_prior_mean=-1.0, mab_prior_precision=precision), seen)
     assert belief.mean_j == pytest.approx(seen[0])
     assert belief.sd_j == pytest.approx(0.0, abs=1e-9)
 
 
 def test_without_results_the_posterior_is_the_prior() -> None:
-    assert posterior(core_spec(mab_prior_mean=-7.0, mab_prior_precision=4.0), []) == Posterior(-7.0, 0.5)
+    assert posterior_of(core_spec(mab_prior_mean=-7.0, mab_prior_precision=4.0), []) == Posterior(-7.0, 0.5)
 
 
 @given(seen=st.lists(st.floats(-1e60, 0), min_size=1, max_size=10), precision=st.floats(0, 1e30))
 def test_a_posterior_is_always_finite(seen: list[float], precision: float) -> None:
-    belief = posterior(core_spec(mab_prior_precision=precision, mab_prior_mean=-1e30), seen)
+    belief = posterior_of(core_spec(mab_prior_precision=precision, mab_prior_mean=-1e30), seen)
     assert math.isfinite(belief.mean_j)
     assert math.isfinite(belief.sd_j)
     assert belief.sd_j >= 0
@@ -91,8 +100,8 @@ def test_a_posterior_is_always_finite(seen: list[float], precision: float) -> No
 
 def test_only_the_window_of_the_latest_rewards_counts() -> None:
     spec = core_spec(window_size=2)
-    assert posterior(spec, [-1000.0, -10.0, -14.0]) == posterior(spec, [-10.0, -14.0])
-    assert posterior(core_spec(window_size=9), [-10.0, -14.0]) == posterior(core_spec(), [-10.0, -14.0])
+    assert posterior_of(spec, [-1000.0, -10.0, -14.0]) == posterior_of(spec, [-10.0, -14.0])
+    assert posterior_of(core_spec(window_size=9), [-10.0, -14.0]) == posterior_of(core_spec(), [-10.0, -14.0])
 
 
 @given(seed=seeds)
