@@ -7,7 +7,6 @@ what cannot be measured or reported is said once in the log, and sent later if p
 import logging
 import math
 import os
-import time
 import uuid
 from dataclasses import dataclass
 from itertools import count
@@ -16,7 +15,6 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from lightning_bso import client
 from lightning_bso.client import BsoClient
 from lightning_bso.energy import WATTS_PER_BUSY_CORE, EnergyMeter, EnergyMonitor, Machine, Reading, joined, make_meter
 from lightning_bso.errors import (
@@ -28,6 +26,7 @@ from lightning_bso.errors import (
     is_out_of_memory,
 )
 from lightning_bso.identity import check_run_id, complete_spec, scheduled_run_id
+from lightning_bso.outbox import Outbox
 from lightning_bso.ranks import Ranks
 from lightning_bso.wire import (
     MAX_REASON_LENGTH,
@@ -42,10 +41,6 @@ from lightning_bso.wire import (
 )
 
 log = logging.getLogger(__name__)
-
-LONG_WAIT_S = 1.0
-PAUSE_FACTOR = 10
-"""A server that has kept a training waiting in vain for long is then left alone for so many times as long."""
 
 SERVER_URL_VARIABLE = "ZEUS_BSO_SERVER_URL"
 TOKEN_VARIABLE = "ZEUS_BSO_TOKEN"  # noqa: S105 - the name of a variable
@@ -118,15 +113,10 @@ class BatchSizeOptimizer:
         self._left_with: dict[str, Any] = {}  # what a checkpoint must hold once there is no trial
         self._energy_j = self._time_s = 0.0
         self._epoch = self._last_number = 0
-        self._pending: list[ReportRequest] = []
+        self._outbox = Outbox(self._client)
         self._window: _Window | None = None
-        self._heard_at = 0.0  # when the server last heard of this run, on the monotonic clock
-        self._not_before = 0.0  # when to try a server again that did not answer, on the monotonic clock
-        self._silent = False  # whether the log has said that the server does not answer
         self.accumulate_grad_batches = 1
         """Parts that each device takes its share of a batch in (gradient accumulation); recorded with the run."""
-        self.cost_j: float | None = None
-        """Cost so far, as the server has told it on rank 0; None before the first report."""
         self.result: ReportAnswer | None = None
         """The verdict that ended the run, None before it."""
 
@@ -149,6 +139,11 @@ class BatchSizeOptimizer:
     def meter(self) -> EnergyMeter | None:
         """What measures the run; None before `get_batch_size`."""
         return self._meter
+
+    @property
+    def cost_j(self) -> float | None:
+        """Cost so far in joules, as the server has told rank 0; None before the first report."""
+        return None if self._outbox.answer is None else self._outbox.answer.cost
 
     @property
     def spent(self) -> Reading:
@@ -203,7 +198,7 @@ class BatchSizeOptimizer:
         self._batch_size = trial.batch_size
         self._energy_j, self._time_s = trial.energy, trial.time
         self._epoch, self._last_number = trial.current_epoch, trial.report_number
-        self._heard_at = time.monotonic()
+        self._outbox.was_heard()
         if self.ranks.rank == 0:
             log.info(
                 "Job %s, trial %d: batch size %d (%s)", trial.job_id, trial.trial_number, trial.batch_size, trial.reason
@@ -269,18 +264,8 @@ class BatchSizeOptimizer:
 
         Call it after every step, or about as often: where there is nothing to do it takes no time.
         """
-        trial, now = self._trial, time.monotonic()
-        if self.ranks.rank != 0 or trial is None or trial.lease_s is None or self.result is not None:
-            return
-        if now < max(self._heard_at + trial.lease_s / 3, self._not_before):
-            return
-        self._heard_at = now
-        try:
-            self._client.heartbeat(trial.job_id, trial.trial_number)
-        except ServerUnreachable as error:
-            self._leave_alone(error, waited_s=time.monotonic() - now)
-        except ServerRefused as error:
-            log.info("Trial %d needs no word of its training: %s", trial.trial_number, error)
+        if self.ranks.rank == 0 and self._trial is not None and self.result is None:
+            self._outbox.keep_alive(self._trial)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold for the run to go on in another process; plain values only."""
@@ -383,12 +368,12 @@ class BatchSizeOptimizer:
         """
         if self._trial is None or self.result is not None:
             return
-        self._send_pending(last_chance=True)
+        self._send(last_chance=True)
         if self.result is not None or self._trial is None:  # what was sent has brought the verdict, or was refused
             return
         trial, self._trial = self._trial, None
         self._left_with = self._state(trial)
-        if self._pending:
+        if self._outbox:
             log.warning("Trial %d is left open, to end with its lease: the server does not answer", trial.trial_number)
             return
         try:
@@ -490,7 +475,7 @@ class BatchSizeOptimizer:
         self._energy_j += sum(reading.energy_j for reading in readings)
         self._time_s += readings[0].time_s  # rank 0's; the others' is the same time
         self._put_down(trial, metric if math.isfinite(metric) else None)  # JSON knows neither NaN nor infinity
-        self._send_pending()
+        self._send()
 
     def _put_down(self, trial: AskAnswer, metric: float | None, *, out_of_memory: bool = False) -> None:
         """Make the next report of what has been measured, to be sent."""
@@ -512,36 +497,17 @@ class BatchSizeOptimizer:
         except ValidationError as error:
             self._give_up(f"this cannot be reported: {error}")
         else:
-            self._pending.append(report)
+            self._outbox.put(report)
 
-    def _send_pending(self, *, last_chance: bool = False) -> None:
-        """Send what has not been sent, oldest first, up to a verdict or until the server does not answer.
-
-        What takes longer than an answer may is gone on with at the next call, unless this is the last chance.
-        """
-        began = time.monotonic()
-        not_before = 0.0 if last_chance else self._not_before
-        while self._pending and self.result is None and time.monotonic() >= not_before:
-            if not last_chance and time.monotonic() > began + client.READ_TIMEOUT_S:
-                return
-            asked = time.monotonic()
-            try:
-                answer = self._client.report(self._pending[0])
-            except ServerUnreachable as error:
-                self._leave_alone(error, waited_s=time.monotonic() - asked)
-                return
-            except ServerRefused as error:
-                self._give_up(f"the server refused a report: {error}")
-                return
-            if self._silent:
-                log.warning("The server answers again; %d reports are being made up for", len(self._pending))
-            self._silent = False
-            self._heard_at = time.monotonic()
-            self.cost_j = answer.cost
-            del self._pending[0]
-            if answer.stop_train:
-                self.result = answer
-                self._pending.clear()
+    def _send(self, *, last_chance: bool = False) -> None:
+        """Send what has not been sent, and take the verdict if one comes."""
+        try:
+            self._outbox.send(last_chance=last_chance)
+        except ServerRefused as error:
+            self._give_up(f"the server refused a report: {error}")
+            return
+        if self._outbox.answer is not None and self._outbox.answer.stop_train:
+            self.result = self._outbox.answer
 
     def _report_out_of_memory(self) -> None:
         trial = self._trial
@@ -551,17 +517,9 @@ class BatchSizeOptimizer:
         self._energy_j += reading.energy_j
         self._time_s += reading.time_s
         self._put_down(trial, None, out_of_memory=True)
-        self._send_pending(last_chance=True)
+        self._send(last_chance=True)
         if self.result is not None:
             log.warning("%s. Launch the training again for another batch size", self.result.message)
-
-    def _leave_alone(self, error: ServerUnreachable, *, waited_s: float) -> None:
-        """Say once that the server does not answer, and let it be for a while if that took long."""
-        if waited_s > LONG_WAIT_S:
-            self._not_before = time.monotonic() + PAUSE_FACTOR * waited_s
-        if not self._silent:
-            log.warning("Training goes on, and reports what it measures once the server is back: %s", error)
-        self._silent = True
 
     def _begin_window(self) -> None:
         if self._trial is None:
@@ -588,7 +546,7 @@ class BatchSizeOptimizer:
     def _give_up(self, reason: str) -> None:
         """Let the training go on without the optimizer, and mark the trial."""
         log.warning("Training goes on without the batch-size optimizer: %s", reason)
-        self._pending.clear()
+        self._outbox.clear()
         self.end(reason)
         self._left_with = _unreported(self._batch_size or self._job.default_batch_size)
 

@@ -9,7 +9,7 @@ import requests
 
 from lightning_bso import BatchSizeOptimizer, BsoClient, ServerUnreachable, ZeusBSOTrainFailError
 from lightning_bso import client as client_module
-from lightning_bso import optimizer as optimizer_module
+from lightning_bso import outbox as outbox_module
 from tests.client.jobs import ScriptedMonitor, begun, job, only_trial, warnings
 from tests.client.scripted import Reply, Request, ScriptedServer, handed_on, in_turn
 from tests.databases import connected, free_port
@@ -282,7 +282,7 @@ def test_a_server_that_hangs_is_then_left_alone_for_a_while(
     server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "READ_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(optimizer_module, "LONG_WAIT_S", 0.1)
+    monkeypatch.setattr(outbox_module, "LONG_WAIT_S", 0.1)
     scripted.script = handed_on(server.url)
     fields = job()
     bso = begun(scripted.url, job=fields)

@@ -320,7 +320,7 @@ def test_a_training_between_validations_is_not_taken_for_lost(
     for _ in range(10):
         bso.keep_alive()
     assert beats == []
-    bso._heard_at -= bso.trial.lease_s / 3
+    bso._outbox._heard_at -= bso.trial.lease_s / 3
     for _ in range(10):
         bso.keep_alive()
     assert len(beats) == 1
@@ -339,7 +339,7 @@ def test_a_trainer_lets_the_server_know_of_a_training_whose_validations_are_far_
             assert run.trial is not None
             assert run.trial.lease_s is not None
             if index == 1:
-                run._heard_at -= run.trial.lease_s / 3  # so long has the step before taken
+                run._outbox._heard_at -= run.trial.lease_s / 3  # so long has the step before taken
 
     def beat(*call: Any) -> Any:
         beats.append(module.trainer.global_step)
