@@ -1,6 +1,7 @@
 """The Flask extensions, made once and bound to an application in `app.py`."""
 
 import sqlite3
+import time
 from typing import Any
 
 from flask_migrate import Migrate
@@ -41,13 +42,22 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     """
     if isinstance(connection, sqlite3.Connection):
         connection.isolation_level = None
-        for pragma in (
-            f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}",
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-        ):
+        for pragma in (f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
+        _use_wal(connection)
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to a write-ahead log, for which SQLite does not wait where other processes switch a new file, too."""
+    give_up_at = time.monotonic() + SQLITE_BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+                raise
+        time.sleep(0.01)
 
 
 @event.listens_for(Engine, "begin")

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
+from threading import Barrier
 
 import flask_migrate
 import pytest
@@ -103,6 +104,23 @@ def test_four_servers_that_start_at_once_on_a_new_file_all_come_up(tmp_path: Pat
         for number, server in enumerate(running):
             assert server.calls.register().status == (200 if number else 201)
             assert server.calls.trial()["trial_number"] == number + 1
+
+
+def test_a_new_file_can_be_opened_by_many_at_once(tmp_path: Path) -> None:
+    # SQLite does not wait by itself where several switch a file to its write-ahead log.
+    for number in range(25):
+        engines = [sa.create_engine(f"sqlite:///{tmp_path}/new-{number}.db") for _ in range(8)]
+        together = Barrier(8)
+
+        def connect(engine: sa.Engine, together: Barrier = together) -> str:
+            together.wait()
+            with engine.connect() as connection:
+                return str(connection.exec_driver_sql("PRAGMA journal_mode").scalar_one())
+
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(connect, engines)) == {"wal"}
+        for engine in engines:
+            engine.dispose()
 
 
 def test_upgrading_a_database_that_does_not_answer_is_said_without_a_traceback(tmp_path: Path) -> None:
