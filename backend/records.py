@@ -56,9 +56,9 @@ def job_belief(job: Job, state: JobState, totals: Sequence[Totals]) -> JobBelief
     try:
         rng = states.load_rng(job)  # a copy: what would be drawn is drawn once more when a run asks
         choice = policies.choose_while_paused(state.spec) if job.paused else policies.choose(state, rng)
-        next_batch_size, next_reason = choice.batch_size, choice.reason
+        next_batch_size, next_reason, cost_bound = choice.batch_size, choice.reason, policies.bound(state, choice)
     except NothingConverges as error:
-        next_batch_size, next_reason = None, str(error)
+        next_batch_size, next_reason, cost_bound = None, str(error), None
     return JobBelief(
         job_id=job.job_id,
         policy=job.policy,
@@ -74,7 +74,7 @@ def job_belief(job: Job, state: JobState, totals: Sequence[Totals]) -> JobBelief
         ],
         next_batch_size=next_batch_size,
         next_reason=next_reason,
-        cost_bound=policies.bound(state),
+        cost_bound=cost_bound,
     )
 
 

@@ -492,7 +492,7 @@ class JobBelief(Wire):
     next_reason: str
     """Why; or what to do when there is none."""
     cost_bound: float | None = None
-    """Joules beyond which a run given out now is usually stopped; None: never."""
+    """Joules beyond which a run that is given out now is stopped; None: never."""
 
 
 class Usage(Wire):

@@ -130,11 +130,13 @@ def expectations(state: JobState) -> list[Expectation]:
     return POLICIES[state.spec.policy].expectations(state)
 
 
-def bound(state: JobState) -> float | None:
-    """Cost in joules beyond which a usual run that is given out now would be stopped; None: it has no bound."""
-    policy = POLICIES[state.spec.policy]
-    usual = Trial(0, state.spec.default_batch_size, TrialType.MAB, TrialStatus.DISPATCHED, None, 0.0, 0.0, 0, 0, None)
-    bound_j, _ = policy.cost_bound(state, usual)
+def bound(state: JobState, choice: Choice) -> float | None:
+    """Cost in joules beyond which a run that is given a choice now would be stopped; None: it has no bound."""
+    run = Trial(
+        *(0, choice.batch_size, choice.type, TrialStatus.DISPATCHED, None, 0.0, 0.0, 0, 0, None),
+        bound_factor=choice.bound_factor,
+    )
+    bound_j, _ = POLICIES[state.spec.policy].cost_bound(state, run)
     return bound_j if math.isfinite(bound_j) else None
 
 

@@ -153,6 +153,7 @@ def test_the_run_after_a_change_is_stored_without_a_bound(calls: Calls, database
     recur(calls, times=4)
     for trial in (calls.trial(), calls.trial()):
         assert calls.must(calls.report(trial, energy=800.0, current_epoch=80))["reason"] == "cost_bound"
+    assert calls.must(calls("GET", "/jobs/train/belief"))["cost_bound"] is None
     unbounded = calls.trial()
     assert "changed" in unbounded["reason"]
     assert calls.must(calls.report(unbounded, energy=1e9))["reason"] == "continue"

@@ -58,6 +58,20 @@ def test_what_a_policy_would_do_next_is_what_it_then_does(calls: Calls, policy: 
     assert 18 < told["cost_bound"] < 30
 
 
+@pytest.mark.parametrize("policy", ["zeus", "gp-ucb"])
+def test_the_bound_that_is_told_is_that_of_the_run_which_is_then_given_out(calls: Calls, policy: str) -> None:
+    calls.register(policy=policy, num_pruning_rounds=1)
+    for _ in range(4):
+        calls.converge(calls.trial())
+    bounds_j = []
+    for _ in range(4):  # the last one under gp-ucb has twice the usual bound
+        bounds_j.append(calls.must(calls("GET", "/jobs/train/belief"))["cost_bound"])
+        trial = calls.trial()
+        assert calls.must(calls.report(trial, energy=0.999 * bounds_j[-1]))["reason"] == "continue"
+        assert calls.must(calls.report(trial, energy=1.001 * bounds_j[-1]))["reason"] == "cost_bound"
+    assert (max(bounds_j) > 1.9 * min(bounds_j)) is (policy == "gp-ucb")
+
+
 def test_a_policy_that_knows_nothing_or_has_nothing_left_says_so(calls: Calls) -> None:
     calls.register(batch_sizes=[16])
     told = calls.must(calls("GET", "/jobs/train/belief"))
@@ -117,7 +131,8 @@ def test_a_paused_job_gives_the_default_without_a_bound_and_goes_on_where_it_was
         service.pause("train", paused=True, by=COMMAND_LINE)
     assert calls.describe()["paused"]
     for _ in range(3):
-        assert calls.must(calls("GET", "/jobs/train/belief"))["next_batch_size"] == 16
+        told = calls.must(calls("GET", "/jobs/train/belief"))
+        assert (told["next_batch_size"], told["cost_bound"]) == (16, None)
         trial = calls.trial()
         assert (trial["batch_size"], trial["type"]) == (16, "Paused")
         assert not calls.must(calls.report(trial, energy=1e9))["stop_train"]
