@@ -11,11 +11,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from sqlalchemy import bindparam, func, select, tuple_, union_all
+from sqlalchemy import Select, bindparam, func, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
 from backend.core import policies, stored, thompson
-from backend.core.belief import Belief, WarmStart, warm_beginning
+from backend.core.belief import MOST_LOST, Belief, WarmStart, warm_beginning
 from backend.core.replay import PastProbe, PastReport, PastTrial
 from backend.core.state import Choice, JobState, Past, Probed, Spec, TrialStatus, TrialType, Verdict, VerdictCode
 from backend.core.state import Report as CoreReport
@@ -75,19 +75,25 @@ _TRIAL_COLUMNS = (
 )
 
 
+def _with_status(status: TrialStatus) -> Select[*tuple[Any, ...]]:
+    return select(*_TRIAL_COLUMNS).where(
+        Trial.job == bindparam("job"), Trial.exploration == bindparam("exploration"), Trial.status == status
+    )
+
+
+_LAST_LOST = (
+    _with_status(TrialStatus.FAILED)
+    .where(Trial.epochs > 0)
+    .order_by(Trial.ended_revision.desc(), Trial.number.desc())
+    .limit(MOST_LOST)
+    .subquery()
+)
 # Those that run, those that have ended since, and those lost where nothing else is known. Three searches, and unsorted:
 # for one with OR, or in order, SQLite walks through all trials of the job.
 _LOOKED_AT = union_all(
-    *(
-        select(*_TRIAL_COLUMNS).where(
-            Trial.job == bindparam("job"), Trial.exploration == bindparam("exploration"), Trial.status == status, *which
-        )
-        for status, which in (
-            (TrialStatus.DISPATCHED, ()),
-            (TrialStatus.SUCCEEDED, (Trial.ended_revision >= bindparam("through"),)),
-            (TrialStatus.FAILED, (Trial.epochs > 0, Trial.batch_size.in_(bindparam("unsettled", expanding=True)))),
-        )
-    )
+    _with_status(TrialStatus.DISPATCHED),
+    _with_status(TrialStatus.SUCCEEDED).where(Trial.ended_revision >= bindparam("through")),
+    select(_LAST_LOST).where(_LAST_LOST.c.batch_size.in_(bindparam("unsettled", expanding=True))),
 )
 
 # Looked up per trial of every decision; calling the enum takes three times as long.

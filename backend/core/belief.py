@@ -17,6 +17,9 @@ from backend.core.epochs import EpochsBelief
 from backend.core.gaussian import Gaussian, Mask, Vector
 from backend.core.state import JobState, Past, Probed, Spec, Trial, TrialStatus
 
+MOST_LOST = 100
+"""Lost runs that are looked at: the last of all those that came to the end of an epoch."""
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -211,6 +214,15 @@ def believe(state: JobState) -> Belief:
         belief = learn(state.spec, belief, trial)
     unfit = frozenset(belief.grid.index[one.batch_size] for one in state.probed if not one.fits)
     return belief if unfit == belief.unfit else replace(belief, unfit=unfit)
+
+
+def unsettled_runs(state: JobState, belief: Belief) -> list[Trial]:
+    """Runs that tell what an epoch costs where none has ended: all that go on, and those that were lost last."""
+    runs = [trial for trial in state.trials if trial.status is TrialStatus.DISPATCHED]
+    lost = [trial for trial in state.trials if trial.status is TrialStatus.FAILED and trial.epochs]
+    lost.sort(key=lambda trial: (trial.ended or 0, trial.number))
+    untold = belief.unsettled
+    return [trial for trial in (*runs, *lost[-MOST_LOST:]) if trial.epochs and trial.batch_size in untold]
 
 
 def with_epoch_costs(spec: Spec, known: EpochCostBelief, grid: Grid, trials: Sequence[Trial]) -> EpochCostBelief:

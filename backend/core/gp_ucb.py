@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from backend.core import epoch_cost, epochs
-from backend.core.belief import Belief, believe, learn, with_epoch_costs, with_probe
+from backend.core.belief import Belief, believe, learn, unsettled_runs, with_epoch_costs, with_probe
 from backend.core.cost import in_words
 from backend.core.gaussian import Mask, Vector, capped_lognormal_mean, normal_cdf
 from backend.core.state import (
@@ -210,14 +210,8 @@ def forecast(state: JobState, belief: Belief) -> Forecast:
     spec = state.spec
     under_way = in_flight(state, belief)
     about_epochs = epochs.expecting(belief.epochs, under_way) if under_way.any() else belief.epochs.law
-    untold = belief.unsettled
-    unsettled = [  # an ended run tells an epoch's cost well enough; without one, those that go on or were lost do
-        trial
-        for trial in state.trials
-        if trial.status is not TrialStatus.SUCCEEDED and trial.epochs and trial.batch_size in untold
-    ]
     about_cost = with_probe(spec, belief.epoch_cost, belief.grid, state.probed)
-    about_cost = with_epoch_costs(spec, about_cost, belief.grid, unsettled)
+    about_cost = with_epoch_costs(spec, about_cost, belief.grid, unsettled_runs(state, belief))
     noise = belief.epochs.noise_variance
     mean, variance = about_epochs.mean + about_cost.law.mean, about_epochs.variance + about_cost.law.variance
     expected: Vector = np.exp(mean + (variance + noise) / 2)

@@ -10,6 +10,7 @@ from flask import Flask
 
 import lightning_bso
 from backend import queries
+from backend.core.belief import MOST_LOST
 from tests import specs
 from tests.backend.test_replay import work
 from tests.calls import Answer, Calls
@@ -179,6 +180,24 @@ def test_a_lost_run_of_a_batch_size_of_which_none_has_ended_tells_its_cost(calls
         calls.must(calls.end(lost))
         reasons.append(calls.trial(job_id)["reason"])
     assert reasons[0] != reasons[1]
+
+
+def test_of_many_lost_runs_only_the_last_are_read(
+    calls: Calls, database_url: str, other_app: Callable[[], Calls]
+) -> None:
+    register(calls)
+    for _ in range(MOST_LOST + 3):
+        lost = calls.trial()
+        calls.must(calls.report(lost, energy=40.0))
+        calls.must(calls.end(lost))
+    last_unread = 3
+    told = calls.must(calls("GET", "/jobs/train/belief"))
+    with connected(database_url) as connection:
+        connection.exec_driver_sql(f"UPDATE trials SET type = 'unreadable' WHERE number <= {last_unread}")
+    assert calls.must(other_app()("GET", "/jobs/train/belief")) == told
+    with connected(database_url) as connection:
+        connection.exec_driver_sql(f"UPDATE trials SET type = 'unreadable' WHERE number = {last_unread + 1}")
+    assert other_app()("GET", "/jobs/train/belief").status == 500
 
 
 def test_a_reset_job_knows_nothing(calls: Calls) -> None:

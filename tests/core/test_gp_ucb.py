@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.core.belief import Belief, NothingToTake, believe, warm_beginning, warm_start
+from backend.core.belief import MOST_LOST, Belief, NothingToTake, believe, warm_beginning, warm_start
 from backend.core.policies import choose, judge, ruled_out, stage
 from backend.core.state import (
     Choice,
@@ -523,6 +523,14 @@ def test_what_an_epoch_costs_is_learnt_from_a_run_that_goes_on() -> None:
 
 def test_what_an_epoch_costs_is_learnt_from_a_run_that_was_lost() -> None:
     assert given_next((16, 10, True), (8, 2, LOST), epoch_j={8: 10 * EPOCH_J}) != 8
+
+
+def test_of_many_lost_runs_the_last_tell_what_an_epoch_costs() -> None:
+    dear = told((16, 10, True), *[(8, 2, LOST)] * MOST_LOST, epoch_j={8: 10 * EPOCH_J}).trials
+    usual = told((16, 10, True), *[(8, 2, LOST)] * 2 * MOST_LOST).trials[len(dear) :]
+    choice = ask(JobState(FIVE, (*dear, *usual)))
+    only_usual = ask(told((16, 10, True), *[(8, 2, LOST)] * MOST_LOST))
+    assert (choice.batch_size, choice.reason) == (only_usual.batch_size, only_usual.reason)
 
 
 def test_runs_lost_long_ago_do_not_outweigh_those_that_have_ended_since() -> None:
