@@ -1,9 +1,11 @@
 """What a policy is measured against: ways to pick batch sizes that need no policy."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from backend.core.cost import trial_cost
-from backend.core.state import Choice, JobState, TrialStatus, TrialType
+from backend.core.state import Choice, JobState, Trial, TrialStatus, TrialType
 
 
 def pick_at_random(state: JobState, rng: np.random.Generator) -> Choice:
@@ -27,6 +29,18 @@ def search_grid(state: JobState, _rng: np.random.Generator) -> Choice:
         if trial.converged:
             first.setdefault(trial.batch_size, trial_cost(spec, trial))
     return _choice(min(first, key=lambda size: first[size]), "its run was the cheapest")
+
+
+def condensed(state: JobState) -> JobState:
+    """The same job with the trials that matter here: once one has converged, the first of each batch size that did."""
+    if not any(trial.converged for trial in state.trials):
+        return state
+    first: dict[int, Trial] = {}
+    for trial in state.trials:
+        known = first.setdefault(trial.batch_size, trial)
+        if trial.converged and not known.converged:
+            first[trial.batch_size] = trial
+    return replace(state, trials=tuple(first.values()))
 
 
 def _choice(size: int, reason: str) -> Choice:

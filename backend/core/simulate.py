@@ -88,6 +88,7 @@ def simulate(
     seed: int,
     *,
     chooser: Chooser = choose,
+    condense: Callable[[JobState], JobState] = condensed,
     concurrency: int = 1,
     drift: Drift = no_drift,
     past: Past | None = None,
@@ -101,6 +102,7 @@ def simulate(
         seed: of the job and of the luck of its runs. Under one seed every policy has the same luck: the n-th launch of
             a recurrence is at the same quantile of its batch size's runs.
         chooser: who picks batch sizes.
+        condense: leaves out what neither the chooser nor the judge looks at, so that later runs take no longer.
         concurrency: how many recurrences are under way at once.
         drift: what becomes of the epochs to the target.
         past: what is known at the beginning.
@@ -174,9 +176,7 @@ def simulate(
             cost_j=run_cost(spec, energy_j, time_s),
             code=verdict.code,
         )
-        settled = replace(settled, trials=(*settled.trials, ended))
-        if chooser is choose:  # the baselines look at all trials
-            settled = condensed(settled)
+        settled = condense(replace(settled, trials=(*settled.trials, ended)))
         if not verdict.converged:
             waiting.append((one.recurrence, one.launch + 1))
 

@@ -40,8 +40,10 @@ def choose(state: JobState, rng: np.random.Generator) -> Choice:
 
 def cost_bound(state: JobState, trial: Trial) -> tuple[float, str]:
     """Cost in joules beyond which a run is stopped, and where it comes from."""
+    if state.spec.beta_knob is None or trial.bound_factor is None:
+        return math.inf, ""
     cheapest = results(state).cheapest
-    if state.spec.beta_knob is None or cheapest is None or trial.bound_factor is None:
+    if cheapest is None:
         return math.inf, ""
     bound_j = state.spec.beta_knob * trial_cost(state.spec, cheapest)
     return bound_j, f"{state.spec.beta_knob:g} times the lowest of a converged run"

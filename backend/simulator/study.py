@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from backend.core import baselines, policies
 from backend.core.baselines import pick_at_random, search_grid
 from backend.core.belief import Belief
 from backend.core.gaussian import Matrix, Vector
@@ -181,6 +182,7 @@ def _until_left_off(scenario: Scenario, chooser: Chooser, seed: int) -> tuple[li
             scenario.recurrences,
             seed,
             chooser=chooser,
+            condense=policies.condensed if chooser is choose else baselines.condensed,
             concurrency=scenario.concurrency,
             drift=drift,
             past=past,

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from backend.core.baselines import condensed as few_trials
 from backend.core.baselines import pick_at_random, search_grid
 from backend.core.policies import POLICIES, choose, condensed, judge
 from backend.core.simulate import (
@@ -77,7 +78,7 @@ def test_a_run_takes_the_time_the_energy_and_the_epochs_on_record_for_its_batch_
         16: SizeRecord(6.0, 80.0, (5.0,)),
         32: SizeRecord(4.0, 120.0, (9.0,)),
     }
-    runs = list(simulate(Workload("example", spec, records), 6, seed=0, chooser=search_grid))
+    runs = list(simulate(Workload("example", spec, records), 6, seed=0, chooser=search_grid, condense=few_trials))
     assert {run.batch_size for run in runs} == {8, 16, 32}
     for run in runs:
         record = records[run.batch_size]
@@ -89,7 +90,15 @@ def test_a_run_takes_the_time_the_energy_and_the_epochs_on_record_for_its_batch_
 
 
 def test_a_run_that_never_reaches_the_target_pays_for_all_its_epochs() -> None:
-    runs = list(simulate(workload({8: (math.inf,), 16: (3.0,)}, max_epochs=20), 1, seed=0, chooser=search_grid))
+    runs = list(
+        simulate(
+            workload({8: (math.inf,), 16: (3.0,)}, max_epochs=20),
+            1,
+            seed=0,
+            chooser=search_grid,
+            condense=few_trials,
+        )
+    )
     assert [(run.epochs, run.energy_j, run.code) for run in runs] == [
         (20, 20.0, VerdictCode.MAX_EPOCHS),
         (3, 3.0, VerdictCode.CONVERGED),
@@ -234,7 +243,7 @@ def test_equal_runs_side_by_side_all_end_with_their_target_epoch_and_none_later(
 
 def test_equal_runs_that_fail_side_by_side_all_end_with_their_last_epoch() -> None:
     example = workload({8: (math.inf,), 16: (3.0,)}, max_epochs=10)
-    runs = list(simulate(example, 3, seed=0, chooser=search_grid, concurrency=3))
+    runs = list(simulate(example, 3, seed=0, chooser=search_grid, condense=few_trials, concurrency=3))
     assert {(run.batch_size, run.epochs) for run in runs} == {(8, 10), (16, 3)}
 
 
@@ -440,7 +449,7 @@ def test_the_cheapest_batch_size_is_the_one_that_costs_least_in_the_long_run() -
 
 def sizes_of(example: Workload, recurrences: int, chooser: Chooser) -> list[int]:
     """The batch sizes of the launches."""
-    return [run.batch_size for run in simulate(example, recurrences, seed=0, chooser=chooser)]
+    return [run.batch_size for run in simulate(example, recurrences, seed=0, chooser=chooser, condense=few_trials)]
 
 
 def test_the_grid_tries_the_default_then_every_other_once_then_stays_with_the_cheapest() -> None:
@@ -472,9 +481,27 @@ def test_the_grid_begins_anew_when_nothing_has_converged() -> None:
 def test_the_grid_goes_by_the_only_run_it_tried_a_batch_size_with() -> None:
     example = workload({8: (5.0, 20.0), 16: (10.0,)}, max_epochs=50)
     seed = next(seed for seed in range(99) if simulate_fixed(example, 1, seed, lambda _: 8)[0].epochs == 5)
-    runs = list(simulate(example, 20, seed, chooser=search_grid))
+    runs = list(simulate(example, 20, seed, chooser=search_grid, condense=few_trials))
     assert {run.batch_size for run in runs[2:]} == {8}
     assert {run.epochs for run in runs[2:]} == {5, 20}
+
+
+@given(epochs=st.lists(st.lists(st.sampled_from([2.0, 5.0, 9.0, math.inf]), min_size=1), min_size=3, max_size=3))
+def test_the_grid_decides_the_same_by_the_few_trials_that_it_keeps(epochs: list[list[float]]) -> None:
+    assume(any(one <= 9 for runs in epochs for one in runs))
+    example = workload(dict(zip((8, 16, 32), map(tuple, epochs), strict=True)), max_epochs=9)
+    kept: list[int] = []
+
+    def watched(state: JobState, rng: np.random.Generator) -> Choice:
+        kept.append(len(state.trials))
+        return search_grid(state, rng)
+
+    all_of_them, few = (
+        list(simulate(example, 12, 0, chooser=watched, condense=condense))
+        for condense in (lambda state: state, few_trials)
+    )
+    assert few == all_of_them
+    assert kept[-1] <= 3
 
 
 def test_the_random_baseline_takes_every_listed_batch_size_and_no_other() -> None:
