@@ -82,8 +82,7 @@ def test_the_posterior_of_a_worked_example() -> None:
 @pytest.mark.parametrize("precision", [0.0, 1e9])
 def test_equal_rewards_leave_no_spread(seen: list[float], precision: float) -> None:
     belief = posterior_of(core_spec(mab_prior_mean=-1.0, mab_prior_precision=precision), seen)
-    assert belief.mean_j == pytest.approx(seen[0])
-    assert belief.sd_j == pytest.approx(0.0, abs=1e-9)
+    assert belief == Posterior(seen[0], 0.0)
 
 
 def test_without_results_the_posterior_is_the_prior() -> None:
