@@ -19,7 +19,7 @@ from backend.config import SettingsError, load_settings
 from backend.errors import DatabaseUnavailable, DatabaseUnusable, SchemaOutdated, ServiceError
 from backend.serving import make_server
 from backend.simulator.cli import simulate
-from backend.tokens import Scope
+from backend.tokens import MOST_VALID_DAYS, Scope
 from backend.users import Role
 
 database_url = click.option(
@@ -111,10 +111,8 @@ def token() -> None:
 @click.option(
     "--scope", type=click.Choice([scope.value for scope in Scope]), default=Scope.RUN.value, show_default=True
 )
-@click.option(
-    "--valid-days", type=click.FloatRange(min=0, min_open=True), help="Expires after so many days; else never."
-)
-@click.option("--prefix", help="It knows of jobs whose ids begin so, and of no others.")
+@click.option("--valid-days", type=float, help=f"Expires after so many days, 1 to {MOST_VALID_DAYS}; else never.")
+@click.option("--prefix", help="It knows of jobs whose ids begin so, and of no others; else of all.")
 @database_url
 def create(label: str, scope: str, valid_days: float | None, prefix: str | None, database_url: str | None) -> None:
     """Make a token. It is printed once and kept as a hash."""

@@ -10,12 +10,14 @@ from sqlalchemy import exists, select
 
 from backend import audit
 from backend.audit import COMMAND_LINE, Action, Actor
-from backend.errors import LabelTaken, UnknownToken
+from backend.errors import InvalidField, LabelTaken, UnknownToken
 from backend.models import Token, utc_now
 from backend.transactions import Session, reading, transaction
+from lightning_bso.wire import MAX_ID_LENGTH
 
 PREFIX = "bso_"
 """What every token starts with, so that secret scanners can find a leaked one."""
+MOST_VALID_DAYS = 3650
 
 
 class Scope(StrEnum):
@@ -63,13 +65,28 @@ def create(
         session: the transaction.
         label: what it is for, and the name to revoke it by.
         scope: what it may do.
-        valid_days: it expires after so many days; None: never.
+        valid_days: it expires after so many days, 1 to `MOST_VALID_DAYS`; None: never.
         job_id_prefix: it knows of jobs whose ids begin so alone; None: of all.
         by: who makes it.
 
     Raises:
+        InvalidField: the label or the prefix is blank, too long, or cannot be printed; or it would be valid for too
+            short or too long.
         LabelTaken: a token that is still valid has this label, and would be revoked with this one.
     """
+    if not 0 < len(label) <= MAX_ID_LENGTH or not label.isprintable() or label != label.strip():
+        raise InvalidField(
+            "label", f"it has 1 to {MAX_ID_LENGTH} characters that can be printed, and no space at either end"
+        )
+    if job_id_prefix is not None:
+        if not job_id_prefix.strip():  # such as a shell's variable that is not set: far from meaning all jobs
+            raise InvalidField("prefix", "it is empty or blank; for a token of all jobs leave it out altogether")
+        if len(job_id_prefix) > MAX_ID_LENGTH or not job_id_prefix.isprintable():
+            raise InvalidField("prefix", f"it has up to {MAX_ID_LENGTH} characters that can be printed")
+    if valid_days is not None and not 1 <= valid_days <= MOST_VALID_DAYS:
+        raise InvalidField(
+            "valid days", f"they are 1 to {MOST_VALID_DAYS}; for a token that never expires leave them out"
+        )
     same = session.execute(select(Token, utc_now()).where(Token.label == label, Token.revoked_at.is_(None))).all()
     if any(not _has_expired(one, at) for one, at in same):
         raise LabelTaken(f"there is a token {label!r} already; revoke it, or choose another label")

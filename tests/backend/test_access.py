@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import event, text
 
 from backend import tokens
+from backend.errors import InvalidField
 from backend.extensions import db
 from backend.tokens import Scope
 from tests import specs
@@ -343,6 +344,51 @@ def test_a_body_is_not_looked_at_before_the_token(call: Call, make: Callable[...
 def test_health_and_documentation_need_no_token(call: Call, make: Callable[..., str], path: str) -> None:
     make()
     assert call("GET", path) == 200
+
+
+@pytest.mark.parametrize("label", ["", " ", " ci", "ci\n", "c\x00i", "c\u202ei", "c" * 256], ids=ascii)
+def test_a_label_that_nobody_could_read_or_type_is_refused(make: Callable[..., str], label: str) -> None:
+    with pytest.raises(InvalidField, match="label: it has 1 to 255 characters that can be printed"):
+        make(label=label)
+
+
+@pytest.mark.parametrize("prefix", ["", " ", "vision\n", "v" * 256], ids=ascii)
+def test_a_prefix_that_is_blank_too_long_or_cannot_be_printed_makes_no_token(app: Flask, prefix: str) -> None:
+    with app.app_context():
+        with pytest.raises(InvalidField, match="prefix: it"):
+            tokens.create("team", Scope.RUN, job_id_prefix=prefix)
+        assert tokens.list_all() == []
+
+
+@pytest.mark.parametrize("valid_days", [-1.0, 0.0, 0.99, 3650.1, 3e6, 1e12, float("inf"), float("nan")])
+def test_a_token_is_valid_for_1_to_3650_days_or_for_good(make: Callable[..., str], valid_days: float) -> None:
+    with pytest.raises(InvalidField, match="valid days: they are 1 to 3650"):
+        make(valid_days=valid_days)
+    make(label="a day", valid_days=1)
+    make(label="ten years", valid_days=3650)
+
+
+def test_the_longest_label_and_prefix_work(app: Flask, call: Call) -> None:
+    with app.app_context():
+        token = tokens.create("艾" * 255, Scope.READ, job_id_prefix="é" * 255)
+    assert call("GET", "/jobs", bearer(token)) == 200
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("--prefix=", "prefix: it is empty or blank; for a token of all jobs leave it out"),
+        ("--label=", "label: it has 1 to 255 characters"),
+        ("--valid-days=1e12", "valid days: they are 1 to 3650"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong_with_a_token_and_makes_none(
+    option: str, told: str, tmp_path: Path
+) -> None:
+    done = backend("token", "create", "--label=ci", option, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Error: {told}")
+    assert backend("token", "list", folder=tmp_path).stdout == ""
 
 
 def test_tokens_are_made_listed_and_revoked_on_the_command_line(tmp_path: Path) -> None:
