@@ -5,6 +5,10 @@ import sys
 
 import structlog
 
+# Control characters, C0, DEL and C1: a terminal obeys them, and whoever calls chooses what is in a path.
+_ESCAPES = {code: ascii(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0))}
+_ESCAPES_IN_TRACEBACK = {code: escape for code, escape in _ESCAPES.items() if chr(code) != "\n"}
+
 
 def configure(level: str, log_format: str) -> None:
     """Send this program's and its libraries' logs to standard error.
@@ -23,7 +27,11 @@ def configure(level: str, log_format: str) -> None:
     # Without the local variables of the frames: the database's password may be among them.
     traceback = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     last: list[structlog.types.Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [
+            structlog.processors.format_exc_info,
+            _escape_controls,
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
         if text
         else [structlog.processors.ExceptionRenderer(traceback), structlog.processors.JSONRenderer()]
     )
@@ -44,3 +52,11 @@ def configure(level: str, log_format: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def _escape_controls(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Escape what is text; the renderer takes the `repr` of everything else, which does so too."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = value.translate(_ESCAPES_IN_TRACEBACK if key in ("exception", "stack") else _ESCAPES)
+    return event
