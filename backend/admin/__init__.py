@@ -7,6 +7,7 @@ plain data. Nothing here changes anything by itself: every change goes through `
 from importlib.metadata import version
 
 from flask import Flask, Response, make_response, render_template, request
+from flask.sessions import SecureCookieSessionInterface
 from flask_admin import Admin
 from flask_admin.theme import Bootstrap4Theme
 from flask_wtf.csrf import CSRFError
@@ -18,13 +19,19 @@ from backend.config import Settings
 PATH = "/admin"
 
 
+class _Sessions(SecureCookieSessionInterface):
+    def get_cookie_secure(self, app: Flask) -> bool:
+        """As configured, and always where the request came over TLS."""
+        return request.is_secure or super().get_cookie_secure(app)
+
+
 def register(app: Flask, settings: Settings) -> None:
     """Add the page to the application."""
     app.config.update(
         SESSION_COOKIE_NAME="bso_session",
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
-        # Browsers take such cookies from 127.0.0.1 without TLS, too. Who insists on an open server has no TLS.
+        # Browsers take such cookies from 127.0.0.1 without TLS, too. Who insists on an open server may have no TLS.
         SESSION_COOKIE_SECURE=not settings.insecure_open,
         PERMANENT_SESSION_LIFETIME=login.SESSION_S,
         SESSION_REFRESH_EACH_REQUEST=False,  # else an answer still under way would bring back a cookie just deleted
@@ -33,6 +40,7 @@ def register(app: Flask, settings: Settings) -> None:
         CURRENCY=settings.currency,
         GRAMS_CO2_PER_KWH=settings.grams_co2_per_kwh,
     )
+    app.session_interface = _Sessions()
     login.manager.init_app(app)
     admin = Admin(
         app,

@@ -61,3 +61,15 @@ def test_forms_need_the_host_that_the_documentation_has_a_proxy_pass_on(
     passed_on = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "X-Forwarded-Host": host}
     of_the_browser = {"Referer": "https://bso.example/admin/login/"}
     assert log_in(app.test_client(), "ada", headers=passed_on | of_the_browser).status_code == status
+
+
+@pytest.mark.parametrize(("scheme", "secure"), [("https", True), ("http", False)])
+def test_an_open_server_keeps_its_cookies_to_tls_where_the_browser_came_over_it(
+    make_app: Callable[..., Flask], scheme: str, secure: bool
+) -> None:
+    app = make_app(trusted_proxies="127.0.0.1", insecure_open=True)
+    with app.app_context():
+        users.create("ada", PASSWORD, Role.VIEWER, COMMAND_LINE)
+    passed_on = {"X-Forwarded-Proto": scheme, "X-Forwarded-Host": "bso.example"}
+    page = app.test_client().get("/admin/login/", headers=passed_on)
+    assert ("; Secure" in page.headers["Set-Cookie"]) is secure
