@@ -197,6 +197,8 @@ def change_user(
     database_url: str | None,
 ) -> None:
     """Change a user, and end all sessions of it."""
+    if role is None and disable is None and not (password or password_stdin):
+        raise click.UsageError("nothing to change; give --role, --password, --password-stdin, --disable or --enable")
     app, _ = _app(database_url)
     new_password = _read_password(from_stdin=password_stdin) if password or password_stdin else None
     with app.app_context(), _told_in_words():

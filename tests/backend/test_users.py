@@ -64,6 +64,17 @@ def test_the_command_line_says_what_is_wrong_with_a_name(tmp_path: Path) -> None
     assert done.stderr.startswith("Error: a user's name has 1 to 255 characters")
 
 
+def test_a_change_of_nothing_is_refused_and_ends_no_session(
+    make: Make, client: FlaskClient, database_url: str, tmp_path: Path
+) -> None:
+    make("ada")
+    log_in(client, "ada")
+    done = backend("user", "change", "ada", f"--database-url={database_url}", folder=tmp_path)
+    assert done.returncode == 2
+    assert "give --role, --password, --password-stdin, --disable or --enable" in done.stderr
+    assert client.get("/admin/").status_code == 200
+
+
 @pytest.mark.parametrize("name", ["ada", "nobody", "gone"])
 def test_a_wrong_password_costs_the_same_whether_or_not_there_is_such_a_user(
     make: Make, app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, name: str
