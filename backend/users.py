@@ -1,6 +1,6 @@
 """The people who may use the admin page: their passwords, kept as hashes, and what they may do."""
 
-import hashlib
+import hmac
 import secrets
 from collections import Counter
 from dataclasses import dataclass
@@ -172,11 +172,13 @@ def actor_name(name: str) -> str:
 @transaction
 def _begin_attempt(session: Session, name: str, address: str) -> bool:
     """Write an attempt down unless too many before it have failed. Returns whether it may go on."""
+    # One at a time, else those at once would not see each other.
+    key = session.get_one(Secret, SESSION_KEY, with_for_update=True).value
     known = _find(session, name) is not None
-    # What is no user's name may be somebody's password, typed in the wrong field.
-    actor = actor_name(name) if known else f"unknown user {hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    # What is no user's name may be somebody's password, typed in the wrong field; who lacks the key cannot find it.
+    code = hmac.digest(key.encode(), name.encode(), "sha256").hex()[:12]
+    actor = actor_name(name) if known else f"unknown user {code}"
     by = Actor(actor, address)
-    session.get(Secret, SESSION_KEY, with_for_update=True)  # one at a time, else those at once would not see each other
     for column, value, most in (
         (AuditEntry.actor, actor, MOST_FAILED_PER_ACCOUNT),
         (AuditEntry.address, address, MOST_FAILED_PER_ADDRESS),

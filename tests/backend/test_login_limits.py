@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from time import monotonic
 from typing import Any
 
@@ -53,6 +54,24 @@ def test_guessing_names_from_one_address_ends_too_and_what_was_typed_is_not_kept
     with connected(database_url) as connection:
         told = " ".join(connection.execute(text("SELECT actor FROM audit")).scalars())
     assert "name 7" not in told  # it may have been a password
+
+
+def test_a_password_typed_as_a_name_cannot_be_found_in_the_audit_log_by_a_dictionary(
+    client: FlaskClient, database_url: str
+) -> None:
+    guess(client, 1, PASSWORD)
+    with connected(database_url) as connection:
+        (tried,) = connection.execute(text("SELECT actor FROM audit WHERE action = 'try to log in'")).scalars()
+    assert tried.startswith("unknown user ")
+    assert tried.removeprefix("unknown user ") not in sha256(PASSWORD.encode()).hexdigest()
+
+
+def test_guesses_at_a_name_that_nobody_has_are_counted_by_all_servers_together(
+    client: FlaskClient, make_app: Callable[..., Flask]
+) -> None:
+    guess(client, PER_ACCOUNT, "nobody")
+    guess(client, 1, "somebody else")
+    assert log_in(make_app().test_client(), "nobody").status_code == TOO_MANY
 
 
 def test_any_number_of_logins_that_succeed_is_no_guessing(client: FlaskClient) -> None:
