@@ -57,6 +57,7 @@ def test_the_slider_says_which_batch_size_another_eta_would_choose(page: Page, s
     assert len(winners) > 1
 
 
+@pytest.mark.asks_for(403)
 def test_a_viewer_sees_no_actions_and_cannot_take_them(page: Page) -> None:
     log_in(page, "viewer")
     open_job(page)
@@ -68,6 +69,7 @@ def test_a_viewer_sees_no_actions_and_cannot_take_them(page: Page) -> None:
     expect(page.get_by_role("alert")).to_contain_text("needs the role admin")
 
 
+@pytest.mark.asks_for(403)
 def test_what_a_viewer_sends_in_spite_of_that_is_refused_and_changes_nothing(page: Page, site: WaitressServer) -> None:
     log_in(page, "viewer")
     open_job(page, "speech")
@@ -89,6 +91,7 @@ def test_what_a_viewer_sends_in_spite_of_that_is_refused_and_changes_nothing(pag
     assert told(site, "speech") == before
 
 
+@pytest.mark.asks_for(401)
 def test_a_wrong_password_and_an_expired_session_lead_to_the_login(page: Page) -> None:
     log_in(page, "viewer", "wrong password")
     expect(page.get_by_role("alert")).to_contain_text("No user has this name and this password")
@@ -154,6 +157,16 @@ def check(page: Page, name: str) -> list[str]:
         for one in found
         if one["impact"] in ("serious", "critical")
     ]
+
+
+def test_a_script_that_a_page_lacks_fails_the_test_that_opens_it(page: Page, complaints: list[str]) -> None:
+    log_in(page, "viewer")
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    page.route("**/figures.js", lambda route: route.fulfill(status=404))
+    with page.expect_console_message():
+        page.goto("/admin/job/?job=speech")
+    assert "status of 404" in complaints[0]
+    complaints.clear()
 
 
 def test_the_keyboard_alone_suffices(page: Page) -> None:

@@ -85,6 +85,7 @@ def test_what_changes_while_a_page_loads_is_shown_too(page: Page, training: Call
     expect(page.locator("#trials tr[data-trial='3']")).to_contain_text("converged")
 
 
+@pytest.mark.asks_for(404)
 def test_a_job_that_is_gone_or_a_session_that_is_over_is_told(page: Page, training: Calls) -> None:
     open_live(page)
     training.delete("live")
