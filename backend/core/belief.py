@@ -93,11 +93,12 @@ class Belief(Past):
 
     @property
     def fits(self) -> Mask:
-        """Which batch sizes are not known to be too large for the memory (n,); one that has ended is not."""
-        end = len(self.grid.sizes) if self.too_large is None else self.too_large + 1
-        fits: Mask = self.has_ended.copy()
-        fits[[at for at in range(end) if at not in self.unfit]] = True
-        return fits
+        """Which batch sizes are not known to be too large for the memory (n,); one that has converged is not."""
+        fits: Mask = np.ones(len(self.grid.sizes), dtype=bool)
+        fits[list(self.unfit)] = False
+        fits |= self.has_ended
+        fits[self.too_large :] &= self.too_large is None
+        return fits | self.has_converged
 
     @property
     def banned(self) -> Mask:

@@ -110,6 +110,8 @@ def outlook(state: JobState, trial: Trial) -> str:
     if stuck := _way_out(state.spec, belief):
         return stuck
     size, has_converged = trial.batch_size, belief.has_converged
+    if trial.out_of_memory and not belief.fits[belief.grid.index[size]]:
+        return f"neither {size} nor a larger one is given again until the job is reset, or is seen to have changed"
     if not has_converged.any():
         return (
             f"no batch size has converged in this job yet, so {size} may be given again, but each of its failures "
@@ -188,6 +190,7 @@ def reach(belief: Belief) -> Mask:
     fits, within = belief.fits, np.zeros(len(belief.grid.sizes), dtype=bool)
     ran = belief.has_ended[fits]
     near = ran.copy()
+    near[-1:] |= not ran.any()  # then what has run was too large for the memory, and is next to the largest that is not
     near[1:] |= ran[:-1]
     near[:-1] |= ran[1:]
     sizes = np.array(belief.grid.sizes)[fits]
@@ -260,6 +263,8 @@ def _hopeless(belief: Belief) -> str | None:
     """Why no batch size is left to give; None while one is."""
     if not belief.has_ended.any():
         return None
+    if not belief.fits.any():
+        return f"batch size {belief.grid.sizes[0]}, the smallest, does not fit in memory"
     if not belief.has_converged.any():
         hopeless = bool(np.all(belief.failed[belief.fits] >= HOPELESS))
         all_of_them = "every batch size" if belief.fits.all() else "every batch size that fits in memory"
@@ -280,8 +285,10 @@ def _lowest(values: Vector, among: Mask) -> int:
 
 
 def _why_unfit(belief: Belief, at: int) -> str:
-    if at in belief.unfit or belief.too_large is None:
+    if belief.too_large is None or at < belief.too_large:
         return "does not fit in memory, as a probe found"
+    if at == belief.too_large:
+        return "did not fit in memory"
     return f"larger than {belief.grid.sizes[belief.too_large]}, which did not fit in memory"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -117,24 +118,53 @@ def test_what_is_larger_than_a_batch_size_that_does_not_fit_is_not_tried(calls: 
         train(calls, trial)
         trial = calls.trial()
     run_out_of_memory(calls, trial, 1.0)
-    shown = {size["batch_size"]: size.get("ruled_out") for size in calls.describe()["batch_sizes"]}
-    assert shown[64] == shown[128] == "larger than 32, which did not fit in memory"
-    assert "never converged" in shown[32]
+    larger = "larger than 32, which did not fit in memory"
+    assert ruled_out(calls) == {32: "did not fit in memory", 64: larger, 128: larger}
     assert {one["batch_size"] for one in recur(calls, times=10)} <= {8, 16}
     with app.app_context():
         assert queries.replay_job("train")[1] == []
 
 
-def test_a_batch_size_that_fits_after_all_frees_the_larger_ones(calls: Calls) -> None:
-    register(calls, batch_sizes=[8, 16, 32])
-    run_out_of_memory(calls, calls.trial(), 1.0)
-    assert next(size["ruled_out"] for size in calls.describe()["batch_sizes"] if size["batch_size"] == 32)
+def test_what_did_not_fit_is_not_given_again_though_nothing_else_works(calls: Calls) -> None:
+    register(calls, batch_sizes=[4, 8, 16, 32])
+    verdict = run_out_of_memory(calls, calls.trial(), 1.0)
+    assert "neither 16 nor a larger one is given again" in verdict["message"]
+    assert ruled_out(calls) == {16: "did not fit in memory", 32: "larger than 16, which did not fit in memory"}
     trial = calls.trial()
-    while trial["batch_size"] != 16:
-        calls.diverge(trial)
+    assert trial["batch_size"] == 8  # the next one, though smaller ones may cost less
+    tried = Counter({8: 1})
+    while not (verdict := calls.diverge(trial))["message"].endswith("explore anew"):
         trial = calls.trial()
-    train(calls, trial)
-    assert {size.get("ruled_out") for size in calls.describe()["batch_sizes"] if size["batch_size"] == 32} == {None}
+        tried[trial["batch_size"]] += 1
+    assert tried == {4: 3, 8: 3}
+    assert "every batch size that fits in memory has failed" in calls.ask().message
+
+
+def test_a_job_of_which_nothing_fits_in_memory_says_so_at_once(calls: Calls) -> None:
+    register(calls, batch_sizes=[16, 32])
+    verdict = run_out_of_memory(calls, calls.trial(), 1.0)
+    assert "batch size 16, the smallest, does not fit in memory" in verdict["message"]
+    assert calls.ask().status == 409
+    calls.must(calls.reset())
+    assert calls.trial()["batch_size"] == 16
+
+
+def test_a_batch_size_that_fits_after_all_frees_the_larger_ones(calls: Calls) -> None:
+    register(calls, batch_sizes=[16, 64])
+    train(calls, calls.trial())
+    while (trial := calls.trial())["batch_size"] != 16:
+        train(calls, trial)
+    verdict = run_out_of_memory(calls, trial, 1.0)
+    assert "16 has converged before in this job, so it may be given again" in verdict["message"]
+    assert ruled_out(calls) == {64: "larger than 16, which did not fit in memory"}
+    train(calls, calls.trial())
+    assert "memory" not in ruled_out(calls).get(64, "")
+
+
+def ruled_out(calls: Calls) -> dict[int, str]:
+    """Why batch sizes are not given, by batch size."""
+    told = ((size["batch_size"], size.get("ruled_out")) for size in calls.describe()["batch_sizes"])
+    return {size: reason for size, reason in told if reason}
 
 
 def test_the_fourth_try_of_a_recurrence_may_cost_twice_the_bound(calls: Calls, database_url: str) -> None:
