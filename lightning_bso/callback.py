@@ -257,10 +257,7 @@ class ZeusBSOCallback(pl.Callback):
         if run is None or run.result is not None or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         run.report(self._metric(trainer, run.ranks), trainer.current_epoch + int(trainer.is_last_batch))
-        if trainer.is_global_zero and run.trial is not None and self.batch_size is not None:
-            log_run(trainer, self.batch_size, run.trial.trial_number, run.spent, run.cost_j)
-            if run.result is not None:
-                rank_zero_info(closing_line(self.batch_size, run.result, run.spent, run.describe_job()))
+        self._show(trainer, run)
         self._raise_if_failed(run)
         if run.training_finished:
             trainer.should_stop = True
@@ -276,26 +273,12 @@ class ZeusBSOCallback(pl.Callback):
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         run = self._run
-        if run is not None and run.result is not None and run.result.converged:
-            self._probe(trainer, pl_module, run)
-        if run is None or run.result is not None or run.trial is None:
+        if run is None:
             return
-        number = run.trial.trial_number
-        batches = trainer.fit_loop.total_batch_idx + 1
-        if batches == 0:
-            run.finish("no training step was run")
-            raise MisconfigurationException(
-                f"no training step was run with batch size {self.batch_size}: with drop_last=True the training data "
-                "must fill at least one batch. Remove such batch sizes from the job, or set drop_last=False"
-            )
-        run.finish(f"fit ended after {trainer.current_epoch} epochs and {batches} batches without a verdict")
-        self._raise_if_failed(run)  # a report that was made up for may have brought the verdict
-        if run.result is None:
-            rank_zero_warn(
-                f"fit ended before the optimizer had a verdict on trial {number}, so the run taught it nothing. "
-                f"Let the Trainer's max_epochs (or max_steps) allow the job's max_epochs, {self.job.max_epochs}, and "
-                "no other callback stop it before"
-            )
+        if run.result is None and run.trial is not None:
+            self._finish(trainer, run, run.trial.trial_number)
+        if run.result is not None and run.result.converged:
+            self._probe(trainer, pl_module, run)
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -340,6 +323,33 @@ class ZeusBSOCallback(pl.Callback):
         if self.accumulate is not None and trainer.accumulate_grad_batches > 1:
             shares = [f"{self._loader_size} a device", f"{trainer.accumulate_grad_batches} accumulated"]
         return f" ({', '.join(shares)})" if shares else ""
+
+    def _finish(self, trainer: pl.Trainer, run: BatchSizeOptimizer, number: int) -> None:
+        """End a run whose fit is over and that has no verdict, or take the one that comes at the last moment."""
+        batches = trainer.fit_loop.total_batch_idx + 1
+        if batches == 0:
+            run.finish("no training step was run")
+            raise MisconfigurationException(
+                f"no training step was run with batch size {self.batch_size}: with drop_last=True the training data "
+                "must fill at least one batch. Remove such batch sizes from the job, or set drop_last=False"
+            )
+        run.finish(f"fit ended after {trainer.current_epoch} epochs and {batches} batches without a verdict")
+        if run.result is not None:  # by a report that was made up for
+            self._show(trainer, run)
+            self._raise_if_failed(run)
+        else:
+            rank_zero_warn(
+                f"fit ended before the optimizer had a verdict on trial {number}, so the run taught it nothing. "
+                f"Let the Trainer's max_epochs (or max_steps) allow the job's max_epochs, {self.job.max_epochs}, and "
+                "no other callback stop it before"
+            )
+
+    def _show(self, trainer: pl.Trainer, run: BatchSizeOptimizer) -> None:
+        """Log what the run has cost so far and, once there is a verdict, say how it did."""
+        if trainer.is_global_zero and run.trial is not None and self.batch_size is not None:
+            log_run(trainer, self.batch_size, run.trial.trial_number, run.spent, run.cost_j)
+            if run.result is not None:
+                rank_zero_info(closing_line(self.batch_size, run.result, run.spent, run.describe_job()))
 
     def _raise_if_failed(self, run: BatchSizeOptimizer) -> None:
         if self.on_fail == "raise":

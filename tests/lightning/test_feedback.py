@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, ClassVar
 
+import lightning.pytorch as pl
 import pytest
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -93,6 +94,30 @@ def test_one_line_at_the_end_compares_the_run_with_the_job(
     assert (
         "With the default 16 runs cost 36 J on average; this one saved 18 J (0.005 Wh) of energy against that" in line
     )
+
+
+def test_a_verdict_that_comes_as_the_fit_ends_is_shown_like_any_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Away(pl.Callback):
+        """The server, from the second epoch to the end of the training."""
+
+        def on_train_epoch_start(self, running: pl.Trainer, *_: Any) -> None:
+            if running.current_epoch == 1:
+                server.kill()
+
+        def on_train_end(self, *_: Any) -> None:
+            server.start()
+
+    logger = CSVLogger(tmp_path, name=None, version="run")
+    with WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as server, caplog.at_level(logging.INFO):
+        callback = ZeusBSOCallback(server.url, job(), energy_monitor=ScriptedMonitor())
+        trainer(callback, Away(), max_epochs=2, logger=logger, log_every_n_steps=1).fit(Module([0.5, 1.0]))
+    assert callback.result is not None
+    assert callback.result.converged
+    assert [entry for entry in caplog.records if entry.message.startswith("Batch-size optimizer:")]
+    with (Path(logger.log_dir) / "metrics.csv").open() as file:
+        assert [row["zeus_bso/cost_j"] for row in csv.DictReader(file) if row["zeus_bso/cost_j"]][-1] == "20.0"
 
 
 def test_a_failed_run_may_end_the_fit_without_an_error(server: WaitressServer) -> None:
