@@ -1,15 +1,20 @@
 """The long lists, by Flask-Admin: search, filters, order, pages and CSV, and nothing that changes a row."""
 
-from typing import Any, cast
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
 
 from flask import abort, g, redirect, request, url_for
 from flask_admin.contrib.sqla import ModelView
 from flask_admin.contrib.sqla.filters import BaseSQLAFilter, BooleanEqualFilter, FilterEqual, IntEqualFilter
 from markupsafe import Markup
+from sqlalchemy import ColumnElement, and_, or_, select, true
 
-from backend import queries
+from backend import queries, states
 from backend.admin import login
 from backend.admin.export import cell
+from backend.core.cost import run_cost
+from backend.core.state import TrialStatus
 from backend.extensions import db
 from backend.models import AuditEntry, Job, Trial
 from backend.users import Role
@@ -18,7 +23,14 @@ from lightning_bso.wire import MAX_INT
 _KNOWN = ("search", "sort", "desc", "page", "page_size")
 _FILTER = "flt"
 _MOST_PAGES = 1_000_000
-_MOST_EXPORTED = 100_000
+_EXPORT_CHUNK = 1000
+
+
+_STATUSES = {
+    TrialStatus.DISPATCHED.value: "running",
+    TrialStatus.SUCCEEDED.value: "ended with a verdict",
+    TrialStatus.FAILED.value: "ended without",
+}
 
 
 class _WholeNumber(IntEqualFilter):
@@ -35,7 +47,6 @@ class Table(ModelView):
     can_create = can_edit = can_delete = False
     can_view_details = column_display_actions = False
     can_export = True
-    export_max_rows = _MOST_EXPORTED
     page_size = 50
     named_filter_urls = True
     action_disallowed_list = ("delete",)
@@ -85,6 +96,38 @@ class Table(ModelView):
         """A cell of the CSV; what a spreadsheet would take for a formula is text to it."""
         return cell(super().get_export_value(model, name))
 
+    def get_list(self, *args: Any, **kwargs: Any) -> Any:
+        """The rows of a page."""
+        count, rows = super().get_list(*args, **kwargs)
+        self.look_up(rows)
+        return count, rows
+
+    def look_up(self, rows: list[Any]) -> None:
+        """Get what their columns show beside what they hold."""
+
+    def holding(self, term: str) -> ColumnElement[bool]:
+        """Which rows hold a text."""
+        return or_(*(column.icontains(term, autoescape=True) for column, _ in self._search_fields or ()))
+
+    def _apply_search(self, query: Any, count_query: Any, joins: Any, count_joins: Any, search: str) -> Any:
+        # As it is typed: to Flask-Admin `%`, `_`, `^` and `=` have meanings of their own.
+        found = and_(true(), *map(self.holding, search.split()))
+        return query.filter(found), count_query.filter(found), joins, count_joins
+
+    def _export_data(self) -> Any:
+        # All of them, a chunk at a time.
+        asked = self._get_list_extra_args()
+        column = self._get_column_by_idx(asked.sort)
+        arguments = (0, column and column[0], asked.sort_desc, asked.search, asked.filters)
+        rows: Any = super().get_list(*arguments, execute=False, page_size=0)[1]
+        return None, self._in_chunks(rows.yield_per(_EXPORT_CHUNK))
+
+    def _in_chunks(self, rows: Iterable[Any]) -> Iterator[Any]:
+        rows = iter(rows)
+        while chunk := list(islice(rows, _EXPORT_CHUNK)):
+            self.look_up(chunk)
+            yield from chunk
+
 
 class Jobs(Table):
     """All jobs."""
@@ -121,19 +164,17 @@ class Jobs(Table):
         BooleanEqualFilter(Job.paused, "Paused"),
     )
 
-    def get_list(self, *args: Any, **kwargs: Any) -> Any:
-        """The rows, and how their jobs stand."""
-        count, rows = super().get_list(*args, **kwargs)
-        g.listings = queries.listings([row.id for row in cast(list[Job], rows)])
-        return count, rows
+    def look_up(self, rows: list[Job]) -> None:
+        """How these jobs stand."""
+        g.listings = queries.listings([row.id for row in rows])
 
 
 class Trials(Table):
     """All trials of all jobs."""
 
     column_list = (
-        *("of.job_id", "number", "batch_size", "status", "outcome_code", "energy_j", "time_s", "epochs"),
-        *("host", "energy_source", "started_at"),
+        *("of.job_id", "number", "batch_size", "status", "outcome_code", "energy_j", "time_s", "cost_j", "epochs"),
+        *("host", "energy_source", "started_at", "reason", "outcome"),
     )
     column_labels = {  # noqa: RUF012
         "of.job_id": "Job",
@@ -141,6 +182,9 @@ class Trials(Table):
         "outcome_code": "Outcome",
         "energy_j": "Energy (J)",
         "time_s": "Time (s)",
+        "cost_j": "Cost (J)",
+        "reason": "Why this batch size",
+        "outcome": "What came of it",
         "started_at": "Started (UTC)",
         "run_id": "Run",
     }
@@ -151,7 +195,7 @@ class Trials(Table):
     column_filters = (
         FilterEqual(Job.job_id, "Job"),
         _WholeNumber(Trial.batch_size, "Batch size"),
-        FilterEqual(Trial.status, "Status", options=[(name, name) for name in ("Dispatched", "Succeeded", "Failed")]),
+        FilterEqual(Trial.status, "Status", options=list(_STATUSES.items())),
         FilterEqual(Trial.outcome_code, "Outcome"),
     )
     column_formatters = {  # noqa: RUF012
@@ -159,13 +203,23 @@ class Trials(Table):
         "number": lambda _view, _context, row, _name: _link(
             "trial.index", str(row.number), job=row.of.job_id, number=row.number
         ),
+        "status": lambda _view, _context, row, _name: _STATUSES[row.status],
         "energy_j": lambda _view, _context, row, _name: f"{row.energy_j:.6g}",
+        "cost_j": lambda _view, _context, row, _name: f"{_cost_j(row):.6g}",
         "time_s": lambda _view, _context, row, _name: f"{row.time_s:.6g}",
         "started_at": lambda _view, _context, row, _name: _moment(row.started_at),
     }
     column_formatters_export = {  # noqa: RUF012
+        "status": lambda _view, _context, row, _name: _STATUSES[row.status],
+        "cost_j": lambda _view, _context, row, _name: str(_cost_j(row)),
         "started_at": lambda _view, _context, row, _name: _moment(row.started_at),
     }
+
+    def holding(self, term: str) -> ColumnElement[bool]:
+        """Which trials, or their jobs, hold a text."""
+        of_job = Trial.job.in_(select(Job.id).where(Job.job_id.icontains(term, autoescape=True)))
+        own = (Trial.run_id, Trial.host, Trial.outcome)
+        return or_(of_job, *(column.icontains(term, autoescape=True) for column in own))
 
 
 class Audit(Table):
@@ -188,6 +242,10 @@ def make() -> list[Table]:
         Trials(Trial, db, name="Trials", endpoint="trials", url="trials"),
         Audit(AuditEntry, db, name="Audit", endpoint="audit", url="audit"),
     ]
+
+
+def _cost_j(row: Trial) -> float:
+    return run_cost(states.core_spec(row.of), row.energy_j, row.time_s)
 
 
 def _told(row: Job) -> Any:

@@ -1,6 +1,7 @@
 """The admin page without a browser: what it shows, who may do what, and what attackers get."""
 
 import csv
+import html
 import io
 import re
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from backend import dashboard, tokens, users
-from backend.admin import plots
+from backend.admin import plots, tables
 from backend.audit import COMMAND_LINE
 from backend.core import policies
 from backend.core.cost import trial_cost
@@ -74,6 +75,51 @@ def test_every_page_shows_what_is_there(client: FlaskClient, calls: Calls, polic
     assert client.get("/admin/job/?job=nobody").status_code == 404
     assert client.get("/admin/trial/?job=train&number=99").status_code == 404
     assert "nobody" in client.get("/admin/compare/?a=nobody&b=train").text
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [("RAIN-b", 1), ("train b", 1), ("%", 0), ("_", 0), ("train_b", 0), ("^train", 0), ("=train", 0)],
+)
+def test_what_is_searched_for_is_text_and_no_pattern(
+    client: FlaskClient, calls: Calls, search: str, found: int
+) -> None:
+    calls.register(job_id="train-b")
+    calls.trial("train-b")
+    for table, rows in (("jobs", 1), ("trials", 1), ("audit", 2)):
+        page = client.get(f"/admin/{table}/", query_string={"search": search}).text
+        assert f'<span class="small">({found * rows})' in page, table
+
+
+def test_lists_of_any_length_are_exported_whole(
+    client: FlaskClient, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_EXPORT_CHUNK", 3)
+    with_trials(calls)
+    for number in range(7):
+        calls.register(job_id=f"train-{number}")
+    for table, column, expected in (
+        ("jobs", "Job", {"train", *(f"train-{number}" for number in range(7))}),
+        ("trials", "Trial", {str(number) for number in range(1, 11)}),
+    ):
+        rows = list(csv.DictReader(io.StringIO(client.get(f"/admin/{table}/export/csv/").text)))
+        assert len(rows) == len(expected)
+        assert {row[column] for row in rows} == expected
+
+
+def test_the_list_of_trials_tells_what_each_cost_why_it_was_given_and_what_came_of_it(
+    client: FlaskClient, calls: Calls
+) -> None:
+    calls.register(eta_knob=0.5, max_power=300)
+    trial = calls.trial()
+    calls.diverge(trial, energy=101.0)
+    page, exported = client.get("/admin/trials/").text, client.get("/admin/trials/export/csv/").text
+    for told in (page, exported):
+        assert "200.5" in told  # 0.5 · 101 J + 0.5 · 300 W · 1 s
+        assert trial["reason"] in html.unescape(told)
+        assert "the run has diverged" in told
+        assert "ended with a verdict" in told
+    assert "(1)" in client.get("/admin/trials/?flt2_status_equals=Succeeded").text
 
 
 def test_lists_are_searched_filtered_sorted_and_exported(client: FlaskClient, calls: Calls) -> None:
