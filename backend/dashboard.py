@@ -259,7 +259,7 @@ def overview(session: Session, by: Actor, lease_s: float) -> Overview:
         trials=sums,
         overdue=store.count_silent(session, prefix, now - timedelta(seconds=lease_s)),
         running=running,
-        failing=[_failing_job(session, job, failures) for job, failures, _ in failing[:MOST_LISTED]],
+        failing=failing[:MOST_LISTED],
         failing_in_all=len(failing),
         saved=Usage(
             energy=sum(one.energy_j for _, _, one in known),
@@ -272,22 +272,17 @@ def overview(session: Session, by: Actor, lease_s: float) -> Overview:
     )
 
 
-def _failing(session: Session, prefix: str | None, by_number: dict[int, Job]) -> list[tuple[Job, int, bool]]:
-    """The jobs for a person to look at, with their failures and whether they are stuck, the most urgent first."""
+def _failing(session: Session, prefix: str | None, by_number: dict[int, Job]) -> list[FailingJob]:
+    """The jobs for a person to look at, the most urgent first."""
     found = []
     for number, failures in store.failing_jobs(session, prefix, MOST_LOOKED_AT):
         job = by_number.get(number)
         if job is None:  # it is new
             continue
-        stuck = policies.stage(states.load_state(session, job))[0] is Stage.STUCK
-        if stuck or failures >= FAILURES_FOR_A_PERSON:
-            found.append((job, failures, stuck))
-    return sorted(found, key=lambda one: (not one[2], -one[1]))
-
-
-def _failing_job(session: Session, job: Job, failures: int) -> FailingJob:
-    stage, message = policies.stage(states.load_state(session, job))
-    return FailingJob(job.job_id, failures, stage, message)
+        stage, message = policies.stage(states.load_state(session, job))
+        if stage is Stage.STUCK or failures >= FAILURES_FOR_A_PERSON:
+            found.append(FailingJob(job.job_id, failures, stage, message))
+    return sorted(found, key=lambda one: (one.stage != Stage.STUCK, -one.failures))
 
 
 def _seconds(duration: timedelta) -> float:

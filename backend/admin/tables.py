@@ -106,8 +106,9 @@ class Table(ModelView):
         """Get what their columns show beside what they hold."""
 
     def holding(self, term: str) -> ColumnElement[bool]:
-        """Which rows hold a text."""
-        return or_(*(column.icontains(term, autoescape=True) for column, _ in self._search_fields or ()))
+        """Which rows hold a text, in columns of their own."""
+        own = (column for column, path in self._search_fields or () if not path)
+        return or_(*(column.icontains(term, autoescape=True) for column in own))
 
     def _apply_search(self, query: Any, count_query: Any, joins: Any, count_joins: Any, search: str) -> Any:
         # As it is typed: to Flask-Admin `%`, `_`, `^` and `=` have meanings of their own.
@@ -218,8 +219,7 @@ class Trials(Table):
     def holding(self, term: str) -> ColumnElement[bool]:
         """Which trials, or their jobs, hold a text."""
         of_job = Trial.job.in_(select(Job.id).where(Job.job_id.icontains(term, autoescape=True)))
-        own = (Trial.run_id, Trial.host, Trial.outcome)
-        return or_(of_job, *(column.icontains(term, autoescape=True) for column in own))
+        return or_(of_job, super().holding(term))
 
 
 class Audit(Table):

@@ -97,7 +97,8 @@ class Belief(Past):
         fits: Mask = np.ones(len(self.grid.sizes), dtype=bool)
         fits[list(self.unfit)] = False
         fits |= self.has_ended
-        fits[self.too_large :] &= self.too_large is None
+        if self.too_large is not None:
+            fits[self.too_large :] = False
         return fits | self.has_converged
 
     @property
@@ -208,7 +209,9 @@ def learn(spec: Spec, belief: Belief, trial: Trial) -> Belief:
 
 def believe(state: JobState) -> Belief:
     """What all ended trials of a job say."""
-    belief = state.past if isinstance(state.past, Belief) else beginning(state.spec)
+    belief = beginning(state.spec) if state.past is None else state.past
+    if not isinstance(belief, Belief):
+        raise TypeError(f"{type(belief).__name__} is what another policy knows")
     ended = [trial for trial in state.trials if trial.status is TrialStatus.SUCCEEDED]
     ended.sort(key=lambda trial: trial.ended or 0)
     for trial in ended:

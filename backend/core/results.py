@@ -36,7 +36,9 @@ class Results(Past):
 
 def results(state: JobState) -> Results:
     """What all ended runs of a job came to."""
-    known = state.past if isinstance(state.past, Results) else Results()
+    known = Results() if state.past is None else state.past
+    if not isinstance(known, Results):
+        raise TypeError(f"{type(known).__name__} is what another policy knows")
     ended = [trial for trial in state.trials if trial.status is TrialStatus.SUCCEEDED]
     ended.sort(key=lambda trial: trial.ended or 0)
     return reduce(lambda known, trial: with_run(state.spec, known, trial), ended, known)

@@ -156,6 +156,13 @@ def test_what_one_policy_has_learnt_is_not_written_down_for_another() -> None:
         stored.save(known(story((16, 30.0, True))), beginning(core_spec()))
 
 
+def test_what_one_policy_has_learnt_is_nothing_to_decide_by_for_another() -> None:
+    spec = core_spec(policy="gp-ucb")
+    for one, other in ((spec, core_spec()), (core_spec(), spec)):
+        with pytest.raises(TypeError, match="another policy"):
+            choose(JobState(one, (), known(JobState(other, ()))), np.random.default_rng(0))
+
+
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """What is at the ends of nested dicts and lists, by the way to it."""
     if not isinstance(tree, dict | list):
