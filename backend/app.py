@@ -10,13 +10,16 @@ import structlog
 from flask import Flask, Request, Response, g, jsonify, request
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
+from flask_wtf.csrf import CSRFProtect
 from werkzeug.exceptions import HTTPException, UnprocessableEntity
 from werkzeug.routing import PathConverter
 
-from backend import admin, api, logs, metrics, schema, security, users
 from backend.config import Settings, load_settings, unknown_variables
+from backend.database import schema
+from backend.database.extensions import db, migrate
 from backend.errors import InvalidField, ServiceError
-from backend.extensions import csrf, db, migrate
+from backend.usecases import users
+from backend.web import admin, api, logs, metrics, security
 from lightning_bso.wire import DOCUMENT_PATH, MAX_BODY_BYTES, ErrorAnswer, Fault
 
 log = structlog.get_logger(__name__)
@@ -89,8 +92,7 @@ def create_app(settings: Settings | None = None, *, prepare_database: bool = Tru
     migrate.init_app(app, db, directory=f"{app.root_path}/migrations")
     app.register_api(api.blueprint)
     _log_requests(app)  # before whatever may refuse a request
-    csrf.init_app(app)
-    csrf.exempt(api.blueprint)  # which knows no cookies
+    CSRFProtect(app).exempt(api.blueprint)  # which knows no cookies
     admin.register(app, settings)
     security.protect(app, settings.trusted_proxies)
     app.add_url_rule(DOCUMENT_PATH, "openapi_document", lambda: app.api_doc)

@@ -11,16 +11,17 @@ import click
 import flask_migrate
 from flask import Flask
 
-from backend import queries, schema, tokens, users
 from backend.app import create_app
-from backend.audit import COMMAND_LINE
-from backend.auth import is_guarded, is_loopback
 from backend.config import SettingsError, load_settings
+from backend.database import schema
 from backend.errors import DatabaseUnavailable, DatabaseUnusable, SchemaOutdated, ServiceError
-from backend.serving import make_server
 from backend.simulator.cli import simulate
-from backend.tokens import MOST_VALID_DAYS, Scope
-from backend.users import Role
+from backend.usecases import reading, tokens, users
+from backend.usecases.audit import COMMAND_LINE
+from backend.usecases.tokens import MOST_VALID_DAYS, Scope
+from backend.usecases.users import Role
+from backend.web.auth import is_guarded, is_loopback
+from backend.web.serving import make_server
 
 database_url = click.option(
     "--database-url", help="Where the data is; $ZEUS_BSO_DATABASE_URL, else sqlite:///zeus_bso.db."
@@ -215,7 +216,7 @@ def replay(job_id: str, database_url: str | None) -> None:
     app, _ = _app(database_url)
     with app.app_context():
         try:
-            trials, differences = queries.replay_job(job_id)
+            trials, differences = reading.replay_job(job_id)
         except ServiceError as error:
             raise click.ClickException(str(error)) from error
     if differences:

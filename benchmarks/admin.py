@@ -23,14 +23,14 @@ from urllib.parse import quote, urlencode
 
 import requests
 
-from backend import tokens, users
-from backend.admin.tables import Table
 from backend.app import create_app
-from backend.audit import COMMAND_LINE
 from backend.config import load_settings
-from backend.extensions import db
-from backend.tokens import Scope
-from backend.users import Role
+from backend.database.extensions import db
+from backend.usecases import tokens, users
+from backend.usecases.audit import COMMAND_LINE
+from backend.usecases.tokens import Scope
+from backend.usecases.users import Role
+from backend.web.admin.tables import Table
 from benchmarks.filling import Filled, play_through
 
 ROOT = Path(__file__).parent.parent

@@ -22,13 +22,13 @@ from typing import Any
 
 from sqlalchemy import insert, update
 
-from backend import service
 from backend.app import create_app
-from backend.audit import COMMAND_LINE
 from backend.config import load_settings
 from backend.core.state import TrialStatus, TrialType
-from backend.extensions import db
-from backend.models import Job, Trial
+from backend.database.extensions import db
+from backend.database.models import Job, Trial
+from backend.usecases import runs
+from backend.usecases.audit import COMMAND_LINE
 from lightning_bso.wire import AskAnswer, RegisteredJobSpec, ReportRequest
 
 BATCH_SIZES = [8 * 2**n + extra * 2**n for n in range(10) for extra in (0, 4)]
@@ -52,7 +52,7 @@ def serving(url: str) -> Iterator[None]:
 
 def register(job_id: str, policy: str) -> None:
     """Register the job."""
-    service.register(
+    runs.register(
         RegisteredJobSpec(
             job_id_prefix=job_id,
             job_id=job_id,
@@ -110,14 +110,14 @@ def write_history(url: str, policy: str, trials: int, lost: float) -> None:
 def timed_ask(job_id: str) -> tuple[AskAnswer, float]:
     """An ask, and its processor time in ms."""
     began = time.process_time()
-    answer = service.ask(job_id, None, by=COMMAND_LINE, lease_s=LEASE_S)
+    answer = runs.ask(job_id, None, by=COMMAND_LINE, lease_s=LEASE_S)
     return answer, (time.process_time() - began) * 1e3
 
 
 def converge(ask: AskAnswer) -> None:
     """Report that a run has reached the target."""
     epochs, time_s, energy_j = totals(ask.batch_size, ask.trial_number)
-    service.report(
+    runs.report(
         ReportRequest(
             job_id=ask.job_id,
             batch_size=ask.batch_size,

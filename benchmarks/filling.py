@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend import service
-from backend.audit import COMMAND_LINE
 from backend.core.simulate import Workload
 from backend.errors import JobStuck
 from backend.simulator import synthetic
+from backend.usecases import runs
+from backend.usecases.audit import COMMAND_LINE
 from lightning_bso.wire import RegisteredJobSpec, ReportRequest
 
 GPUS = ("NVIDIA H200", "NVIDIA A100-SXM4-80GB", "NVIDIA A40", "Tesla V100-PCIE-32GB")
@@ -59,7 +59,7 @@ def play_through(jobs: int, trials: int) -> Filled:
 
 def _register(workload: Workload, number: int) -> str:
     spec, job_id = workload.spec, f"team-{number % 8}/training-{number:05}"
-    service.register(
+    runs.register(
         RegisteredJobSpec(
             job_id=job_id,
             job_id_prefix=job_id,
@@ -82,7 +82,7 @@ def _register(workload: Workload, number: int) -> str:
 
 
 def _launch(workload: Workload, job_id: str, run: int, luck: np.random.Generator, *, keeps_running: bool) -> None:
-    asked = service.ask(job_id, f"run-{run}", by=COMMAND_LINE, lease_s=LEASE_S, host=f"node-{run % 16}")
+    asked = runs.ask(job_id, f"run-{run}", by=COMMAND_LINE, lease_s=LEASE_S, host=f"node-{run % 16}")
     record = workload.sizes[asked.batch_size]
     needed = record.epochs[int(luck.random() * len(record.epochs))]
     last = int(min(needed, workload.spec.max_epochs))
@@ -90,7 +90,7 @@ def _launch(workload: Workload, job_id: str, run: int, luck: np.random.Generator
         if keeps_running and epoch == last:
             return
         time_s = epoch * record.epoch_time_s
-        verdict = service.report(
+        verdict = runs.report(
             ReportRequest(
                 job_id=job_id,
                 batch_size=asked.batch_size,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from backend.core.belief import warm_beginning, warm_start
+from backend.core.gp_ucb.belief import warm_beginning, warm_start
 from backend.core.policies import condensed
 from backend.core.simulate import SizeRecord, cheapest_size, simulate
 from backend.core.state import JobState, Trial, TrialStatus, TrialType

@@ -18,10 +18,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from backend import service
 from backend.app import create_app
-from backend.audit import COMMAND_LINE
 from backend.config import load_settings
+from backend.usecases import runs
+from backend.usecases.audit import COMMAND_LINE
 from lightning_bso import BsoClient
 from lightning_bso.wire import AskAnswer, RegisteredJobSpec, ReportRequest
 
@@ -89,8 +89,8 @@ def main() -> None:
                 )
                 with app.app_context():
                     for _ in range(size):
-                        ask = service.ask(job.job_id or "", None, by=COMMAND_LINE, lease_s=3600)
-                        service.report(report_for(ask, 2), by=COMMAND_LINE, lease_s=3600)
+                        ask = runs.ask(job.job_id or "", None, by=COMMAND_LINE, lease_s=3600)
+                        runs.report(report_for(ask, 2), by=COMMAND_LINE, lease_s=3600)
                 times: tuple[list[float], ...] = ([], [], [])
                 for call in range(arguments.calls):
                     began = time.perf_counter()

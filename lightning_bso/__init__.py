@@ -8,7 +8,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_bso.callback import ZeusBSOCallback
     from lightning_bso.client import BsoClient
     from lightning_bso.errors import (
         BSOError,
@@ -17,15 +16,16 @@ if TYPE_CHECKING:
         ServerUnreachable,
         ZeusBSOTrainFailError,
     )
-    from lightning_bso.lightning_cli import BSOLightningCLI
+    from lightning_bso.lightning.callback import ZeusBSOCallback
+    from lightning_bso.lightning.lightning_cli import BSOLightningCLI
+    from lightning_bso.lightning.power_limit import ZeusPowerLimitCallback
     from lightning_bso.optimizer import BatchSizeOptimizer
-    from lightning_bso.power_limit import ZeusPowerLimitCallback
     from lightning_bso.ranks import TorchRanks
     from lightning_bso.wire import JobParams, JobSpec, ProbedSize
 
 _HOMES = {
     "BSOError": "errors",
-    "BSOLightningCLI": "lightning_cli",
+    "BSOLightningCLI": "lightning.lightning_cli",
     "BatchSizeOptimizer": "optimizer",
     "BsoClient": "client",
     "EnergyUnavailable": "errors",
@@ -35,9 +35,9 @@ _HOMES = {
     "ServerRefused": "errors",
     "ServerUnreachable": "errors",
     "TorchRanks": "ranks",
-    "ZeusBSOCallback": "callback",
+    "ZeusBSOCallback": "lightning.callback",
     "ZeusBSOTrainFailError": "errors",
-    "ZeusPowerLimitCallback": "power_limit",
+    "ZeusPowerLimitCallback": "lightning.power_limit",
 }
 
 __all__ = [

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 
 from backend.app import create_app
 from backend.config import ENV_PREFIX, Settings
-from backend.extensions import db
+from backend.database.extensions import db
 from tests import logs
 from tests.calls import Calls
 from tests.databases import MariaDB, migrate, start_mariadb

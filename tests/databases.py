@@ -16,11 +16,11 @@ from typing import Any
 import pymysql
 from sqlalchemy import Connection, NullPool, create_engine, inspect, make_url, select, text, update
 
-from backend import schema
 from backend.app import create_app
 from backend.config import Settings
-from backend.extensions import db
-from backend.models import Job, Trial
+from backend.database import schema
+from backend.database.extensions import db
+from backend.database.models import Job, Trial
 from tests import logs
 
 STARTUP_S = 60

@@ -31,7 +31,9 @@ def test_the_import_rules_of_setup_cfg_hold() -> None:
     assert " 0 broken" in run.stdout
 
 
-@pytest.mark.parametrize("module", ["lightning_bso", "lightning_bso.wire", "lightning_bso.errors", "lightning_bso.cli"])
+@pytest.mark.parametrize(
+    "module", ["lightning_bso", "lightning_bso.wire", "lightning_bso.errors", "lightning_bso.console.cli"]
+)
 def test_importing_the_package_loads_neither_a_framework_nor_a_server(module: str) -> None:
     assert loaded_after(f"import {module}").isdisjoint({*HEAVY, "flask", "sqlalchemy", "backend", "numpy"})
 

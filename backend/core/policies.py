@@ -10,8 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from backend.core import gp_ucb, zeus
 from backend.core.cost import run_cost
+from backend.core.gp_ucb import policy as gp_ucb
 from backend.core.state import (
     Choice,
     Expectation,
@@ -26,6 +26,7 @@ from backend.core.state import (
     Verdict,
     VerdictCode,
 )
+from backend.core.zeus import policy as zeus
 
 
 class Policy(Protocol):

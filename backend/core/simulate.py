@@ -13,8 +13,8 @@ import numpy as np
 
 from backend.core.cost import run_cost
 from backend.core.policies import choose, condensed, judge
+from backend.core.rng import seeded
 from backend.core.state import Choice, JobState, Past, Probed, Report, Spec, Trial, TrialStatus, VerdictCode
-from backend.core.thompson import seeded
 
 PROBE_SHARE = 0.02
 """Of the time of the first run that converges: a probe that would take more is not made."""

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from backend.core import epoch_cost, epochs
-from backend.core.belief import Belief
-from backend.core.gaussian import Gaussian
-from backend.core.results import Results, Rewards
+from backend.core.gp_ucb import epoch_cost, epochs
+from backend.core.gp_ucb.belief import Belief
+from backend.core.gp_ucb.gaussian import Gaussian
 from backend.core.state import Past, Trial, TrialStatus, TrialType
+from backend.core.zeus.results import Results, Rewards
 
 VERSION = 2
 """Raised whenever the same trials come to something else, or another text: what was stored before is learnt anew."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.core.gaussian import Mask, Vector
+from backend.core.gp_ucb.gaussian import Mask, Vector
 from backend.core.simulate import SizeRecord, Workload
 from backend.core.state import Spec, TrialStatus, VerdictCode
 from backend.simulator import tables

@@ -11,8 +11,8 @@ import numpy as np
 
 from backend.core import baselines, policies
 from backend.core.baselines import pick_at_random, search_grid
-from backend.core.belief import Belief
-from backend.core.gaussian import Matrix, Vector
+from backend.core.gp_ucb.belief import Belief
+from backend.core.gp_ucb.gaussian import Matrix, Vector
 from backend.core.policies import POLICIES, choose
 from backend.core.simulate import (
     Chooser,

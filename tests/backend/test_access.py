@@ -12,10 +12,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import event, text
 
-from backend import tokens
+from backend.database.extensions import db
 from backend.errors import InvalidField
-from backend.extensions import db
-from backend.tokens import Scope
+from backend.usecases import tokens
+from backend.usecases.tokens import Scope
 from tests import specs
 from tests.calls import Calls
 from tests.databases import connected

@@ -11,14 +11,14 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from backend import dashboard, tokens, users
-from backend.admin import plots, tables
-from backend.audit import COMMAND_LINE
 from backend.core import policies
 from backend.core.cost import trial_cost
 from backend.core.state import JobState
-from backend.tokens import Scope
-from backend.users import Role
+from backend.usecases import dashboard, tokens, users
+from backend.usecases.audit import COMMAND_LINE
+from backend.usecases.tokens import Scope
+from backend.usecases.users import Role
+from backend.web.admin import plots, tables
 from tests import specs
 from tests.calls import Calls
 from tests.databases import let_time_pass

@@ -8,13 +8,13 @@ from flask import Flask
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from backend import tokens, users
 from backend.app import create_app
-from backend.audit import COMMAND_LINE
 from backend.config import Settings
-from backend.extensions import db
-from backend.tokens import Scope
-from backend.users import Role
+from backend.database.extensions import db
+from backend.usecases import tokens, users
+from backend.usecases.audit import COMMAND_LINE
+from backend.usecases.tokens import Scope
+from backend.usecases.users import Role
 from tests.calls import Calls
 from tests.databases import MariaDB, connected, dump
 from tests.logins import PASSWORD, log_in

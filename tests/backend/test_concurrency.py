@@ -7,10 +7,10 @@ from threading import Barrier
 
 import pytest
 
-from backend import queries
 from backend.app import create_app
 from backend.config import Settings
-from backend.extensions import db
+from backend.database.extensions import db
+from backend.usecases import reading
 from tests.calls import Answer
 from tests.databases import dump, revision
 from tests.servers import GunicornServer
@@ -66,7 +66,7 @@ def test_runs_under_gp_ucb_that_begin_and_end_at_once_are_decided_by_what_ended_
         list(pool.map(train, range(ASKS)))
     app = create_app(Settings(database_url=server.database_url, log_level="CRITICAL"))
     with app.app_context():
-        assert queries.replay_job("train-gp-ucb") == (ASKS, [])
+        assert reading.replay_job("train-gp-ucb") == (ASKS, [])
         db.engine.dispose()
     calls.must(calls.delete("train-gp-ucb"))
 

@@ -8,12 +8,12 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from backend import dashboard
-from backend.admin import plots
-from backend.audit import COMMAND_LINE
-from backend.dashboard import FAILURES_FOR_A_PERSON, Overview
 from backend.errors import LabelTaken
-from backend.tokens import Scope, create, list_all
+from backend.usecases import dashboard
+from backend.usecases.audit import COMMAND_LINE
+from backend.usecases.dashboard import FAILURES_FOR_A_PERSON, Overview
+from backend.usecases.tokens import Scope, create, list_all
+from backend.web.admin import plots
 from tests.calls import Calls
 from tests.databases import connected
 

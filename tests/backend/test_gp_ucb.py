@@ -10,8 +10,8 @@ import pytest
 from flask import Flask
 
 import lightning_bso
-from backend import queries
-from backend.core.belief import MOST_LOST
+from backend.core.gp_ucb.belief import MOST_LOST
+from backend.usecases import reading
 from tests import specs
 from tests.backend.test_replay import work
 from tests.calls import Answer, Calls
@@ -122,7 +122,7 @@ def test_what_is_larger_than_a_batch_size_that_does_not_fit_is_not_tried(calls: 
     assert ruled_out(calls) == {32: "did not fit in memory", 64: larger, 128: larger}
     assert {one["batch_size"] for one in recur(calls, times=10)} <= {8, 16}
     with app.app_context():
-        assert queries.replay_job("train")[1] == []
+        assert reading.replay_job("train")[1] == []
 
 
 def test_what_did_not_fit_is_not_given_again_though_nothing_else_works(calls: Calls) -> None:
@@ -279,7 +279,7 @@ def test_every_decision_of_a_random_workload_follows_from_what_is_stored(
         assert connection.exec_driver_sql(unbounded).scalar_one() > 0
     assert len({size for size, _ in choices}) > 1
     with app.app_context():
-        assert queries.replay_job("train") == (len(choices), [])
+        assert reading.replay_job("train") == (len(choices), [])
 
 
 def test_a_stored_bound_that_was_tampered_with_is_found(app: Flask, calls: Calls, database_url: str) -> None:
@@ -289,7 +289,7 @@ def test_a_stored_bound_that_was_tampered_with_is_found(app: Flask, calls: Calls
         for factor, found in (("8", True), ("NULL", True), ("1", False)):
             with connected(database_url) as connection:
                 connection.exec_driver_sql(f"UPDATE trials SET bound_factor = {factor} WHERE number = 2")
-            assert bool(queries.replay_job("train")[1]) is found
+            assert bool(reading.replay_job("train")[1]) is found
 
 
 def test_a_warm_job_is_replayed_from_what_it_began_with(app: Flask, calls: Calls) -> None:
@@ -301,7 +301,7 @@ def test_a_warm_job_is_replayed_from_what_it_began_with(app: Flask, calls: Calls
     recur(calls, times=3)
     calls.must(calls.delete("train-donor"))
     with app.app_context():
-        assert queries.replay_job("train") == (6, [])
+        assert reading.replay_job("train") == (6, [])
 
 
 # --- Warm start ---

@@ -46,7 +46,7 @@ def test_a_server_without_its_database_is_not_ready_but_alive(tmp_path: Path) ->
 def test_readiness_and_reading_do_not_wait_for_a_writer(
     migrated_sqlite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backend.extensions.SQLITE_BUSY_TIMEOUT_MS", 500)
+    monkeypatch.setattr("backend.database.extensions.SQLITE_BUSY_TIMEOUT_MS", 500)
     file = tmp_path / "bso.db"
     file.write_bytes(migrated_sqlite_file.read_bytes())
     app = create_app(Settings(database_url=f"sqlite:///{file}", log_level="CRITICAL"))
@@ -99,7 +99,7 @@ def test_a_fault_of_the_server_does_not_carry_its_text(app: Flask, monkeypatch: 
     def fail(*_: object) -> None:
         raise RuntimeError("s3cret internals")
 
-    monkeypatch.setattr("backend.queries.list_jobs", fail)
+    monkeypatch.setattr("backend.usecases.reading.list_jobs", fail)
     answer = Calls.through_test_client(app.test_client())("GET", "/jobs")
     assert answer.status == 500
     assert "s3cret" not in answer.text

@@ -11,9 +11,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
-from backend import users
-from backend.audit import COMMAND_LINE
-from backend.users import Role
+from backend.usecases import users
+from backend.usecases.audit import COMMAND_LINE
+from backend.usecases.users import Role
 from tests.databases import connected
 from tests.logins import PASSWORD, csrf, log_in
 

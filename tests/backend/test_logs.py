@@ -7,9 +7,9 @@ import pytest
 import structlog
 from flask.testing import FlaskClient
 
-from backend import logs
 from backend.app import create_app
 from backend.config import Settings
+from backend.web import logs
 
 COLOUR = re.compile(r"\x1b\[\d+m")
 """What the log colours its own words with."""

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from backend import queries
+from backend.usecases import reading
 from tests.backend.test_gp_ucb import recur, register, train
 from tests.calls import Calls
 
@@ -104,7 +104,7 @@ def test_a_job_with_a_probe_is_replayed_without_a_difference(app: Flask, calls: 
     calls.must(calls.reset())
     recur(calls, times=3)
     with app.app_context():
-        assert queries.replay_job("train") == (12, [])
+        assert reading.replay_job("train") == (12, [])
 
 
 @pytest.mark.parametrize(

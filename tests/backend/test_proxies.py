@@ -7,9 +7,9 @@ import pytest
 import requests
 from flask import Flask
 
-from backend import users
-from backend.audit import COMMAND_LINE
-from backend.users import Role
+from backend.usecases import users
+from backend.usecases.audit import COMMAND_LINE
+from backend.usecases.users import Role
 from tests import specs
 from tests.logins import PASSWORD, log_in
 from tests.servers import GunicornServer, WaitressServer, backend

@@ -3,8 +3,8 @@
 import pytest
 from flask import Flask
 
-from backend import queries, service
-from backend.audit import COMMAND_LINE
+from backend.usecases import reading, runs
+from backend.usecases.audit import COMMAND_LINE
 from lightning_bso.wire import MAX_INT
 from tests.calls import Calls
 
@@ -127,8 +127,8 @@ def test_a_paused_job_gives_the_default_without_a_bound_and_goes_on_where_it_was
     for _ in range(4):
         calls.converge(calls.trial(), energy=10)
     with app.app_context():
-        service.pause("train", paused=True, by=COMMAND_LINE)
-        service.pause("train", paused=True, by=COMMAND_LINE)
+        runs.pause("train", paused=True, by=COMMAND_LINE)
+        runs.pause("train", paused=True, by=COMMAND_LINE)
     assert calls.describe()["paused"]
     for _ in range(3):
         told = calls.must(calls("GET", "/jobs/train/belief"))
@@ -138,12 +138,12 @@ def test_a_paused_job_gives_the_default_without_a_bound_and_goes_on_where_it_was
         assert not calls.must(calls.report(trial, energy=1e9))["stop_train"]
         calls.converge(trial, energy=1e9)
     with app.app_context():
-        service.pause("train", paused=False, by=COMMAND_LINE)
+        runs.pause("train", paused=False, by=COMMAND_LINE)
     assert calls.trial()["type"] != "Paused"
     actions = [entry["action"] for entry in calls.must(calls("GET", "/audit"))["entries"]]
     assert (actions.count("pause"), actions.count("resume")) == (1, 1)
     with app.app_context():
-        assert queries.replay_job("train")[1] == []
+        assert reading.replay_job("train")[1] == []
 
 
 def test_a_run_says_which_machine_it_is_on(calls: Calls) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from backend import queries
 from backend.app import create_app
 from backend.config import Settings
+from backend.usecases import reading
 from tests.calls import Calls
 from tests.databases import MariaDB, connected, let_time_pass
 
@@ -66,7 +66,7 @@ def test_every_decision_of_a_random_workload_follows_from_what_is_stored(
         assert connection.exec_driver_sql(revived).scalar_one() > 0
     assert {kind for _, kind in choices} == {"Pruning", "Concurrent", "MAB"}
     with app.app_context():
-        assert queries.replay_job("train") == (len(choices), [])
+        assert reading.replay_job("train") == (len(choices), [])
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ def test_a_stored_decision_that_was_tampered_with_is_found(
         calls.must(calls.report(trial))
         calls.converge(trial, energy=11.0)
     with app.app_context():
-        assert queries.replay_job("train")[1] == []
+        assert reading.replay_job("train")[1] == []
         with connected(database_url) as connection:
             connection.exec_driver_sql(tampering)
-        assert queries.replay_job("train")[1] != []
+        assert reading.replay_job("train")[1] != []
 
 
 def test_a_seeded_job_makes_the_same_choices_on_every_database(

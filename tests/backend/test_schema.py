@@ -16,12 +16,12 @@ from alembic.runtime.migration import MigrationContext
 from flask import Flask
 from sqlalchemy import text
 
-from backend import schema
 from backend.app import create_app
 from backend.config import Settings
-from backend.core import thompson
+from backend.core.rng import position_of, seeded
+from backend.database import schema
+from backend.database.extensions import db
 from backend.errors import SchemaOutdated
-from backend.extensions import db
 from lightning_bso.wire import RegisteredJobSpec
 from tests import specs
 from tests.calls import Calls
@@ -184,7 +184,7 @@ def test_trials_of_before_there_were_bounds_of_their_own_have_the_usual_one(empt
         flask_migrate.upgrade(revision="0002")
         db.engine.dispose()
     spec = RegisteredJobSpec.model_validate(specs.job()).model_dump_json(exclude={"policy", "warm_start_from"})
-    job = {"id": 1, "job_id": "train", "spec": spec, "seed": 1, "rng_position": thompson.save(thompson.seeded(1))}
+    job = {"id": 1, "job_id": "train", "spec": spec, "seed": 1, "rng_position": position_of(seeded(1))}
     job |= {"revision": 4, "exploration": 0, "created_at": datetime(2026, 1, 1)}
     trial = {"job": 1, "exploration": 0, "batch_size": 16, "type": "Pruning", "reason": "the default", "time_s": 1.0}
     trial |= {"energy_j": 10.0, "epochs": 1, "started_at": datetime(2026, 1, 1), "last_seen_at": datetime(2026, 1, 1)}

@@ -6,10 +6,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from backend import users
-from backend.admin import login
-from backend.audit import COMMAND_LINE
-from backend.users import Role
+from backend.usecases import users
+from backend.usecases.audit import COMMAND_LINE
+from backend.usecases.users import Role
+from backend.web.admin import login
 from tests.calls import Calls
 from tests.logins import PASSWORD, csrf, log_in
 

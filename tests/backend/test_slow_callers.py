@@ -10,7 +10,7 @@ from time import monotonic
 
 import pytest
 
-from backend.serving import MOST_CONNECTIONS, WHOLE_REQUEST_S
+from backend.web.serving import MOST_CONNECTIONS, WHOLE_REQUEST_S
 from tests.servers import WaitressServer
 
 HEAD = b"POST /report HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 60000\r\n\r\n"

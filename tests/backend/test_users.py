@@ -7,10 +7,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from backend import users
-from backend.audit import COMMAND_LINE
 from backend.errors import UnusableName, UnusablePassword
-from backend.users import LONGEST_PASSWORD, SHORTEST_PASSWORD, Role
+from backend.usecases import users
+from backend.usecases.audit import COMMAND_LINE
+from backend.usecases.users import LONGEST_PASSWORD, SHORTEST_PASSWORD, Role
 from tests.logins import PASSWORD, log_in
 from tests.servers import backend
 

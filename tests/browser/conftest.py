@@ -11,13 +11,13 @@ from filelock import FileLock
 from flask import Flask
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-from backend import tokens, users
 from backend.app import create_app
-from backend.audit import COMMAND_LINE
 from backend.config import Settings
-from backend.extensions import db
-from backend.tokens import Scope
-from backend.users import Role
+from backend.database.extensions import db
+from backend.usecases import tokens, users
+from backend.usecases.audit import COMMAND_LINE
+from backend.usecases.tokens import Scope
+from backend.usecases.users import Role
 from benchmarks.filling import play_through
 from tests import logs
 from tests.browser.steps import JOB, PASSWORD

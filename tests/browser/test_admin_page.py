@@ -6,9 +6,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from backend import dashboard, queries
-from backend.admin import plots
-from backend.audit import COMMAND_LINE
+from backend.usecases import dashboard, reading
+from backend.usecases.audit import COMMAND_LINE
+from backend.web.admin import plots
 from lightning_bso.wire import JobSummary
 from tests.browser.steps import JOB, PASSWORD, drawn, log_in, open_job
 from tests.databases import in_application
@@ -25,7 +25,7 @@ def history(site: WaitressServer, job: str = JOB) -> dashboard.History:
 
 def told(site: WaitressServer, job: str) -> JobSummary:
     with in_application(site.database_url):
-        return queries.describe(job, COMMAND_LINE)
+        return reading.describe(job, COMMAND_LINE)
 
 
 def test_each_figure_shows_what_its_function_says(page: Page, site: WaitressServer) -> None:

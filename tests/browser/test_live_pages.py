@@ -3,11 +3,11 @@
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from backend import tokens
 from backend.app import create_app
 from backend.config import Settings
-from backend.extensions import db
-from backend.tokens import Scope
+from backend.database.extensions import db
+from backend.usecases import tokens
+from backend.usecases.tokens import Scope
 from tests.browser.steps import drawn, log_in
 from tests.calls import Calls
 from tests.servers import WaitressServer

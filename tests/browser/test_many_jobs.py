@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from backend import queries
+from backend.usecases import reading
 from tests.browser.steps import JOB, log_in, tab_to
 from tests.databases import in_application
 from tests.servers import WaitressServer
@@ -15,7 +15,7 @@ in_light = pytest.mark.parametrize("page", ["light"], indirect=True)
 def count(site: WaitressServer) -> tuple[int, int]:
     """The jobs and trials that there are."""
     with in_application(site.database_url):
-        jobs, trials = queries.count()
+        jobs, trials = reading.count()
     return jobs, sum(trials.values())
 
 

@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 
 from lightning_bso import BsoClient
-from lightning_bso import cli as cli_module
-from lightning_bso.cli import main
+from lightning_bso.console import cli as cli_module
+from lightning_bso.console.cli import main
 from lightning_bso.wire import TrialRequest
 from tests.client.jobs import registered, report_request
 from tests.client.scripted import Reply, Request, ScriptedServer, handed_on, in_turn

@@ -12,7 +12,7 @@ import pynvml
 import pytest
 import torch
 
-from lightning_bso.cli import main
+from lightning_bso.console.cli import main
 from tests.client import fake_nvml
 from tests.databases import free_port
 from tests.servers import ROOT, WaitressServer
@@ -67,7 +67,7 @@ def findings(said: str) -> dict[str, tuple[str, str]]:
 def run_bare(folder: Path, url: str) -> "subprocess.CompletedProcess[str]":
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ZEUS_BSO_")}
     return subprocess.run(
-        [sys.executable, "-S", "-m", "lightning_bso.cli", "doctor", "--server-url", url],
+        [sys.executable, "-S", "-m", "lightning_bso.console.cli", "doctor", "--server-url", url],
         env=kept | {"PYTHONPATH": str(folder)},
         cwd=folder.parent,
         capture_output=True,

@@ -8,7 +8,7 @@ import pytest
 
 from backend.simulator import recorded
 from lightning_bso import BsoClient
-from lightning_bso.cli import main
+from lightning_bso.console.cli import main
 from tests.client.jobs import registered, report_request
 from tests.servers import WaitressServer
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from backend.core import zeus
 from backend.core.cost import cost, in_words, run_cost, trial_cost
-from backend.core.results import results
+from backend.core.zeus import policy as zeus
+from backend.core.zeus.results import results
 from tests.core.stories import LOST, RUNNING, running, story, trial
 from tests.specs import core_spec
 

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from backend.core.gaussian import (
+from backend.core.gp_ucb.gaussian import (
     Gaussian,
     Kernel,
     Vector,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.core.belief import MOST_LOST, Belief, NothingToTake, believe, warm_beginning, warm_start
+from backend.core.gp_ucb.belief import MOST_LOST, Belief, NothingToTake, believe, warm_beginning, warm_start
 from backend.core.policies import choose, judge, ruled_out, stage
 from backend.core.state import (
     Choice,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from backend.core import stored
 from backend.core.policies import POLICIES, choose, condensed, judge, known, ruled_out, stage
+from backend.core.rng import seeded
 from backend.core.simulate import EndlessRetry, Run, SizeRecord, Workload, simulate
 from backend.core.state import (
     Choice,
@@ -26,7 +27,6 @@ from backend.core.state import (
     TrialStatus,
     TrialType,
 )
-from backend.core.thompson import seeded
 from tests.core.stories import trial
 from tests.specs import core_spec
 

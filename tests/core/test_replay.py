@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from backend.core.policies import POLICIES, choose, judge
 from backend.core.replay import PastReport, PastTrial, differences, state_at
+from backend.core.rng import seeded
 from backend.core.state import (
     Choice,
     JobState,
@@ -20,7 +21,6 @@ from backend.core.state import (
     TrialType,
     VerdictCode,
 )
-from backend.core.thompson import seeded
 from tests.specs import core_spec
 
 SEED = 5

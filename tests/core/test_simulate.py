@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from backend.core.baselines import condensed as few_trials
 from backend.core.baselines import pick_at_random, search_grid
 from backend.core.policies import POLICIES, choose, condensed, judge
+from backend.core.rng import seeded
 from backend.core.simulate import (
     Chooser,
     EndlessRetry,
@@ -22,17 +23,7 @@ from backend.core.simulate import (
     simulate,
     simulate_fixed,
 )
-from backend.core.state import (
-    Choice,
-    JobState,
-    NothingConverges,
-    Report,
-    Trial,
-    TrialStatus,
-    TrialType,
-    VerdictCode,
-)
-from backend.core.thompson import seeded
+from backend.core.state import Choice, JobState, NothingConverges, Report, Trial, TrialStatus, TrialType, VerdictCode
 from tests.specs import core_spec
 
 LAUNCHES = 12

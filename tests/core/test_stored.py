@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.core import stored
-from backend.core.belief import beginning, believe, warm_beginning, warm_start
+from backend.core.gp_ucb.belief import beginning, believe, warm_beginning, warm_start
 from backend.core.policies import choose, known
 from backend.core.simulate import Workload, simulate
 from backend.core.state import Choice, JobState, NothingConverges, TrialType

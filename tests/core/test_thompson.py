@@ -10,9 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from backend.core.policies import choose
-from backend.core.results import Rewards, results, with_reward
+from backend.core.rng import at_position, position_of, seeded
 from backend.core.state import JobState, Spec, TrialType
-from backend.core.thompson import Posterior, draw, posterior, restore, save, seeded
+from backend.core.zeus.results import Rewards, results, with_reward
+from backend.core.zeus.thompson import Posterior, draw, posterior
 from tests.core.reference import Zeus
 from tests.core.stories import LOST, RUNNING, Row, story, trial
 from tests.specs import core_spec
@@ -184,5 +185,5 @@ def test_a_generator_that_was_saved_goes_on_where_it_stood(seed: int, draws: int
     generator = seeded(seed)
     generator.normal(size=draws)
     generator.choice(5, size=5, replace=False)
-    again = restore(save(generator))
+    again = at_position(position_of(generator))
     assert again.normal(size=5).tolist() == generator.normal(size=5).tolist()

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import pytest
 
 from backend.core.policies import choose, judge
+from backend.core.rng import seeded
 from backend.core.state import JobState, Report, Trial, TrialStatus
-from backend.core.thompson import seeded
 from tests.core.reference import Zeus
 from tests.core.stories import running
 from tests.specs import core_spec

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_bso import BsoClient, ZeusBSOCallback
-from lightning_bso.dataloading import split
+from lightning_bso.lightning.dataloading import split
 from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial
 from tests.lightning.trainings import FIRST_SIZE, ROWS, Bare, Module, fit, rows, trainer
 from tests.servers import WaitressServer

@@ -25,7 +25,8 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 from torchmetrics import MeanMetric
 
-from lightning_bso import BsoClient, ZeusBSOCallback, ZeusBSOTrainFailError, probing
+from lightning_bso import BsoClient, ZeusBSOCallback, ZeusBSOTrainFailError
+from lightning_bso.lightning import probing
 from tests.client.jobs import ScriptedMonitor, job, only_trial, warnings
 from tests.databases import connected
 from tests.lightning.trainings import FIRST_SIZE, OLD_SIZE, ROWS, Bare, Data, Module, fit, rows, trainer

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.multiprocessing import ProcessRaisedException
 
-from lightning_bso import BsoClient, ZeusBSOCallback, probing
+from lightning_bso import BsoClient, ZeusBSOCallback
+from lightning_bso.lightning import probing
 from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial
 from tests.databases import free_port
 from tests.lightning.ranks import RankModule, fit_in_ranks, run_ranks

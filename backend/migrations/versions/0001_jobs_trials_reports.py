@@ -7,7 +7,7 @@ Revises:
 import sqlalchemy as sa
 from alembic import op
 
-from backend.models import MYSQL_OPTIONS, ExactString, Utc
+from backend.database.models import MYSQL_OPTIONS, ExactString, Utc
 
 revision = "0001"
 down_revision = None

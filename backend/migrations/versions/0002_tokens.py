@@ -7,7 +7,7 @@ Revises: 0001
 import sqlalchemy as sa
 from alembic import op
 
-from backend.models import MYSQL_OPTIONS, ExactString, Utc
+from backend.database.models import MYSQL_OPTIONS, ExactString, Utc
 
 revision = "0002"
 down_revision = "0001"

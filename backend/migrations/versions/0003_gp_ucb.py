@@ -7,7 +7,7 @@ Revises: 0002
 import sqlalchemy as sa
 from alembic import op
 
-from backend.models import LongText
+from backend.database.models import LongText
 
 revision = "0003"
 down_revision = "0002"

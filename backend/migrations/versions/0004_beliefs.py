@@ -7,7 +7,7 @@ Revises: 0003
 import sqlalchemy as sa
 from alembic import op
 
-from backend.models import MYSQL_OPTIONS, LongText
+from backend.database.models import MYSQL_OPTIONS, LongText
 
 revision = "0004"
 down_revision = "0003"

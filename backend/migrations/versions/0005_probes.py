@@ -7,7 +7,7 @@ Revises: 0004
 import sqlalchemy as sa
 from alembic import op
 
-from backend.models import LongText
+from backend.database.models import LongText
 
 revision = "0005"
 down_revision = "0004"

@@ -9,7 +9,7 @@ import json
 import sqlalchemy as sa
 from alembic import op
 
-from backend.models import MYSQL_OPTIONS, ExactString, Utc
+from backend.database.models import MYSQL_OPTIONS, ExactString, Utc
 
 revision = "0007"
 down_revision = "0006"

@@ -1,0 +1,243 @@
+"""The tables. Facts alone: stages, arms and savings are computed from them by the core when needed.
+
+A change here needs a migration (`python -m backend db migrate -m "…"`) and a line in `store.py` or `states.py`.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.sql.functions import FunctionElement
+
+from backend.database.extensions import Base
+from lightning_bso.wire import MAX_ID_LENGTH, MAX_RUN_ID_LENGTH
+
+
+class ExactString(String):
+    """Text compared byte by byte: neither case nor trailing spaces nor accents are folded.
+
+    MySQL's and MariaDB's usual binary collations pad with spaces; each has its own that does not.
+    """
+
+
+@compiles(ExactString)
+def _exact_string(type_: ExactString, _compiler: Any, **_: Any) -> str:
+    return f"VARCHAR({type_.length})"
+
+
+@compiles(ExactString, "mysql")
+@compiles(ExactString, "mariadb")
+def _exact_string_mysql(type_: ExactString, compiler: Any, **_: Any) -> str:
+    collation = "utf8mb4_nopad_bin" if compiler.dialect.is_mariadb else "utf8mb4_0900_bin"
+    return f"VARCHAR({type_.length}) CHARACTER SET utf8mb4 COLLATE {collation}"
+
+
+class utc_now(FunctionElement[datetime]):  # noqa: N801 - an SQL function, written like one
+    """The database's clock, in UTC: the one clock that all replicas share."""
+
+    type = DateTime()
+    inherit_cache = True
+
+
+@compiles(utc_now, "sqlite")
+def _utc_now_sqlite(_element: utc_now, _compiler: Any, **_: Any) -> str:
+    return "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"  # milliseconds, read as microseconds
+
+
+@compiles(utc_now, "mysql")
+@compiles(utc_now, "mariadb")
+def _utc_now_mysql(_element: utc_now, _compiler: Any, **_: Any) -> str:
+    return "UTC_TIMESTAMP(6)"
+
+
+MYSQL_OPTIONS = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB"}
+"""Whatever the database's defaults: every script can be stored, and there are transactions."""
+
+Utc = DateTime().with_variant(DATETIME(fsp=6), "mysql", "mariadb")  # MySQL's plain one drops the fractions
+
+LongText = Text().with_variant(LONGTEXT(), "mysql", "mariadb")  # MySQL's plain one ends at 64 KiB
+
+
+class Job(Base):
+    """A training that recurs."""
+
+    __tablename__ = "jobs"
+    __table_args__ = MYSQL_OPTIONS
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ExactString(MAX_ID_LENGTH), unique=True)
+    spec: Mapped[str] = mapped_column(Text)
+    """Canonical JSON. Text, since JSON columns of some databases rewrite numbers."""
+    seed: Mapped[int] = mapped_column(BigInteger)
+    rng_position: Mapped[str] = mapped_column(Text)
+    """Where the job's random generator stands; moved on in the transaction of the choice that drew from it."""
+    warm_start: Mapped[str | None] = mapped_column(LongText)
+    """What it took from another job at its registration, a core `WarmStart` as JSON."""
+    probes: Mapped[str | None] = mapped_column(LongText)
+    """What probes of its batch sizes told, by exploration, as JSON (`backend.states`)."""
+    revision: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Raised by every transaction that changes the job: its lock, and its logical clock."""
+    exploration: Mapped[int] = mapped_column(Integer, default=0)
+    """Raised by a reset; only trials of the current exploration count in decisions."""
+    paused: Mapped[bool] = mapped_column(Boolean, default=False, server_default="0")
+    """Whether every run gets the default batch size."""
+    policy: Mapped[str] = mapped_column(String(16), server_default="")
+    """As the spec has it, which never changes, to be searched for; and"""
+    gpu_model: Mapped[str] = mapped_column(ExactString(MAX_ID_LENGTH), server_default="")
+    created_at: Mapped[datetime] = mapped_column(Utc, index=True)
+
+
+class Trial(Base):
+    """One run of a job with one batch size."""
+
+    __tablename__ = "trials"
+    __table_args__ = (
+        UniqueConstraint("job", "number"),
+        UniqueConstraint("job", "run_id"),
+        Index("ix_trials_seen", "status", "last_seen_at"),
+        Index("ix_trials_progress", "job", "status", "exploration", "ended_revision", "batch_size", "epochs"),
+        MYSQL_OPTIONS,
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    job: Mapped[int] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"))
+    number: Mapped[int] = mapped_column(Integer)
+    run_id: Mapped[str | None] = mapped_column(ExactString(MAX_RUN_ID_LENGTH))
+    exploration: Mapped[int] = mapped_column(Integer)
+    batch_size: Mapped[int] = mapped_column(Integer)
+    type: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text)
+    """Why this batch size."""
+    bound_factor: Mapped[float | None] = mapped_column(Double)  # without a default, which would stand in for None
+    """How many times the usual bound it may cost. NULL: it has none."""
+    status: Mapped[str] = mapped_column(String(16))
+    outcome_code: Mapped[str | None] = mapped_column(String(16))
+    """Why it ended, as one word: a core `VerdictCode`, `ended`, `left`, `stopped` or `lost`."""
+    outcome: Mapped[str | None] = mapped_column(Text)
+    """Why it ended, in words."""
+    converged: Mapped[bool | None] = mapped_column(Boolean)
+    energy_j: Mapped[float] = mapped_column(Double, default=0.0)
+    time_s: Mapped[float] = mapped_column(Double, default=0.0)
+    epochs: Mapped[int] = mapped_column(Integer, default=0)
+    energy_source: Mapped[str | None] = mapped_column(String(16))
+    host: Mapped[str | None] = mapped_column(ExactString(MAX_ID_LENGTH))
+    """The machine that asked, as it calls itself."""
+    accumulate_grad_batches: Mapped[int] = mapped_column(Integer, default=1, server_default="1")
+    """Parts that each device took its share of a batch in."""
+    started_revision: Mapped[int] = mapped_column(BigInteger)
+    ended_revision: Mapped[int | None] = mapped_column(BigInteger)
+    started_at: Mapped[datetime] = mapped_column(Utc)
+    last_seen_at: Mapped[datetime] = mapped_column(Utc)
+    ended_at: Mapped[datetime | None] = mapped_column(Utc)
+
+    of: Mapped[Job] = relationship(viewonly=True, lazy="raise")
+    """Its job, for the lists of the admin page, which say themselves how to load it."""
+
+
+class Report(Base):
+    """One report of a trial and the verdict on it."""
+
+    __tablename__ = "reports"
+    __table_args__ = MYSQL_OPTIONS
+
+    trial: Mapped[int] = mapped_column(ForeignKey(Trial.id, ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    epoch: Mapped[int] = mapped_column(Integer)
+    metric: Mapped[float | None] = mapped_column(Double)
+    """NULL: it was NaN or infinite."""
+    energy_j: Mapped[float] = mapped_column(Double)
+    time_s: Mapped[float] = mapped_column(Double)
+    code: Mapped[str] = mapped_column(String(16))
+    """The verdict, a core `VerdictCode`."""
+    message: Mapped[str] = mapped_column(Text)
+    revision: Mapped[int] = mapped_column(BigInteger)
+    expired_revision: Mapped[int | None] = mapped_column(BigInteger)
+    """If this report revived a trial taken for lost: the revision at which that had happened."""
+    received_at: Mapped[datetime] = mapped_column(Utc)
+
+
+class StoredBelief(Base):
+    """What a policy has learnt from the ended trials of an exploration: no second truth, it can be learnt anew."""
+
+    __tablename__ = "beliefs"
+    __table_args__ = MYSQL_OPTIONS
+
+    job: Mapped[int] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True)
+    exploration: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    told: Mapped[str] = mapped_column(LongText)
+    """As `core.stored` writes it."""
+
+
+class Token(Base):
+    """An access token; itself it is kept by its owner alone."""
+
+    __tablename__ = "tokens"
+    __table_args__ = MYSQL_OPTIONS
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    label: Mapped[str] = mapped_column(ExactString(MAX_ID_LENGTH))
+    hash: Mapped[str] = mapped_column(String(64), unique=True)
+    """SHA-256, hexadecimal."""
+    scope: Mapped[str] = mapped_column(String(16))
+    job_id_prefix: Mapped[str | None] = mapped_column(ExactString(MAX_ID_LENGTH))
+    """It knows of jobs whose ids begin so, and of no others. NULL: of all."""
+    created_at: Mapped[datetime] = mapped_column(Utc)
+    expires_at: Mapped[datetime | None] = mapped_column(Utc)
+    revoked_at: Mapped[datetime | None] = mapped_column(Utc)
+
+
+class User(Base):
+    """A person who may use the admin page."""
+
+    __tablename__ = "users"
+    __table_args__ = MYSQL_OPTIONS
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    name: Mapped[str] = mapped_column(ExactString(MAX_ID_LENGTH), unique=True)
+    password_hash: Mapped[str] = mapped_column(String(255))
+    role: Mapped[str] = mapped_column(String(16))
+    sessions: Mapped[int] = mapped_column(Integer, default=0)
+    """Raised to end all sessions of the user: one that holds another number is over."""
+    created_at: Mapped[datetime] = mapped_column(Utc)
+    disabled_at: Mapped[datetime | None] = mapped_column(Utc)
+
+
+class AuditEntry(Base):
+    """Something that somebody did. Rows are added, never changed, and outlive what they are about."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("ix_audit_action", "action", "at"), MYSQL_OPTIONS)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[datetime] = mapped_column(Utc, index=True)
+    actor: Mapped[str] = mapped_column(ExactString(MAX_ID_LENGTH + 16), index=True)
+    """`token LABEL`, `user NAME`, `own machine` or `command line`."""
+    address: Mapped[str] = mapped_column(String(64))
+    """Where the call came from; empty on the command line."""
+    action: Mapped[str] = mapped_column(String(32))
+    job_id: Mapped[str | None] = mapped_column(ExactString(MAX_ID_LENGTH), index=True)
+    detail: Mapped[str] = mapped_column(Text)
+
+
+class Secret(Base):
+    """What all replicas must know and nobody else, such as the key that sessions are signed with."""
+
+    __tablename__ = "secrets"
+    __table_args__ = MYSQL_OPTIONS
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    value: Mapped[str] = mapped_column(String(255))

@@ -1,0 +1,161 @@
+"""Turn rows, and what the core says of them, into what callers are told. Nothing here asks the database."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from backend.core import policies, savings
+from backend.core.cost import run_cost
+from backend.core.savings import Savings
+from backend.core.state import JobState, NothingConverges, Spec, TrialStatus
+from backend.core.summary import SizeSummary, Totals, best_batch_size, summarize
+from backend.database import states
+from backend.database.models import AuditEntry, Job, Trial
+from lightning_bso.wire import (
+    AuditRecord,
+    BatchSizeSummary,
+    JobBelief,
+    JobSavings,
+    JobSummary,
+    SizeBelief,
+    TrialRecord,
+    Usage,
+)
+
+
+def job_summary(job: Job, state: JobState, totals: Sequence[Totals]) -> JobSummary:
+    """A job as it stands.
+
+    Args:
+        job: the job.
+        state: what its decisions look at.
+        totals: its trials since the last reset.
+    """
+    stage, message = policies.stage(state)
+    summaries = summarize(state.spec, totals, policies.ruled_out(state))
+    return JobSummary(
+        spec=states.spec_of(job),
+        paused=job.paused,
+        stage=stage,
+        message=message,
+        created_at=utc(job.created_at),
+        trials=trial_count(totals),
+        running=trial_count(totals, TrialStatus.DISPATCHED),
+        best_batch_size=best_batch_size(summaries),
+        batch_sizes=[_size_summary(summary) for summary in summaries],
+    )
+
+
+def job_belief(job: Job, state: JobState, totals: Sequence[Totals]) -> JobBelief:
+    """What a job's policy believes, and what a run that asks now would get.
+
+    Args:
+        job: the job.
+        state: what its decisions look at.
+        totals: its trials since the last reset.
+    """
+    summaries = {one.batch_size: one for one in summarize(state.spec, totals, policies.ruled_out(state))}
+    try:
+        rng = states.load_rng(job)  # a copy: what would be drawn is drawn once more when a run asks
+        choice = policies.choose_while_paused(state.spec) if job.paused else policies.choose(state, rng)
+        next_batch_size, next_reason, cost_bound = choice.batch_size, choice.reason, policies.bound(state, choice)
+    except NothingConverges as error:
+        next_batch_size, next_reason, cost_bound = None, str(error), None
+    return JobBelief(
+        job_id=job.job_id,
+        policy=job.policy,
+        batch_sizes=[
+            SizeBelief(
+                batch_size=one.batch_size,
+                expected_cost=one.expected_j,
+                standard_deviation=one.sd_j,
+                runs=summaries[one.batch_size].runs,
+                ruled_out=summaries[one.batch_size].ruled_out,
+            )
+            for one in policies.expectations(state)
+        ],
+        next_batch_size=next_batch_size,
+        next_reason=next_reason,
+        cost_bound=cost_bound,
+    )
+
+
+def job_savings(job: Job, found: Savings) -> JobSavings:
+    """What a job has spent and saved."""
+    return JobSavings(
+        job_id=job.job_id,
+        launches=found.launches,
+        recurrences=found.recurrences,
+        spent=_usage(found.spent),
+        default_batch_size=states.core_spec(job).default_batch_size,
+        against_default=found.against_default and _usage(found.against_default),
+        best_batch_size=found.best_batch_size,
+        against_best=found.against_best and _usage(found.against_best),
+    )
+
+
+def _usage(usage: savings.Usage) -> Usage:
+    return Usage(energy=usage.energy_j, time=usage.time_s, cost=usage.cost_j)
+
+
+def _size_summary(summary: SizeSummary) -> BatchSizeSummary:
+    return BatchSizeSummary(
+        batch_size=summary.batch_size,
+        runs=summary.runs,
+        converged=summary.converged,
+        lost=summary.lost,
+        mean_cost=summary.mean_cost_j,
+        mean_energy=summary.mean_energy_j,
+        mean_time=summary.mean_time_s,
+        mean_epochs=summary.mean_epochs,
+        ruled_out=summary.ruled_out,
+    )
+
+
+def trial_record(spec: Spec, trial: Trial) -> TrialRecord:
+    """A trial as callers are told of it."""
+    return TrialRecord.model_validate(
+        {
+            "trial_number": trial.number,
+            "run_id": trial.run_id,
+            "exploration": trial.exploration,
+            "batch_size": trial.batch_size,
+            "type": trial.type,
+            "status": trial.status,
+            "reason": trial.reason,
+            "outcome_code": trial.outcome_code,
+            "outcome": trial.outcome,
+            "converged": trial.converged,
+            "energy": trial.energy_j,
+            "time": trial.time_s,
+            "current_epoch": trial.epochs,
+            "cost": run_cost(spec, trial.energy_j, trial.time_s),
+            "energy_source": trial.energy_source,
+            "accumulate_grad_batches": trial.accumulate_grad_batches,
+            "host": trial.host,
+            "started_at": utc(trial.started_at),
+            "last_seen_at": utc(trial.last_seen_at),
+            "ended_at": trial.ended_at and utc(trial.ended_at),
+        }
+    )
+
+
+def utc(stored: datetime) -> datetime:
+    """A stored time, with the zone that it is in."""
+    return stored.replace(tzinfo=UTC)
+
+
+def trial_count(totals: Sequence[Totals], status: TrialStatus | None = None) -> int:
+    """How many trials were added up, of one status or of all."""
+    return sum(one.trials for one in totals if status in (None, one.status))
+
+
+def audit_record(entry: AuditEntry) -> AuditRecord:
+    """An entry of the audit log as it is sent."""
+    return AuditRecord(
+        at=utc(entry.at),
+        actor=entry.actor,
+        address=entry.address,
+        action=entry.action,
+        job_id=entry.job_id,
+        detail=entry.detail,
+    )

@@ -1,0 +1,264 @@
+"""The HTTP endpoints: parse, call the use case, answer. The rules of the protocol are in `runs.py`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flask import Response, current_app, g, jsonify, make_response, request
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+from pydantic import BaseModel, ValidationError
+
+from backend.database import schema
+from backend.database.store import JobFilter
+from backend.errors import DatabaseUnavailable, TokenLacksScope, UnknownJob, UnknownTrial
+from backend.usecases import audit, reading, runs
+from backend.usecases.audit import Actor
+from backend.usecases.tokens import Scope
+from backend.web import metrics
+from backend.web.auth import authorize
+from lightning_bso.wire import (
+    AUDIT_PATH,
+    BATCH_SIZE_PATH,
+    HEARTBEAT_PATH,
+    JOBS_PATH,
+    PROBE_PATH,
+    READY_PATH,
+    REPORT_PATH,
+    TRIALS_PATH,
+    AskAnswer,
+    AskRequest,
+    AuditPage,
+    AuditQuery,
+    ErrorAnswer,
+    Fault,
+    HeartbeatAnswer,
+    HeartbeatRequest,
+    JobBelief,
+    JobPage,
+    JobQuery,
+    JobSavings,
+    JobsQuery,
+    JobSummary,
+    PageQuery,
+    ProbeRequest,
+    RegisteredJobSpec,
+    ReportAnswer,
+    ReportRequest,
+    TrialPage,
+    TrialRequest,
+)
+
+blueprint = APIBlueprint(
+    "api",
+    __name__,
+    abp_security=[{"token": []}],
+    abp_responses={401: ErrorAnswer, 403: ErrorAnswer, 422: ErrorAnswer, 503: ErrorAnswer},
+)
+_RUNS = Tag(name="runs", description="What a training calls.")
+_READ = Tag(name="read", description="What people and scripts look at.")
+_HEALTH = Tag(name="health", description="What an orchestrator calls.")
+
+
+_PUBLIC = {"healthz", "readyz"}
+_SCOPES = {
+    "list_jobs": Scope.READ,
+    "describe": Scope.READ,
+    "list_trials": Scope.READ,
+    "tell_belief": Scope.READ,
+    "tell_savings": Scope.READ,
+    "expose_metrics": Scope.READ,
+    "register": Scope.RUN,
+    "ask": Scope.RUN,
+    "ask_for_run": Scope.RUN,
+    "report": Scope.RUN,
+    "heartbeat": Scope.RUN,
+    "probe": Scope.RUN,
+    "end": Scope.RUN,
+    "reset": Scope.ADMIN,
+    "delete": Scope.ADMIN,
+    "list_audit": Scope.ADMIN,
+}
+
+
+@blueprint.before_request
+def _authorize() -> None:
+    """Ask for a token before anything else of a request is looked at."""
+    name = (request.endpoint or "").removeprefix("api.")
+    if name not in _PUBLIC:
+        g.actor = authorize(_SCOPES[name])
+
+
+def _by() -> Actor:
+    actor: Actor = g.actor
+    return actor
+
+
+class Nothing(BaseModel):
+    """The answer `null`."""
+
+
+def _json(answer: BaseModel, status: int = 200) -> Response:
+    response = make_response(answer.model_dump_json(), status)
+    response.mimetype = "application/json"
+    return response
+
+
+def _null() -> Response:
+    return jsonify(None)
+
+
+def _lease_s() -> float:
+    return float(current_app.config["LEASE_S"])
+
+
+@contextmanager
+def _unknown_is_400() -> Iterator[None]:
+    """Zeus' client expects 400 where something that it names does not exist."""
+    try:
+        yield
+    except (UnknownJob, UnknownTrial) as error:
+        error.status = 400
+        raise
+
+
+def validation_failed(error: ValidationError) -> Response:
+    """The answer to a request with faults: every one of them, and none of the values."""
+    faults = [
+        Fault(loc=list(fault["loc"]), msg=fault["msg"], type=fault["type"])
+        for fault in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+    message = "; ".join(": ".join(filter(None, [".".join(map(str, fault.loc)), fault.msg])) for fault in faults)
+    return _json(ErrorAnswer(message=message, detail=faults), 422)
+
+
+@blueprint.post(JOBS_PATH, tags=[_RUNS], responses={200: RegisteredJobSpec, 201: RegisteredJobSpec, 409: ErrorAnswer})
+def register(body: RegisteredJobSpec) -> Response:
+    """Register a job. 201: it is new; 200: the same spec was registered before."""
+    spec, new = runs.register(body, by=_by())
+    return _json(spec, 201 if new else 200)
+
+
+@blueprint.get(BATCH_SIZE_PATH, tags=[_RUNS], responses={200: AskAnswer, 400: ErrorAnswer, 409: ErrorAnswer})
+def ask(query: JobQuery) -> Response:
+    """Ask for the batch size of a new run (Zeus' call; every call is another run)."""
+    with _unknown_is_400():
+        return _json(runs.ask(query.job_id, None, by=_by(), lease_s=_lease_s()))
+
+
+@blueprint.post(TRIALS_PATH, tags=[_RUNS], responses={200: AskAnswer, 400: ErrorAnswer, 409: ErrorAnswer})
+def ask_for_run(body: AskRequest) -> Response:
+    """Ask for the batch size of a named run; the same run always gets the same trial."""
+    with _unknown_is_400():
+        answer = runs.ask(body.job_id, body.run_id, by=_by(), lease_s=_lease_s(), host=body.host, resumes=body.resumes)
+        return _json(answer)
+
+
+@blueprint.post(REPORT_PATH, tags=[_RUNS], responses={200: ReportAnswer, 400: ErrorAnswer, 409: ErrorAnswer})
+def report(body: ReportRequest) -> Response:
+    """Report what a validation found; the answer says whether to go on."""
+    with _unknown_is_400():
+        return _json(runs.report(body, by=_by(), lease_s=_lease_s()))
+
+
+@blueprint.post(HEARTBEAT_PATH, tags=[_RUNS], responses={200: HeartbeatAnswer, 400: ErrorAnswer})
+def heartbeat(body: HeartbeatRequest) -> Response:
+    """Say that a run is alive, between reports that are far apart."""
+    with _unknown_is_400():
+        return _json(runs.heartbeat(body.job_id, body.trial_number, by=_by(), lease_s=_lease_s()))
+
+
+@blueprint.post(PROBE_PATH, tags=[_RUNS], responses={200: Nothing, 400: ErrorAnswer})
+def probe(body: ProbeRequest) -> Response:
+    """Report what timing a few steps of every batch size told; the first such report of a job counts."""
+    with _unknown_is_400():
+        runs.probe(body, by=_by(), lease_s=_lease_s())
+    return _null()
+
+
+@blueprint.patch(TRIALS_PATH, tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})
+def end(body: TrialRequest) -> Response:
+    """End a trial that will not report again."""
+    runs.end(body, by=_by(), lease_s=_lease_s())
+    return _null()
+
+
+@blueprint.delete(JOBS_PATH, tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})
+def delete(query: JobQuery) -> Response:
+    """Delete a job and all that it has recorded."""
+    runs.delete(query.job_id, by=_by())
+    return _null()
+
+
+@blueprint.get(JOBS_PATH, tags=[_READ], responses={200: JobPage})
+def list_jobs(query: JobsQuery) -> Response:
+    """List the jobs, newest first."""
+    which = JobFilter(_by().job_id_prefix, query.contains, query.policy, query.gpu_model, query.paused)
+    return _json(reading.list_jobs(which, query.offset, query.limit))
+
+
+@blueprint.get(f"{JOBS_PATH}/<job_id:job_id>", tags=[_READ], responses={200: JobSummary, 404: ErrorAnswer})
+def describe(path: JobQuery) -> Response:
+    """A job as it stands."""
+    return _json(reading.describe(path.job_id, _by()))
+
+
+@blueprint.get(f"{JOBS_PATH}/<job_id:job_id>/trials", tags=[_READ], responses={200: TrialPage, 404: ErrorAnswer})
+def list_trials(path: JobQuery, query: PageQuery) -> Response:
+    """List a job's trials, by rising number."""
+    return _json(reading.list_trials(path.job_id, query.offset, query.limit, _by()))
+
+
+@blueprint.get(f"{JOBS_PATH}/<job_id:job_id>/belief", tags=[_READ], responses={200: JobBelief, 404: ErrorAnswer})
+def tell_belief(path: JobQuery) -> Response:
+    """What a job's policy expects of each batch size, and what a run that asks now would get."""
+    return _json(reading.believed(path.job_id, _by()))
+
+
+@blueprint.get(f"{JOBS_PATH}/<job_id:job_id>/savings", tags=[_READ], responses={200: JobSavings, 404: ErrorAnswer})
+def tell_savings(path: JobQuery) -> Response:
+    """What a job has spent, and saved against always the default and always the best batch size."""
+    return _json(reading.saved(path.job_id, _by()))
+
+
+@blueprint.get(AUDIT_PATH, tags=[_READ], responses={200: AuditPage})
+def list_audit(query: AuditQuery) -> Response:
+    """Who did what to which job, when, and from where; newest first."""
+    return _json(audit.page(_by(), query.job_id, query.offset, query.limit))
+
+
+@blueprint.post(f"{JOBS_PATH}/<job_id:job_id>/reset", tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})
+def reset(path: JobQuery) -> Response:
+    """Begin a job's exploration anew; its history is kept."""
+    runs.reset(path.job_id, by=_by())
+    return _null()
+
+
+class Health(BaseModel):
+    """How the server is."""
+
+    status: str
+
+
+@blueprint.get("/healthz", tags=[_HEALTH], responses={200: Health})
+def healthz() -> Response:
+    """Whether the process answers."""
+    return _json(Health(status="alive"))
+
+
+@blueprint.get(READY_PATH, tags=[_HEALTH], responses={200: Health, 503: ErrorAnswer})
+def readyz() -> Response:
+    """Whether the database answers and has the right schema."""
+    found, needed = schema.current_version(), schema.needed_version()
+    if found != needed:
+        raise DatabaseUnavailable
+    return _json(Health(status="ready"))
+
+
+@blueprint.get("/metrics", tags=[_HEALTH])
+def expose_metrics() -> Response:
+    """Figures for Prometheus, as text; of all jobs, so not for a token that knows of some alone."""
+    if _by().job_id_prefix is not None:
+        raise TokenLacksScope("these figures are of all jobs, and the token sent is for some of them alone")
+    response = make_response(metrics.expose())
+    response.mimetype = "text/plain"
+    return response

@@ -1,0 +1,83 @@
+"""LightningCLI with a group of options for the optimizer. What these do: `callback.py`.
+
+The stock LightningCLI takes the callback, too, as a group or under `--trainer.callbacks`; here the job's fields are
+options with their explanations, and there is none for the token, which must not be saved with the configuration.
+"""
+
+from argparse import ArgumentParser
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from pydantic import ValidationError
+from typing_extensions import override
+
+from lightning_bso.lightning.callback import ZeusBSOCallback
+from lightning_bso.optimizer import server_address
+from lightning_bso.wire import JobSpec
+
+GROUP = "bso"
+
+
+class BSOLightningCLI(LightningCLI):
+    """LightningCLI with the arguments of ZeusBSOCallback as `--bso.…`, and those of its job as `--bso.job.…`.
+
+    The optimizer is off unless `--bso.server_url`, or `$ZEUS_BSO_SERVER_URL`, names a server; only then the job must be
+    complete. The token comes from `$ZEUS_BSO_TOKEN` alone.
+
+    Example:
+        >>> BSOLightningCLI(Model, Data)
+        python train.py fit --bso.server_url http://127.0.0.1:8000 --bso.job job.yaml
+    """
+
+    @override
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_core_arguments_to_parser(parser)
+        without = {"job", "token", "energy_monitor"}
+        parser.add_class_arguments(ZeusBSOCallback, GROUP, skip=without, instantiate=False, sub_configs=True)
+        added = parser.add_class_arguments(JobSpec, f"{GROUP}.job", instantiate=False, sub_configs=True)
+        for action in parser._actions:  # argparse has no other way to find an argument again
+            action.required = action.required and action.dest not in added
+            if action.dest == f"{GROUP}.job":
+                load = action._load_config  # type: ignore[attr-defined]  # jsonargparse's, of what is not an option
+                action._load_config = partial(_load_job, load)  # type: ignore[attr-defined]
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
+        group = self._get(self.config, GROUP)
+        options = {} if group is None else group.as_dict()
+        options["server_url"] = server_address(options.get("server_url"))
+        if self.subcommand in (None, "fit") and options["server_url"] is not None:
+            # First: Lightning keeps the checkpoint callbacks at the end.
+            trainer.callbacks.insert(0, self._make_callback(options))  # type: ignore[attr-defined]  # set by a connector
+        return trainer
+
+    def _make_callback(self, options: dict[str, Any]) -> ZeusBSOCallback:
+        options["job"] = _given(options.get("job") or {})
+        try:
+            return ZeusBSOCallback(**options)
+        except ValidationError as error:
+            faults = [
+                f"--{GROUP}.{'.'.join(map(str, ('job', *fault['loc'])))}: {fault['msg']}" for fault in error.errors()
+            ]
+            self._parser(self.subcommand).error("; ".join(faults))
+        except MisconfigurationException as error:
+            self._parser(self.subcommand).error(f"--{GROUP}: {error}")
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a job without those that must have a value and have none: what the parser did not insist on."""
+    return {
+        name: value
+        for name, value in fields.items()
+        if value is not None or not JobSpec.model_fields[name].is_required()
+    }
+
+
+def _load_job(load: Callable[[Any, ArgumentParser], Any], value: Any, parser: ArgumentParser) -> Any:
+    """A job's file; `null`, which a saved configuration may have in its place, is no job."""
+    return {} if value in (None, "null") else load(value, parser)
