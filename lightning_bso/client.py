@@ -1,25 +1,22 @@
-"""The calls of the protocol over HTTP: one session, timeouts, retries, a token. No state of a run is here.
+"""The protocol's calls over HTTP: one session, timeouts, retries and the access token. No state of a run lives here.
 
-Every call may be repeated without harm (the server knows runs and reports by their keys), so each is
-retried when no answer came. Not by urllib3's Retry, which writes a line to the log at every attempt and
-waits as long as a server's Retry-After says; a training has to be told once, and must not wait.
+Every call can be repeated safely, because the server recognizes runs and reports by their keys. So the client repeats
+a call that got no answer. What a run does while the server is away: `outbox`.
 """
 
-import random
 import re
 import socket
-import time
-from http.client import HTTPResponse
-from io import BufferedReader, RawIOBase
-from typing import Any, TypeVar
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Thread
+from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
 import requests
 from pydantic import ValidationError
-from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
-from urllib3.connectionpool import ConnectionPool
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from urllib3.exceptions import HTTPError
 
 from lightning_bso.errors import ServerRefused, ServerUnreachable
 from lightning_bso.wire import (
@@ -55,57 +52,44 @@ from lightning_bso.wire import (
 
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 10.0
+"""Longest time that one attempt takes, connecting included."""
 
 PATIENT_ATTEMPTS = 6
-"""With the waits in between some 10 s: enough for a server that is being restarted."""
+"""With the waits between them some 10 s: enough for a server that restarts."""
 ATTEMPTS = 2
-"""A kept connection may just have been closed. What this call of a training could not bring, its next one does."""
+"""For calls while training runs. A server closes idle connections, and the second attempt opens a new one."""
 BACKOFF_S = 0.3
-"""Longest wait before the first repetition; it doubles from one to the next."""
+"""First wait between two attempts. The wait doubles each time, and a random part of up to this long is added."""
 
 Answer = TypeVar("Answer", bound=Wire)
+Result = TypeVar("Result")
 
 
 def check_address(server_url: str) -> None:
-    """Refuse what cannot be a server's address.
+    """Check that a text can be a server's address.
 
     Raises:
-        ValueError: `server_url` is no http(s) address.
+        ValueError: `server_url` is not an http(s) address.
     """
     try:
         parts = urlsplit(server_url)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port or an IPv6 address that is none
+    except ValueError:  # an invalid port or IPv6 address
         usable = False
     if not usable:
         shown = _without_password(server_url)
-        raise ValueError(f"server_url {shown!r} is no address; it looks like http://host:8000")
-
-
-def _without_password(server_url: str) -> str:
-    return re.sub(r"[^/]*@", "", server_url)
-
-
-class _Bearer(AuthBase):
-    """Sends a token; as `auth` and not as a header, which a .netrc would override."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
+        raise ValueError(f"server_url {shown!r} is not an address; an address looks like http://host:8000")
 
 
 class BsoClient:
-    """Talks to one server. Not for use by several threads at once.
+    """Calls one server. Not for use by several threads at once.
 
     Args:
-        server_url: where the server is, such as `http://bso.example:8000`; a path in it is kept.
-        token: sent as `Authorization: Bearer …` if given.
+        server_url: address of the server, such as `http://bso.example:8000`. A path in it is kept.
+        token: access token, sent as `Authorization: Bearer …`.
 
     Raises:
-        ValueError: `server_url` is no http(s) address.
+        ValueError: `server_url` is not an http(s) address.
     """
 
     def __init__(self, server_url: str, token: str | None = None) -> None:
@@ -113,48 +97,46 @@ class BsoClient:
         self._url = server_url.rstrip("/")
         self._shown_url = _without_password(server_url)
         self._session = requests.Session()
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _Adapter())
         if token is not None:
             self._session.auth = _Bearer(token)
-        # Proxies and certificates that the environment names; looking for them at every call takes its time.
-        self._settings = self._session.merge_environment_settings(self._url, {}, stream=True, verify=None, cert=None)
+        # Proxies and certificates from the environment. Reading them at every call would slow the calls down.
+        self._settings = self._session.merge_environment_settings(self._url, {}, stream=None, verify=None, cert=None)
 
     def register(self, spec: RegisteredJobSpec) -> RegisteredJobSpec:
-        """Register a job; the answer has its `job_id`. Registering the same again changes nothing.
+        """Register a job and return its spec with the `job_id`. The same spec sent again changes nothing.
 
         Raises:
-            ServerRefused: 409, the id stands for another spec; 422, the spec is not valid.
+            ServerRefused: 409, the id belongs to a job with another spec; 422, the spec is not valid.
             ServerUnreachable: no answer.
         """
         return self._call("POST", JOBS_PATH, RegisteredJobSpec, body=spec)
 
     def ask(self, job_id: str, run_id: str, *, resumes: bool = True) -> AskAnswer:
-        """The batch size for a run; the same run always gets the same trial.
+        """Ask for the batch size of a run. The same run always gets the same trial.
 
         Args:
             job_id: the job.
             run_id: the run's name.
-            resumes: whether to go on even with a trial that was left at its end without a verdict.
+            resumes: whether the run also resumes a trial whose fit ended without a verdict.
 
         Raises:
-            ServerRefused: 400, no such job; 409, no batch size is left to give.
+            ServerRefused: 400, no such job; 409, no batch size is left.
             ServerUnreachable: no answer.
         """
         request = AskRequest(job_id=job_id, run_id=run_id, host=socket.gethostname() or None, resumes=resumes)
         return self._call("POST", TRIALS_PATH, AskAnswer, body=request)
 
     def report(self, request: ReportRequest) -> ReportAnswer:
-        """Report what a validation found. Takes hardly more than the read timeout.
+        """Report the result of a validation. Takes hardly longer than `READ_TIMEOUT_S`.
 
         Raises:
-            ServerRefused: 400, no such job or trial; 409, it contradicts an earlier report.
-            ServerUnreachable: no answer; send the same report again later.
+            ServerRefused: 400, no such job or trial; 409, the report contradicts an earlier one.
+            ServerUnreachable: no answer. Send the same report again later.
         """
         return self._call("POST", REPORT_PATH, ReportAnswer, body=request, patient=False)
 
     def heartbeat(self, job_id: str, trial_number: int) -> HeartbeatAnswer:
-        """Say that a run is alive. Takes hardly more than the read timeout.
+        """Renew the lease of a trial whose run is alive. Takes hardly longer than `READ_TIMEOUT_S`.
 
         Raises:
             ServerRefused: 400, no such job or trial.
@@ -164,16 +146,16 @@ class BsoClient:
         return self._call("POST", HEARTBEAT_PATH, HeartbeatAnswer, body=body, patient=False)
 
     def probe(self, request: ProbeRequest) -> None:
-        """Report what a probe of batch sizes told. A job's first counts. Takes hardly more than the read timeout.
+        """Report a probe of batch sizes. Only a job's first probe counts. Takes hardly longer than `READ_TIMEOUT_S`.
 
         Raises:
-            ServerRefused: 400, no such job or trial; 422, it tells of no batch size of the job.
+            ServerRefused: 400, no such job or trial; 422, the probe names a batch size that the job does not have.
             ServerUnreachable: no answer.
         """
         self._send("POST", PROBE_PATH, body=request, patient=False)
 
     def end(self, request: TrialRequest) -> None:
-        """End a trial that will not report again. Takes hardly more than the read timeout.
+        """End a trial that will not report again. Takes hardly longer than `READ_TIMEOUT_S`.
 
         Raises:
             ServerRefused: 404, no such job or trial.
@@ -182,41 +164,40 @@ class BsoClient:
         self._send("PATCH", TRIALS_PATH, body=request, patient=False)
 
     def describe(self, job_id: str) -> JobSummary:
-        """A job as it stands.
+        """Return the current state of a job.
 
         Raises:
             ServerRefused: 404, no such job.
             ServerUnreachable: no answer.
         """
-        return self._call("GET", f"{JOBS_PATH}/{quote(job_id, safe='')}", JobSummary, patient=False)
+        return self._call("GET", _job_path(job_id), JobSummary, patient=False)
 
     def list_trials(self, job_id: str, offset: int = 0, limit: int = MAX_PAGE) -> TrialPage:
-        """A part of a job's trials, by rising number.
+        """Return a part of a job's trials, by rising number.
 
         Raises:
             ServerRefused: 404, no such job.
             ServerUnreachable: no answer.
         """
-        path = f"{JOBS_PATH}/{quote(job_id, safe='')}/trials"
-        return self._call("GET", path, TrialPage, query=PageQuery(offset=offset, limit=limit))
+        return self._call("GET", _job_path(job_id) + "/trials", TrialPage, query=PageQuery(offset=offset, limit=limit))
 
-    def tell_belief(self, job_id: str) -> JobBelief:
-        """What a job's policy expects of each batch size, and what a run that asks now would get.
-
-        Raises:
-            ServerRefused: 404, no such job.
-            ServerUnreachable: no answer.
-        """
-        return self._call("GET", f"{JOBS_PATH}/{quote(job_id, safe='')}/belief", JobBelief)
-
-    def tell_savings(self, job_id: str) -> JobSavings:
-        """What a job has spent, and saved against always the default and always the best batch size.
+    def get_belief(self, job_id: str) -> JobBelief:
+        """Return the cost that the job's policy expects of each batch size, and the next run's batch size.
 
         Raises:
             ServerRefused: 404, no such job.
             ServerUnreachable: no answer.
         """
-        return self._call("GET", f"{JOBS_PATH}/{quote(job_id, safe='')}/savings", JobSavings)
+        return self._call("GET", _job_path(job_id) + "/belief", JobBelief)
+
+    def get_savings(self, job_id: str) -> JobSavings:
+        """Return what a job spent and saved, against always the default and against always the best batch size.
+
+        Raises:
+            ServerRefused: 404, no such job.
+            ServerUnreachable: no answer.
+        """
+        return self._call("GET", _job_path(job_id) + "/savings", JobSavings)
 
     def list_jobs(
         self,
@@ -228,15 +209,15 @@ class BsoClient:
         gpu_model: str | None = None,
         paused: bool | None = None,
     ) -> JobPage:
-        """A part of the jobs, newest first; a filter that is None does not matter.
+        """Return a part of the jobs, newest first. A filter that is None is not applied.
 
         Args:
-            offset: how many to leave out.
-            limit: how many to return at most.
-            contains: what the ids hold anywhere.
-            policy: how they pick batch sizes.
-            gpu_model: what they run on.
-            paused: whether every run gets the default batch size.
+            offset: how many jobs to skip.
+            limit: how many jobs to return at most.
+            contains: a part of the id.
+            policy: the policy that picks the batch sizes.
+            gpu_model: the GPU model.
+            paused: whether the job is paused.
 
         Raises:
             ServerUnreachable: no answer.
@@ -248,19 +229,19 @@ class BsoClient:
 
     @property
     def address(self) -> str:
-        """Where the server is, without a password that the address may hold."""
+        """Address of the server, without a password that the address may contain."""
         return self._shown_url
 
     def server_version(self) -> str:
-        """The server's version; anyone may ask.
+        """Return the server's version. The call needs no token.
 
         Raises:
-            ServerUnreachable: no answer, or not of a batch-size-optimizer server.
+            ServerUnreachable: no answer, or the answer of another kind of server.
         """
         return self._call("GET", DOCUMENT_PATH, Document, patient=False).info.version
 
     def check_ready(self) -> None:
-        """Make sure that the server's database answers and has the right schema; anyone may ask.
+        """Check that the server's database answers and has the right schema. The call needs no token.
 
         Raises:
             ServerUnreachable: it does not, or the server does not answer.
@@ -282,26 +263,39 @@ class BsoClient:
             return answer.model_validate_json(content)
         except ValidationError as error:
             raise ServerUnreachable(
-                f"{self._shown_url} answered {method} {path} with something else than a {answer.__name__}; "
+                f"{self._shown_url} answered {method} {path} with something other than a {answer.__name__}; "
                 "is that the address of a batch-size-optimizer server?"
             ) from error
 
     def _send(
         self, method: str, path: str, *, body: Wire | None = None, query: Wire | None = None, patient: bool
     ) -> bytes:
-        """Send a request until it is answered; the answer's body."""
-        attempts = PATIENT_ATTEMPTS if patient else ATTEMPTS
-        for attempt in range(1, attempts + 1):
-            try:
-                return self._send_once(method, path, body, query)
-            except _Unanswered as error:
-                timed_out = isinstance(error.__cause__, (requests.Timeout, ReadTimeoutError))
-                if attempt == attempts or (timed_out and not patient):
-                    raise ServerUnreachable(str(error)) from error.__cause__
-            time.sleep(random.uniform(0.3, 1) * BACKOFF_S * 2 ** (attempt - 1))  # noqa: S311 - jitter, not a secret
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        """Send a request until the server answers. Return the body of the answer."""
+        retrying = Retrying(
+            stop=stop_after_attempt(PATIENT_ATTEMPTS if patient else ATTEMPTS),
+            wait=wait_exponential_jitter(multiplier=BACKOFF_S, jitter=BACKOFF_S),
+            retry=retry_if_exception(
+                lambda error: (
+                    isinstance(error, ServerUnreachable)
+                    and error.transient
+                    and (patient or not isinstance(error.__cause__, (requests.Timeout, TimeoutError)))
+                )
+            ),
+            reraise=True,
+        )
+        return retrying(self._send_once, method, path, body, query)
 
     def _send_once(self, method: str, path: str, body: Wire | None, query: Wire | None) -> bytes:
+        try:
+            return _within(READ_TIMEOUT_S, lambda: self._exchange(method, path, body, query))
+        except TimeoutError as error:
+            raise ServerUnreachable(
+                f"no answer from {self._shown_url} (timed out after {READ_TIMEOUT_S:g} s); "
+                "is the server running, and is the address right?",
+                transient=True,
+            ) from error
+
+    def _exchange(self, method: str, path: str, body: Wire | None, query: Wire | None) -> bytes:
         try:
             request = requests.Request(
                 method,
@@ -316,75 +310,68 @@ class BsoClient:
                 allow_redirects=False,  # a redirected POST would arrive as a GET
                 **self._settings,
             )
-            with response:
-                content: bytes = response.raw.read(decode_content=True)
-        except (requests.RequestException, HTTPError) as error:
-            raise _Unanswered(
-                f"no answer from {self._shown_url} ({_cause(error)}); is the server running, and the address right?"
+        except requests.RequestException as error:
+            raise ServerUnreachable(
+                f"no answer from {self._shown_url} ({_cause(error)}); is the server running, and is the address right?",
+                transient=True,
             ) from error
         if response.is_redirect:
             target = response.headers.get("Location")
-            raise ServerUnreachable(f"{self._shown_url} redirects to {target}; give that as the server's address")
+            raise ServerUnreachable(f"{self._shown_url} redirects to {target}; use that as the server's address")
         if response.ok:
-            return content
+            return response.content
         try:
-            said = ErrorAnswer.model_validate_json(content)
-        except ValidationError:  # of something in between, or of another server
-            said = ErrorAnswer(message=f"{response.reason}: {content[:200].decode(errors='replace')}")
+            refusal = ErrorAnswer.model_validate_json(response.content)
+        except ValidationError:  # the answer of a proxy or of another server
+            refusal = ErrorAnswer(message=f"{response.reason}: {response.content[:200].decode(errors='replace')}")
         else:
             if response.status_code < 500:
-                raise ServerRefused(response.status_code, said)
-        kind = _Unanswered if response.status_code in (502, 503, 504) else ServerUnreachable
-        raise kind(f"{self._shown_url} failed: {said.message} (HTTP {response.status_code})")
+                raise ServerRefused(response.status_code, refusal)
+        raise ServerUnreachable(
+            f"{self._shown_url} failed: {refusal.message} (HTTP {response.status_code})",
+            transient=response.status_code in (502, 503, 504),
+        )
 
 
-class _Adapter(HTTPAdapter):
-    """Connects as ever, and gives a whole answer, its headers included, no longer than the read timeout."""
+class _Bearer(AuthBase):
+    """Sends a token. It is an `auth` and not a header, because a .netrc would override a header."""
 
-    def get_connection_with_tls_context(self, *arguments: Any, **options: Any) -> ConnectionPool:
-        pool: Any = super().get_connection_with_tls_context(*arguments, **options)
-        if not issubclass(pool.ConnectionCls.response_class, _WholeAnswer):
-            pool.ConnectionCls = type("_Connection", (pool.ConnectionCls,), {"response_class": _WholeAnswer})
-        return pool  # type: ignore[no-any-return]
+    def __init__(self, token: str) -> None:
+        self._token = token
 
-
-class _WholeAnswer(HTTPResponse):
-    """What comes on a connection; made when the request has been sent."""
-
-    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
-        super().__init__(sock, *arguments, **options)
-        self.fp = BufferedReader(_UntilDeadline(sock, self.fp))
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
 
 
-class _UntilDeadline(RawIOBase):
-    """Reads from a socket until a moment that does not move; a socket's own timeout starts anew at every byte."""
+def _within(seconds: float, call: Callable[[], Result]) -> Result:
+    """Call a function and wait for its result up to a deadline. A socket's own timeout restarts at every byte.
 
-    def __init__(self, sock: socket.socket, stream: BufferedReader) -> None:
-        self._socket = sock
-        self._stream = stream
-        self._deadline = time.monotonic() + READ_TIMEOUT_S
+    Raises:
+        TimeoutError: there is no result yet. The call goes on in its thread, and its result is dropped.
+    """
+    result: Future[Result] = Future()
 
-    def readable(self) -> bool:
-        return True
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:  # raised where the result is waited for
+            result.set_exception(error)
 
-    def readinto(self, buffer: Any) -> int:
-        left_s = self._deadline - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError(f"the answer was not complete after {READ_TIMEOUT_S:g} s")
-        self._socket.settimeout(left_s)
-        return self._stream.readinto1(buffer)
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
+    Thread(target=run, daemon=True).start()
+    return result.result(timeout=seconds)
 
 
-class _Unanswered(Exception):
-    """Nothing came that the server meant as an answer; another attempt may fare better."""
+def _job_path(job_id: str) -> str:
+    return f"{JOBS_PATH}/{quote(job_id, safe='')}"
+
+
+def _without_password(server_url: str) -> str:
+    return re.sub(r"[^/]*@", "", server_url)
 
 
 def _cause(error: BaseException) -> str:
-    """The reason below the layers of the libraries, and not what the training was handling meanwhile."""
+    """The reason below the layers of requests and urllib3."""
     while isinstance(error, (requests.RequestException, HTTPError)):
         deeper = error.__cause__ or error.__context__
         if deeper is None:

@@ -1,4 +1,7 @@
-"""The errors that a caller may catch, sorted by what they can do about it."""
+"""The package's errors, one class for each way in which a caller may react.
+
+Also the functions that classify errors of other packages. They work without importing these packages.
+"""
 
 from typing import Any
 
@@ -6,46 +9,54 @@ from lightning_bso.wire import ErrorAnswer
 
 
 class BSOError(Exception):
-    """Base of every error of this package."""
+    """Base class of this package's errors."""
 
 
 class ZeusBSOTrainFailError(BSOError):
     """Raised when the server ends a run that has not converged.
 
-    The run exceeded `max_epochs`, its cost passed `beta_knob` times the lowest known, or its metric was
-    NaN. What it cost is on record: launch the training again, and it is given another batch size.
+    The run reached `max_epochs`, its cost exceeded `beta_knob` times the lowest known cost, or its metric was NaN.
+    The server has recorded the run and its cost. Launch the training again to get the next batch size.
 
     Attributes:
         job_id: the job.
         trial_number: the trial that failed.
-        batch_size: the batch size that it had.
-        reason: why it failed, in the server's words.
+        batch_size: the trial's batch size.
+        reason: the server's reason for the failure.
     """
 
     def __init__(self, job_id: str, trial_number: int, batch_size: int, reason: str) -> None:
         super().__init__(
-            f"batch size {batch_size} (job {job_id}, trial {trial_number}) did not converge: {reason}. This is on "
-            "record: launch the training again, and its batch size is chosen with that in mind"
+            f"batch size {batch_size} (job {job_id}, trial {trial_number}) did not converge: {reason}. The server "
+            "has recorded this; launch the training again to get the next batch size"
         )
         self.job_id = job_id
         self.trial_number = trial_number
         self.batch_size = batch_size
         self.reason = reason
 
-    def __reduce__(self) -> tuple[Any, ...]:  # so that it survives the way from one process to another
+    def __reduce__(self) -> tuple[Any, ...]:  # pickling rebuilds the error from these arguments
         return type(self), (self.job_id, self.trial_number, self.batch_size, self.reason)
 
 
 class ServerUnreachable(BSOError):
-    """Raised when no server answers within the timeouts and retries. Check its address, or wait."""
+    """Raised when no server answers within the timeouts and retries. Check its address, or wait.
+
+    Attributes:
+        transient: whether the same call may succeed later.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class ServerRefused(BSOError):
-    """Raised when the server answers that it will not do this. Repeating the call will not help.
+    """Raised when the server refuses a request. The same request will be refused again.
 
     Attributes:
-        status: HTTP status, 400 … 499.
-        answer: what the server said, with every fault of the request.
+        status: HTTP status, 400 to 499.
+        answer: the body of the server's answer, with every fault of the request.
     """
 
     def __init__(self, status: int, answer: ErrorAnswer) -> None:
@@ -58,22 +69,22 @@ class ServerRefused(BSOError):
 
 
 class EnergyUnavailable(BSOError):
-    """Raised when a run uses GPUs whose energy cannot be read. Its cost would be wrong, so it is not begun."""
+    """Raised before a run starts if its GPUs' energy cannot be read. The run's cost would be wrong."""
 
 
 def is_interruption(error: BaseException) -> bool:
-    """Whether an error stops a run from outside, so that it may go on later: Ctrl-C, or Lightning's for SIGTERM."""
-    return isinstance(error, KeyboardInterrupt) or _is_a("SIGTERMException", error)
+    """Return whether an error is an interruption after which the run may resume: Ctrl-C, or SIGTERM under Lightning."""
+    return isinstance(error, KeyboardInterrupt) or _has_class_named("SIGTERMException", error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice, in torch's words or Python's, on a GPU or the CPU."""
-    if isinstance(error, MemoryError) or _is_a("OutOfMemoryError", error):
+    """Return whether an error of torch or Python reports a lack of memory, on a GPU or on the CPU."""
+    if isinstance(error, MemoryError) or _has_class_named("OutOfMemoryError", error):
         return True
-    said = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")  # the last by cuBLAS and cuDNN
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    phrases = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")  # the last from cuBLAS and cuDNN
+    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
 
 
-def _is_a(name: str, error: BaseException) -> bool:
-    """Whether an error is one of a class by this name, whose package need not be installed."""
-    return any(kind.__name__ == name for kind in type(error).__mro__)
+def _has_class_named(name: str, error: BaseException) -> bool:
+    """Return whether the error's class, or a base of it, has this name. The class's package need not be installed."""
+    return any(cls.__name__ == name for cls in type(error).__mro__)

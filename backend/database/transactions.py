@@ -1,18 +1,24 @@
-"""A use case is one transaction, carried through or not at all, and retried whole.
+"""Run a use case as one transaction, and retry it as a whole.
 
-Whatever a use case does must therefore be repeatable up to its commit; the caller's keys (`run_id`,
-`report_number`), looked up inside the transaction, make it repeatable beyond.
+So a use case must be repeatable until its commit. After the commit, the caller's keys (`run_id`, `report_number`) make
+a repeated call safe: the use case looks them up inside the transaction.
 """
 
-import random
-import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import IntegrityError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.orm import Session
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from backend.database.extensions import READ_ONLY, db
 from backend.errors import DatabaseUnavailable
@@ -26,11 +32,12 @@ R = TypeVar("R")
 UseCase = Callable[Concatenate[Session, P], R]
 
 ATTEMPTS = 8
-BACKOFF_S = 0.01
+BACKOFF_S = 0.02
+"""Longest wait before the first retry. It doubles with each retry; the wait is random and up to that long."""
 PATIENCE_S = 20.0
-"""No new attempt is begun after this long: the caller has better things to do than to wait."""
+"""No attempt starts later than this, because a caller waits for the answer."""
 
-# Of the database and not of what it was told; other errors are faults of this program.
+# Errors of the database, not of the statements sent to it. Other errors are faults of this program.
 _FAILURES = (OperationalError, InterfaceError, InternalError, IntegrityError)
 # Lock wait timeout, deadlock, changed since read (MariaDB), not ready (Galera), server gone or not there.
 _TRANSIENT_MYSQL = {1205, 1213, 1020, 1047, 2003, 2006, 2013}
@@ -40,33 +47,32 @@ def transaction(use_case: UseCase[P, R]) -> Callable[P, R]:
     """Run a use case in a transaction of its own: commit on return, roll back on any exception.
 
     Raises:
-        DatabaseUnavailable: it could not be carried through, even after retries.
+        DatabaseUnavailable: the transaction failed, also when retried.
     """
 
     @wraps(use_case)
+    def run_once(*args: P.args, **kwargs: P.kwargs) -> R:
+        # Without autoflush all changes are written at the end, in one statement per row.
+        with Session(db.engine, expire_on_commit=False, autoflush=False) as session, session.begin():
+            return use_case(session, *args, **kwargs)
+
+    @wraps(use_case)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        deadline = time.monotonic() + PATIENCE_S
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                # What changes is written at the end, in one statement per row.
-                with Session(db.engine, expire_on_commit=False, autoflush=False) as session, session.begin():
-                    return use_case(session, *args, **kwargs)
-            except _FAILURES as error:
-                if attempt == ATTEMPTS or time.monotonic() > deadline or not _transient(error):
-                    log.exception("transaction_failed", use_case=use_case.__name__, attempt=attempt)
-                    raise DatabaseUnavailable from error
-                log.info("transaction_retried", use_case=use_case.__name__, attempt=attempt, error=str(error.orig))
-            time.sleep(random.uniform(0, BACKOFF_S * 2**attempt))  # noqa: S311 - jitter, not a secret
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        try:
+            return _retrying(run_once, *args, **kwargs)
+        except _FAILURES as error:
+            attempt = _retrying.statistics["attempt_number"]
+            log.exception("transaction_failed", use_case=use_case.__name__, attempt=attempt)
+            raise DatabaseUnavailable from error
 
     return run
 
 
 def read_only(use_case: UseCase[P, R]) -> Callable[P, R]:
-    """Run a use case that only reads, without a lock. Each statement sees what was committed before it.
+    """Run a use case that only reads, without a lock. Each statement sees the transactions committed before it.
 
     Raises:
-        DatabaseUnavailable: the database did not answer.
+        DatabaseUnavailable: a statement failed.
     """
 
     @wraps(use_case)
@@ -81,10 +87,32 @@ def read_only(use_case: UseCase[P, R]) -> Callable[P, R]:
     return run
 
 
-def _transient(error: DBAPIError) -> bool:
-    """Whether the same transaction may succeed when it is run again."""
-    if isinstance(error, IntegrityError):  # a twin of this call was first; the next attempt finds its row
+def _is_transient(error: BaseException) -> bool:
+    """Whether the same transaction may succeed when it runs again."""
+    if isinstance(error, IntegrityError):  # the same call was sent twice at once; the next attempt finds its row
         return True
+    if not isinstance(error, _FAILURES):
+        return False
     arguments = getattr(error.orig, "args", ())
     code = arguments[0] if arguments else None
     return code in _TRANSIENT_MYSQL or "database is locked" in str(error.orig)
+
+
+def _log_retry(attempt: RetryCallState) -> None:
+    error = attempt.outcome.exception() if attempt.outcome else None
+    use_case = getattr(attempt.fn, "__name__", "")
+    log.info(
+        "transaction_retried",
+        use_case=use_case,
+        attempt=attempt.attempt_number,
+        error=str(getattr(error, "orig", error)),
+    )
+
+
+_retrying = Retrying(
+    stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(PATIENCE_S),
+    wait=wait_random_exponential(multiplier=BACKOFF_S),
+    retry=retry_if_exception(_is_transient),
+    before_sleep=_log_retry,
+    reraise=True,
+)
