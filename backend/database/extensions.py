@@ -1,4 +1,7 @@
-"""The Flask extensions, made once and bound to an application in `app.py`."""
+"""The Flask extensions and the setup of SQLite connections. `backend.app` binds the extensions to an application.
+
+Tables live in `models`, transactions in `transactions`.
+"""
 
 import sqlite3
 import time
@@ -6,7 +9,6 @@ from typing import Any
 
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
-from flask_sqlalchemy.session import Session
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import DeclarativeBase
 
@@ -15,17 +17,10 @@ class Base(DeclarativeBase):
     """Base of all tables."""
 
 
-class _ReadOnlySession(Session):
-    """What Flask-Admin's tables read with; everything else opens sessions of its own (`transactions.py`)."""
-
-    def get_bind(self, *args: Any, **kwargs: Any) -> Any:
-        return super().get_bind(*args, **kwargs).execution_options(**{READ_ONLY: True})
-
-
 READ_ONLY = "zeus_bso_read_only"
-"""Execution option of a connection that will not write."""
+"""Execution option of a connection that only reads."""
 
-db = SQLAlchemy(model_class=Base, session_options={"class_": _ReadOnlySession})
+db = SQLAlchemy(model_class=Base)
 migrate = Migrate()
 
 SQLITE_BUSY_TIMEOUT_MS = 15_000
@@ -35,8 +30,9 @@ SQLITE_BUSY_TIMEOUT_MS = 15_000
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     """Set up a new SQLite connection so that several processes can share the file.
 
-    Python's driver would begin transactions by itself, deferred: such updates can be lost or fail with
-    "database is locked" however long the timeout. So it is told not to, and `_begin` begins them.
+    Python's driver starts deferred transactions automatically. In a deferred transaction an update can be lost, or fail
+    with "database is locked" regardless of the timeout. So this function turns that off, and `_begin` starts the
+    transactions.
     """
     if isinstance(connection, sqlite3.Connection):
         connection.isolation_level = None
@@ -46,14 +42,17 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch to a write-ahead log, for which SQLite does not wait where other processes switch a new file, too."""
-    give_up_at = time.monotonic() + SQLITE_BUSY_TIMEOUT_MS / 1000
+    """Switch to a write-ahead log.
+
+    SQLite's busy timeout does not apply while another process switches the same new file. So this function retries.
+    """
+    deadline = time.monotonic() + SQLITE_BUSY_TIMEOUT_MS / 1000
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
         time.sleep(0.01)
 

@@ -1,4 +1,4 @@
-"""The tables. Facts alone: stages, arms and savings are computed from them by the core when needed.
+"""The tables. They hold facts only: the core computes stages, arms and savings from them.
 
 A change here needs a migration (`python -m backend db migrate -m "…"`) and a line in `store.py` or `states.py`.
 """
@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.sql.functions import FunctionElement
 
 from backend.database.extensions import Base
@@ -28,9 +28,9 @@ from lightning_bso.wire import MAX_ID_LENGTH, MAX_RUN_ID_LENGTH
 
 
 class ExactString(String):
-    """Text compared byte by byte: neither case nor trailing spaces nor accents are folded.
+    """Text that is compared byte by byte: case, accents and trailing spaces all count.
 
-    MySQL's and MariaDB's usual binary collations pad with spaces; each has its own that does not.
+    The default binary collations of MySQL and MariaDB ignore trailing spaces. Each has another collation that does not.
     """
 
 
@@ -47,7 +47,7 @@ def _exact_string_mysql(type_: ExactString, compiler: Any, **_: Any) -> str:
 
 
 class utc_now(FunctionElement[datetime]):  # noqa: N801 - an SQL function, written like one
-    """The database's clock, in UTC: the one clock that all replicas share."""
+    """The database's clock, in UTC. All replicas use this clock."""
 
     type = DateTime()
     inherit_cache = True
@@ -55,7 +55,7 @@ class utc_now(FunctionElement[datetime]):  # noqa: N801 - an SQL function, writt
 
 @compiles(utc_now, "sqlite")
 def _utc_now_sqlite(_element: utc_now, _compiler: Any, **_: Any) -> str:
-    return "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"  # milliseconds, read as microseconds
+    return "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"  # SQLite gives milliseconds, the format has microseconds
 
 
 @compiles(utc_now, "mysql")
@@ -65,11 +65,11 @@ def _utc_now_mysql(_element: utc_now, _compiler: Any, **_: Any) -> str:
 
 
 MYSQL_OPTIONS = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB"}
-"""Whatever the database's defaults: every script can be stored, and there are transactions."""
+"""Full Unicode and transactions, regardless of the database's defaults."""
 
-Utc = DateTime().with_variant(DATETIME(fsp=6), "mysql", "mariadb")  # MySQL's plain one drops the fractions
+Utc = DateTime().with_variant(DATETIME(fsp=6), "mysql", "mariadb")  # MySQL's DATETIME drops fractions of a second
 
-LongText = Text().with_variant(LONGTEXT(), "mysql", "mariadb")  # MySQL's plain one ends at 64 KiB
+LongText = Text().with_variant(LONGTEXT(), "mysql", "mariadb")  # MySQL's TEXT holds at most 64 KiB
 
 
 class Job(Base):
@@ -81,23 +81,24 @@ class Job(Base):
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     job_id: Mapped[str] = mapped_column(ExactString(MAX_ID_LENGTH), unique=True)
     spec: Mapped[str] = mapped_column(Text)
-    """Canonical JSON. Text, since JSON columns of some databases rewrite numbers."""
+    """Canonical JSON. Stored as text, because JSON columns of some databases rewrite numbers."""
     seed: Mapped[int] = mapped_column(BigInteger)
     rng_position: Mapped[str] = mapped_column(Text)
-    """Where the job's random generator stands; moved on in the transaction of the choice that drew from it."""
+    """Position of the job's random generator. A choice that draws from it stores the new position with itself."""
     warm_start: Mapped[str | None] = mapped_column(LongText)
-    """What it took from another job at its registration, a core `WarmStart` as JSON."""
+    """Evidence taken from another job at registration: a core `WarmStart` as JSON."""
     probes: Mapped[str | None] = mapped_column(LongText)
-    """What probes of its batch sizes told, by exploration, as JSON (`backend.states`)."""
+    """Results of probes by exploration, as JSON (`states.add_probe`)."""
     revision: Mapped[int] = mapped_column(BigInteger, default=0)
-    """Raised by every transaction that changes the job: its lock, and its logical clock."""
+    """Raised by every transaction that changes the job. It serves as the job's lock and as its logical clock."""
     exploration: Mapped[int] = mapped_column(Integer, default=0)
-    """Raised by a reset; only trials of the current exploration count in decisions."""
+    """Raised by a reset. Only trials of the current exploration count in decisions."""
     paused: Mapped[bool] = mapped_column(Boolean, default=False, server_default="0")
     """Whether every run gets the default batch size."""
     policy: Mapped[str] = mapped_column(String(16), server_default="")
-    """As the spec has it, which never changes, to be searched for; and"""
+    """Copied from the spec, for searches. A spec never changes."""
     gpu_model: Mapped[str] = mapped_column(ExactString(MAX_ID_LENGTH), server_default="")
+    """Copied from the spec, for searches."""
     created_at: Mapped[datetime] = mapped_column(Utc, index=True)
 
 
@@ -121,31 +122,28 @@ class Trial(Base):
     batch_size: Mapped[int] = mapped_column(Integer)
     type: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Text)
-    """Why this batch size."""
-    bound_factor: Mapped[float | None] = mapped_column(Double)  # without a default, which would stand in for None
-    """How many times the usual bound it may cost. NULL: it has none."""
+    """Why the policy chose this batch size."""
+    bound_factor: Mapped[float | None] = mapped_column(Double)  # no default: it would replace None
+    """Multiple of the usual cost bound that the run may cost. NULL: no bound."""
     status: Mapped[str] = mapped_column(String(16))
     outcome_code: Mapped[str | None] = mapped_column(String(16))
-    """Why it ended, as one word: a core `VerdictCode`, `ended`, `left`, `stopped` or `lost`."""
+    """Why the trial ended, as a code: a core `VerdictCode`, `ended`, `left`, `stopped` or `lost`."""
     outcome: Mapped[str | None] = mapped_column(Text)
-    """Why it ended, in words."""
+    """Why the trial ended, as text for users."""
     converged: Mapped[bool | None] = mapped_column(Boolean)
     energy_j: Mapped[float] = mapped_column(Double, default=0.0)
     time_s: Mapped[float] = mapped_column(Double, default=0.0)
     epochs: Mapped[int] = mapped_column(Integer, default=0)
     energy_source: Mapped[str | None] = mapped_column(String(16))
     host: Mapped[str | None] = mapped_column(ExactString(MAX_ID_LENGTH))
-    """The machine that asked, as it calls itself."""
+    """Name of the machine that asked, as given by the caller."""
     accumulate_grad_batches: Mapped[int] = mapped_column(Integer, default=1, server_default="1")
-    """Parts that each device took its share of a batch in."""
+    """Number of parts into which each device split its share of a batch."""
     started_revision: Mapped[int] = mapped_column(BigInteger)
     ended_revision: Mapped[int | None] = mapped_column(BigInteger)
     started_at: Mapped[datetime] = mapped_column(Utc)
     last_seen_at: Mapped[datetime] = mapped_column(Utc)
     ended_at: Mapped[datetime | None] = mapped_column(Utc)
-
-    of: Mapped[Job] = relationship(viewonly=True, lazy="raise")
-    """Its job, for the lists of the admin page, which say themselves how to load it."""
 
 
 class Report(Base):
@@ -158,7 +156,7 @@ class Report(Base):
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     epoch: Mapped[int] = mapped_column(Integer)
     metric: Mapped[float | None] = mapped_column(Double)
-    """NULL: it was NaN or infinite."""
+    """NULL: the metric was NaN or infinite, or the run was out of memory."""
     energy_j: Mapped[float] = mapped_column(Double)
     time_s: Mapped[float] = mapped_column(Double)
     code: Mapped[str] = mapped_column(String(16))
@@ -166,24 +164,24 @@ class Report(Base):
     message: Mapped[str] = mapped_column(Text)
     revision: Mapped[int] = mapped_column(BigInteger)
     expired_revision: Mapped[int | None] = mapped_column(BigInteger)
-    """If this report revived a trial taken for lost: the revision at which that had happened."""
+    """If this report revived a lost trial: the revision at which the trial's lease expired."""
     received_at: Mapped[datetime] = mapped_column(Utc)
 
 
 class StoredBelief(Base):
-    """What a policy has learnt from the ended trials of an exploration: no second truth, it can be learnt anew."""
+    """A summary of the ended trials of an exploration. It is a cache: the same trials always give the same summary."""
 
     __tablename__ = "beliefs"
     __table_args__ = MYSQL_OPTIONS
 
     job: Mapped[int] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True)
     exploration: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    told: Mapped[str] = mapped_column(LongText)
-    """As `core.stored` writes it."""
+    summary: Mapped[str] = mapped_column("told", LongText)
+    """Text written by `core.stored`."""
 
 
 class Token(Base):
-    """An access token; itself it is kept by its owner alone."""
+    """An access token. The token itself is not stored, only its hash."""
 
     __tablename__ = "tokens"
     __table_args__ = MYSQL_OPTIONS
@@ -194,14 +192,14 @@ class Token(Base):
     """SHA-256, hexadecimal."""
     scope: Mapped[str] = mapped_column(String(16))
     job_id_prefix: Mapped[str | None] = mapped_column(ExactString(MAX_ID_LENGTH))
-    """It knows of jobs whose ids begin so, and of no others. NULL: of all."""
+    """Limits the token to jobs whose ids start with this. NULL: all jobs."""
     created_at: Mapped[datetime] = mapped_column(Utc)
     expires_at: Mapped[datetime | None] = mapped_column(Utc)
     revoked_at: Mapped[datetime | None] = mapped_column(Utc)
 
 
 class User(Base):
-    """A person who may use the admin page."""
+    """A user of the admin page."""
 
     __tablename__ = "users"
     __table_args__ = MYSQL_OPTIONS
@@ -211,13 +209,13 @@ class User(Base):
     password_hash: Mapped[str] = mapped_column(String(255))
     role: Mapped[str] = mapped_column(String(16))
     sessions: Mapped[int] = mapped_column(Integer, default=0)
-    """Raised to end all sessions of the user: one that holds another number is over."""
+    """Raised to end all sessions of the user. A session is valid while it holds the current number."""
     created_at: Mapped[datetime] = mapped_column(Utc)
     disabled_at: Mapped[datetime | None] = mapped_column(Utc)
 
 
 class AuditEntry(Base):
-    """Something that somebody did. Rows are added, never changed, and outlive what they are about."""
+    """An action of an actor. Rows are added and never changed. They outlive the job that they are about."""
 
     __tablename__ = "audit"
     __table_args__ = (Index("ix_audit_action", "action", "at"), MYSQL_OPTIONS)
@@ -225,16 +223,16 @@ class AuditEntry(Base):
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     at: Mapped[datetime] = mapped_column(Utc, index=True)
     actor: Mapped[str] = mapped_column(ExactString(MAX_ID_LENGTH + 16), index=True)
-    """`token LABEL`, `user NAME`, `own machine` or `command line`."""
+    """`token LABEL`, `user NAME`, `unknown user CODE`, `own machine`, `anyone` or `command line`."""
     address: Mapped[str] = mapped_column(String(64))
-    """Where the call came from; empty on the command line."""
+    """Address that the call came from; empty on the command line."""
     action: Mapped[str] = mapped_column(String(32))
     job_id: Mapped[str | None] = mapped_column(ExactString(MAX_ID_LENGTH), index=True)
     detail: Mapped[str] = mapped_column(Text)
 
 
 class Secret(Base):
-    """What all replicas must know and nobody else, such as the key that sessions are signed with."""
+    """A secret that all replicas share, such as the key that signs sessions."""
 
     __tablename__ = "secrets"
     __table_args__ = MYSQL_OPTIONS

@@ -1,6 +1,7 @@
-"""What the admin page shows: how all jobs stand, the history of one, the reports of a trial.
+"""Data for the admin page: the overview of all jobs, the history of one job, the reports of a trial.
 
-What scripts read is in `queries.py`, what figures are made of it in `admin/plots.py`.
+Nothing here changes data. The long lists are in `lists`, the read calls of the API in `reading`.
+`backend.web.admin.plots` turns the data into figures.
 """
 
 from dataclasses import dataclass
@@ -16,23 +17,23 @@ from backend.database.models import Job
 from backend.database.store import JobFilter
 from backend.database.transactions import Session, read_only
 from backend.usecases.audit import Actor
-from backend.usecases.reading import known_job, known_trial
+from backend.usecases.reading import get_job, get_trial
 from backend.usecases.records import job_belief, job_savings, job_summary, trial_count, trial_record, utc
 from lightning_bso.wire import JobBelief, JobSavings, JobSummary, RegisteredJobSpec, TrialRecord, Usage
 
-MOST_PLOTTED = 500
-"""Trials of a job that are plotted, the last to end; what came before is added up."""
-MOST_LISTED = 20
-"""Lines of each list of the overview, and running trials of a job's page."""
-FAILURES_FOR_A_PERSON = 3
-"""So many runs of a job in a row without a success are for a person to look at."""
-MOST_LOOKED_AT = 200
-"""Jobs whose last runs have failed, of which it is looked whether they are stuck; those with most failures."""
+MAX_PLOTTED_TRIALS = 500
+"""Figures show this many of a job's trials, the last to end. Earlier trials are added up."""
+MAX_ROWS = 20
+"""Rows of each table of the overview, and running trials on a job's page."""
+FAILURES_FOR_ATTENTION = 3
+"""A job needs attention after this many failures in a row."""
+MAX_CHECKED_JOBS = 200
+"""The overview checks this many jobs whose last runs failed, those with the most failures. Each check loads a job."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndedTrial:
-    """A trial that has ended, with what the decisions do not look at."""
+    """An ended trial, with facts that decisions do not need."""
 
     trial: CoreTrial
     exploration: int
@@ -41,87 +42,86 @@ class EndedTrial:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What a job's page shows, all of one moment."""
+    """Data for a job's page, read in one transaction."""
 
     job: JobSummary
     spec: Spec
     exploration: int
-    """The current one."""
+    """The current exploration."""
     revision: int
-    """Another one says that something has changed."""
-    total: int
-    """Trials, those from before a reset included; and"""
-    running_in_all: int
-    """of these, those that run."""
+    """Raised by every change of the job."""
+    trial_count: int
+    """All trials, trials before a reset included."""
+    running_count: int
+    """All running trials."""
     running: list[TrialRecord]
-    """Those unheard of for longest first, at most so many as a list shows."""
+    """Running trials, longest unseen first, at most `MAX_ROWS`."""
     ended: list[EndedTrial]
-    """The trials that ended last, in the order of their ends."""
-    before: list[Totals]
-    """All that ended before these."""
+    """The last trials to end, in the order of their ends, at most `MAX_PLOTTED_TRIALS`."""
+    earlier: list[Totals]
+    """Sums over the trials that ended before those."""
     summaries: list[SizeSummary]
-    """Of every batch size, over all trials since the last reset."""
+    """Figures of every batch size, since the last reset."""
     savings: JobSavings
     belief: JobBelief
 
 
 @read_only
 def revision(session: Session, job_id: str, by: Actor) -> int:
-    """A number that is another one as soon as anything about a job has changed.
+    """Return a number that every change of the job raises.
 
     Raises:
         UnknownJob: there is no such job.
     """
-    return known_job(session, job_id, by).revision
+    return get_job(session, job_id, by).revision
 
 
 @read_only
 def spec(session: Session, job_id: str, by: Actor) -> RegisteredJobSpec:
-    """A job's spec as it was registered.
+    """Return a job's spec as registered.
 
     Raises:
         UnknownJob: there is no such job.
     """
-    return states.spec_of(known_job(session, job_id, by))
+    return states.spec_of(get_job(session, job_id, by))
 
 
 @read_only
 def history(session: Session, job_id: str, by: Actor) -> History:
-    """What a job's page shows; of a long history the last trials, and the sums of the others.
+    """Return the data for a job's page. Of a long history it has the last trials, and sums over the others.
 
     Raises:
         UnknownJob: there is no such job.
     """
-    job = known_job(session, job_id, by)
+    job = get_job(session, job_id, by)
     spec, state = states.core_spec(job), states.load_state(session, job)
-    ended = [EndedTrial(*row) for row in states.load_last_ended(session, job, MOST_PLOTTED)]
-    explorations = states.load_totals(session, [job.id]).get(job.id, {})
-    before: dict[int, list[Totals]] = {}
-    if len(ended) == MOST_PLOTTED:
-        before = states.load_totals(session, [job.id], before=ended[0].trial).get(job.id, {})
-    current = explorations.get(job.exploration, [])
-    ever = [one for totals in explorations.values() for one in totals]
+    ended = [EndedTrial(*row) for row in states.load_last_ended(session, job, MAX_PLOTTED_TRIALS)]
+    totals_of = states.load_totals(session, [job.id]).get(job.id, {})
+    earlier_totals_of: dict[int, list[Totals]] = {}
+    if len(ended) == MAX_PLOTTED_TRIALS:
+        earlier_totals_of = states.load_totals(session, [job.id], before=ended[0].trial).get(job.id, {})
+    current = totals_of.get(job.exploration, [])
+    all_totals = _flatten(totals_of)
+    running = store.running_trials(session, None, MAX_ROWS, of_job=job)
     return History(
         job=job_summary(job, state, current),
         spec=spec,
         exploration=job.exploration,
         revision=job.revision,
-        total=trial_count(ever),
-        running_in_all=trial_count(ever, TrialStatus.DISPATCHED),
-        running=[
-            trial_record(spec, trial) for _, trial in store.running_trials(session, None, MOST_LISTED, of_job=job)
-        ],
+        trial_count=trial_count(all_totals),
+        running_count=trial_count(all_totals, TrialStatus.DISPATCHED),
+        running=[trial_record(spec, trial) for _, trial in running],
         ended=ended,
-        before=[one for totals in before.values() for one in totals],
+        earlier=_flatten(earlier_totals_of),
         summaries=summarize(spec, current, policies.ruled_out(state)),
-        savings=job_savings(job, savings.savings(spec, ever)),
+        savings=job_savings(job, savings.savings(spec, all_totals)),
         belief=job_belief(job, state, current),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ReportRecord:
-    """A report as it was answered."""
+    """A report and the verdict on it."""
 
     number: int
     epoch: int
@@ -135,18 +135,18 @@ class ReportRecord:
 
 @read_only
 def trial(session: Session, job_id: str, number: int, by: Actor) -> TrialRecord:
-    """One trial.
+    """Return one trial.
 
     Raises:
         UnknownJob: there is no such job.
         UnknownTrial: the job has no such trial.
     """
-    job = known_job(session, job_id, by)
-    return trial_record(states.core_spec(job), known_trial(session, job, number))
+    job = get_job(session, job_id, by)
+    return trial_record(states.core_spec(job), get_trial(session, job, number))
 
 
 def can_be_ended(trial: TrialRecord) -> bool:
-    """Whether a trial's run may still report, or come back to it: it has no verdict, and no person has ended it."""
+    """Whether a trial's run may still report or resume: the trial has no verdict, and no user has ended it."""
     return trial.status != TrialStatus.SUCCEEDED and trial.outcome_code != store.STOPPED
 
 
@@ -154,135 +154,142 @@ def can_be_ended(trial: TrialRecord) -> bool:
 def list_reports(
     session: Session, job_id: str, number: int, offset: int, limit: int, by: Actor
 ) -> tuple[int, list[ReportRecord]]:
-    """How many reports a trial has, and a part of them in their order.
+    """Return the number of a trial's reports, and a page of them in their order.
 
     Raises:
         UnknownJob: there is no such job.
         UnknownTrial: the job has no such trial.
     """
-    job = known_job(session, job_id, by)
+    job = get_job(session, job_id, by)
     spec = states.core_spec(job)
-    total, reports = store.reports_of(session, known_trial(session, job, number), offset, limit)
+    total, reports = store.page_of_reports(session, get_trial(session, job, number), offset, limit)
     return total, [
         ReportRecord(
-            one.number,
-            one.epoch,
-            one.metric,
-            one.energy_j,
-            one.time_s,
-            run_cost(spec, one.energy_j, one.time_s),
-            one.message,
-            utc(one.received_at),
+            report.number,
+            report.epoch,
+            report.metric,
+            report.energy_j,
+            report.time_s,
+            run_cost(spec, report.energy_j, report.time_s),
+            report.message,
+            utc(report.received_at),
         )
-        for one in reports
+        for report in reports
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class RunningTrial:
-    """A run under way."""
+    """A running trial."""
 
     job_id: str
     trial: TrialRecord
-    silent_s: float
-    """Since it was last heard of."""
+    unseen_s: float
+    """Time since it was last seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailingJob:
-    """A job that gives out no batch size any more, or whose last runs have all failed."""
+    """A job that needs attention: it is stuck, or its last runs all failed."""
 
     job_id: str
     failures: int
-    """Since the last run that converged, those not counted that a person or their caller has ended."""
+    """Failed runs since the last run that converged. Runs that a user or their caller ended do not count."""
     stage: str
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """How all jobs stand together."""
+    """The state of all jobs."""
 
-    jobs: int
-    active_today: int
-    """Jobs heard of in the last 24 hours."""
+    job_count: int
+    active_count: int
+    """Jobs that were seen in the last 24 hours."""
     trials: dict[str, int]
-    """By status."""
-    overdue: int
-    """Running trials that have been silent for longer than their lease: most likely lost."""
+    """Number of trials by status."""
+    overdue_count: int
+    """Running trials that were not seen for longer than their lease. Most likely they are lost."""
     running: list[RunningTrial]
-    """Those unheard of for longest first."""
+    """Running trials, longest unseen first, at most `MAX_ROWS`."""
     failing: list[FailingJob]
-    """For a person to look at: stuck jobs first, then by failures."""
-    failing_in_all: int
-    """As far as jobs were looked at: `MOST_LOOKED_AT`."""
+    """Jobs that need attention, stuck jobs first, then by failures, at most `MAX_ROWS`."""
+    failing_count: int
+    """Jobs that need attention, among the `MAX_CHECKED_JOBS` with the most failures."""
     saved: Usage
-    """Against always the default, by all jobs together of which that is known."""
-    saving_jobs: int
-    """How many these are; and"""
-    unknown_jobs: int
-    """of how many, with runs that have ended, it is not known."""
+    """Savings against always the default batch size, over all jobs with known savings."""
+    known_savings_count: int
+    """Jobs with known savings."""
+    unknown_savings_count: int
+    """Jobs with ended runs but unknown savings: their default batch size has never converged."""
     savings: list[JobSavings]
-    """Those that have saved most, in cost."""
+    """The jobs with the highest savings of cost, at most `MAX_ROWS`."""
 
 
 @read_only
 def overview(session: Session, by: Actor, lease_s: float) -> Overview:
-    """How all jobs stand together."""
+    """Return the state of all jobs."""
     prefix, now = by.job_id_prefix, store.now(session)
-    total, jobs = store.page_of_jobs(session, JobFilter(prefix=prefix), 0, 1_000_000)
-    by_number = {job.id: job for job in jobs}
-    all_totals = states.load_totals(session, None if prefix is None else list(by_number))
-    sums: dict[str, int] = dict.fromkeys(TrialStatus, 0)
-    known, unknown = [], 0
-    for number, explorations in all_totals.items():
-        ever = [one for totals in explorations.values() for one in totals]
-        for one in ever:
-            sums[one.status] += one.trials
-        if number not in by_number:  # it is new
+    job_count, jobs = store.page_of_jobs(session, JobFilter(prefix=prefix), 0, 1_000_000)
+    job_of = {job.id: job for job in jobs}
+    totals_of = states.load_totals(session, None if prefix is None else list(job_of))
+    trials: dict[str, int] = dict.fromkeys(TrialStatus, 0)
+    known, unknown_count = [], 0
+    for number, explorations in totals_of.items():
+        totals = _flatten(explorations)
+        for group in totals:
+            trials[group.status] += group.trials
+        if number not in job_of:  # registered after the jobs were read
             continue
-        found = savings.savings(states.core_spec(by_number[number]), ever)
-        if found.against_default is not None:
-            known.append((by_number[number], found, found.against_default))
+        job = job_of[number]
+        job_saved = savings.savings(states.core_spec(job), totals)
+        if job_saved.against_default is not None:
+            known.append((job, job_saved, job_saved.against_default))
         else:
-            unknown += found.launches > 0
-    known.sort(key=lambda one: -one[2].cost_j)
+            unknown_count += job_saved.launches > 0
+    known.sort(key=lambda entry: -entry[2].cost_j)
     running = [
-        RunningTrial(job_id, trial_record(states.core_spec(by_number[run.job]), run), _seconds(now - run.last_seen_at))
-        for job_id, run in store.running_trials(session, prefix, MOST_LISTED)
-        if run.job in by_number
+        RunningTrial(
+            job_id, trial_record(states.core_spec(job_of[trial.job]), trial), _seconds(now - trial.last_seen_at)
+        )
+        for job_id, trial in store.running_trials(session, prefix, MAX_ROWS)
+        if trial.job in job_of
     ]
-    failing = _failing(session, prefix, by_number)
+    failing = _failing_jobs(session, prefix, job_of)
     return Overview(
-        jobs=total,
-        active_today=store.count_active(session, prefix, now - timedelta(days=1)),
-        trials=sums,
-        overdue=store.count_silent(session, prefix, now - timedelta(seconds=lease_s)),
+        job_count=job_count,
+        active_count=store.count_active(session, prefix, now - timedelta(days=1)),
+        trials=trials,
+        overdue_count=store.count_overdue(session, prefix, now - timedelta(seconds=lease_s)),
         running=running,
-        failing=failing[:MOST_LISTED],
-        failing_in_all=len(failing),
+        failing=failing[:MAX_ROWS],
+        failing_count=len(failing),
         saved=Usage(
-            energy=sum(one.energy_j for _, _, one in known),
-            time=sum(one.time_s for _, _, one in known),
-            cost=sum(one.cost_j for _, _, one in known),
+            energy=sum(usage.energy_j for _, _, usage in known),
+            time=sum(usage.time_s for _, _, usage in known),
+            cost=sum(usage.cost_j for _, _, usage in known),
         ),
-        saving_jobs=len(known),
-        unknown_jobs=unknown,
-        savings=[job_savings(job, found) for job, found, _ in known[:MOST_LISTED]],
+        known_savings_count=len(known),
+        unknown_savings_count=unknown_count,
+        savings=[job_savings(job, job_saved) for job, job_saved, _ in known[:MAX_ROWS]],
     )
 
 
-def _failing(session: Session, prefix: str | None, by_number: dict[int, Job]) -> list[FailingJob]:
-    """The jobs for a person to look at, the most urgent first."""
-    found = []
-    for number, failures in store.failing_jobs(session, prefix, MOST_LOOKED_AT):
-        job = by_number.get(number)
-        if job is None:  # it is new
+def _failing_jobs(session: Session, prefix: str | None, job_of: dict[int, Job]) -> list[FailingJob]:
+    """Find the jobs that need attention, stuck jobs first."""
+    failing = []
+    for number, failures in store.failing_jobs(session, prefix, MAX_CHECKED_JOBS):
+        job = job_of.get(number)
+        if job is None:  # registered after the jobs were read
             continue
         stage, message = policies.stage(states.load_state(session, job))
-        if stage is Stage.STUCK or failures >= FAILURES_FOR_A_PERSON:
-            found.append(FailingJob(job.job_id, failures, stage, message))
-    return sorted(found, key=lambda one: (one.stage != Stage.STUCK, -one.failures))
+        if stage is Stage.STUCK or failures >= FAILURES_FOR_ATTENTION:
+            failing.append(FailingJob(job.job_id, failures, stage, message))
+    return sorted(failing, key=lambda job: (job.stage != Stage.STUCK, -job.failures))
+
+
+def _flatten(explorations: dict[int, list[Totals]]) -> list[Totals]:
+    return [group for totals in explorations.values() for group in totals]
 
 
 def _seconds(duration: timedelta) -> float:

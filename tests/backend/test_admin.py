@@ -1,4 +1,4 @@
-"""The admin page without a browser: what it shows, who may do what, and what attackers get."""
+"""The admin page without a browser: its content, its permissions, and attacks on it."""
 
 import csv
 import html
@@ -18,7 +18,7 @@ from backend.usecases import dashboard, tokens, users
 from backend.usecases.audit import COMMAND_LINE
 from backend.usecases.tokens import Scope
 from backend.usecases.users import Role
-from backend.web.admin import plots, tables
+from backend.web.admin import listing, plots
 from tests import specs
 from tests.calls import Calls
 from tests.databases import let_time_pass
@@ -36,20 +36,20 @@ PAGES_OF_ADMINS = ["/admin/tokens/", "/admin/audit/"]
 
 
 @pytest.fixture
-def people(app: Flask) -> None:
-    """One user of each role, called as it."""
+def users_of_each_role(app: Flask) -> None:
+    """One user of each role. The user's name is the role."""
     with app.app_context():
         for role in Role:
             users.create(role, PASSWORD, role, COMMAND_LINE)
 
 
 def post(client: FlaskClient, path: str, **form: str) -> Any:
-    """Send a form of the job's page."""
+    """Send a form with the CSRF token of the job's page."""
     return client.post(path, data=form | {"csrf_token": csrf(client.get("/admin/job/?job=train").text)})
 
 
 def with_trials(calls: Calls, **changes: Any) -> None:
-    """A job with some history, of which one trial runs."""
+    """Register a job with ended trials and one running trial."""
     calls.register(**changes)
     for number in range(9):
         trial = calls.trial()
@@ -57,14 +57,14 @@ def with_trials(calls: Calls, **changes: Any) -> None:
     calls.trial()
 
 
-def test_an_empty_server_says_how_to_begin(client: FlaskClient) -> None:
+def test_an_empty_server_shows_how_to_start(client: FlaskClient) -> None:
     page = client.get("/admin/", base_url="http://127.0.0.1:8123").text
     assert "There is no job yet" in page
     assert "http://127.0.0.1:8123" in page
 
 
 @pytest.mark.parametrize("policy", ["zeus", "gp-ucb"])
-def test_every_page_shows_what_is_there(client: FlaskClient, calls: Calls, policy: str) -> None:
+def test_every_page_shows_the_data_of_its_jobs(client: FlaskClient, calls: Calls, policy: str) -> None:
     with_trials(calls, policy=policy)
     for path in [*PAGES, *PAGES_OF_ADMINS, "/admin/compare/?a=train&b=train"]:
         answer = client.get(path)
@@ -78,48 +78,44 @@ def test_every_page_shows_what_is_there(client: FlaskClient, calls: Calls, polic
 
 
 @pytest.mark.parametrize(
-    ("search", "found"),
+    ("search", "matches"),
     [("RAIN-b", 1), ("train b", 1), ("%", 0), ("_", 0), ("train_b", 0), ("^train", 0), ("=train", 0)],
 )
-def test_what_is_searched_for_is_text_and_no_pattern(
-    client: FlaskClient, calls: Calls, search: str, found: int
-) -> None:
+def test_a_search_is_plain_text_and_no_pattern(client: FlaskClient, calls: Calls, search: str, matches: int) -> None:
     calls.register(job_id="train-b")
     calls.trial("train-b")
-    for table, rows in (("jobs", 1), ("trials", 1), ("audit", 2)):
-        page = client.get(f"/admin/{table}/", query_string={"search": search}).text
-        assert f'<span class="small">({found * rows})' in page, table
+    for name, rows in (("jobs", 1), ("trials", 1), ("audit", 2)):
+        page = client.get(f"/admin/{name}/", query_string={"search": search}).text
+        assert f'<span class="small">({matches * rows})' in page, name
 
 
-def test_lists_of_any_length_are_exported_whole(
+def test_lists_of_any_length_are_exported_completely(
     client: FlaskClient, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "_EXPORT_CHUNK", 3)
+    monkeypatch.setattr(listing, "EXPORT_CHUNK", 3)
     with_trials(calls)
     for number in range(7):
         calls.register(job_id=f"train-{number}")
-    for table, column, expected in (
+    for name, column, expected in (
         ("jobs", "Job", {"train", *(f"train-{number}" for number in range(7))}),
         ("trials", "Trial", {str(number) for number in range(1, 11)}),
     ):
-        rows = list(csv.DictReader(io.StringIO(client.get(f"/admin/{table}/export/csv/").text)))
+        rows = list(csv.DictReader(io.StringIO(client.get(f"/admin/{name}/export/csv/").text)))
         assert len(rows) == len(expected)
         assert {row[column] for row in rows} == expected
 
 
-def test_the_list_of_trials_tells_what_each_cost_why_it_was_given_and_what_came_of_it(
-    client: FlaskClient, calls: Calls
-) -> None:
+def test_the_list_of_trials_shows_costs_reasons_and_outcomes(client: FlaskClient, calls: Calls) -> None:
     calls.register(eta_knob=0.5, max_power=300)
     trial = calls.trial()
     calls.diverge(trial, energy=101.0)
     page, exported = client.get("/admin/trials/").text, client.get("/admin/trials/export/csv/").text
-    for told in (page, exported):
-        assert "200.5" in told  # 0.5 · 101 J + 0.5 · 300 W · 1 s
-        assert trial["reason"] in html.unescape(told)
-        assert "the run has diverged" in told
-        assert "ended with a verdict" in told
-    assert "(1)" in client.get("/admin/trials/?flt2_status_equals=Succeeded").text
+    for text in (page, exported):
+        assert "200.5" in text  # 0.5 · 101 J + 0.5 · 300 W · 1 s
+        assert trial["reason"] in html.unescape(text)
+        assert "the run has diverged" in text
+        assert "ended with a verdict" in text
+    assert "(1)" in client.get("/admin/trials/?status=Succeeded").text
 
 
 def test_lists_are_searched_filtered_sorted_and_exported(client: FlaskClient, calls: Calls) -> None:
@@ -129,10 +125,10 @@ def test_lists_are_searched_filtered_sorted_and_exported(client: FlaskClient, ca
     assert "=H100" in jobs
     assert "job=train&" not in jobs
     assert 'href="/admin/job/?job=train"' not in jobs
-    assert "(1)" in client.get("/admin/jobs/?flt1_gpu_equals=%3DH100").text
-    assert client.get("/admin/jobs/?flt1_gpu_equals=").status_code == 302
-    assert "(1)" in client.get("/admin/trials/?flt2_status_equals=Dispatched").text
-    assert client.get("/admin/trials/?sort=1&desc=1&page=0").status_code == 200
+    assert "(1)" in client.get("/admin/jobs/?gpu=%3DH100").text
+    assert client.get("/admin/jobs/?gpu=").status_code == 302
+    assert "(1)" in client.get("/admin/trials/?status=Dispatched").text
+    assert client.get("/admin/trials/?sort=trial&desc=1&page=0").status_code == 200
     rows = list(csv.reader(io.StringIO(client.get("/admin/jobs/export/csv/").text)))
     assert sorted(row[0] for row in rows[1:]) == ["train", "train-b"]
     assert "'=H100" in {row[2] for row in rows}
@@ -146,7 +142,7 @@ def test_lists_are_searched_filtered_sorted_and_exported(client: FlaskClient, ca
 @pytest.mark.parametrize(
     ("policy", "trials"), [("zeus", 3), ("zeus", 12), ("gp-ucb", 9)], ids=["pruning", "bandit", "gp-ucb"]
 )
-def test_every_figure_holds_the_cores_own_numbers(
+def test_every_figure_shows_the_numbers_of_the_core(
     app: Flask, calls: Calls, client: FlaskClient, policy: str, trials: int
 ) -> None:
     calls.register(policy=policy)
@@ -163,30 +159,30 @@ def test_every_figure_holds_the_cores_own_numbers(
         if trace["mode"] == "markers"
         for x, y in zip(trace["x"], trace["y"], strict=True)
     }
-    ended = [one.trial for one in history.ended]
+    ended = [entry.trial for entry in history.ended]
     assert points == {trial.number: trial_cost(history.spec, trial) for trial in ended}
     assert len(points) == trials
     state = JobState(history.spec, tuple(ended))
     expected = {
-        str(one.batch_size): (one.expected_j, one.sd_j)
-        for one in policies.expectations(state)
-        if one.expected_j is not None
+        str(expectation.batch_size): (expectation.expected_j, expectation.sd_j)
+        for expectation in policies.expectations(state)
+        if expectation.expected_j is not None
     }
-    shown = {
+    plotted = {
         x: (y, sd)
         for trace in figures["beliefs"]["data"]
         if trace["name"] != "next"
         for x, y, sd in zip(trace["x"], trace["y"], trace["error_y"]["array"], strict=True)
     }
-    assert shown == {size: (pytest.approx(cost), pytest.approx(sd)) for size, (cost, sd) in expected.items()}
-    told = calls.must(calls("GET", "/jobs/train/savings"))
+    assert plotted == {size: (pytest.approx(cost), pytest.approx(sd)) for size, (cost, sd) in expected.items()}
+    savings = calls.must(calls("GET", "/jobs/train/savings"))
     last = {trace["name"]: trace["y"][-1] for trace in figures["savings"]["data"]}
-    assert last["against the default"] == pytest.approx(told["against_default"]["cost"])
-    assert last["against always the best"] == pytest.approx(told["against_best"]["cost"])
-    known = {size["batch_size"]: size for size in calls.describe()["batch_sizes"] if size["mean_cost"] is not None}
+    assert last["against the default"] == pytest.approx(savings["against_default"]["cost"])
+    assert last["against always the best"] == pytest.approx(savings["against_best"]["cost"])
+    converged = {size["batch_size"]: size for size in calls.describe()["batch_sizes"] if size["mean_cost"] is not None}
     (dots,) = (trace for trace in figures["energy"]["data"] if trace["name"] == "batch sizes")
     assert dict(zip(map(int, dots["text"]), dots["y"], strict=True)) == {
-        size: one["mean_energy"] for size, one in known.items()
+        size: summary["mean_energy"] for size, summary in converged.items()
     }
     best = plots.winner(history.spec, history.summaries, history.spec.eta_knob)
     assert best is not None
@@ -201,12 +197,12 @@ def test_a_long_history_is_plotted_from_its_last_trials_and_adds_up(
     with_trials(calls, policy="gp-ucb")
     with app.app_context():
         whole = plots.cumulative_savings(dashboard.history("train", COMMAND_LINE))["data"]
-        monkeypatch.setattr(dashboard, "MOST_PLOTTED", 4)
+        monkeypatch.setattr(dashboard, "MAX_PLOTTED_TRIALS", 4)
         last = plots.cumulative_savings(dashboard.history("train", COMMAND_LINE))["data"]
     assert [trace["y"] for trace in last] == [pytest.approx(trace["y"][-4:]) for trace in whole]
 
 
-def test_a_run_that_a_person_has_ended_does_not_get_its_trial_back(client: FlaskClient, calls: Calls) -> None:
+def test_a_run_whose_trial_a_user_ended_cannot_resume(client: FlaskClient, calls: Calls) -> None:
     calls.register()
     calls.trial(run_id="requeued")
     post(client, "/admin/job/end?job=train", number="1")
@@ -218,9 +214,7 @@ END_BUTTON = "End trial 1<"
 
 
 @pytest.mark.parametrize("before", ["ended", "left", "lost", "back"])
-def test_a_person_can_keep_a_run_from_coming_back(
-    before: str, client: FlaskClient, calls: Calls, database_url: str
-) -> None:
+def test_a_user_can_keep_a_run_from_resuming(before: str, client: FlaskClient, calls: Calls, database_url: str) -> None:
     calls.register()
     trial = calls.trial(run_id="requeued")
     if before == "lost":
@@ -228,7 +222,7 @@ def test_a_person_can_keep_a_run_from_coming_back(
         calls.trial()
     else:
         calls.must(calls.end(trial, over=before == "left"))
-    if before == "back":  # and has not reported yet
+    if before == "back":  # resumed, without a report yet
         assert calls.trial(run_id="requeued")["outcome"] is None
     pages = ("/admin/job/?job=train", "/admin/trial/?job=train&number=1")
     assert all(END_BUTTON in client.get(page).text for page in pages)
@@ -263,8 +257,8 @@ def test_actions_go_through_the_use_cases(client: FlaskClient, calls: Calls) -> 
     assert calls("GET", "/jobs/train").status == 404
 
 
-@pytest.mark.usefixtures("people")
-def test_one_must_log_in_as_soon_as_there_is_a_user(client: FlaskClient, calls: Calls) -> None:
+@pytest.mark.usefixtures("users_of_each_role")
+def test_pages_need_a_login_once_a_user_exists(client: FlaskClient, calls: Calls) -> None:
     assert calls.register().status == 401
     for path in (*PAGES, *PAGES_OF_ADMINS, "/admin/job/plots?job=train", "/admin/trials/export/csv/"):
         answer = client.get(path)
@@ -278,7 +272,27 @@ def test_one_must_log_in_as_soon_as_there_is_a_user(client: FlaskClient, calls: 
     assert client.get("/admin/").status_code == 200
 
 
-def test_a_token_without_any_user_closes_the_page_and_says_how_to_open_it(client: FlaskClient, app: Flask) -> None:
+@pytest.mark.usefixtures("users_of_each_role")
+def test_only_the_login_and_the_assets_open_without_a_login(client: FlaskClient, app: Flask) -> None:
+    form = {"csrf_token": csrf(client.get("/admin/login/").text)}
+    guarded = [
+        (method, rule.rule)
+        for rule in app.url_map.iter_rules()
+        for method in ("GET", "POST")
+        if rule.rule.startswith("/admin/")
+        and not rule.rule.startswith(("/admin/login/", "/admin/assets/"))
+        and method in (rule.methods or ())
+    ]
+    assert {("GET", "/admin/"), ("POST", "/admin/tokens/"), ("POST", "/admin/job/delete")} <= set(guarded)
+    for method, path in guarded:
+        answer = client.open(path, method=method, data=form if method == "POST" else None)
+        assert answer.status_code == 302, path
+        assert answer.location.startswith("/admin/login/"), path
+
+
+def test_a_token_without_any_user_closes_the_page_and_the_login_says_how_to_create_one(
+    client: FlaskClient, app: Flask
+) -> None:
     with app.app_context():
         tokens.create("only", Scope.RUN)
     assert client.get("/admin/").status_code == 302
@@ -286,7 +300,7 @@ def test_a_token_without_any_user_closes_the_page_and_says_how_to_open_it(client
 
 
 @pytest.mark.parametrize("role", list(Role))
-def test_each_role_may_do_what_it_says_and_no_more(client: FlaskClient, calls: Calls, app: Flask, role: Role) -> None:
+def test_each_role_allows_its_actions_and_no_others(client: FlaskClient, calls: Calls, app: Flask, role: Role) -> None:
     with_trials(calls)
     with app.app_context():
         users.create(role, PASSWORD, role, COMMAND_LINE)
@@ -296,7 +310,7 @@ def test_each_role_may_do_what_it_says_and_no_more(client: FlaskClient, calls: C
     for path in PAGES_OF_ADMINS:
         assert client.get(path).status_code == (200 if role is Role.ADMIN else 403), path
     token = csrf(client.get("/admin/job/?job=train").text)
-    wanted = {
+    actions = {
         "/admin/job/end?job=train": ({"number": "10"}, Role.OPERATOR, 302),
         "/admin/job/pause?job=train": ({"paused": "1"}, Role.OPERATOR, 302),
         "/admin/job/reset?job=train": ({}, Role.OPERATOR, 302),
@@ -304,12 +318,12 @@ def test_each_role_may_do_what_it_says_and_no_more(client: FlaskClient, calls: C
         "/admin/tokens/revoke": ({"label": "x"}, Role.ADMIN, 302),
         "/admin/job/delete?job=train": ({"typed": "train"}, Role.ADMIN, 302),
     }
-    for path, (form, needed, status) in wanted.items():
+    for path, (form, required, status) in actions.items():
         answer = client.post(path, data=form | {"csrf_token": token})
-        assert answer.status_code == (status if role.covers(needed) else 403), path
+        assert answer.status_code == (status if role.covers(required) else 403), path
 
 
-@pytest.mark.usefixtures("people")
+@pytest.mark.usefixtures("users_of_each_role")
 def test_a_form_without_its_csrf_token_does_nothing(client: FlaskClient) -> None:
     log_in(client, "admin")
     for path in ("/admin/tokens/", "/admin/job/reset?job=train", "/admin/login/out", "/admin/login/"):
@@ -321,7 +335,7 @@ def test_a_form_without_its_csrf_token_does_nothing(client: FlaskClient) -> None
     assert "Tokens" in client.get("/admin/tokens/").text
 
 
-@pytest.mark.usefixtures("people")
+@pytest.mark.usefixtures("users_of_each_role")
 @pytest.mark.parametrize(
     "elsewhere",
     [
@@ -335,7 +349,7 @@ def test_a_form_without_its_csrf_token_does_nothing(client: FlaskClient) -> None
         "/jobs",
     ],
 )
-def test_a_login_leads_to_no_other_place(client: FlaskClient, elsewhere: str) -> None:
+def test_a_login_redirects_to_this_server_only(client: FlaskClient, elsewhere: str) -> None:
     answer = client.get("/admin/login/", query_string={"next": elsewhere})
     form = {"name": "viewer", "password": PASSWORD, "csrf_token": csrf(answer.text)}
     answer = client.post("/admin/login/", data=form, query_string={"next": elsewhere})
@@ -344,7 +358,7 @@ def test_a_login_leads_to_no_other_place(client: FlaskClient, elsewhere: str) ->
     assert "X" not in answer.headers
 
 
-@pytest.mark.usefixtures("people")
+@pytest.mark.usefixtures("users_of_each_role")
 def test_a_session_ends_with_logging_out_a_changed_user_or_a_forged_cookie(client: FlaskClient, app: Flask) -> None:
     log_in(client, "operator")
     stolen = client.get_cookie("bso_session")
@@ -362,8 +376,8 @@ def test_a_session_ends_with_logging_out_a_changed_user_or_a_forged_cookie(clien
     assert client.get("/admin/").status_code == 302
 
 
-@pytest.mark.usefixtures("people")
-def test_a_session_that_an_attacker_began_is_not_the_users_after_the_login(client: FlaskClient, app: Flask) -> None:
+@pytest.mark.usefixtures("users_of_each_role")
+def test_a_planted_session_is_not_the_users_after_the_login(client: FlaskClient, app: Flask) -> None:
     attacker = app.test_client()
     attacker.get("/admin/login/")
     planted = attacker.get_cookie("bso_session")
@@ -376,8 +390,8 @@ def test_a_session_that_an_attacker_began_is_not_the_users_after_the_login(clien
     assert attacker.get("/admin/").status_code == 302
 
 
-@pytest.mark.usefixtures("people")
-def test_the_cookie_is_for_this_server_alone_and_not_for_scripts(client: FlaskClient) -> None:
+@pytest.mark.usefixtures("users_of_each_role")
+def test_the_cookie_is_hidden_from_scripts_and_other_sites(client: FlaskClient) -> None:
     answer = log_in(client, "viewer")
     cookie = answer.headers["Set-Cookie"]
     assert all(word in cookie for word in ("Secure", "HttpOnly", "SameSite=Lax"))
@@ -386,7 +400,7 @@ def test_the_cookie_is_for_this_server_alone_and_not_for_scripts(client: FlaskCl
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}"
 
 
-def test_what_people_name_things_is_never_markup(client: FlaskClient, calls: Calls) -> None:
+def test_names_are_never_markup(client: FlaskClient, calls: Calls) -> None:
     calls.register(job_id=EVIL, job_id_prefix="<", gpu_model=EVIL)
     trial = calls.must(calls("POST", "/trials", {"job_id": EVIL, "run_id": "<b>r</b>", "host": EVIL}))
     calls.end(trial, reason=EVIL)
@@ -420,46 +434,37 @@ METACHARACTERS = [
 ]
 
 
-@pytest.mark.parametrize("what", METACHARACTERS, ids=lambda what: ascii(what)[:20])
-def test_metacharacters_anywhere_are_text_and_nothing_else(client: FlaskClient, calls: Calls, what: str) -> None:
+_LIST = ("search", "page", "sort", "desc")
+PARAMETERS = {
+    "/admin/jobs/": (*_LIST, "policy", "gpu", "paused"),
+    "/admin/trials/": (*_LIST, "job", "batch_size", "status", "outcome"),
+    "/admin/audit/": (*_LIST, "action", "job"),
+    "/admin/trials/export/csv/": ("search", "sort", "desc", "job", "batch_size", "status", "outcome"),
+    "/admin/job/": ("job",),
+    "/admin/job/export": ("job", "format"),
+    "/admin/job/plots": ("job", "since"),
+    "/admin/trial/": ("job", "number", "offset"),
+    "/admin/trial/plots": ("job", "number", "since"),
+    "/admin/compare/": ("a", "b"),
+    "/admin/compare/plots": ("a", "b"),
+}
+"""The parameters that each page reads. tests/backend/test_lists.py sends others to the lists."""
+
+
+@pytest.mark.parametrize("text", METACHARACTERS, ids=lambda text: ascii(text)[:20])
+def test_metacharacters_in_any_parameter_are_plain_text(client: FlaskClient, calls: Calls, text: str) -> None:
     with_trials(calls)
-    names = [
-        "job",
-        "number",
-        "offset",
-        "search",
-        "page",
-        "sort",
-        "desc",
-        "page_size",
-        "a",
-        "b",
-        "format",
-        "flt0_job_equals",
-        "flt1_batch_size_equals",
-        "flt3_outcome_equals",
-    ]
-    paths = [
-        "/admin/jobs/",
-        "/admin/trials/",
-        "/admin/audit/",
-        "/admin/job/",
-        "/admin/trial/",
-        "/admin/compare/",
-        "/admin/job/export",
-        "/admin/job/plots",
-    ]
-    for path in paths:
+    for path, names in PARAMETERS.items():
         for name in names:
-            given = {"job": "train", "number": "1"} | {name: what}
-            assert client.get(path, query_string=given).status_code < 500, (path, name)
+            parameters = {"job": "train", "number": "1"} | {name: text}
+            assert client.get(path, query_string=parameters).status_code < 500, (path, name)
     for name in ("contains", "gpu_model", "offset", "limit", "policy", "paused"):
-        assert client.get("/jobs", query_string={name: what}).status_code < 500
-    assert client.get(f"/admin/assets/{what}").status_code in (301, 302, 308, 404)
+        assert client.get("/jobs", query_string={name: text}).status_code < 500
+    assert client.get(f"/admin/assets/{text}").status_code in (301, 302, 308, 404)
     assert calls.describe()["trials"] == 10
 
 
-def test_no_page_lets_scripts_of_others_or_inline_ones_run(client: FlaskClient, calls: Calls) -> None:
+def test_no_page_allows_foreign_or_inline_scripts(client: FlaskClient, calls: Calls) -> None:
     with_trials(calls)
     for path in (*PAGES, *PAGES_OF_ADMINS, "/admin/login/", "/jobs", "/admin/nowhere"):
         answer = client.get(path)
@@ -476,7 +481,7 @@ def test_oversized_bodies_are_refused(client: FlaskClient) -> None:
     assert client.post("/admin/login/", data={"name": "x" * 100_000}).status_code == 413
 
 
-def test_a_token_made_on_the_page_is_shown_once_and_works(client: FlaskClient, app: Flask) -> None:
+def test_a_token_created_on_the_page_is_shown_once_and_works(client: FlaskClient, app: Flask) -> None:
     form = {
         "label": "team",
         "scope": "run",
@@ -484,17 +489,17 @@ def test_a_token_made_on_the_page_is_shown_once_and_works(client: FlaskClient, a
         "days": "30",
         "csrf_token": csrf(client.get("/admin/tokens/").text),
     }
-    made = client.post("/admin/tokens/", data=form).text
-    found = re.search(r'id="made">(bso_[^<]+)<', made)
-    assert found is not None
-    assert client.post("/jobs", json=specs.job(), headers={"Authorization": f"Bearer {found[1]}"}).status_code == 201
+    page = client.post("/admin/tokens/", data=form).text
+    match = re.search(r'id="new-token">(bso_[^<]+)<', page)
+    assert match is not None
+    assert client.post("/jobs", json=specs.job(), headers={"Authorization": f"Bearer {match[1]}"}).status_code == 201
     with app.app_context():
         users.create("boss", PASSWORD, Role.ADMIN, COMMAND_LINE)
     log_in(client, "boss")
     page = client.get("/admin/tokens/").text
-    assert found[1] not in page
+    assert match[1] not in page
     client.post("/admin/tokens/revoke", data={"label": "team", "csrf_token": csrf(page)})
-    assert client.get("/jobs/train", headers={"Authorization": f"Bearer {found[1]}"}).status_code == 401
+    assert client.get("/jobs/train", headers={"Authorization": f"Bearer {match[1]}"}).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -510,7 +515,7 @@ def test_a_token_made_on_the_page_is_shown_once_and_works(client: FlaskClient, a
     ],
     ids=str,
 )
-def test_the_page_says_what_is_wrong_with_a_token_and_makes_none(
+def test_the_page_names_the_problem_with_a_token_and_creates_none(
     client: FlaskClient, app: Flask, wrong: dict[str, str]
 ) -> None:
     form = {"label": "team", "scope": "run", "csrf_token": csrf(client.get("/admin/tokens/").text)}
@@ -521,20 +526,20 @@ def test_the_page_says_what_is_wrong_with_a_token_and_makes_none(
         assert tokens.list_all() == []
 
 
-def test_fields_left_empty_on_the_page_make_a_token_of_all_jobs_for_good(client: FlaskClient, app: Flask) -> None:
+def test_empty_fields_create_a_token_for_all_jobs_that_never_expires(client: FlaskClient, app: Flask) -> None:
     token = csrf(client.get("/admin/tokens/").text)
     form = {"label": " team ", "scope": "run", "prefix": "", "days": "", "csrf_token": token}
     assert client.post("/admin/tokens/", data=form).status_code == 200
     with app.app_context():
-        (made,) = tokens.list_all()
-    assert (made.label, made.job_id_prefix, made.expires_at) == ("team", None, None)
+        (created,) = tokens.list_all()
+    assert (created.label, created.job_id_prefix, created.expires_at) == ("team", None, None)
 
 
 @pytest.mark.parametrize(
-    ("proxies", "shown"), [("", "127.0.0.1"), ("10.0.0.0/8", "127.0.0.1"), ("127.0.0.1", "203.0.113.9")]
+    ("proxies", "address"), [("", "127.0.0.1"), ("10.0.0.0/8", "127.0.0.1"), ("127.0.0.1", "203.0.113.9")]
 )
-def test_only_a_configured_proxy_is_believed_where_a_call_comes_from(
-    database_url: str, proxies: str, shown: str, make_app: Callable[..., Flask]
+def test_only_a_configured_proxy_sets_the_address_of_a_call(
+    database_url: str, proxies: str, address: str, make_app: Callable[..., Flask]
 ) -> None:
     app = make_app(trusted_proxies=proxies)
     with app.app_context():
@@ -544,4 +549,4 @@ def test_only_a_configured_proxy_is_believed_where_a_call_comes_from(
     client = app.test_client()
     assert client.post("/jobs", json=specs.job(), headers=headers).status_code == 201
     entries = client.get("/audit", headers=headers).json["entries"]
-    assert entries[0]["address"] == shown
+    assert entries[0]["address"] == address

@@ -1,4 +1,4 @@
-"""What the admin page shows of all jobs, of a long job, of a trial and of two jobs side by side."""
+"""The data of the admin page: all jobs, a job with a long history, a trial, and two jobs side by side."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from backend.errors import LabelTaken
 from backend.usecases import dashboard
 from backend.usecases.audit import COMMAND_LINE
-from backend.usecases.dashboard import FAILURES_FOR_A_PERSON, Overview
+from backend.usecases.dashboard import FAILURES_FOR_ATTENTION, Overview
 from backend.usecases.tokens import Scope, create, list_all
 from backend.web.admin import plots
 from tests.calls import Calls
@@ -22,7 +22,7 @@ LEASE_S = 3600.0
 
 @pytest.fixture
 def overview(app: Flask) -> Callable[..., Overview]:
-    """How all jobs stand."""
+    """A function that returns the state of all jobs."""
 
     def overview(lease_s: float = LEASE_S) -> Overview:
         with app.app_context():
@@ -32,37 +32,37 @@ def overview(app: Flask) -> Callable[..., Overview]:
 
 
 def csrf(page: str) -> str:
-    found = re.search(r'name="csrf_token" value="([^"]+)"', page)
-    assert found is not None, page
-    return found[1]
+    match = re.search(r'name="csrf_token" value="([^"]+)"', page)
+    assert match is not None, page
+    return match[1]
 
 
-def test_a_stuck_job_is_for_a_person_after_its_only_run(
+def test_a_stuck_job_needs_attention_after_its_only_run(
     calls: Calls, client: FlaskClient, overview: Callable[..., Overview]
 ) -> None:
     calls.register(job_id="failing", job_id_prefix="failing")
-    for _ in range(FAILURES_FOR_A_PERSON):
+    for _ in range(FAILURES_FOR_ATTENTION):
         calls.diverge(calls.trial("failing"))
     calls.register(batch_sizes=[16], num_pruning_rounds=1)
-    assert not [one for one in overview().failing if one.job_id == "train"]
+    assert not [job for job in overview().failing if job.job_id == "train"]
     calls.diverge(calls.trial())
     assert calls.ask().status == 409
-    found = overview()
-    stuck = next(one for one in found.failing if one.job_id == "train")
+    result = overview()
+    stuck = next(job for job in result.failing if job.job_id == "train")
     assert (stuck.failures, stuck.stage) == (1, "Stuck")
-    assert found.failing_in_all == len(found.failing)
+    assert result.failing_count == len(result.failing)
     assert stuck.message in client.get("/admin/").text.replace("&#39;", "'")
 
 
-def test_runs_that_were_ended_by_hand_are_no_failures_for_a_person(
+def test_runs_that_a_user_or_their_caller_ended_are_no_failures(
     calls: Calls, client: FlaskClient, overview: Callable[..., Overview]
 ) -> None:
     calls.register()
-    for number in range(1, FAILURES_FOR_A_PERSON + 1):
+    for number in range(1, FAILURES_FOR_ATTENTION + 1):
         calls.trial()
         form = {"number": str(number), "csrf_token": csrf(client.get("/admin/job/?job=train").text)}
         client.post("/admin/job/end?job=train", data=form)
-    for _ in range(FAILURES_FOR_A_PERSON):
+    for _ in range(FAILURES_FOR_ATTENTION):
         calls.end(calls.trial())
     assert {trial["status"] for trial in calls.records()} == {"Failed"}
     assert overview().failing == []
@@ -76,30 +76,30 @@ def test_a_success_beside_the_exploration_hides_no_stuck_job(calls: Calls, overv
     calls.diverge(exploring)
     calls.converge(beside)
     assert calls.ask().status == 409
-    assert [one.stage for one in overview().failing] == ["Stuck"]
+    assert [job.stage for job in overview().failing] == ["Stuck"]
 
 
-def test_a_job_past_its_pruning_is_for_a_person_with_its_message(
+def test_a_failing_job_past_its_pruning_is_listed_with_its_message(
     calls: Calls, overview: Callable[..., Overview]
 ) -> None:
     calls.register(batch_sizes=[16], num_pruning_rounds=0, beta_knob=None)
     calls.converge(calls.trial())
-    for _ in range(FAILURES_FOR_A_PERSON):
+    for _ in range(FAILURES_FOR_ATTENTION):
         calls.diverge(calls.trial())
-    (found,) = overview().failing
-    assert (found.failures, found.stage, found.message) == (3, "MAB", "the bandit chooses among 16")
+    (job,) = overview().failing
+    assert (job.failures, job.stage, job.message) == (3, "MAB", "the bandit chooses among 16")
 
 
 def test_a_success_ends_a_row_of_failures(calls: Calls, overview: Callable[..., Overview]) -> None:
     calls.register(policy="gp-ucb")
-    for _ in range(FAILURES_FOR_A_PERSON):
+    for _ in range(FAILURES_FOR_ATTENTION):
         calls.diverge(calls.trial())
-    assert [one.failures for one in overview().failing] == [FAILURES_FOR_A_PERSON]
+    assert [job.failures for job in overview().failing] == [FAILURES_FOR_ATTENTION]
     calls.converge(calls.trial())
     assert overview().failing == []
 
 
-def test_what_was_saved_is_that_of_the_jobs_together(calls: Calls, overview: Callable[..., Overview]) -> None:
+def test_the_savings_of_all_jobs_are_added_up(calls: Calls, overview: Callable[..., Overview]) -> None:
     for job_id in ("one", "other", "unknown"):
         calls.register(job_id=job_id, job_id_prefix=job_id, eta_knob=0.5, policy="gp-ucb", beta_knob=None)
         for number in range(4):
@@ -108,25 +108,25 @@ def test_what_was_saved_is_that_of_the_jobs_together(calls: Calls, overview: Cal
                 calls.diverge(trial)
             else:
                 calls.converge(trial, energy=10.0 + trial["batch_size"])
-    told = [calls.must(calls("GET", f"/jobs/{job_id}/savings"))["against_default"] for job_id in ("one", "other")]
-    found = overview()
+    savings = [calls.must(calls("GET", f"/jobs/{job_id}/savings"))["against_default"] for job_id in ("one", "other")]
+    result = overview()
     for name in ("energy", "time", "cost"):
-        assert getattr(found.saved, name) == pytest.approx(sum(one[name] for one in told))
-    assert (found.saving_jobs, found.unknown_jobs, found.jobs) == (2, 1, 3)
-    assert [one.job_id for one in found.savings] == ["one", "other"]
+        assert getattr(result.saved, name) == pytest.approx(sum(of_job[name] for of_job in savings))
+    assert (result.known_savings_count, result.unknown_savings_count, result.job_count) == (2, 1, 3)
+    assert [job.job_id for job in result.savings] == ["one", "other"]
 
 
-def test_a_run_that_is_silent_for_its_lease_is_overdue(
+def test_a_run_that_was_not_seen_for_its_lease_is_overdue(
     calls: Calls, client: FlaskClient, overview: Callable[..., Overview]
 ) -> None:
     calls.register()
     calls.trial()
-    assert overview().overdue == 0
+    assert overview().overdue_count == 0
     assert "overdue)" not in client.get("/admin/").text
-    assert overview(lease_s=-1.0).overdue == 1  # a lease that is over at once
+    assert overview(lease_s=-1.0).overdue_count == 1  # a lease that expires at once
 
 
-def test_a_run_that_began_long_ago_is_shown_and_can_be_ended(calls: Calls, client: FlaskClient) -> None:
+def test_a_run_that_started_long_ago_is_shown_and_can_be_ended(calls: Calls, client: FlaskClient) -> None:
     calls.register()
     calls.trial()
     for _ in range(30):
@@ -143,7 +143,7 @@ def test_a_run_that_began_long_ago_is_shown_and_can_be_ended(calls: Calls, clien
     assert calls.records()[0]["outcome"].startswith("ended by")
     assert "End trial 1" not in client.get("/admin/trial/?job=train&number=1").text
     again = client.post("/admin/job/end?job=train", data={"number": "1", "csrf_token": csrf(page)})
-    assert "had ended before" in client.get(again.location).text
+    assert "had already ended" in client.get(again.location).text
 
 
 def test_trials_that_ended_at_once_are_counted_once_where_the_plots_begin(
@@ -157,18 +157,18 @@ def test_trials_that_ended_at_once_are_counted_once_where_the_plots_begin(
     running += [patient.trial() for _ in range(4)]
     for trial in running:
         patient.report(trial, energy=40.0)
-    calls.converge(calls.trial())  # and all those are taken for lost, at one moment
+    calls.converge(calls.trial())  # this call marks all of them as lost, in one revision
     calls.converge(calls.trial())
     with app.app_context():
         whole = plots.cumulative_savings(dashboard.history("train", COMMAND_LINE))["data"]
-        monkeypatch.setattr(dashboard, "MOST_PLOTTED", 4)
+        monkeypatch.setattr(dashboard, "MAX_PLOTTED_TRIALS", 4)
         history = dashboard.history("train", COMMAND_LINE)
         last = plots.cumulative_savings(history)["data"]
     assert len({trial.trial.ended for trial in history.ended}) < len(history.ended)
     assert [trace["y"] for trace in last] == [pytest.approx(trace["y"][-4:]) for trace in whole]
 
 
-def test_marks_tell_failures_ends_without_a_verdict_and_resets_apart(app: Flask, calls: Calls) -> None:
+def test_markers_distinguish_failures_ends_without_a_verdict_and_resets(app: Flask, calls: Calls) -> None:
     calls.register(batch_sizes=[16])
     calls.converge(calls.trial())
     calls.end(calls.trial())
@@ -181,17 +181,17 @@ def test_marks_tell_failures_ends_without_a_verdict_and_resets_apart(app: Flask,
     assert trace["text"] == ["converged", "ended", "diverged"]
 
 
-def test_what_is_ruled_out_is_marked_in_the_beliefs(app: Flask, calls: Calls) -> None:
+def test_ruled_out_batch_sizes_are_marked_in_the_beliefs(app: Flask, calls: Calls) -> None:
     calls.register(policy="gp-ucb")
     calls.converge(calls.trial())
     calls.diverge(calls.trial())
     with app.app_context():
-        traces = {one["name"]: one for one in plots.beliefs(dashboard.history("train", COMMAND_LINE))["data"]}
+        traces = {trace["name"]: trace for trace in plots.beliefs(dashboard.history("train", COMMAND_LINE))["data"]}
     assert traces["ruled out"]["x"] == [str(calls.records()[-1]["batch_size"])]
     assert traces["tried"]["x"] == ["16"]
 
 
-def test_a_page_that_is_up_to_date_is_told_so_without_its_figures(calls: Calls, client: FlaskClient) -> None:
+def test_a_page_that_is_up_to_date_gets_204_without_figures(calls: Calls, client: FlaskClient) -> None:
     calls.register()
     trial = calls.trial()
     for path in ("/admin/job/plots?job=train", "/admin/trial/plots?job=train&number=1"):
@@ -211,37 +211,37 @@ def test_a_trials_figures_are_its_reports(calls: Calls, client: FlaskClient) -> 
         calls.must(calls.report(trial, **report))
     figures = client.get("/admin/trial/plots?job=train&number=1").json["figures"]
     (metric, target), (cost,) = figures["metric"]["data"], figures["cost"]["data"]
-    assert (metric["x"], metric["y"]) == ([1, 2, 3], [one["metric"] for one in reports])
+    assert (metric["x"], metric["y"]) == ([1, 2, 3], [report["metric"] for report in reports])
     assert target["y"] == [1.0, 1.0]
-    assert cost["y"] == [0.5 * one["energy"] + 0.5 * 100 * one["time"] for one in reports]
+    assert cost["y"] == [0.5 * report["energy"] + 0.5 * 100 * report["time"] for report in reports]
 
 
-def test_two_jobs_are_compared_by_what_their_batch_sizes_cost(calls: Calls, client: FlaskClient) -> None:
-    told = {}
+def test_two_jobs_are_compared_by_the_costs_of_their_batch_sizes(calls: Calls, client: FlaskClient) -> None:
+    mean_costs = {}
     for job_id, energy in (("here", 10.0), ("there", 30.0)):
         calls.register(job_id=job_id, job_id_prefix=job_id, max_power=energy * 10, beta_knob=None)
         for _ in range(3):
             trial = calls.trial(job_id)
             calls.converge(trial, energy=energy + trial["batch_size"])
-        told[job_id] = {one["batch_size"]: one["mean_cost"] for one in calls.describe(job_id)["batch_sizes"]}
+        mean_costs[job_id] = {size["batch_size"]: size["mean_cost"] for size in calls.describe(job_id)["batch_sizes"]}
     page = client.get("/admin/compare/?a=here&b=there").text
     assert "weigh energy and time differently" in page
     assert page.count('scope="colgroup"') == 2
     figure = client.get("/admin/compare/plots?a=here&b=there").json["figures"]["comparison"]
-    shown = {one["name"]: dict(zip(one["x"], one["y"], strict=True)) for one in figure["data"]}
-    assert shown == told
+    plotted = {trace["name"]: dict(zip(trace["x"], trace["y"], strict=True)) for trace in figure["data"]}
+    assert plotted == mean_costs
     assert client.get("/admin/compare/plots?a=here&b=nobody").status_code == 404
 
 
-def test_a_jobs_id_is_no_markup_in_a_legend(calls: Calls, client: FlaskClient) -> None:
+def test_a_job_id_is_no_markup_in_a_legend(calls: Calls, client: FlaskClient) -> None:
     evil = '<a href="https://evil.example">x</a>'
     calls.register(job_id=evil, job_id_prefix="<")
     figure = client.get("/admin/compare/plots", query_string={"a": evil, "b": evil}).json["figures"]["comparison"]
-    assert {one["name"] for one in figure["data"]} == {"&lt;a href=&quot;https://evil.example&quot;&gt;x&lt;/a&gt;"}
+    assert {trace["name"] for trace in figure["data"]} == {"&lt;a href=&quot;https://evil.example&quot;&gt;x&lt;/a&gt;"}
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.3, 0.99, 1.0])
-def test_the_line_of_equal_cost_stays_among_the_batch_sizes(app: Flask, calls: Calls, eta: float) -> None:
+def test_the_line_of_equal_cost_stays_within_the_range_of_the_batch_sizes(app: Flask, calls: Calls, eta: float) -> None:
     calls.register(eta_knob=0.5, beta_knob=None)
     for _ in range(8):
         trial = calls.trial()
@@ -249,20 +249,20 @@ def test_the_line_of_equal_cost_stays_among_the_batch_sizes(app: Flask, calls: C
         calls.must(calls.report(trial, time=160.0 / size, energy=400.0 + 30 * size, metric=1.0))
     with app.app_context():
         history = dashboard.history("train", COMMAND_LINE)
-    known = [one for one in history.summaries if one.mean_cost_j is not None]
+    sizes = plots.converged(history.summaries)
     best = plots.winner(history.spec, history.summaries, eta)
     assert best is not None
     times, energies = plots.eta_line(history.spec, history.summaries, eta)
     for axis, values in (("mean_time_s", times), ("mean_energy_j", energies)):
-        among = [getattr(one, axis) for one in known]
-        assert all(min(among) - 1e-6 <= value <= max(among) + 1e-6 for value in values)
+        means = [getattr(size, axis) for size in sizes]
+        assert all(min(means) - 1e-6 <= value <= max(means) + 1e-6 for value in values)
     for time_s, energy_j in zip(times, energies, strict=True):
         if eta > 0:
             cost_j = eta * energy_j + (1 - eta) * 100 * time_s
             assert cost_j == pytest.approx(eta * best.mean_energy_j + (1 - eta) * 100 * best.mean_time_s)
 
 
-def test_a_label_stands_for_one_token_until_it_is_over(app: Flask, client: FlaskClient, database_url: str) -> None:
+def test_a_label_names_one_token_until_the_token_expires(app: Flask, client: FlaskClient, database_url: str) -> None:
     with app.app_context():
         create("ci", Scope.RUN, valid_days=1)
         with connected(database_url) as connection:
@@ -270,4 +270,4 @@ def test_a_label_stands_for_one_token_until_it_is_over(app: Flask, client: Flask
         create("ci", Scope.READ)
         with pytest.raises(LabelTaken, match="revoke it, or choose another label"):
             create("ci", Scope.ADMIN)
-        assert [one.expired for one in list_all()] == [True, False]
+        assert [token.expired for token in list_all()] == [True, False]

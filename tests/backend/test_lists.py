@@ -1,50 +1,224 @@
-"""The lists of the admin page: what their parameters are called is as little to be trusted as what they hold."""
+"""The lists of the admin page: their parameters are no more trustworthy than their content."""
 
+import html
 import re
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
+from backend.usecases import lists
 from tests.calls import Calls
 
 LISTS = ["/admin/jobs/", "/admin/trials/", "/admin/audit/", "/admin/jobs/export/csv/", "/admin/trials/export/csv/"]
-NAMES = [
+UNKNOWN_NAMES = [
     *("endpoint", "export_type", "name", "self", "values", "filename", "_anchor", "_external", "_method", "_scheme"),
-    *("flt", "flt_", "flt0", "flt0_", "flt99_policy_equals", "flt0_policy_equals", "fltx_policy_equals", "fltendpoint"),
+    *(
+        "flt",
+        "flt0_policy_equals",
+        "Policy",
+        "policy ",
+        "policies",
+        "gpu_model",
+        "page_size",
+        "sort_desc",
+        "parameters",
+    ),
     *("", " ", "'", "%", "\x00", "é😀", "a" * 300, "search[]", "page.x", "{{7*7}}", "__class__"),
 ]
+KNOWN_NAMES = ["search", "sort", "desc", "page", "policy", "gpu", "paused", "job", "batch_size", "status", "outcome"]
 VALUES = ["", "csv", "POST", "https://evil.example/#"]
 
 
-@pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name)[:30])
-def test_a_list_knows_no_parameters_but_its_own(client: FlaskClient, calls: Calls, name: str) -> None:
+def found(page: str) -> int:
+    """Return the number of rows that a page says its list has."""
+    match = re.search(r'<h1>\w+ <span class="small">\((\d+)\)', page)
+    assert match is not None, page
+    return int(match[1])
+
+
+def first_cells(page: str) -> list[str]:
+    """Return the texts of the first column."""
+    cells = re.findall(r"<tr><td>(.*?)</td>", page)
+    return [html.unescape(re.sub(r"<[^>]*>", "", cell)) for cell in cells]
+
+
+def register(calls: Calls, *job_ids: str, **changes: Any) -> None:
+    """Register jobs."""
+    for job_id in job_ids:
+        calls.must(calls.register(job_id=job_id, job_id_prefix=job_id, **changes))
+
+
+@pytest.mark.parametrize("name", UNKNOWN_NAMES + KNOWN_NAMES, ids=lambda name: ascii(name)[:30])
+def test_a_list_ignores_unknown_parameters_and_its_links_stay_on_the_site(
+    client: FlaskClient, calls: Calls, name: str
+) -> None:
     calls.register()
     for path in LISTS:
         for value in VALUES:
-            query: list[dict[str, Any]] = [
+            queries: list[dict[str, Any]] = [
                 {name: value},
                 {name: value, "_external": "1"},
-                {name: value, "_external": "1", "flt0_policy_equals": "", "search": "train"},
+                {"_external": "1", "policy": "", "search": "train"} | {name: value},
             ]
-            for parameters in query:
+            for parameters in queries:
                 answer = client.get(path, query_string=parameters)
                 assert answer.status_code in (200, 302), (path, parameters)
                 assert re.match(rf"{path}(\?|$)", answer.headers.get("Location", path)), (path, parameters)
                 links = re.findall(r'href="([^"]*)"', answer.text)
                 assert [link for link in links if not link.startswith(("/", "#"))] == [], (path, parameters)
+                if name in UNKNOWN_NAMES and name.strip():
+                    assert not any(f"{name}=" in link for link in links), (path, parameters)
 
 
-def test_what_is_looked_for_stays_in_the_links_of_a_list(client: FlaskClient) -> None:
-    asked = {"search": "train", "sort": "0", "desc": "1", "flt1_gpu_equals": "A40", "endpoint": "x"}
-    page = client.get("/admin/jobs/", query_string=asked).text.replace("&amp;", "&")
+def test_search_filters_and_order_stay_in_the_links_of_a_list(client: FlaskClient) -> None:
+    parameters = {"search": "train", "sort": "job", "desc": "1", "gpu": "A40", "endpoint": "x"}
+    page = client.get("/admin/jobs/", query_string=parameters).text.replace("&amp;", "&")
     (export,) = re.findall(r'href="(/admin/jobs/export/csv/[^"]*)"', page)
     assert "search=train" in export
-    assert "flt1_gpu_equals=A40" in export
+    assert "gpu=A40" in export
     assert "endpoint" not in page
 
 
-def test_fields_of_the_form_left_empty_are_dropped_and_the_rest_stays(client: FlaskClient) -> None:
-    answer = client.get("/admin/jobs/?flt0_policy_equals=&flt1_gpu_equals=A40&search=x&endpoint=y")
-    assert answer.status_code == 302
-    assert answer.location == "/admin/jobs/?flt1_gpu_equals=A40&search=x"
+def test_empty_fields_of_the_form_are_dropped_and_the_rest_stays(client: FlaskClient) -> None:
+    for path in ("/admin/jobs/", "/admin/jobs/export/csv/"):
+        answer = client.get(f"{path}?policy=&gpu=A40&search=x&paused=&endpoint=y")
+        assert answer.status_code == 302
+        assert answer.location == f"{path}?gpu=A40&search=x"
+        assert client.get(f"{path}?search=&policy=").location == path
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("trials", {"batch_size": "abc"}, "Batch size: 'abc' is not a whole number."),
+        ("trials", {"batch_size": "1.5"}, "Batch size: '1.5' is not a whole number."),
+        ("trials", {"batch_size": "9" * 5000}, "is not a whole number."),
+        ("trials", {"batch_size": "99999999999999999999"}, "is not between 0 and"),
+        ("trials", {"batch_size": "-1"}, "is not between 0 and"),
+        ("trials", {"status": "running"}, "Status: 'running' is not one of Dispatched, Succeeded, Failed."),
+        ("jobs", {"policy": "<b>"}, "Policy: '<b>' is not one of gp-ucb, zeus."),
+        ("jobs", {"paused": "yes"}, "Paused: 'yes' is not one of 1, 0."),
+    ],
+    ids=str,
+)
+def test_an_impossible_filter_finds_nothing_and_the_page_says_why(
+    client: FlaskClient, calls: Calls, name: str, parameters: Mapping[str, str], message: str
+) -> None:
+    calls.register()
+    calls.trial()
+    page = client.get(f"/admin/{name}/", query_string=parameters)
+    assert page.status_code == 200
+    assert found(page.text) == 0
+    (alert,) = re.findall(r'role="alert">([^<]*)<', page.text)
+    assert message in html.unescape(alert)
+    export = client.get(f"/admin/{name}/export/csv/", query_string=parameters)
+    assert (export.status_code, export.text.count("\n")) == (200, 1)
+
+
+def test_each_filter_finds_its_rows(client: FlaskClient, calls: Calls) -> None:
+    register(calls, "train", policy="gp-ucb", gpu_model="H100")
+    register(calls, "other", policy="zeus", gpu_model="A40", batch_sizes=[8, 16])
+    calls.converge(calls.trial())
+    calls.diverge(calls.trial("other"))
+    calls.trial("other")
+    for path, rows in {
+        "jobs/?policy=zeus": 1,
+        "jobs/?policy=zeus&gpu=H100": 0,
+        "jobs/?gpu=A40": 1,
+        "jobs/?gpu=A": 0,
+        "jobs/?paused=0": 2,
+        "jobs/?paused=1": 0,
+        "trials/?job=other": 2,
+        "trials/?job=othe": 0,
+        "trials/?batch_size=16": sum(
+            trial["batch_size"] == 16 for job in ("train", "other") for trial in calls.records(job)
+        ),
+        "trials/?status=Dispatched": 1,
+        "trials/?outcome=diverged": 1,
+        "trials/?outcome=diverged&job=train": 0,
+        "trials/?search=OTHER": 2,
+        "trials/?search=other+diverged": 1,
+        "audit/?action=register": 2,
+        "audit/?action=register&job=other": 1,
+    }.items():
+        assert found(client.get(f"/admin/{path}").text) == rows, path
+
+
+def test_every_column_with_an_order_sorts_both_ways_and_unknown_ones_do_not(client: FlaskClient, calls: Calls) -> None:
+    for job_id in ("b", "c", "a"):
+        register(calls, job_id)
+        calls.converge(calls.trial(job_id))
+    for name, table in (("jobs", lists.JOBS), ("trials", lists.TRIALS), ("audit", lists.AUDIT)):
+        page = client.get(f"/admin/{name}/").text
+        links = re.findall(rf'href="/admin/{name}/\?sort=(\w+)"', page)
+        assert set(links) == set(table.sortable), name
+        for column in links:
+            up = first_cells(client.get(f"/admin/{name}/?sort={column}").text)
+            down = first_cells(client.get(f"/admin/{name}/?sort={column}&desc=1").text)
+            assert up == down[::-1], (name, column)
+    assert first_cells(client.get("/admin/jobs/?sort=job").text) == ["a", "b", "c"]
+    newest_first = ["a", "c", "b"]
+    for sort in ("", "?sort=best", "?sort=nothing&desc=1", "?sort=__class__", "?sort=id"):
+        assert first_cells(client.get(f"/admin/jobs/{sort}").text) == newest_first, sort
+
+
+@pytest.mark.parametrize(
+    ("page", "number"), [("-1", 1), ("0", 1), ("1", 2), ("2", 3), ("3", 3), ("9" * 30, 3), ("x", 1)], ids=str
+)
+def test_a_page_out_of_range_is_the_nearest_page(
+    client: FlaskClient, calls: Calls, monkeypatch: pytest.MonkeyPatch, page: str, number: int
+) -> None:
+    monkeypatch.setattr(lists, "PAGE_SIZE", 2)
+    register(calls, *"abcde")
+    text = client.get(f"/admin/jobs/?page={page}&sort=job").text
+    assert f"Page {number} of 3" in text
+    assert "".join(first_cells(text)) == ["ab", "cd", "e"][number - 1]
+
+
+def test_pages_show_each_row_once_even_if_all_values_are_equal(
+    client: FlaskClient, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "PAGE_SIZE", 3)
+    register(calls, *"abcdefgh")
+    for sort in ("policy", "policy&desc=1"):
+        pages = [first_cells(client.get(f"/admin/jobs/?sort={sort}&page={page}").text) for page in range(3)]
+        assert [len(page) for page in pages] == [3, 3, 2]
+        assert {job for page in pages for job in page} == set("abcdefgh")
+
+
+def test_a_search_for_very_many_words_is_answered(client: FlaskClient, calls: Calls) -> None:
+    calls.register()
+    calls.trial()
+    for name in ("jobs", "trials", "audit"):
+        assert client.get(f"/admin/{name}/", query_string={"search": "t " * 2000}).status_code == 200
+
+
+def test_an_export_has_the_search_the_filters_and_the_order_of_its_page(client: FlaskClient, calls: Calls) -> None:
+    register(calls, "train-b", "train-a", "other")
+    lines = client.get("/admin/jobs/export/csv/?search=train&sort=job&desc=1").text.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["Job", "train-b", "train-a"]
+    created = [line.split(",")[-1] for line in client.get("/admin/jobs/export/csv/").text.splitlines()[1:]]
+    assert all(earlier >= later for earlier, later in pairwise(created))
+
+
+def test_a_row_deleted_during_an_export_is_left_out(
+    client: FlaskClient, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for job_id in ("a", "b"):
+        register(calls, job_id)
+        calls.trial(job_id)
+    find_all = lists.find_all
+
+    def find_and_delete(*args: Any) -> Any:
+        ids = find_all(*args)
+        calls.delete("a")
+        return ids
+
+    monkeypatch.setattr(lists, "find_all", find_and_delete)
+    assert [line.split(",")[0] for line in client.get("/admin/jobs/export/csv/").text.splitlines()] == ["Job", "b"]
+    register(calls, "a")
+    calls.trial("a")
+    assert [line.split(",")[0] for line in client.get("/admin/trials/export/csv/").text.splitlines()] == ["Job", "b"]

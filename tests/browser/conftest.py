@@ -1,4 +1,4 @@
-"""A real server with many jobs, and a real browser that may talk to it alone."""
+"""A real server with many jobs, and a real browser that may contact only this server."""
 
 import re
 import shutil
@@ -26,11 +26,11 @@ from tests.databases import in_application
 from tests.servers import WaitressServer
 
 SMALL_SIZE, FULL_SIZE = (10, 50), (200, 100)
-"""Jobs that the simulator plays through, and trials of each."""
+"""Simulated jobs, and trials of each job."""
 FULL_SIZE_TIMEOUT_S = 1800
-"""Of a test; the first ones wait until all of that is made."""
-ANSWERED = re.compile(r"the server responded with a status of (\d+)")
-expect.set_options(timeout=60_000)  # plotly's script takes long to load where other tests have the processors
+"""Timeout of a test. The first tests wait until all jobs are simulated."""
+ERROR_STATUS = re.compile(r"the server responded with a status of (\d+)")
+expect.set_options(timeout=60_000)  # plotly's script loads slowly while other tests use the processors
 CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 
 
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Debian's chromium."""
+    """Chromium, from the PATH."""
     path = shutil.which("chromium")
     if path is None:
         pytest.fail("chromium is missing; on Debian and Ubuntu: apt-get install chromium")
@@ -62,37 +62,37 @@ def filled_sqlite_file(
     tmp_path_factory: pytest.TempPathFactory,
     worker_id: str,
 ) -> Path:
-    """An SQLite file with jobs that the simulator has played through; to be copied.
+    """An SQLite file with simulated jobs. Copy it before use.
 
-    Of several processes that run tests the first makes it, and the others wait for it.
+    The first of several test processes creates the file. The others wait for it.
     """
     own = tmp_path_factory.getbasetemp()
     shared = (own if worker_id == "master" else own.parent) / "filled.db"
     with FileLock(f"{shared}.lock"):
         if not shared.exists():
-            made = shutil.copy(migrated_sqlite_file, own / "being_filled.db")
-            with in_application(f"sqlite:///{made}"):
+            new_file = shutil.copy(migrated_sqlite_file, own / "incomplete.db")
+            with in_application(f"sqlite:///{new_file}"):
                 play_through(*(FULL_SIZE if request.config.getoption("full_size") else SMALL_SIZE))
-            made.rename(shared)  # not before it is whole
+            new_file.rename(shared)  # only when it is complete
     return shared
 
 
 @pytest.fixture(scope="module")
 def site(filled_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WaitressServer]:
-    """A server with a user of each role, called as it, and beside the simulated jobs one of each policy.
+    """A server with the simulated jobs, one more job of each policy, and a user of each role.
 
-    Of each of these a trial runs.
+    Each of the added jobs has a running trial. A user's name is the role.
     """
     folder = tmp_path_factory.mktemp("site")
     url = f"sqlite:///{shutil.copy(filled_sqlite_file, folder / 'bso.db')}"
-    with logs.put_back():
+    with logs.restored():
         fill(create_app(Settings(database_url=url, log_level="CRITICAL")))
     with WaitressServer(url, folder) as server:
         yield server
 
 
 def fill(app: Flask) -> None:
-    """Make the two jobs and the users."""
+    """Create the two jobs and the users."""
     calls = Calls.through_test_client(app.test_client())
     for job_id, policy in ((JOB, "gp-ucb"), ("speech", "zeus")):
         calls.register(
@@ -120,35 +120,36 @@ def fill(app: Flask) -> None:
 
 
 @pytest.fixture
-def complaints() -> list[str]:
-    """What the browser has complained of in this test; what is still in it at the end fails the test."""
+def browser_errors() -> list[str]:
+    """Errors of the browser in this test. An error that is still in the list at the end fails the test."""
     return []
 
 
 @pytest.fixture(params=["light", "dark"])
 def page(
-    request: pytest.FixtureRequest, browser: Browser, site: WaitressServer, complaints: list[str]
+    request: pytest.FixtureRequest, browser: Browser, site: WaitressServer, browser_errors: list[str]
 ) -> Iterator[Page]:
-    """A page whose every request went to the server, and that complained of nothing but what the test asks for."""
-    elsewhere: list[str] = []
-    asked_for = {str(status) for mark in request.node.iter_markers("asks_for") for status in mark.args}
+    """A browser page. Afterwards, check that every request went to the server and that no unexpected error occurred."""
+    foreign_requests: list[str] = []
+    expected_statuses = {str(status) for mark in request.node.iter_markers("expects_status") for status in mark.args}
     context = browser.new_context(
         base_url=site.url, color_scheme=request.param, viewport={"width": 1280, "height": 900}
     )
     opened = context.new_page()
     own = urlsplit(site.url).netloc
     opened.on(
-        "request", lambda sent: elsewhere.append(sent.url) if urlsplit(sent.url).netloc not in (own, "") else None
+        "request",
+        lambda request: foreign_requests.append(request.url) if urlsplit(request.url).netloc not in (own, "") else None,
     )
 
-    def hear(said: ConsoleMessage) -> None:
-        answered = ANSWERED.search(said.text)
-        if said.type == "error" and not (answered and answered[1] in asked_for):
-            complaints.append(said.text)
+    def check_message(message: ConsoleMessage) -> None:
+        status = ERROR_STATUS.search(message.text)
+        if message.type == "error" and not (status and status[1] in expected_statuses):
+            browser_errors.append(message.text)
 
-    opened.on("console", hear)
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("console", check_message)
+    opened.on("pageerror", lambda error: browser_errors.append(str(error)))
     yield opened
     context.close()
-    assert elsewhere == []
-    assert complaints == []
+    assert foreign_requests == []
+    assert browser_errors == []

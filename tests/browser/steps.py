@@ -1,4 +1,4 @@
-"""What people do on the admin page, one step each."""
+"""Steps of a user on the admin page."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ from playwright.sync_api import Locator, Page, expect
 
 PASSWORD = "correct horse battery"
 JOB = "vision/<b>resnet</b>"
-MOST_TABS = 100
+MAX_TABS = 100
+REFRESH_MS = 5000  # as in static/figures.js
 
 
 def log_in(page: Page, name: str, password: str = PASSWORD) -> None:
@@ -14,6 +15,11 @@ def log_in(page: Page, name: str, password: str = PASSWORD) -> None:
     page.get_by_label("Name").fill(name)
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Log in").click()
+
+
+def wait_for_refresh(page: Page) -> None:
+    """Let the time pass after which an open page asks for changes. The page must have been opened with a clock."""
+    page.clock.fast_forward(REFRESH_MS)
 
 
 def open_job(page: Page, job: str = JOB) -> None:
@@ -25,14 +31,14 @@ def open_job(page: Page, job: str = JOB) -> None:
 
 
 def drawn(page: Page, plot: str) -> dict[str, dict[str, Any]]:
-    """The traces that plotly holds, by name."""
+    """Return the traces that plotly has drawn, by name."""
     traces = page.evaluate("id => document.getElementById(id).data.map(({name, x, y}) => ({name, x, y}))", plot)
     return {trace["name"]: trace for trace in traces}
 
 
 def tab_to(page: Page, target: Locator) -> None:
-    """Press the tab key until something has the focus."""
-    for _ in range(MOST_TABS):
+    """Press the tab key until the target has the focus."""
+    for _ in range(MAX_TABS):
         page.keyboard.press("Tab")
         if target.evaluate("element => element === document.activeElement"):
             return

@@ -1,4 +1,4 @@
-"""The admin page as people use it, in a real browser, light and dark."""
+"""The admin page in a real browser, in light and dark mode."""
 
 from pathlib import Path
 
@@ -23,41 +23,41 @@ def history(site: WaitressServer, job: str = JOB) -> dashboard.History:
         return dashboard.history(job, COMMAND_LINE)
 
 
-def told(site: WaitressServer, job: str) -> JobSummary:
+def summary(site: WaitressServer, job: str) -> JobSummary:
     with in_application(site.database_url):
         return reading.describe(job, COMMAND_LINE)
 
 
-def test_each_figure_shows_what_its_function_says(page: Page, site: WaitressServer) -> None:
+def test_each_figure_shows_the_data_of_its_function(page: Page, site: WaitressServer) -> None:
     log_in(page, "viewer")
     for job in (JOB, "speech"):
         open_job(page, job)
         for plot, figure in plots.figures(history(site, job)).items():
-            shown = drawn(page, plot)
+            traces = drawn(page, plot)
             assert figure["data"]
             for trace in figure["data"]:
-                assert shown[trace["name"]]["x"] == trace["x"], plot
-                assert shown[trace["name"]]["y"] == pytest.approx(trace["y"]), plot
+                assert traces[trace["name"]]["x"] == trace["x"], plot
+                assert traces[trace["name"]]["y"] == pytest.approx(trace["y"]), plot
 
 
-def test_the_slider_says_which_batch_size_another_eta_would_choose(page: Page, site: WaitressServer) -> None:
+def test_the_slider_shows_the_cheapest_batch_size_at_another_eta(page: Page, site: WaitressServer) -> None:
     log_in(page, "viewer")
     open_job(page)
-    known = history(site)
+    of_job = history(site)
     winners = set()
     for eta in (0.0, 0.25, 0.5, 0.75, 1.0):
         page.get_by_label("eta, the weight").fill(str(eta))
-        best = plots.winner(known.spec, known.summaries, eta)
+        best = plots.winner(of_job.spec, of_job.summaries, eta)
         assert best is not None
         winners.add(best.batch_size)
         expect(page.locator("#eta-says")).to_contain_text(f"batch size {best.batch_size} would be the cheapest")
-        times, energies = plots.eta_line(known.spec, known.summaries, eta)
+        times, energies = plots.eta_line(of_job.spec, of_job.summaries, eta)
         line = drawn(page, "energy")["equal cost"]
         assert (line["x"], line["y"]) == (pytest.approx(times), pytest.approx(energies))
     assert len(winners) > 1
 
 
-@pytest.mark.asks_for(403)
+@pytest.mark.expects_status(403)
 def test_a_viewer_sees_no_actions_and_cannot_take_them(page: Page) -> None:
     log_in(page, "viewer")
     open_job(page)
@@ -69,11 +69,11 @@ def test_a_viewer_sees_no_actions_and_cannot_take_them(page: Page) -> None:
     expect(page.get_by_role("alert")).to_contain_text("needs the role admin")
 
 
-@pytest.mark.asks_for(403)
-def test_what_a_viewer_sends_in_spite_of_that_is_refused_and_changes_nothing(page: Page, site: WaitressServer) -> None:
+@pytest.mark.expects_status(403)
+def test_forms_that_a_viewer_sends_anyway_are_refused_and_change_nothing(page: Page, site: WaitressServer) -> None:
     log_in(page, "viewer")
     open_job(page, "speech")
-    before = told(site, "speech")
+    before = summary(site, "speech")
     token = page.locator("input[name=csrf_token]").first.input_value()
     for path, field in {
         "job/pause?job=speech": {"paused": "1"},
@@ -83,15 +83,15 @@ def test_what_a_viewer_sends_in_spite_of_that_is_refused_and_changes_nothing(pag
         "tokens/": {"label": "mine", "scope": "admin"},
         "tokens/revoke": {"label": "old"},
     }.items():
-        sent = [f"/admin/{path}", field | {"csrf_token": token}]
+        form = [f"/admin/{path}", field | {"csrf_token": token}]
         post = (
             "([url, fields]) => fetch(url, {method: 'POST', body: new URLSearchParams(fields)}).then(it => it.status)"
         )
-        assert page.evaluate(post, sent) == 403, path
-    assert told(site, "speech") == before
+        assert page.evaluate(post, form) == 403, path
+    assert summary(site, "speech") == before
 
 
-@pytest.mark.asks_for(401)
+@pytest.mark.expects_status(401)
 def test_a_wrong_password_and_an_expired_session_lead_to_the_login(page: Page) -> None:
     log_in(page, "viewer", "wrong password")
     expect(page.get_by_role("alert")).to_contain_text("No user has this name and this password")
@@ -108,7 +108,7 @@ def test_a_wrong_password_and_an_expired_session_lead_to_the_login(page: Page) -
 def test_an_admin_ends_a_trial_pauses_and_revokes_a_token(page: Page) -> None:
     log_in(page, "admin")
     open_job(page, "speech")
-    if page.get_by_text("End…").count():  # the first of light and dark
+    if page.get_by_text("End…").count():  # only in the first of the two modes
         page.get_by_text("End…").first.click()
         page.get_by_role("button", name="End trial").first.click()
         expect(page.locator(".message.good")).to_contain_text("is ended")
@@ -118,15 +118,15 @@ def test_an_admin_ends_a_trial_pauses_and_revokes_a_token(page: Page) -> None:
     page.get_by_role("button", name="Resume").click()
     page.get_by_role("link", name="Tokens").click()
     page.get_by_label("Label").fill("temporary")
-    page.get_by_role("button", name="Make a token").click()
-    expect(page.locator("#made")).to_contain_text("bso_")
+    page.get_by_role("button", name="Create a token").click()
+    expect(page.locator("#new-token")).to_contain_text("bso_")
     page.get_by_role("button", name="Revoke temporary").first.click()
     expect(page.locator(".message.good")).to_contain_text("Revoked: temporary")
     page.get_by_role("link", name="Audit").click()
     expect(page.locator("tbody tr").first).to_contain_text("revoke token")
 
 
-def test_every_page_can_be_used_by_everyone(page: Page, request: pytest.FixtureRequest) -> None:
+def test_every_page_is_accessible(page: Page, request: pytest.FixtureRequest) -> None:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     theme = request.node.callspec.params["page"]
     page.goto("/admin/login/")
@@ -149,24 +149,24 @@ def test_every_page_can_be_used_by_everyone(page: Page, request: pytest.FixtureR
 
 
 def check(page: Page, name: str) -> list[str]:
-    """Keep a picture of the page, and return its serious findings of axe-core."""
+    """Save a screenshot of the page, and return the serious findings of axe-core."""
     page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
-    found = Axe().run(page).response["violations"]
+    violations = Axe().run(page).response["violations"]
     return [
-        f"{name}: {one['id']}: {one['nodes'][0]['html'][:120]}"
-        for one in found
-        if one["impact"] in ("serious", "critical")
+        f"{name}: {violation['id']}: {violation['nodes'][0]['html'][:120]}"
+        for violation in violations
+        if violation["impact"] in ("serious", "critical")
     ]
 
 
-def test_a_script_that_a_page_lacks_fails_the_test_that_opens_it(page: Page, complaints: list[str]) -> None:
+def test_a_missing_script_fails_the_test_that_opens_the_page(page: Page, browser_errors: list[str]) -> None:
     log_in(page, "viewer")
     expect(page.get_by_role("heading", name="Overview")).to_be_visible()
     page.route("**/figures.js", lambda route: route.fulfill(status=404))
     with page.expect_console_message():
         page.goto("/admin/job/?job=speech")
-    assert "status of 404" in complaints[0]
-    complaints.clear()
+    assert "status of 404" in browser_errors[0]
+    browser_errors.clear()
 
 
 def test_the_keyboard_alone_suffices(page: Page) -> None:

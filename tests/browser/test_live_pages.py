@@ -1,4 +1,4 @@
-"""A page that stays open while trainings go on: what it shows anew, and what it leaves to the person in front of it."""
+"""A page that stays open during a training: the parts that it refreshes, and the parts that it leaves to the user."""
 
 import pytest
 from playwright.sync_api import Page, Route, expect
@@ -8,14 +8,14 @@ from backend.config import Settings
 from backend.database.extensions import db
 from backend.usecases import tokens
 from backend.usecases.tokens import Scope
-from tests.browser.steps import drawn, log_in
+from tests.browser.steps import drawn, log_in, wait_for_refresh
 from tests.calls import Calls
 from tests.servers import WaitressServer
 
 
 @pytest.fixture
 def training(site: WaitressServer, request: pytest.FixtureRequest) -> Calls:
-    """What a training calls, of a job of the test's own, of which one trial runs."""
+    """The calls of a training. The job is the test's own and has one running trial."""
     app = create_app(Settings(database_url=site.database_url, log_level="CRITICAL"))
     client = app.test_client()
     with app.app_context():
@@ -34,6 +34,7 @@ def training(site: WaitressServer, request: pytest.FixtureRequest) -> Calls:
 
 
 def open_live(page: Page) -> None:
+    page.clock.install()
     log_in(page, "admin")
     page.goto("/admin/job/?job=live")
     expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
@@ -44,14 +45,16 @@ def running(training: Calls) -> dict[str, object]:
     return training.records("live")[-1] | {"job_id": "live"}
 
 
-def test_what_runs_is_shown_as_it_goes_on_without_touching_the_slider(page: Page, training: Calls) -> None:
+def test_a_running_trial_is_refreshed_without_moving_the_slider(page: Page, training: Calls) -> None:
     open_live(page)
     slider = page.get_by_label("eta, the weight")
     slider.fill("0.9")
     training.must(training.report(running(training), energy=77.0))
+    wait_for_refresh(page)
     expect(page.locator("#trials")).to_contain_text("77 J")
     training.must(training.report(running(training), energy=78.0, metric=1.0, current_epoch=2))
     training.trial("live")
+    wait_for_refresh(page)
     expect(page.locator("#trials tr[data-trial='4']")).to_contain_text("running")
     expect(page.locator("#trials tr[data-trial='3']")).to_contain_text("converged")
     expect(page.locator("#figures")).to_contain_text("4")
@@ -66,6 +69,7 @@ def test_a_form_that_is_being_filled_in_is_left_alone_and_the_rest_is_not(page: 
     typed = page.get_by_label("Type the job's id")
     typed.fill("liv")
     training.must(training.report(running(training), energy=79.0, metric=1.0, current_epoch=2))
+    wait_for_refresh(page)
     expect(page.locator("#trials tr[data-trial='3']")).to_contain_text("converged")
     assert typed.input_value() == "liv"
     typed.fill("live")
@@ -73,36 +77,44 @@ def test_a_form_that_is_being_filled_in_is_left_alone_and_the_rest_is_not(page: 
     expect(page.locator(".message.good")).to_contain_text("Deleted")
 
 
-def test_what_changes_while_a_page_loads_is_shown_too(page: Page, training: Calls) -> None:
+def test_a_change_while_a_page_loads_is_shown_too(page: Page, training: Calls) -> None:
+    page.clock.install()
     log_in(page, "viewer")
 
-    def report_before_the_figures_are_asked_for(route: Route) -> None:
+    def report_before_the_figures_load(route: Route) -> None:
         training.must(training.report(running(training), energy=81.0, metric=1.0, current_epoch=2))
         route.continue_()
 
-    page.route("**/admin/job/plots*", report_before_the_figures_are_asked_for, times=1)
+    page.route("**/admin/job/plots*", report_before_the_figures_load, times=1)
     page.goto("/admin/job/?job=live")
+    expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
+    wait_for_refresh(page)
     expect(page.locator("#trials tr[data-trial='3']")).to_contain_text("converged")
 
 
-@pytest.mark.asks_for(404)
-def test_a_job_that_is_gone_or_a_session_that_is_over_is_told(page: Page, training: Calls) -> None:
+@pytest.mark.expects_status(404)
+def test_a_deleted_job_and_an_ended_session_show_a_notice(page: Page, training: Calls) -> None:
     open_live(page)
     training.delete("live")
+    wait_for_refresh(page)
     expect(page.locator("#notice")).to_contain_text("The server answered 404")
     page.context.clear_cookies()
-    expect(page.locator("#notice")).to_contain_text("The session is over")
+    wait_for_refresh(page)
+    expect(page.locator("#notice")).to_contain_text("The session has ended")
 
 
 def test_a_trials_page_follows_its_training_to_its_end(page: Page, training: Calls) -> None:
+    page.clock.install()
     log_in(page, "viewer")
     page.goto("/admin/trial/?job=live&number=3")
     expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
     training.must(training.report(running(training), time=2.0, energy=80.0, metric=0.25))
+    wait_for_refresh(page)
     expect(page.locator("#reports")).to_contain_text("0.25")
     training.must(training.report(running(training), time=4.0, energy=99.0, metric=1.0, current_epoch=2))
+    wait_for_refresh(page)
     expect(page.locator("#facts")).to_contain_text("converged")
-    expect(page.locator("#how-many")).to_contain_text("(2)")
+    expect(page.locator("#report-count")).to_contain_text("(2)")
     assert drawn(page, "metric")["metric"]["y"] == [0.25, 1.0]
     assert drawn(page, "metric")["target"]["y"] == [1.0, 1.0]
 
@@ -111,10 +123,10 @@ def test_two_jobs_are_drawn_side_by_side(page: Page, training: Calls) -> None:
     log_in(page, "viewer")
     page.goto("/admin/job/?job=live")
     page.get_by_role("link", name="Compare with another job").click()
-    page.get_by_label("Another's").fill("speech")
+    page.get_by_label("Second job's id").fill("speech")
     page.get_by_role("button", name="Compare").click()
     expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
     assert set(drawn(page, "comparison")) == {"live", "speech"}
-    known = {one["batch_size"]: one.get("mean_cost") for one in training.describe("live")["batch_sizes"]}
-    shown = drawn(page, "comparison")["live"]
-    assert dict(zip(shown["x"], shown["y"], strict=True)) == {size: cost for size, cost in known.items() if cost}
+    mean_costs = {size["batch_size"]: size.get("mean_cost") for size in training.describe("live")["batch_sizes"]}
+    trace = drawn(page, "comparison")["live"]
+    assert dict(zip(trace["x"], trace["y"], strict=True)) == {size: cost for size, cost in mean_costs.items() if cost}

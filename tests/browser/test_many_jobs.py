@@ -1,4 +1,4 @@
-"""The long lists of a server with many jobs: by mouse, by the keyboard alone, and on a phone."""
+"""The overview and the lists of a server with many jobs: by mouse, by keyboard alone, and on a phone."""
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -13,14 +13,14 @@ in_light = pytest.mark.parametrize("page", ["light"], indirect=True)
 
 
 def count(site: WaitressServer) -> tuple[int, int]:
-    """The jobs and trials that there are."""
+    """Return the numbers of jobs and trials."""
     with in_application(site.database_url):
         jobs, trials = reading.count()
     return jobs, sum(trials.values())
 
 
 @in_light
-def test_the_overview_sums_up_all_jobs_and_leads_to_each(page: Page, site: WaitressServer) -> None:
+def test_the_overview_counts_all_jobs_and_links_to_them(page: Page, site: WaitressServer) -> None:
     log_in(page, "viewer")
     jobs, _ = count(site)
     assert jobs >= 12
@@ -33,22 +33,22 @@ def test_the_overview_sums_up_all_jobs_and_leads_to_each(page: Page, site: Waitr
 
 
 @in_light
-def test_the_lists_hold_all_jobs_and_trials_a_page_at_a_time(page: Page, site: WaitressServer) -> None:
+def test_the_lists_show_all_jobs_and_trials_in_pages(page: Page, site: WaitressServer) -> None:
     log_in(page, "viewer")
     for name, total in zip(("Jobs", "Trials"), count(site), strict=True):
         page.get_by_role("link", name=name, exact=True).click()
         expect(page.get_by_role("heading", name=name)).to_contain_text(f"({total})")
         expect(page.locator("tbody tr")).to_have_count(min(total, PER_PAGE))
     last = -(-total // PER_PAGE)
-    page.get_by_role("link", name="Later").click()
+    page.get_by_role("link", name="Next").click()
     expect(page.get_by_text(f"Page 2 of {last}", exact=True)).to_be_visible()
     page.goto(f"/admin/trials/?page={last - 1}")
     expect(page.locator("tbody tr")).to_have_count(total - (last - 1) * PER_PAGE)
-    expect(page.get_by_role("link", name="Later")).to_have_count(0)
+    expect(page.get_by_role("link", name="Next")).to_have_count(0)
 
 
 @in_light
-def test_filters_and_order_show_what_they_say(page: Page) -> None:
+def test_filters_and_order_select_and_sort_the_rows(page: Page) -> None:
     log_in(page, "viewer")
     page.get_by_role("link", name="Jobs", exact=True).click()
     page.get_by_label("Policy").select_option("zeus")
@@ -105,5 +105,5 @@ def test_on_a_phone_no_page_is_wider_than_the_screen_and_the_menu_is_there(page:
 
 
 def is_wider_than_the_screen(page: Page) -> bool:
-    page.wait_for_load_state()  # before its styles are there, a page has other widths
+    page.wait_for_load_state()  # a page without its styles has another width
     return bool(page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"))

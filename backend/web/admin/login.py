@@ -1,36 +1,124 @@
-"""Who uses the admin page: a user that has logged in, or, as long as there is nobody to log in, the own machine."""
+"""Logging in to the admin page, and the role that a page needs.
+
+While the server has neither users nor tokens, its own machine uses the page without a login, as an administrator.
+Passwords and roles: `backend.usecases.users`.
+"""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 from urllib.parse import urlsplit
 
-from flask import Response, g, redirect, request, session, url_for
+from flask import g, redirect, render_template, request, session, url_for
+from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, UserMixin, current_user, login_user, logout_user
 
-from backend.errors import TokenLacksScope
+from backend.errors import ServiceError, TokenLacksScope
 from backend.usecases import users
 from backend.usecases.audit import Actor
 from backend.usecases.users import Account, Role
 from backend.web import auth
+from backend.web.admin.blueprint import blueprint
+from lightning_bso.wire import MAX_ID_LENGTH
 
 SESSION_S = 12 * 3600
-"""A session is over so long after its login."""
+"""A session ends this long after its login."""
 
 manager = LoginManager()
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
-    """Who is asking, and what they may do."""
+class PageUser:
+    """The user of the admin page in the current request."""
 
     name: str
     role: Role
     actor: Actor
 
     def may(self, role: str) -> bool:
-        """Whether they may do what needs this role."""
+        """Whether the user may do what needs this role."""
         return self.role.covers(Role(role))
+
+
+View = Callable[[PageUser], ResponseReturnValue]
+
+
+def requires(role: Role) -> Callable[[View], Callable[[], ResponseReturnValue]]:
+    """Guard a view function. It gets the user as its argument.
+
+    Without a login, the browser is sent to the login page.
+
+    Raises:
+        TokenLacksScope: the user's role is lower (403).
+    """
+
+    def guard(view: View) -> Callable[[], ResponseReturnValue]:
+        @wraps(view)
+        def guarded() -> ResponseReturnValue:
+            user = get_user()
+            if user is None:
+                return _redirect_to_login()
+            if not user.may(role):
+                raise TokenLacksScope(f"this needs the role {role}; ask an administrator of this server")
+            return view(user)
+
+        return guarded
+
+    return guard
+
+
+def get_user() -> PageUser | None:
+    """The user of the current request; None: the user must log in first."""
+    if "page_user" not in g:
+        g.page_user = _identify_user()
+    user: PageUser | None = g.page_user
+    return user
+
+
+def is_required() -> bool:
+    """Whether the page needs a login: once there is a user or a token, and for callers from other machines."""
+    return auth.is_guarded() or not auth.is_open_to_caller()
+
+
+@blueprint.route("/login/", methods=["GET", "POST"], endpoint="login")
+def show_login() -> ResponseReturnValue:
+    """Show the login page; a POST logs in."""
+    target, problem, status = request.args.get("next"), None, 200
+    if request.method == "POST":
+        name = request.form.get("name", "")[:MAX_ID_LENGTH]
+        password = request.form.get("password", "")[: users.MAX_PASSWORD_LENGTH]
+        try:
+            account = users.log_in(name, password, auth.address())
+        except ServiceError as error:
+            problem, status = str(error), error.status
+        else:
+            if account is not None:
+                _start_session(account)
+                return redirect(_own_page(target))
+            problem, status = "No user has this name and this password.", 401
+    elif get_user() is not None:
+        return redirect(_own_page(target))
+    page = render_template(
+        "admin/login.html",
+        problem=problem,
+        no_user_exists=not users.any_exist(),
+        unsafe=not (request.is_secure or auth.is_loopback(request.host.rsplit(":", 1)[0])),
+    )
+    return page, status
+
+
+@blueprint.post("/login/out")
+def log_out() -> ResponseReturnValue:
+    """End all sessions of the user."""
+    user = get_user()
+    if user is not None:
+        users.log_out(user.name, user.actor)
+    logout_user()
+    session.clear()
+    g.pop("page_user", None)
+    return redirect(url_for("admin.login"))
 
 
 class _SessionUser(UserMixin):
@@ -43,7 +131,7 @@ class _SessionUser(UserMixin):
 
 @manager.user_loader  # type: ignore[untyped-decorator]
 def _load(stored: str) -> _SessionUser | None:
-    # The cookie has an age too, but every message shown and every form makes it anew.
+    # The cookie's own age is not enough: every flashed message and every form renews the cookie.
     began, _, rest = stored.partition(":")
     sessions, _, name = rest.partition(":")
     if not (began.isdecimal() and sessions.isdecimal()) or int(began) + SESSION_S < time.time():
@@ -52,72 +140,36 @@ def _load(stored: str) -> _SessionUser | None:
     return None if account is None else _SessionUser(account, int(began))
 
 
-def current() -> Person | None:
-    """Who is asking; None: somebody who must log in first."""
-    if "person" not in g:
-        g.person = _find()
-    person: Person | None = g.person
-    return person
-
-
-def is_needed() -> bool:
-    """Whether one must log in: not as long as there are neither users nor tokens, and the server's own machine asks."""
-    return auth.is_guarded() or not auth.is_open_to_caller()
-
-
-def need(role: Role) -> Person:
-    """Who is asking.
-
-    Raises:
-        TokenLacksScope: their role does not suffice.
-    """
-    person = current()
-    if person is None or not person.may(role):
-        raise TokenLacksScope(f"this needs the role {role}; ask an administrator of this server")
-    return person
-
-
-def enter(account: Account) -> None:
-    """Begin a session, in which nothing of what was in the cookie before is kept."""
-    session.clear()
-    session.permanent = True
-    login_user(_SessionUser(account, int(time.time())))
-    g.pop("person", None)
-
-
-def leave() -> None:
-    """End all sessions of who is asking."""
-    person = current()
-    if person is not None:
-        users.log_out(person.name, person.actor)
-    logout_user()
-    session.clear()
-    g.pop("person", None)
-
-
-def to_login() -> Response:
-    """Send a browser to the login, and back to where it is afterwards."""
-    asked = request.full_path.rstrip("?") if request.method == "GET" else None
-    return redirect(url_for("login.index", next=asked))  # type: ignore[return-value]
-
-
-def back(asked: str | None) -> str:
-    """Where to go after a login: to the page that was asked for if it is one of ours, else to the overview."""
-    home = url_for("admin.index")
-    if not asked:
-        return home
-    parts = urlsplit(asked)
-    if parts.scheme or parts.netloc or not parts.path.startswith("/admin/") or "\\" in asked or not asked.isprintable():
-        return home
-    return f"{request.script_root}{asked}"
-
-
-def _find() -> Person | None:
+def _identify_user() -> PageUser | None:
     user: Any = current_user
     if user.is_authenticated:
         account: Account = user.account
-        return Person(account.name, account.role, Actor(users.actor_name(account.name), auth.address()))
-    if is_needed():
+        return PageUser(account.name, account.role, Actor(users.actor_name(account.name), auth.address()))
+    if is_required():
         return None
-    actor = auth.nobody()
-    return Person(actor.name, Role.ADMIN, actor)
+    actor = auth.anonymous_actor()
+    return PageUser(actor.name, Role.ADMIN, actor)
+
+
+def _start_session(account: Account) -> None:
+    session.clear()  # nothing of an earlier cookie survives, so a planted session is useless
+    session.permanent = True
+    login_user(_SessionUser(account, int(time.time())))
+    g.pop("page_user", None)
+
+
+def _redirect_to_login() -> ResponseReturnValue:
+    target = request.full_path.rstrip("?") if request.method == "GET" else None
+    return redirect(url_for("admin.login", next=target))
+
+
+def _own_page(target: str | None) -> str:
+    """The address to open after a login: the target if it is a page of this server, otherwise the overview."""
+    home = url_for("admin.overview")
+    if not target:
+        return home
+    parts = urlsplit(target)
+    is_own = not parts.scheme and not parts.netloc and parts.path.startswith("/admin/")
+    if not is_own or "\\" in target or not target.isprintable():
+        return home
+    return f"{request.script_root}{target}"

@@ -1,6 +1,6 @@
-"""The figures of the admin page, as plotly's JSON: plain data in, plain data out, nothing of the web.
+"""The figures of the admin page, as JSON for plotly. These functions turn plain data into plain data, without HTTP.
 
-Each is a list of traces and what its axes say; colours that depend on light or dark are the page's affair.
+A figure is a list of traces and a layout. `figures.js` adds the colours that depend on light or dark mode.
 """
 
 from collections.abc import Sequence
@@ -16,38 +16,38 @@ from lightning_bso.wire import JobSummary, SizeBelief
 
 Figure = dict[str, Any]
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a000", "#7f7f7f")
-"""Told apart by the colour-blind too (Okabe and Ito, 2008)."""
+"""Distinguishable with colour blindness (Okabe and Ito, 2008)."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon", "pentagon", "triangle-down")
-"""Of converged runs; the next one when the colours begin again."""
+"""Symbols of converged runs. Batch sizes use the next symbol when the colours repeat."""
 
 
 def costs(history: History) -> Figure:
-    """The cost of each ended trial, coloured by batch size, with the bound of runs given out now.
+    """The cost of each ended trial, coloured by batch size, with the cost bound of the next run.
 
-    A cross is a run that failed, a ring one that ended without a verdict; those from before the last reset are pale.
+    A cross marks a failed run, a ring a run without a verdict. Trials before the last reset are pale.
     """
     spec, traces = history.spec, []
-    for at, size in enumerate(spec.batch_sizes):
-        ended = [one for one in history.ended if one.trial.batch_size == size]
+    for index, size in enumerate(spec.batch_sizes):
+        ended = [entry for entry in history.ended if entry.trial.batch_size == size]
         if ended:
             traces.append(
                 {
                     "name": str(size),
-                    "x": [one.trial.number for one in ended],
-                    "y": [trial_cost(spec, one.trial) for one in ended],
-                    "text": [one.outcome_code for one in ended],
+                    "x": [entry.trial.number for entry in ended],
+                    "y": [trial_cost(spec, entry.trial) for entry in ended],
+                    "text": [entry.outcome_code for entry in ended],
                     "mode": "markers",
                     "marker": {
-                        "color": COLOURS[at % len(COLOURS)],
-                        "symbol": [_symbol(one, at) for one in ended],
-                        "opacity": [1.0 if one.exploration == history.exploration else 0.35 for one in ended],
+                        "color": COLOURS[index % len(COLOURS)],
+                        "symbol": [_symbol(entry, index) for entry in ended],
+                        "opacity": [1.0 if entry.exploration == history.exploration else 0.35 for entry in ended],
                         "size": 8,
                     },
                 }
             )
     bound_j = history.belief.cost_bound
     if bound_j is not None and history.ended:
-        numbers = [one.trial.number for one in history.ended]
+        numbers = [entry.trial.number for entry in history.ended]
         traces.append(_line("bound", [min(numbers), max(numbers) + 1], [bound_j, bound_j]))
     return _figure(traces, "trial", "cost (J)")
 
@@ -55,27 +55,28 @@ def costs(history: History) -> Figure:
 def beliefs(history: History) -> Figure:
     """The expected cost of each batch size with one standard deviation: tried, untried, ruled out, and next."""
     traces = []
-    kinds = {"tried": "circle", "not tried": "circle-open", "ruled out": "x"}
-    for name, symbol in kinds.items():
-        sizes = [one for one in history.belief.batch_sizes if one.expected_cost is not None and _kind(one) == name]
+    for state, symbol in {"tried": "circle", "not tried": "circle-open", "ruled out": "x"}.items():
+        sizes = [
+            size for size in history.belief.batch_sizes if size.expected_cost is not None and _state(size) == state
+        ]
         if sizes:
             traces.append(
                 {
-                    "name": name,
-                    "x": [str(one.batch_size) for one in sizes],
-                    "y": [one.expected_cost for one in sizes],
-                    "error_y": {"type": "data", "array": [one.standard_deviation for one in sizes], "visible": True},
+                    "name": state,
+                    "x": [str(size.batch_size) for size in sizes],
+                    "y": [size.expected_cost for size in sizes],
+                    "error_y": {"type": "data", "array": [size.standard_deviation for size in sizes], "visible": True},
                     "mode": "markers",
                     "marker": {"color": COLOURS[0], "symbol": symbol, "size": 10},
                 }
             )
-    following = [one for one in history.belief.batch_sizes if one.batch_size == history.belief.next_batch_size]
-    if following and following[0].expected_cost is not None:
+    next_sizes = [size for size in history.belief.batch_sizes if size.batch_size == history.belief.next_batch_size]
+    if next_sizes and next_sizes[0].expected_cost is not None:
         traces.append(
             {
                 "name": "next",
-                "x": [str(following[0].batch_size)],
-                "y": [following[0].expected_cost],
+                "x": [str(next_sizes[0].batch_size)],
+                "y": [next_sizes[0].expected_cost],
                 "mode": "markers",
                 "marker": {"color": COLOURS[5], "symbol": "circle-open", "size": 18, "line": {"width": 2}},
             }
@@ -87,41 +88,43 @@ def beliefs(history: History) -> Figure:
 
 def energy_and_time(history: History) -> Figure:
     """Mean energy against mean time of each batch size's converged runs, the Pareto front, and the line of eta."""
-    known = _known(history.summaries)
+    sizes = converged(history.summaries)
     traces: list[Figure] = []
-    if known:
+    if sizes:
         traces.append(
             {
                 "name": "batch sizes",
-                "x": [one.mean_time_s for one in known],
-                "y": [one.mean_energy_j for one in known],
-                "text": [str(one.batch_size) for one in known],
+                "x": [size.mean_time_s for size in sizes],
+                "y": [size.mean_energy_j for size in sizes],
+                "text": [str(size.batch_size) for size in sizes],
                 "mode": "markers+text",
                 "textposition": "top center",
                 "cliponaxis": False,
                 "marker": {"color": COLOURS[0], "size": 10},
             }
         )
-        front = pareto(known)
-        traces.append(_line("Pareto front", [one.mean_time_s for one in front], [one.mean_energy_j for one in front]))
+        front = pareto(sizes)
+        traces.append(
+            _line("Pareto front", [size.mean_time_s for size in front], [size.mean_energy_j for size in front])
+        )
         times, energies = eta_line(history.spec, history.summaries, history.spec.eta_knob)
         traces.append(_line("equal cost", times, energies) | {"line": {"dash": "dash", "color": COLOURS[5]}})
     figure = _figure(traces, "mean time (s)", "mean energy (J)")
-    figure["layout"]["yaxis"]["rangemode"] = "normal"  # from 0, batch sizes that differ by little lie on each other
+    figure["layout"]["yaxis"]["rangemode"] = "normal"  # an axis from 0 would hide small differences
     return figure
 
 
 def cumulative_savings(history: History) -> Figure:
-    """What has been saved after each trial, against always the default and always the best batch size."""
-    spec, told, traces = history.spec, history.savings, []
-    earlier = savings(spec, history.before)
-    ended = [one.trial for one in history.ended]
+    """The savings after each trial, against always the default and always the best batch size."""
+    spec, total, traces = history.spec, history.savings, []
+    earlier = savings(spec, history.earlier)
+    ended = [entry.trial for entry in history.ended]
     for name, against, colour in (
-        ("against the default", told.against_default, COLOURS[2]),
-        ("against always the best", told.against_best, COLOURS[3]),
+        ("against the default", total.against_default, COLOURS[2]),
+        ("against always the best", total.against_best, COLOURS[3]),
     ):
-        if against is not None and told.recurrences:
-            per_recurrence_j = (against.cost + told.spent.cost) / told.recurrences
+        if against is not None and total.recurrences:
+            per_recurrence_j = (against.cost + total.spent.cost) / total.recurrences
             before_j = per_recurrence_j * earlier.recurrences - earlier.spent.cost_j
             values = saved_by_trial(spec, per_recurrence_j, before_j, ended)
             traces.append(_line(name, [trial.number for trial in ended], values) | {"line": {"color": colour}})
@@ -129,7 +132,7 @@ def cumulative_savings(history: History) -> Figure:
 
 
 def figures(history: History) -> dict[str, Figure]:
-    """All figures of a job."""
+    """All figures of a job's page."""
     return {
         "costs": costs(history),
         "beliefs": beliefs(history),
@@ -139,85 +142,90 @@ def figures(history: History) -> dict[str, Figure]:
 
 
 def progress(target_metric: float, reports: Sequence[ReportRecord]) -> dict[str, Figure]:
-    """A trial report by report: its metric with the target, and its cost."""
-    times = [one.time_s for one in reports]
-    measured = [one for one in reports if one.metric is not None]
-    metric = [_points("metric", [one.time_s for one in measured], [one.metric for one in measured])]
+    """The figures of a trial's page: the metric with its target, and the cost, at each report."""
+    times = [report.time_s for report in reports]
+    measured = [report for report in reports if report.metric is not None]
+    traces = [_points("metric", [report.time_s for report in measured], [report.metric for report in measured])]
     if times:
-        metric.append(_line("target", [0.0, max(times)], [target_metric] * 2))
-    shown = _figure(metric, "time (s)", "metric")
-    shown["layout"]["yaxis"]["rangemode"] = "normal"
-    cost_j = _figure([_points("cost", times, [one.cost_j for one in reports])], "time (s)", "cost (J)")
-    for figure in (shown, cost_j):
+        traces.append(_line("target", [0.0, max(times)], [target_metric] * 2))
+    metric = _figure(traces, "time (s)", "metric")
+    metric["layout"]["yaxis"]["rangemode"] = "normal"
+    cost_j = _figure([_points("cost", times, [report.cost_j for report in reports])], "time (s)", "cost (J)")
+    for figure in (metric, cost_j):
         figure["layout"]["xaxis"]["rangemode"] = "tozero"
-    return {"metric": shown, "cost": cost_j}
+    return {"metric": metric, "cost": cost_j}
 
 
 def comparison(jobs: Sequence[JobSummary]) -> dict[str, Figure]:
-    """The mean cost of each batch size's converged runs, of several jobs.
+    """The mean cost of each batch size's converged runs, for several jobs.
 
-    Plotly takes names for markup, links among it, so a job's id is escaped.
+    Plotly renders markup in names, links included. So job ids are escaped.
     """
     traces = []
-    for at, job in enumerate(jobs):
-        known = [one for one in job.batch_sizes if one.mean_cost is not None]
+    for index, job in enumerate(jobs):
+        sizes = [size for size in job.batch_sizes if size.mean_cost is not None]
         points = _points(
-            escape(job.spec.job_id or ""), [one.batch_size for one in known], [one.mean_cost for one in known]
+            escape(job.spec.job_id or ""), [size.batch_size for size in sizes], [size.mean_cost for size in sizes]
         )
-        traces.append(points | {"marker": {"color": COLOURS[at], "symbol": SYMBOLS[at], "size": 10}})
+        traces.append(points | {"marker": {"color": COLOURS[index], "symbol": SYMBOLS[index], "size": 10}})
     figure = _figure(traces, "batch size", "mean cost (J)")
-    figure["layout"]["xaxis"] |= {"type": "log", "tickvals": sorted({x for one in traces for x in one["x"]})}
+    figure["layout"]["xaxis"] |= {"type": "log", "tickvals": sorted({x for trace in traces for x in trace["x"]})}
     return {"comparison": figure}
 
 
-def pareto(known: Sequence[SizeSummary]) -> list[SizeSummary]:
-    """The batch sizes of which no other takes both less time and less energy, by rising time."""
+def converged(summaries: Sequence[SizeSummary]) -> list[SizeSummary]:
+    """The batch sizes with at least one converged run. Only these have means."""
+    return [size for size in summaries if size.mean_cost_j is not None]
+
+
+def pareto(sizes: Sequence[SizeSummary]) -> list[SizeSummary]:
+    """The Pareto front by ascending time: the batch sizes that no other beats in both time and energy."""
     front: list[SizeSummary] = []
-    for one in sorted(known, key=lambda one: (one.mean_time_s or 0.0, one.mean_energy_j or 0.0)):
-        if not front or (one.mean_energy_j or 0.0) < (front[-1].mean_energy_j or 0.0):
-            front.append(one)
+    for size in sorted(sizes, key=lambda size: (size.mean_time_s or 0.0, size.mean_energy_j or 0.0)):
+        if not front or (size.mean_energy_j or 0.0) < (front[-1].mean_energy_j or 0.0):
+            front.append(size)
     return front
 
 
 def winner(spec: Spec, summaries: Sequence[SizeSummary], eta: float) -> SizeSummary | None:
-    """The batch size with the lowest mean cost at another trade-off; None: nothing has converged."""
-    return min(_known(summaries), key=lambda one: _cost(spec, one, eta), default=None)
+    """The batch size with the lowest mean cost at another eta; None: no run has converged."""
+    return min(converged(summaries), key=lambda size: _cost(spec, size, eta), default=None)
 
 
 def eta_line(spec: Spec, summaries: Sequence[SizeSummary], eta: float) -> tuple[list[float], list[float]]:
-    """Times and energies of equal cost with the best batch size at an eta, within the range of the batch sizes."""
-    best, known = winner(spec, summaries, eta), _known(summaries)
+    """The line of equal cost through the best batch size at an eta, within the range of all batch sizes.
+
+    Returns:
+        Times in seconds and energies in joules of the two ends.
+    """
+    best, sizes = winner(spec, summaries, eta), converged(summaries)
     if best is None:
         return [], []
-    times, energies = ([getattr(one, name) or 0.0 for one in known] for name in ("mean_time_s", "mean_energy_j"))
-    least_s, most_s, least_j, most_j = min(times), max(times), min(energies), max(energies)
+    times, energies = ([getattr(size, name) or 0.0 for size in sizes] for name in ("mean_time_s", "mean_energy_j"))
+    min_s, max_s, min_j, max_j = min(times), max(times), min(energies), max(energies)
     price = (1 - eta) * spec.max_power  # of a second, in joules
     if eta == 0:
-        return [best.mean_time_s or 0.0] * 2, [least_j, most_j]
+        return [best.mean_time_s or 0.0] * 2, [min_j, max_j]
     cost_j = _cost(spec, best, eta)
     if price > 0:
-        least_s, most_s = max(least_s, (cost_j - eta * most_j) / price), min(most_s, (cost_j - eta * least_j) / price)
-    return [least_s, most_s], [(cost_j - price * time_s) / eta for time_s in (least_s, most_s)]
+        min_s, max_s = max(min_s, (cost_j - eta * max_j) / price), min(max_s, (cost_j - eta * min_j) / price)
+    return [min_s, max_s], [(cost_j - price * time_s) / eta for time_s in (min_s, max_s)]
 
 
-def _symbol(one: EndedTrial, at: int) -> str:
-    if one.trial.status is not TrialStatus.SUCCEEDED:
+def _symbol(entry: EndedTrial, index: int) -> str:
+    if entry.trial.status is not TrialStatus.SUCCEEDED:
         return "circle-open"
-    return SYMBOLS[at // len(COLOURS) % len(SYMBOLS)] if one.trial.converged else "x"
+    return SYMBOLS[index // len(COLOURS) % len(SYMBOLS)] if entry.trial.converged else "x"
 
 
-def _kind(one: SizeBelief) -> str:
-    if one.ruled_out:
+def _state(size: SizeBelief) -> str:
+    if size.ruled_out:
         return "ruled out"
-    return "tried" if one.runs > 0 else "not tried"
+    return "tried" if size.runs > 0 else "not tried"
 
 
-def _cost(spec: Spec, one: SizeSummary, eta: float) -> float:
-    return cost(one.mean_energy_j or 0.0, one.mean_time_s or 0.0, eta=eta, max_power_w=spec.max_power)
-
-
-def _known(summaries: Sequence[SizeSummary]) -> list[SizeSummary]:
-    return [one for one in summaries if one.mean_cost_j is not None]
+def _cost(spec: Spec, size: SizeSummary, eta: float) -> float:
+    return cost(size.mean_energy_j or 0.0, size.mean_time_s or 0.0, eta=eta, max_power_w=spec.max_power)
 
 
 def _points(name: str, x: Sequence[Any], y: Sequence[Any]) -> Figure:

@@ -1,13 +1,13 @@
-// Draws a page's figures and keeps it up to date: what is marked data-live is taken anew from the server, by its id.
-// Every number comes from the server. A page may take part by a function `onTold(told, draw)`.
+// Draws the figures of a page and refreshes the page. Elements with data-live are replaced by the server's newer version.
+// Every number comes from the server. A page may define `onFigures(data, draw)`, which runs after each drawing.
 "use strict";
 
 const REFRESH_MS = 5000;
 const holder = document.querySelector("[data-figures]");
 const notice = document.getElementById("notice");
-let told = null;
-let newer = null; // the page as the server has it by now, as long as not all of it is shown
-let asking = false; // whether an answer is under way
+let data = null; // the last answer of the server
+let newPage = null; // the newer page, until all of it is shown
+let isRefreshing = false;
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -29,73 +29,73 @@ function draw(id, figure) {
   Plotly.react(id, figure.data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
 }
 
-function say(what) {
-  if (notice.textContent !== what) notice.textContent = what;
+function drawAll() {
+  for (const [id, figure] of Object.entries(data.figures)) draw(id, figure);
+  if (typeof onFigures === "function") onFigures(data, draw);
 }
 
-// An answer of this server, or null, with the reason on the page.
-async function ask(address) {
+function showNotice(text) {
+  if (notice.textContent !== text) notice.textContent = text;
+}
+
+// Returns the server's answer, or null after a failure. The notice on the page then has the reason.
+async function get(address) {
   let answer;
   try {
     answer = await fetch(address);
   } catch {
-    say("The server does not answer. What is shown is from before; it is tried again every few seconds.");
+    showNotice("The server does not answer. This page shows old data and retries every few seconds.");
     return null;
   }
-  if (answer.redirected) say("The session is over: load the page anew to log in. What is shown is from before.");
-  else if (!answer.ok) say(`The server answered ${answer.status}. What is shown is from before.`);
-  else say("");
+  if (answer.redirected) showNotice("The session has ended. Reload the page to log in. This page shows old data.");
+  else if (!answer.ok) showNotice(`The server answered ${answer.status}. This page shows old data.`);
+  else showNotice("");
   return answer.ok && !answer.redirected ? answer : null;
 }
 
-// Someone who is in the midst of a form keeps it; it is shown anew afterwards.
-function renew() {
-  let left = false;
+// A part with the focus or an open form stays. A later refresh replaces it.
+function replaceParts() {
+  let isComplete = true;
   for (const part of document.querySelectorAll("[data-live]")) {
-    const found = newer.getElementById(part.id);
-    if (found === null || found.outerHTML === part.outerHTML) continue;
-    if (part.contains(document.activeElement) || part.querySelector("details[open]")) left = true;
-    else part.replaceWith(document.importNode(found, true));
+    const newPart = newPage.getElementById(part.id);
+    if (newPart === null || newPart.outerHTML === part.outerHTML) continue;
+    if (part.contains(document.activeElement) || part.querySelector("details[open]")) isComplete = false;
+    else part.replaceWith(document.importNode(newPart, true));
   }
-  if (!left) newer = null;
-}
-
-function drawAll() {
-  for (const [id, figure] of Object.entries(told.figures)) draw(id, figure);
-  if (typeof onTold === "function") onTold(told, draw);
+  if (isComplete) newPage = null;
 }
 
 async function refresh() {
   const address = holder.dataset.figures;
-  const answer = await ask(told === null ? address : `${address}&since=${holder.dataset.revision}`);
+  const answer = await get(data === null ? address : `${address}&since=${holder.dataset.revision}`);
   if (answer === null) return;
   if (answer.status !== 204) {
-    told = await answer.json();
+    data = await answer.json();
     drawAll();
-    if (told.revision !== undefined && String(told.revision) !== holder.dataset.revision) {
-      const page = await ask(location.href);
-      if (page !== null) newer = new DOMParser().parseFromString(await page.text(), "text/html");
-      if (page !== null) holder.dataset.revision = told.revision;
+    if (data.revision !== undefined && String(data.revision) !== holder.dataset.revision) {
+      const page = await get(location.href);
+      if (page !== null) newPage = new DOMParser().parseFromString(await page.text(), "text/html");
+      if (page !== null) holder.dataset.revision = data.revision;
     }
   }
-  if (newer !== null) renew();
+  if (newPage !== null) replaceParts();
   holder.dataset.drawn = "yes";
 }
 
 async function refreshOnce() {
-  if (asking) return;
-  asking = true;
+  if (isRefreshing) return;
+  isRefreshing = true;
   try {
     await refresh();
   } finally {
-    asking = false;
+    isRefreshing = false;
   }
 }
 
 if (holder !== null) {
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => told !== null && drawAll());
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => data !== null && drawAll());
   setInterval(() => {
-    if (!document.hidden && (told === null || told.revision !== undefined)) refreshOnce();
+    if (!document.hidden && (data === null || data.revision !== undefined)) refreshOnce();
   }, REFRESH_MS);
   refreshOnce();
 }

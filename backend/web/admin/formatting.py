@@ -1,19 +1,19 @@
-"""Numbers and times as people read them, for the templates."""
+"""Template filters that format numbers and times."""
 
 from datetime import UTC, datetime
 
 from flask import current_app
 
-from backend.core.cost import in_words
+from backend.core.cost import format_joules
 
 J_PER_KWH = 3.6e6
 
 
 def amount(value: float | None, unit: str = "") -> str:
-    """A number as people read it: four digits; joules in J, kJ, MJ or GJ."""
+    """A number with four digits; joules in J, kJ, MJ or GJ."""
     if value is None:
         return "–"
-    return in_words(value) if unit == "J" else f"{value:.4g} {unit}".strip()
+    return format_joules(value) if unit == "J" else f"{value:.4g} {unit}".strip()
 
 
 def moment(at: datetime | None) -> str:
@@ -24,7 +24,7 @@ def moment(at: datetime | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A duration, in the unit that suits it."""
+    """A duration, in the largest unit that it fills."""
     if seconds is None:
         return "–"
     for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
@@ -34,7 +34,7 @@ def duration(seconds: float | None) -> str:
 
 
 def bill(energy_j: float) -> str:
-    """What energy comes to, as far as the settings say what it costs."""
+    """An energy in kWh, with its price and its carbon dioxide where the settings have their rates."""
     config, kwh = current_app.config, energy_j / J_PER_KWH
     parts = [f"{kwh:.4g} kWh"]
     if config["PRICE_PER_KWH"] is not None:

@@ -1,0 +1,150 @@
+"""Queries behind the lists of the admin page: search, filters, order and pages over one table each.
+
+A query finds the numbers of rows. `backend.usecases.lists` loads the rows and computes what a list shows of them.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, UnaryExpression, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from backend.database.models import AuditEntry, Job, Trial
+from backend.database.store import count_rows
+
+Condition = ColumnElement[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """The rows that a user asks for, and their order."""
+
+    words: Sequence[str] = ()
+    """A row must contain every word, in any case. The characters of a word have no special meaning."""
+    filters: Mapping[str, Any] = field(default_factory=dict)
+    """Values that a row must have, by the name of the filter."""
+    sort: str | None = None
+    """Name of a column to sort by. None, or a column without an order: newest first."""
+    descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListedTable:
+    """A table whose rows can be searched, filtered and sorted."""
+
+    key: InstrumentedAttribute[int]
+    contains: Callable[[str], Condition]
+    """Make the condition that a row contains a word."""
+    filters: Mapping[str, Callable[[Any], Condition]]
+    """Make the condition that a row has a value, by the name of the filter."""
+    sortable: Mapping[str, InstrumentedAttribute[Any]]
+    newest_first: Sequence[UnaryExpression[Any]]
+
+
+def _contains(word: str, *columns: InstrumentedAttribute[Any]) -> Condition:
+    return or_(*(column.icontains(word, autoescape=True) for column in columns))
+
+
+def _of_job(condition: Condition) -> Condition:
+    return Trial.job.in_(select(Job.id).where(condition))
+
+
+JOBS = ListedTable(
+    key=Job.id,
+    contains=lambda word: _contains(word, Job.job_id, Job.gpu_model),
+    filters={
+        "policy": lambda value: Job.policy == value,
+        "gpu": lambda value: Job.gpu_model == value,
+        "paused": lambda value: Job.paused == value,
+    },
+    sortable={
+        "job": Job.job_id,
+        "policy": Job.policy,
+        "gpu": Job.gpu_model,
+        "paused": Job.paused,
+        "created": Job.created_at,
+    },
+    newest_first=(Job.created_at.desc(), Job.id.desc()),
+)
+
+TRIALS = ListedTable(
+    key=Trial.id,
+    contains=lambda word: or_(
+        _of_job(_contains(word, Job.job_id)), _contains(word, Trial.run_id, Trial.host, Trial.outcome)
+    ),
+    filters={
+        "job": lambda value: _of_job(Job.job_id == value),
+        "batch_size": lambda value: Trial.batch_size == value,
+        "status": lambda value: Trial.status == value,
+        "outcome": lambda value: Trial.outcome_code == value,
+    },
+    sortable={
+        "trial": Trial.number,
+        "batch_size": Trial.batch_size,
+        "status": Trial.status,
+        "energy": Trial.energy_j,
+        "time": Trial.time_s,
+        "epochs": Trial.epochs,
+        "started": Trial.started_at,
+    },
+    newest_first=(Trial.id.desc(),),
+)
+
+AUDIT = ListedTable(
+    key=AuditEntry.id,
+    contains=lambda word: _contains(word, AuditEntry.actor, AuditEntry.job_id, AuditEntry.detail, AuditEntry.address),
+    filters={
+        "action": lambda value: AuditEntry.action == value,
+        "job": lambda value: AuditEntry.job_id == value,
+    },
+    sortable={"at": AuditEntry.at, "actor": AuditEntry.actor, "action": AuditEntry.action},
+    newest_first=(AuditEntry.id.desc(),),
+)
+
+
+def count(session: Session, table: ListedTable, query: ListQuery) -> int:
+    """How many rows a query finds."""
+    return count_rows(session, _matching(table, query))
+
+
+def find(
+    session: Session, table: ListedTable, query: ListQuery, offset: int = 0, limit: int | None = None
+) -> Sequence[int]:
+    """The numbers of the rows that a query finds, in its order.
+
+    Args:
+        session: the transaction.
+        table: the table to search.
+        query: which rows, and in which order.
+        offset: how many to skip, if there is a limit.
+        limit: how many to return at most; None: all.
+    """
+    rows = _matching(table, query).order_by(*_order(table, query))
+    if limit is not None:
+        rows = rows.offset(offset).limit(limit)
+    return session.scalars(rows).all()
+
+
+def trials_numbered(session: Session, ids: Collection[int]) -> Sequence[Trial]:
+    """Trials of any jobs by their numbers in the database, in no particular order."""
+    return session.scalars(select(Trial).where(Trial.id.in_(ids))).all()
+
+
+def entries_numbered(session: Session, ids: Collection[int]) -> Sequence[AuditEntry]:
+    """Entries of the audit log by their numbers, in no particular order."""
+    return session.scalars(select(AuditEntry).where(AuditEntry.id.in_(ids))).all()
+
+
+def _matching(table: ListedTable, query: ListQuery) -> Select[int]:
+    conditions = [table.contains(word) for word in query.words]
+    conditions += [table.filters[name](value) for name, value in query.filters.items()]
+    return select(table.key).where(*conditions)
+
+
+def _order(table: ListedTable, query: ListQuery) -> Sequence[UnaryExpression[Any]]:
+    column = table.sortable.get(query.sort or "")
+    if column is None:
+        return table.newest_first
+    # Rows with equal values need an order too, or a row could be on two pages.
+    return (column.desc(), table.key.desc()) if query.descending else (column.asc(), table.key.asc())

@@ -1,0 +1,120 @@
+"""The long lists of the admin page: jobs, trials and the audit log, a page or everything at a time.
+
+First find the numbers of the rows, then load the rows. So an export reads a long list in parts, and no connection to
+the database stays open while a browser downloads it. The columns are in `backend.web.admin.lists`, the SQL in
+`backend.database.listing`. Users of the admin page see all jobs, so no function takes an actor.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from backend.core.cost import run_cost
+from backend.database import listing, states, store
+from backend.database.listing import AUDIT, JOBS, TRIALS, ListedTable, ListQuery
+from backend.database.models import Job, Trial
+from backend.database.transactions import Session, read_only
+from backend.usecases import reading
+from backend.usecases.records import audit_record, utc
+from lightning_bso.wire import AuditRecord, JobListing
+
+__all__ = ["AUDIT", "JOBS", "TRIALS", "ListQuery", "ListedTable"]
+
+PAGE_SIZE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a list."""
+
+    total: int
+    """Rows on all pages."""
+    number: int
+    """Number of the page, from 0."""
+    pages: int
+    """How many pages there are: at least one, which may be empty."""
+    ids: Sequence[int]
+    """Numbers of the rows on the page, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedTrial:
+    """A trial as the list of all trials shows it."""
+
+    job_id: str
+    number: int
+    batch_size: int
+    status: str
+    outcome_code: str | None
+    energy_j: float
+    time_s: float
+    cost_j: float
+    epochs: int
+    host: str | None
+    energy_source: str | None
+    started_at: datetime
+    reason: str
+    outcome: str | None
+
+
+@read_only
+def find_page(session: Session, table: ListedTable, query: ListQuery, number: int) -> Page:
+    """Find the rows of a page. A number beyond the list stands for the nearest page.
+
+    Args:
+        session: the transaction.
+        table: `JOBS`, `TRIALS` or `AUDIT`.
+        query: which rows, and in which order.
+        number: number of the page, from 0.
+    """
+    total = listing.count(session, table, query)
+    pages = max(1, -(-total // PAGE_SIZE))
+    number = max(0, min(number, pages - 1))
+    return Page(total, number, pages, listing.find(session, table, query, number * PAGE_SIZE, PAGE_SIZE))
+
+
+@read_only
+def find_all(session: Session, table: ListedTable, query: ListQuery) -> Sequence[int]:
+    """Find the numbers of all rows of a query, in its order."""
+    return listing.find(session, table, query)
+
+
+def load_jobs(ids: Sequence[int]) -> list[JobListing]:
+    """Load jobs in the order of their numbers, without those deleted in the meantime."""
+    jobs = reading.listings(ids)
+    return [jobs[number] for number in ids if number in jobs]
+
+
+@read_only
+def load_trials(session: Session, ids: Sequence[int]) -> list[ListedTrial]:
+    """Load trials in the order of their numbers, without those deleted in the meantime."""
+    trials = {trial.id: trial for trial in listing.trials_numbered(session, ids)}
+    jobs = {job.id: job for job in store.jobs_numbered(session, {trial.job for trial in trials.values()})}
+    found = [trials[number] for number in ids if number in trials]
+    return [_listed_trial(jobs[trial.job], trial) for trial in found if trial.job in jobs]
+
+
+@read_only
+def load_audit(session: Session, ids: Sequence[int]) -> list[AuditRecord]:
+    """Load entries of the audit log in the order of their numbers."""
+    entries = {entry.id: entry for entry in listing.entries_numbered(session, ids)}
+    return [audit_record(entries[number]) for number in ids if number in entries]
+
+
+def _listed_trial(job: Job, trial: Trial) -> ListedTrial:
+    return ListedTrial(
+        job_id=job.job_id,
+        number=trial.number,
+        batch_size=trial.batch_size,
+        status=trial.status,
+        outcome_code=trial.outcome_code,
+        energy_j=trial.energy_j,
+        time_s=trial.time_s,
+        cost_j=run_cost(states.core_spec(job), trial.energy_j, trial.time_s),
+        epochs=trial.epochs,
+        host=trial.host,
+        energy_source=trial.energy_source,
+        started_at=utc(trial.started_at),
+        reason=trial.reason,
+        outcome=trial.outcome,
+    )

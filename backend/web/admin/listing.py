@@ -1,0 +1,144 @@
+"""Show a list as pages and as CSV: search, filters, order and links.
+
+The three lists themselves are in `lists.py`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flask import redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from backend.usecases import lists
+from backend.usecases.lists import ListedTable, ListQuery
+from backend.web.admin import export
+
+EXPORT_CHUNK = 1000
+"""Rows of an export that are loaded at a time."""
+MAX_SEARCH_LENGTH = 500
+"""Every word of a search is a condition, and databases limit the conditions of a query."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a list."""
+
+    name: str
+    """Value of the parameter `sort`."""
+    label: str
+    export: Callable[[Any], Any]
+    """Return a row's value for the CSV."""
+    show: Callable[[Any], Any] | None = None
+    """Return a row's value for the page; None: the same as for the CSV."""
+
+    def cell(self, row: Any) -> Any:
+        """A row's value on the page."""
+        value = (self.show or self.export)(row)
+        return "" if value is None else value
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A field of the form. The list shows only rows with the field's value."""
+
+    name: str
+    """Name of the parameter."""
+    label: str
+    options: Mapping[str, str] | None = None
+    """The possible values and their labels; None: any text."""
+    parse: Callable[[str], Any] = str
+    """Turn a text into a value of the database. Raises ValueError with the problem."""
+
+    def value(self, text: str) -> Any:
+        """Check and parse a text.
+
+        Raises:
+            ValueError: no row can have this value.
+        """
+        if self.options is not None and text not in self.options:
+            raise ValueError(f"{text!r} is not one of {', '.join(self.options)}")
+        return self.parse(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A list. Its CSV has the endpoint of its page, followed by `_csv`."""
+
+    endpoint: str
+    title: str
+    table: ListedTable
+    load: Callable[[Sequence[int]], Sequence[Any]]
+    """Load rows by their numbers, in order."""
+    columns: Sequence[Column]
+    filters: Sequence[Filter]
+    searched: str
+    """Names of the searched columns, for the search field."""
+
+    def page(self) -> ResponseReturnValue:
+        """Answer with a page of the list."""
+        parameters = self._parameters()
+        if not all(parameters.values()):
+            return _without_empty_parameters(self.endpoint, parameters)
+        query, problems = self._query(parameters)
+        if problems:
+            page = lists.Page(total=0, number=0, pages=1, ids=())
+        else:
+            page = lists.find_page(self.table, query, request.args.get("page", 0, type=int))
+
+        def link(**changes: Any) -> str:
+            """The address of this list with changed parameters. None drops a parameter."""
+            return url_for(self.endpoint, **(parameters | changes))
+
+        return render_template(
+            "admin/list.html",
+            listing=self,
+            page=page,
+            rows=self.load(page.ids),
+            parameters=parameters,
+            problems=problems,
+            link=link,
+        )
+
+    def csv(self) -> ResponseReturnValue:
+        """Stream everything that the parameters find as CSV."""
+        endpoint, parameters = f"{self.endpoint}_csv", self._parameters()
+        if not all(parameters.values()):
+            return _without_empty_parameters(endpoint, parameters)
+        query, problems = self._query(parameters)
+        ids = () if problems else lists.find_all(self.table, query)
+
+        def rows() -> Iterator[list[list[Any]]]:
+            for start in range(0, len(ids), EXPORT_CHUNK):
+                chunk = self.load(ids[start : start + EXPORT_CHUNK])
+                yield [[column.export(row) for column in self.columns] for row in chunk]
+
+        content = export.as_csv([column.label for column in self.columns], rows())
+        return export.download(f"{self.title.lower()}.csv", content)
+
+    def _parameters(self) -> dict[str, str]:
+        """The parameters that the list knows. Others, such as `_external`, would change the addresses of `url_for`."""
+        known = {"search", "sort", "desc", "page", *(field.name for field in self.filters)}
+        return {name: value for name, value in request.args.items() if name in known}
+
+    def _query(self, parameters: Mapping[str, str]) -> tuple[ListQuery, list[str]]:
+        """Parse the parameters. Returns the query, and a message for each filter with an impossible value."""
+        values, problems = {}, []
+        for field in self.filters:
+            if text := parameters.get(field.name):
+                try:
+                    values[field.name] = field.value(text)
+                except ValueError as error:
+                    problems.append(f"{field.label}: {error}.")
+        query = ListQuery(
+            words=parameters.get("search", "")[:MAX_SEARCH_LENGTH].split(),
+            filters=values,
+            sort=parameters.get("sort"),
+            descending=parameters.get("desc") == "1",
+        )
+        return query, problems
+
+
+def _without_empty_parameters(endpoint: str, parameters: Mapping[str, str]) -> ResponseReturnValue:
+    filled: dict[str, Any] = {name: value for name, value in parameters.items() if value}
+    return redirect(url_for(endpoint, **filled))

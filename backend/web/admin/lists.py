@@ -1,0 +1,164 @@
+"""The three long lists: jobs, trials and the audit log. Each is a description of its columns and filters.
+
+To add a column, add it to a list below, and its value to the rows of `backend.usecases.lists`. To add an order or a
+filter, name it in `backend.database.listing` too.
+"""
+
+from datetime import datetime
+
+from flask import url_for
+from flask.typing import ResponseReturnValue
+from markupsafe import Markup
+
+from backend.core.state import TrialStatus
+from backend.usecases import lists
+from backend.usecases.lists import ListedTrial
+from backend.usecases.users import Role
+from backend.web.admin import login
+from backend.web.admin.blueprint import blueprint
+from backend.web.admin.listing import Column, Filter, Listing
+from backend.web.admin.login import PageUser
+from lightning_bso.wire import MAX_INT
+
+
+def _moment(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
+
+
+def _job_link(job_id: str) -> Markup:
+    return Markup('<a href="{}">{}</a>').format(url_for("admin.job", job=job_id), job_id)
+
+
+def _trial_link(trial: ListedTrial) -> Markup:
+    address = url_for("admin.trial", job=trial.job_id, number=trial.number)
+    return Markup('<a href="{}">{}</a>').format(address, trial.number)
+
+
+def _batch_size(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a whole number") from None
+    if not 0 <= number <= MAX_INT:
+        raise ValueError(f"{text!r} is not between 0 and {MAX_INT}")
+    return number
+
+
+_STATUSES = {
+    TrialStatus.DISPATCHED.value: "running",
+    TrialStatus.SUCCEEDED.value: "ended with a verdict",
+    TrialStatus.FAILED.value: "ended without a verdict",
+}
+
+JOBS = Listing(
+    endpoint="admin.jobs",
+    title="Jobs",
+    table=lists.JOBS,
+    load=lists.load_jobs,
+    columns=(
+        Column("job", "Job", lambda job: job.job_id, show=lambda job: _job_link(job.job_id)),
+        Column("policy", "Policy", lambda job: job.policy),
+        Column("gpu", "GPU", lambda job: job.gpu_model),
+        Column("paused", "Paused", lambda job: "paused" if job.paused else ""),
+        Column("trials", "Trials", lambda job: job.trials),
+        Column("running", "Running", lambda job: job.running),
+        Column("best", "Best batch size", lambda job: job.best_batch_size),
+        Column("last_seen", "Last seen (UTC)", lambda job: _moment(job.last_seen_at)),
+        Column("created", "Created (UTC)", lambda job: _moment(job.created_at)),
+    ),
+    filters=(
+        Filter("policy", "Policy", options={"gp-ucb": "gp-ucb", "zeus": "zeus"}),
+        Filter("gpu", "GPU"),
+        Filter("paused", "Paused", options={"1": "yes", "0": "no"}, parse=lambda text: text == "1"),
+    ),
+    searched="Job, GPU",
+)
+
+TRIALS = Listing(
+    endpoint="admin.trials",
+    title="Trials",
+    table=lists.TRIALS,
+    load=lists.load_trials,
+    columns=(
+        Column("job", "Job", lambda trial: trial.job_id, show=lambda trial: _job_link(trial.job_id)),
+        Column("trial", "Trial", lambda trial: trial.number, show=_trial_link),
+        Column("batch_size", "Batch size", lambda trial: trial.batch_size),
+        Column("status", "Status", lambda trial: _STATUSES[trial.status]),
+        Column("outcome", "Outcome", lambda trial: trial.outcome_code),
+        Column("energy", "Energy (J)", lambda trial: trial.energy_j, show=lambda trial: f"{trial.energy_j:.6g}"),
+        Column("time", "Time (s)", lambda trial: trial.time_s, show=lambda trial: f"{trial.time_s:.6g}"),
+        Column("cost", "Cost (J)", lambda trial: trial.cost_j, show=lambda trial: f"{trial.cost_j:.6g}"),
+        Column("epochs", "Epochs", lambda trial: trial.epochs),
+        Column("host", "Host", lambda trial: trial.host),
+        Column("energy_source", "Energy source", lambda trial: trial.energy_source),
+        Column("started", "Started (UTC)", lambda trial: _moment(trial.started_at)),
+        Column("reason", "Reason for the batch size", lambda trial: trial.reason),
+        Column("outcome_text", "Outcome in words", lambda trial: trial.outcome),
+    ),
+    filters=(
+        Filter("job", "Job"),
+        Filter("batch_size", "Batch size", parse=_batch_size),
+        Filter("status", "Status", options=_STATUSES),
+        Filter("outcome", "Outcome"),
+    ),
+    searched="Job, run, host, outcome",
+)
+
+AUDIT = Listing(
+    endpoint="admin.audit",
+    title="Audit",
+    table=lists.AUDIT,
+    load=lists.load_audit,
+    columns=(
+        Column("at", "Time (UTC)", lambda entry: _moment(entry.at)),
+        Column("actor", "Actor", lambda entry: entry.actor),
+        Column("address", "Address", lambda entry: entry.address),
+        Column("action", "Action", lambda entry: entry.action),
+        Column("job", "Job", lambda entry: entry.job_id),
+        Column("detail", "Detail", lambda entry: entry.detail),
+    ),
+    filters=(Filter("action", "Action"), Filter("job", "Job")),
+    searched="Actor, job, detail, address",
+)
+
+
+@blueprint.get("/jobs/")
+@login.requires(Role.VIEWER)
+def jobs(_user: PageUser) -> ResponseReturnValue:
+    """The list of all jobs."""
+    return JOBS.page()
+
+
+@blueprint.get("/jobs/export/csv/")
+@login.requires(Role.VIEWER)
+def jobs_csv(_user: PageUser) -> ResponseReturnValue:
+    """The list of jobs as CSV."""
+    return JOBS.csv()
+
+
+@blueprint.get("/trials/")
+@login.requires(Role.VIEWER)
+def trials(_user: PageUser) -> ResponseReturnValue:
+    """The list of all trials of all jobs."""
+    return TRIALS.page()
+
+
+@blueprint.get("/trials/export/csv/")
+@login.requires(Role.VIEWER)
+def trials_csv(_user: PageUser) -> ResponseReturnValue:
+    """The list of trials as CSV."""
+    return TRIALS.csv()
+
+
+@blueprint.get("/audit/")
+@login.requires(Role.ADMIN)
+def audit(_user: PageUser) -> ResponseReturnValue:
+    """The audit log."""
+    return AUDIT.page()
+
+
+@blueprint.get("/audit/export/csv/")
+@login.requires(Role.ADMIN)
+def audit_csv(_user: PageUser) -> ResponseReturnValue:
+    """The audit log as CSV."""
+    return AUDIT.csv()
