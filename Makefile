@@ -33,8 +33,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## 30 recurrences of a real training against a server of their own
 	$(BIN)/python examples/demo.py
 
+# Tests wait for browsers and processes, so one more than there are cores keeps the cores busy.
+TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
+
 test: $(INSTALLED) mariadb chromium ## Run all tests, those on a real MariaDB included
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(TEST_OPTIONS)
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal $(TEST_OPTIONS)
 
 lint: $(INSTALLED) ## Check style, types and the import rules
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
-"""Fixtures that every folder of tests may use."""
+"""Fixtures for all folders of tests."""
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,16 +19,21 @@ from tests import logs
 from tests.calls import Calls
 from tests.databases import MariaDB, migrate, start_mariadb
 
-# How long an example takes says how busy the machine is, not whether the code is right.
+# The time of an example depends on the load of the machine, so it says nothing about the code.
 hypothesis.settings.register_profile("without a deadline", deadline=None)
 hypothesis.settings.load_profile("without a deadline")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What can be asked of a test run."""
+    """Add the options of a test run."""
     parser.addoption(
-        "--full-size", action="store_true", help="have a browser look at 200 jobs of 100 trials, not at 10"
+        "--full-size", action="store_true", help="200 jobs of 100 trials in a browser, and longer runs of some others"
     )
+
+
+def pytest_collection_finish() -> None:
+    """Exempt all imported modules from garbage collection, which would scan them again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -37,14 +43,14 @@ def _only_the_tests_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_log_of_a_server_in_this_process_afterwards() -> Iterator[None]:
-    with logs.put_back():
+def _restored_root_logger() -> Iterator[None]:
+    with logs.restored():
         yield
 
 
 @pytest.fixture(scope="session")
 def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
-    """A MariaDB server of this test run's own."""
+    """A MariaDB server for this test run only."""
     try:
         server = start_mariadb(tmp_path_factory.mktemp("mariadb"))
     except RuntimeError as error:
@@ -56,7 +62,7 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
 
 @pytest.fixture(scope="session")
 def migrated_sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file with the tables that the migrations make; to be copied."""
+    """An SQLite file with the tables that the migrations create. Tests copy it."""
     file = tmp_path_factory.mktemp("sqlite") / "migrated.db"
     migrate(f"sqlite:///{file}")
     return file
@@ -64,10 +70,10 @@ def migrated_sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def new_database(request: pytest.FixtureRequest) -> Callable[[str, Path], str]:
-    """Makes a fresh database with its tables, of the kind `sqlite` or `mariadb`; the file of one in a folder."""
+    """A function that creates a migrated database on `sqlite` (a file in the folder) or `mariadb`."""
 
-    def make(kind: str, folder: Path) -> str:
-        if kind == "mariadb":
+    def make(system: str, folder: Path) -> str:
+        if system == "mariadb":
             server: MariaDB = request.getfixturevalue("mariadb")
             return server.database()
         template: Path = request.getfixturevalue("migrated_sqlite_file")
@@ -80,53 +86,53 @@ def new_database(request: pytest.FixtureRequest) -> Callable[[str, Path], str]:
 def database_url(
     request: pytest.FixtureRequest, new_database: Callable[[str, Path], str], tmp_path: Path
 ) -> Iterator[str]:
-    """A fresh database with its tables: a test that takes it runs on SQLite and on MariaDB."""
+    """A new, migrated database. A test with this fixture runs on SQLite and on MariaDB."""
     server: MariaDB | None = request.getfixturevalue("mariadb") if request.param == "mariadb" else None
     url = new_database(request.param, tmp_path)
     yield url
     if server is not None:
-        server.give_back(url)
+        server.recycle(url)
 
 
 @pytest.fixture
 def app(database_url: str) -> Iterator[Flask]:
-    """The application over a fresh database."""
-    made = create_app(Settings(database_url=database_url, log_level="CRITICAL"))
-    yield made
-    with made.app_context():
+    """The application over a new database."""
+    app = create_app(Settings(database_url=database_url, log_level="CRITICAL"))
+    yield app
+    with app.app_context():
         db.engine.dispose()
 
 
 @pytest.fixture
 def make_app(database_url: str) -> Iterator[Callable[..., Flask]]:
-    """Makes applications with other settings over one fresh database."""
-    made: list[Flask] = []
+    """A function that creates applications with other settings, all over one new database."""
+    apps: list[Flask] = []
 
     def make(**settings: Any) -> Flask:
-        made.append(create_app(Settings(database_url=database_url, log_level="CRITICAL", **settings)))
-        return made[-1]
+        apps.append(create_app(Settings(database_url=database_url, log_level="CRITICAL", **settings)))
+        return apps[-1]
 
     yield make
-    for app in made:
+    for app in apps:
         with app.app_context():
             db.engine.dispose()
 
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
-    """A client of that application, without a network."""
+    """A client of the application, without a network."""
     return app.test_client()
 
 
 @pytest.fixture
 def calls(client: FlaskClient) -> Calls:
-    """The protocol's calls, through that client."""
+    """The protocol's calls through the client."""
     return Calls.through_test_client(client)
 
 
 @pytest.fixture
 def other_app(database_url: str) -> Callable[[], Calls]:
-    """Makes another server over the same database."""
+    """A function that creates another server over the same database."""
 
     def make() -> Calls:
         app = create_app(Settings(database_url=database_url, log_level="CRITICAL"))

@@ -23,9 +23,9 @@ STARTUP_S = 60
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment of a server: nothing of this shell's settings, and this checkout's code."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ZEUS_BSO_")}
-    return kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | changes
+    """Return the environment of a server: without settings from this shell, with the code of this checkout."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ZEUS_BSO_")}
+    return inherited | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | changes
 
 
 def start(
@@ -37,23 +37,23 @@ def start(
     cold: bool = False,
     **variables: str,
 ) -> "subprocess.Popen[str] | warm.Process":
-    """Start a command in a folder, in a session of its own.
+    """Start a command in a folder, in a new process session.
 
     Args:
-        command: the command; one of this Python's modules starts warm, see `tests.warm`.
-        folder: the folder that it runs in, where it finds a `.env`.
-        stdout: where its standard output goes; None for a pipe.
-        stderr: where its standard error goes.
-        cold: start Python anew, as users do.
-        variables: what its environment has beside this shell's.
+        command: the command. A module of this Python starts warm, see `tests.warm`.
+        folder: the folder that the command runs in. A `.env` file there counts.
+        stdout: file for the standard output; None: a pipe.
+        stderr: file for the standard error.
+        cold: start a new Python process, as users do.
+        variables: environment variables to add to those of this shell.
     """
-    given = environment(**variables)
+    variables = environment(**variables)
     if not cold and tuple(command[:2]) == PYTHON:
-        return warm.start(command[2:], cwd=folder, env=given, stdout=stdout, stderr=stderr)
+        return warm.start(command[2:], cwd=folder, env=variables, stdout=stdout, stderr=stderr)
     return subprocess.Popen(
         command,
         cwd=folder,
-        env=given,
+        env=variables,
         stdout=stdout or subprocess.PIPE,
         stderr=stderr,
         text=True,
@@ -62,7 +62,7 @@ def start(
 
 
 def backend(*arguments: str, folder: Path, cold: bool = False, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """Run `python -m backend …` in a folder, to its end."""
+    """Run `python -m backend …` in a folder until it ends."""
     with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
         command = [*PYTHON, "backend", *arguments]
         process = start(command, folder, stdout=stdout, stderr=stderr, cold=cold, **variables)
@@ -76,7 +76,7 @@ def backend(*arguments: str, folder: Path, cold: bool = False, **variables: str)
 
 
 class Server:
-    """A server process as a context manager; its log is the file `log` in `folder`."""
+    """A server process as a context manager. Its log is the file `log` in `folder`."""
 
     def __init__(self, database_url: str, folder: Path, *, cold: bool = False, **variables: str) -> None:
         self.database_url = database_url
@@ -98,28 +98,28 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def calls(self) -> Calls:
-        """The protocol's calls on this server; threads may share it."""
+        """The protocol's calls to this server. Threads may share the object."""
         return Calls.over_http(self.url)
 
     def start(self) -> None:
-        """Start it, on the port that it had before if there was one, and wait until it answers."""
+        """Start the server and wait until it answers. A restart uses the same port."""
         raise NotImplementedError
 
     def stop(self) -> int:
-        """Ask it to stop. Returns its exit status."""
+        """Stop the server with SIGTERM. Returns its exit status."""
         return self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it without a chance to do anything more, its workers too."""
+        """Kill the server and its workers with SIGKILL."""
         self._end(signal.SIGKILL)
 
-    def said(self) -> str:
-        """Its log so far."""
+    def read_log(self) -> str:
+        """Return the server's log so far."""
         return self.log.read_text(errors="replace")
 
     def _spawn(
@@ -127,19 +127,19 @@ class Server:
     ) -> "subprocess.Popen[str] | warm.Process":
         with self.log.open("a") as log:
             stdout = None if read_stdout else log
-            given = variables | self.variables
-            self.process = start(command, self.folder, stdout=stdout, stderr=log, cold=self.cold, **given)
+            variables |= self.variables
+            self.process = start(command, self.folder, stdout=stdout, stderr=log, cold=self.cold, **variables)
         return self.process
 
-    def _end(self, how: signal.Signals) -> int:
+    def _end(self, sent: signal.Signals) -> int:
         process, self.process = self.process, None
         if process is None:
             return 0
         try:
-            if how is signal.SIGKILL:
-                os.killpg(process.pid, how)  # a session of its own, so this is it and its workers
+            if sent is signal.SIGKILL:
+                os.killpg(process.pid, sent)  # the process group holds the server and its workers
             else:
-                process.send_signal(how)
+                process.send_signal(sent)
             return process.wait(timeout=30)
         finally:
             if process.poll() is None:
@@ -153,15 +153,15 @@ class WaitressServer(Server):
     """`python -m backend serve`."""
 
     def start(self) -> None:
-        """Start it and read where it listens."""
+        """Start the server and read its port from the output."""
         command = [*PYTHON, "backend", "serve", f"--port={self.port}", f"--database-url={self.database_url}"]
         process = self._spawn(command, read_stdout=True)
         assert process.stdout is not None
         for line in process.stdout:
-            if found := re.match(r"Listening on http://127\.0\.0\.1:(\d+)", line):
-                self.port = int(found[1])
+            if match := re.match(r"Listening on http://127\.0\.0\.1:(\d+)", line):
+                self.port = int(match[1])
                 return
-        raise AssertionError(f"the server ended with {process.wait()}: {self.said()}")
+        raise AssertionError(f"the server ended with {process.wait()}: {self.read_log()}")
 
 
 class GunicornServer(Server):
@@ -174,13 +174,13 @@ class GunicornServer(Server):
         self.workers = workers
 
     def start(self) -> None:
-        """Start it and wait until it is ready."""
+        """Start the server and wait until it is ready."""
         self.port = self.port or free_port()
         process = self._spawn(
             [
                 *(*PYTHON, "gunicorn", "backend.app:create_app()", f"--workers={self.workers}"),
                 *(f"--bind=127.0.0.1:{self.port}", "--backlog=2048", "--graceful-timeout=5"),
-                "--preload",  # imported once, and not by every worker anew
+                "--preload",  # import the application once, not in each worker
             ],
             ZEUS_BSO_DATABASE_URL=self.database_url,
             ZEUS_BSO_LOG_LEVEL="WARNING",
@@ -188,11 +188,11 @@ class GunicornServer(Server):
         deadline = time.monotonic() + STARTUP_S
         while not self._ready():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"gunicorn did not start: {self.said()}")
+                raise AssertionError(f"gunicorn did not start: {self.read_log()}")
             time.sleep(0.05)
 
     def worker_pids(self) -> list[int]:
-        """The process ids of its workers."""
+        """Return the process ids of the workers."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(pid) for pid in children.split()]

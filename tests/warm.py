@@ -1,8 +1,8 @@
-"""Starts `python -m backend` and `python -m gunicorn` without the second of CPU that their imports cost each time.
+"""Start servers and trainings without the seconds of CPU time that their imports take.
 
-A process that has imported them already forks, and the fork runs the module. Apart from that it is as if Python had
-started anew: it has a session, a folder, an environment, arguments, output and an exit status of its own. What a module
-reads from the environment as it is imported is the exception: who changes that has to start Python cold.
+A process that has already imported them forks, and the fork runs the module. Otherwise the fork behaves like a new
+Python process, with its own session, folder, environment, arguments, output and exit status. One exception: a variable
+that a module reads during its import. A test that sets such a variable must start Python cold.
 """
 
 import atexit
@@ -23,96 +23,117 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TextIO
 
-IMPORTED = (
+SERVER_IMPORTS = (
     *("backend.cli", "flask_migrate.cli", "flask_openapi3_swagger", "flask_sqlalchemy.cli"),
     *("sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.mysql.pymysql", "gunicorn.app.wsgiapp"),
 )
-ENDS_WITHIN_S = 10
-_LARGEST_ORDER = 1 << 17
+TRAINING = "tests.lightning.training_process"
+IMPORTS = {"backend": SERVER_IMPORTS, "gunicorn": SERVER_IMPORTS, TRAINING: (TRAINING,)}
+"""What each module that can start warm has imported already."""
+END_TIMEOUT_S = 10
+_MAX_REQUEST_BYTES = 1 << 17
 
 
 class Process:
-    """A process started warm; as much of `subprocess.Popen` as the tests use."""
+    """A warm-started process, with the part of `subprocess.Popen` that the tests use."""
 
-    def __init__(self, status: Connection, stdout: TextIO | None) -> None:
+    def __init__(self, status: Connection, stdin: TextIO | None, stdout: TextIO | None) -> None:
         self._status = status
+        self.stdin = stdin
         self.stdout = stdout
         self.returncode: int | None = None
         self.pid: int = status.recv()
 
     def poll(self) -> int | None:
-        """Its exit status if it has ended."""
+        """Return the exit status; None while the process runs."""
         return self.wait() if self.returncode is not None or self._status.poll() else None
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end. Returns its exit status, for a signal the negative number."""
+        """Wait for the end. Returns the exit status; after a signal, the negative signal number."""
         if self.returncode is None:
             if not self._status.poll(timeout):
                 raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
             self.returncode = self._status.recv()
+            if self.stdin is not None:
+                with suppress(BrokenPipeError):
+                    self.stdin.close()
         return self.returncode
 
     def send_signal(self, which: signal.Signals) -> None:
-        """Send it a signal if it has not ended."""
+        """Send a signal if the process still runs."""
         if self.poll() is None:
             os.kill(self.pid, which)
 
 
 def start(
-    arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: TextIO | None, stderr: TextIO
+    arguments: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdout: TextIO | None,
+    stderr: TextIO,
+    pipe_stdin: bool = False,
 ) -> Process:
-    """Start `python -m …` in a session of its own; without a file for its output, that can be read from a pipe.
+    """Start `python -m …` in a new process session.
 
     Args:
-        arguments: the module, `backend` or `gunicorn`, and what follows it.
-        cwd: the folder that it runs in.
-        env: its whole environment.
-        stdout: where its standard output goes.
-        stderr: where its standard error goes.
+        arguments: the module, a key of `IMPORTS`, and its arguments.
+        cwd: the folder that the process runs in.
+        env: the whole environment of the process.
+        stdout: file for the standard output; None: a pipe, `Process.stdout`.
+        stderr: file for the standard error.
+        pipe_stdin: whether the standard input is a pipe, `Process.stdin`. Otherwise it is empty.
     """
-    read, written = (None, os.dup(stdout.fileno())) if stdout else os.pipe()
-    status, theirs = Pipe()
-    order = json.dumps([arguments, str(cwd), dict(env)]).encode()
-    socket.send_fds(_python(), [order], [theirs.fileno(), written, stderr.fileno()])
-    theirs.close()
-    os.close(written)
-    return Process(status, None if read is None else os.fdopen(read))
+    read_end, write_end = (None, os.dup(stdout.fileno())) if stdout else os.pipe()
+    remote_stdin, stdin = os.pipe() if pipe_stdin else (os.open(os.devnull, os.O_RDONLY), None)
+    status, remote_status = Pipe()
+    request = json.dumps([arguments, str(cwd), dict(env)]).encode()
+    handles = [remote_status.fileno(), remote_stdin, write_end, stderr.fileno()]
+    socket.send_fds(_connect(IMPORTS[arguments[0]]), [request], handles)
+    remote_status.close()
+    os.close(remote_stdin)
+    os.close(write_end)
+    return Process(
+        status,
+        None if stdin is None else os.fdopen(stdin, "w"),
+        None if read_end is None else os.fdopen(read_end),
+    )
 
 
 @cache
-def _python() -> socket.socket:
-    """Where a Python that has the modules takes orders; it ends with this process."""
-    orders, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-    with theirs:
+def _connect(imports: tuple[str, ...]) -> socket.socket:
+    """Start the process that imports these modules, and connect to it. It ends with this process."""
+    requests, remote = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    with remote:
         python = subprocess.Popen(
-            [sys.executable, "-m", "tests.warm", str(theirs.fileno())],
+            [sys.executable, "-m", "tests.warm", str(remote.fileno()), *imports],
             cwd=Path(__file__).resolve().parent.parent,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[remote.fileno()],
             start_new_session=True,
         )
 
     @atexit.register
     def end() -> None:
-        orders.close()
-        python.wait(ENDS_WITHIN_S)
+        requests.close()
+        python.wait(END_TIMEOUT_S)
 
-    return orders
+    return requests
 
 
-def _serve(orders: socket.socket) -> None:
-    """Take orders until there are no more; a fork carries out each."""
-    for module in IMPORTED:
+def _serve(requests: socket.socket, imports: Sequence[str]) -> None:
+    """Import the modules, then run each request in a fork, until the connection closes."""
+    for module in imports:
         importlib.import_module(module)
-    gc.freeze()  # else each fork looks through all modules once more as it ends
+    gc.freeze()  # otherwise the garbage collector scans all modules in each fork
     while True:
-        order, handles, *_ = socket.recv_fds(orders, _LARGEST_ORDER, 3)
-        if not order:
+        request, handles, *_ = socket.recv_fds(requests, _MAX_REQUEST_BYTES, 4)
+        if not request:
             break
         if os.fork() == 0:
-            orders.close()
-            _carry_out(*json.loads(order), *handles)
+            requests.close()
+            _run(*json.loads(request), *handles)
             return
         for handle in handles:
             os.close(handle)
@@ -124,24 +145,25 @@ def _serve(orders: socket.socket) -> None:
             os.wait()
 
 
-def _carry_out(
-    arguments: Sequence[str], folder: str, variables: Mapping[str, str], handle: int, out: int, err: int
+def _run(
+    arguments: Sequence[str], folder: str, variables: Mapping[str, str], handle: int, *standard_streams: int
 ) -> None:
-    """Run a module in a fork, and tell over a connection the fork's process id and, in the end, its exit status."""
+    """Run a module in a fork. Send the fork's process id over a connection, and its exit status at the end."""
     status = Connection(handle)
     if pid := os.fork():
-        os.close(out)
-        os.close(err)
-        _, how = os.waitpid(pid, 0)
+        for stream in standard_streams:
+            os.close(stream)
+        _, wait_status = os.waitpid(pid, 0)
         with suppress(BrokenPipeError):
-            status.send(os.waitstatus_to_exitcode(how))
+            status.send(os.waitstatus_to_exitcode(wait_status))
         os._exit(0)
     os.setsid()
     status.send(os.getpid())
     status.close()
-    for given, standard in ((out, 1), (err, 2)):
-        os.dup2(given, standard)
-        os.close(given)
+    for number, stream in enumerate(standard_streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    sys.stdin = os.fdopen(0)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)
@@ -151,4 +173,4 @@ def _carry_out(
 
 
 if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    _serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])

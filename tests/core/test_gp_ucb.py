@@ -1,23 +1,24 @@
-"""The rules of `gp-ucb` one by one, told as rows of (batch size, epochs, how it ended)."""
+"""The rules of `gp-ucb` one by one, with a job's history as rows of (batch size, epochs, outcome)."""
 
 import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.core.gp_ucb.belief import MOST_LOST, Belief, NothingToTake, believe, warm_beginning, warm_start
+from backend.core.gp_ucb.belief import MAX_LOST_TRIALS, Belief, NoWarmStart, belief_of, warm_belief, warm_start
 from backend.core.policies import choose, judge, ruled_out, stage
 from backend.core.state import (
     Choice,
     JobState,
     NothingConverges,
-    Probed,
+    ProbeResult,
     Report,
     Spec,
     Stage,
@@ -37,56 +38,62 @@ Row = tuple[int, int, bool | str]
 """Batch size, epochs, and whether it converged; or `LOST`, or `RUNNING`."""
 
 
-def told(
+def job(
     *rows: Row,
     spec: Spec = FIVE,
     epoch_j: dict[int, float] | None = None,
     power_w: float = MAX_POWER_W,
-    past: Belief | None = None,
+    summary: Belief | None = None,
     factors: Sequence[float | None] = (),
 ) -> JobState:
-    """A job whose runs came one after the other. An epoch costs `EPOCH_J` but for the batch sizes in `epoch_j`.
+    """Return a job whose runs came one after the other.
 
-    The last runs had the bounds of `factors`, the ones before them the usual one.
+    Args:
+        rows: the runs.
+        spec: the job's spec.
+        epoch_j: cost of an epoch by batch size; else `EPOCH_J`.
+        power_w: power draw of the runs.
+        summary: the summary to start from.
+        factors: bound factors of the last runs. Earlier runs have the usual bound.
     """
     trials = []
     for number, (size, epochs, outcome) in enumerate(rows, 1):
         energy_j = epochs * (epoch_j or {}).get(size, EPOCH_J)
         row = (size, energy_j, outcome)
-        late = number - 1 - (len(rows) - len(factors))
-        factor = factors[late] if late >= 0 else 1.0
+        place = number - 1 - (len(rows) - len(factors))
+        factor = factors[place] if place >= 0 else 1.0
         times = {"epochs": epochs, "time_s": energy_j / power_w, "bound_factor": factor}
         trials.append(trial(number, row, TrialType.MAB, **times))
-    return JobState(spec, tuple(trials), past)
+    return JobState(spec, tuple(trials), summary)
 
 
 def ask(state: JobState) -> Choice:
-    """What the next run gets. The generator must not matter."""
+    """Return the next choice. The state of the generator must not matter."""
     choice = choose(state, np.random.default_rng(len(state.trials)))
     assert choice.type is TrialType.MAB
     assert choice.reason
     return choice
 
 
-def given_next(*rows: Row, spec: Spec = FIVE, epoch_j: dict[int, float] | None = None) -> int:
-    """The batch size that comes next."""
-    return ask(told(*rows, spec=spec, epoch_j=epoch_j)).batch_size
+def next_size(*rows: Row, spec: Spec = FIVE, epoch_j: dict[int, float] | None = None) -> int:
+    """Return the next batch size."""
+    return ask(job(*rows, spec=spec, epoch_j=epoch_j)).batch_size
 
 
 def run_of(state: JobState, size: int, bound_factor: float | None = 1.0) -> Trial:
-    """A run that has just been given out."""
+    """Return a run that has just been dispatched."""
     return trial(len(state.trials) + 1, (size, 0.0, RUNNING), TrialType.MAB, epochs=0, bound_factor=bound_factor)
 
 
 def verdict_on(
     state: JobState, size: int, cost_j: float, metric: float | None = 0.0, bound_factor: float | None = 1.0
 ) -> Verdict:
-    """What a report of the next run after five epochs means."""
+    """Return the verdict on a report of the next run, after five epochs."""
     return judge(state, run_of(state, size, bound_factor), Report(metric, cost_j, 0.0, 5))
 
 
 def expected_cost(state: JobState) -> float:
-    """What the job's best batch size is expected to cost, as its bound tells: at twice that, a run ends."""
+    """Return the expected cost of the job's best batch size, from its bound: a run ends at beta times that cost."""
     low, high = 0.0, 1e12
     for _ in range(100):
         middle = (low + high) / 2
@@ -101,33 +108,33 @@ def expected_cost(state: JobState) -> float:
 
 
 def test_the_first_recurrence_takes_the_default() -> None:
-    choice = ask(told())
+    choice = ask(job())
     assert choice.batch_size == 16
     assert "default" in choice.reason
 
 
-def test_all_who_ask_before_the_first_verdict_get_the_default() -> None:
+def test_every_run_that_asks_before_the_first_verdict_gets_the_default() -> None:
     rows: list[Row] = []
     for _ in range(5):
-        assert given_next(*rows) == 16
+        assert next_size(*rows) == 16
         rows.append((16, 0, RUNNING))
-    assert given_next((16, 30, RUNNING), (16, 0, RUNNING)) == 16
+    assert next_size((16, 30, RUNNING), (16, 0, RUNNING)) == 16
 
 
 def test_a_run_without_a_verdict_leaves_the_default_to_be_tried() -> None:
-    assert given_next((16, 0, LOST)) == 16
-    assert given_next((16, 30, LOST), (16, 3, LOST)) == 16
+    assert next_size((16, 0, LOST)) == 16
+    assert next_size((16, 30, LOST), (16, 3, LOST)) == 16
 
 
-def test_one_batch_size_alone_is_given_for_ever() -> None:
-    one = core_spec(batch_sizes=(16,), policy="gp-ucb", max_epochs=100)
+def test_a_single_batch_size_is_dispatched_for_ever() -> None:
+    single = core_spec(batch_sizes=(16,), policy="gp-ucb", max_epochs=100)
     rows: list[Row] = [*[(16, 100, False)] * 2, (16, 9, True), *[(16, 20, False)] * 4]
     for end in range(len(rows) + 1):
-        assert given_next(*rows[:end], spec=one) == 16
+        assert next_size(*rows[:end], spec=single) == 16
 
 
 def test_nothing_about_a_choice_is_random() -> None:
-    state = told((16, 10, True), (8, 9, True))
+    state = job((16, 10, True), (8, 9, True))
     rng = np.random.default_rng(0)
     before = rng.bit_generator.state
     choices = {choose(state, rng) for _ in range(5)}
@@ -138,40 +145,40 @@ def test_nothing_about_a_choice_is_random() -> None:
 # --- Bans ---
 
 
-def test_a_batch_size_that_failed_and_never_converged_is_not_given_again_while_another_is_left() -> None:
+def test_a_batch_size_that_failed_and_never_converged_is_not_dispatched_again_while_another_is_left() -> None:
     rows: list[Row] = [(16, 100, False)]
-    seen = [16]
-    while len(seen) < 5:
-        seen.append(given_next(*rows))
-        rows.append((seen[-1], 100, False))
-    assert sorted(seen) == [4, 8, 16, 32, 64]
+    tried = [16]
+    while len(tried) < 5:
+        tried.append(next_size(*rows))
+        rows.append((tried[-1], 100, False))
+    assert sorted(tried) == [4, 8, 16, 32, 64]
 
 
 def test_the_default_is_not_exempt_from_the_ban() -> None:
     rows: list[Row] = [(16, 100, False), (8, 10, True)]
     for _ in range(20):
-        size = given_next(*rows)
+        size = next_size(*rows)
         assert size != 16
         rows.append((size, 10, True))
 
 
 def test_a_failed_verdict_says_that_its_batch_size_is_banned() -> None:
-    reason = verdict_on(told((16, 10, True)), 8, 1e6).reason
+    reason = verdict_on(job((16, 10, True)), 8, 1e6).reason
     assert "has never converged" in reason
-    assert "not given again until" in reason
+    assert "not dispatched again until" in reason
     assert "batch size 8 " in reason
 
 
-def test_a_failed_verdict_says_that_its_batch_size_may_come_again() -> None:
-    reason = verdict_on(told((16, 10, True), (8, 8, True)), 8, 1e6).reason
+def test_a_failed_verdict_says_that_its_batch_size_may_be_dispatched_again() -> None:
+    reason = verdict_on(job((16, 10, True), (8, 8, True)), 8, 1e6).reason
     assert "has converged before" in reason
-    assert "may be given again" in reason
+    assert "may be dispatched again" in reason
     assert "batch size 8 " in reason
 
 
 @pytest.mark.parametrize("code", [VerdictCode.COST_BOUND, VerdictCode.DIVERGED, VerdictCode.MAX_EPOCHS])
 def test_every_failed_verdict_says_what_becomes_of_the_batch_size(code: VerdictCode) -> None:
-    state = told((16, 10, True))
+    state = job((16, 10, True))
     report = {
         VerdictCode.COST_BOUND: Report(0.0, 1e6, 0.0, 1),
         VerdictCode.DIVERGED: Report(None, 1.0, 0.0, 1),
@@ -182,10 +189,21 @@ def test_every_failed_verdict_says_what_becomes_of_the_batch_size(code: VerdictC
     assert "has never converged" in verdict.reason
 
 
+@lru_cache(maxsize=4096)
+def next_choice(rows: tuple[Row, ...], spec: Spec) -> Choice | None:
+    """Return the next choice, or None if no batch size is left. The same rows come up again and again."""
+    try:
+        return ask(job(*rows, spec=spec))
+    except NothingConverges as error:
+        assert "failed" in str(error) and "reset" in str(error)
+        return None
+
+
 def failed_next(*rows: Row, spec: Spec = FIVE) -> tuple[Row, str]:
-    """The next run, after it has come to the last epoch without a success, and what it is told."""
-    state = told(*rows, spec=spec)
-    choice, epochs = ask(state), spec.max_epochs
+    """Return the next run, which reaches the last epoch without a success, and the message of its verdict."""
+    state = job(*rows, spec=spec)
+    choice, epochs = next_choice(rows, spec), spec.max_epochs
+    assert choice is not None
     energy_j = epochs * EPOCH_J
     verdict = judge(
         state,
@@ -203,50 +221,50 @@ def test_what_a_failed_verdict_says_of_its_batch_size_holds_at_the_next_ask(
     spec = core_spec(batch_sizes=sizes, max_epochs=100, policy="gp-ucb")
     rows: list[Row] = []
     for converged in successes:
-        try:
-            row, _ = failed_next(*rows, spec=spec)
-        except NothingConverges:
+        choice = next_choice(tuple(rows), spec)
+        if choice is None:
             return
-        rows.append((row[0], 10, True) if converged else row)
+        rows.append((choice.batch_size, 10, True) if converged else failed_next(*rows, spec=spec)[0])
     while not gives_up(rows, spec):
-        row, said = failed_next(*rows, spec=spec)
+        row, message = failed_next(*rows, spec=spec)
         rows.append(row)
-        over = gives_up(rows, spec)
-        assert ("so none is left to give" in said) == over
-        if not over:
-            assert ("not given again until" in said) != ("may be given again" in said)
-        if "not given again until" in said:
-            assert given_next(*rows, spec=spec) != row[0]
+        stuck = gives_up(rows, spec)
+        assert ("so no batch size is left to try" in message) == stuck
+        if not stuck:
+            assert ("not dispatched again until" in message) != ("may be dispatched again" in message)
+        if "not dispatched again until" in message:
+            choice = next_choice(tuple(rows), spec)
+            assert choice is not None and choice.batch_size != row[0]
 
 
-def test_before_anything_has_converged_a_failed_verdict_says_that_every_batch_size_may_come_again() -> None:
+def test_before_anything_has_converged_a_failed_verdict_says_that_every_batch_size_may_be_dispatched_again() -> None:
     tried: tuple[Row, ...] = tuple((size, 100, False) for size in FIVE.batch_sizes)
-    row, said = failed_next(*tried)
-    assert f"so {row[0]} may be given again" in said
-    assert "10 times as dear" in said
+    row, message = failed_next(*tried)
+    assert f"so batch size {row[0]} may be dispatched again" in message
+    assert "10 times as expensive" in message
 
 
-def test_the_last_failed_verdict_says_what_the_next_ask_will_be_told() -> None:
-    one = core_spec(batch_sizes=(16,), max_epochs=100, policy="gp-ucb")
+def test_the_last_failed_verdict_has_the_message_of_the_next_ask() -> None:
+    single = core_spec(batch_sizes=(16,), max_epochs=100, policy="gp-ucb")
     rows: tuple[Row, ...] = ((16, 100, False),) * 2
-    last, said = failed_next(*rows, spec=one)
+    last, message = failed_next(*rows, spec=single)
     with pytest.raises(NothingConverges) as refused:
-        ask(told(*rows, last, spec=one))
-    assert said.endswith(str(refused.value))
+        ask(job(*rows, last, spec=single))
+    assert message.endswith(str(refused.value))
 
 
 def test_where_nothing_else_works_a_failed_verdict_takes_its_ban_back() -> None:
     story: tuple[Row, ...] = ((16, 10, True), (8, 20, False), (32, 20, False), *[(16, 3, False)] * 10)
-    assert "but nothing else works either, so it may be given again" in verdict_on(told(*story), 8, 1e9).reason
-    assert "not given again until" in verdict_on(told(*story[:-1]), 8, 1e9).reason
+    assert "but nothing else works either, so it may be dispatched again" in verdict_on(job(*story), 8, 1e9).reason
+    assert "not dispatched again until" in verdict_on(job(*story[:-1]), 8, 1e9).reason
 
 
 def advice(*rows: Row, **changes: object) -> str:
-    """What a person is told who asks in vain."""
+    """Return the message for a user who asks a stuck job for a batch size."""
     spec = core_spec(**{"batch_sizes": (16,), "max_epochs": 100, "policy": "gp-ucb"} | changes)
     with pytest.raises(NothingConverges) as refused:
-        choose(told(*rows, spec=spec), np.random.default_rng(0))
-    assert stage(told(*rows, spec=spec)) == (Stage.STUCK, str(refused.value))
+        choose(job(*rows, spec=spec), np.random.default_rng(0))
+    assert stage(job(*rows, spec=spec)) == (Stage.STUCK, str(refused.value))
     return str(refused.value)
 
 
@@ -269,51 +287,46 @@ def test_a_target_is_eased_in_its_own_direction() -> None:
 
 
 def test_what_converged_once_is_never_banned_however_often_it_fails() -> None:
-    state = told((16, 10, True), (8, 9, True), *[(8, 3, False)] * 10)
+    state = job((16, 10, True), (8, 9, True), *[(8, 3, False)] * 10)
     assert 8 not in ruled_out(state)
-    assert "may be given again" in verdict_on(state, 8, 1.0, metric=None).reason
+    assert "may be dispatched again" in verdict_on(state, 8, 1.0, metric=None).reason
 
 
 def test_a_job_says_which_batch_sizes_are_banned() -> None:
-    state = told((16, 10, True), (8, 20, False), (32, 20, False))
+    state = job((16, 10, True), (8, 20, False), (32, 20, False))
     assert ruled_out(state).keys() == {8, 32}
     assert all("never converged" in why for why in ruled_out(state).values())
 
 
-def test_before_anything_has_converged_every_batch_size_gets_its_turn_and_then_again_until_a_person_is_asked() -> None:
+def test_before_anything_has_converged_every_batch_size_is_tried_in_turns_until_the_job_is_stuck() -> None:
     rows: list[Row] = []
     while not gives_up(rows):
-        rows.append((given_next(*rows), 100, False))
+        rows.append((next_size(*rows), 100, False))
     failures = Counter(size for size, _, _ in rows)
     assert set(failures) == set(FIVE.batch_sizes)
     assert min(failures.values()) == 3
     assert max(failures.values()) <= 5
-    code, message = stage(told(*rows))
+    code, message = stage(job(*rows))
     assert code is Stage.STUCK
     assert "max_epochs" in message and "reset" in message
 
 
-def test_before_anything_has_converged_a_cheap_batch_size_is_tried_again_before_one_ten_times_as_dear() -> None:
-    dear = {4: 1000.0, 8: 1000.0, 16: 1.0, 32: 1000.0, 64: 1000.0}
-    lost: tuple[Row, ...] = tuple((size, 1, LOST) for size in (4, 8, 32, 64))  # what an epoch costs is known
-    assert given_next(*lost, (16, 100, False), epoch_j=dear) == 16
+def test_before_anything_has_converged_a_cheap_batch_size_is_tried_again_before_one_ten_times_as_expensive() -> None:
+    epoch_j = {4: 1000.0, 8: 1000.0, 16: 1.0, 32: 1000.0, 64: 1000.0}
+    lost: tuple[Row, ...] = tuple((size, 1, LOST) for size in (4, 8, 32, 64))  # the cost of an epoch is known
+    assert next_size(*lost, (16, 100, False), epoch_j=epoch_j) == 16
 
 
 def gives_up(rows: Sequence[Row], spec: Spec = FIVE) -> bool:
-    try:
-        ask(told(*rows, spec=spec))
-    except NothingConverges as error:
-        assert "failed" in str(error) and "reset" in str(error)
-        return True
-    return False
+    return next_choice(tuple(rows), spec) is None
 
 
 # --- Candidates ---
 
 
 def test_the_second_choice_is_next_to_the_first() -> None:
-    assert given_next((16, 10, True)) in {8, 16, 32}
-    assert given_next((16, 100, False)) in {8, 32}
+    assert next_size((16, 10, True)) in {8, 16, 32}
+    assert next_size((16, 100, False)) in {8, 32}
 
 
 @given(
@@ -331,10 +344,10 @@ def test_a_batch_size_that_never_ran_is_within_a_doubling_or_a_step_of_one_that_
     for epochs, converged in outcomes:
         if gives_up(rows, spec):
             return
-        size = given_next(*rows, spec=spec)
-        near = {sizes[max(sizes.index(one) - 1, 0)] for one in ran}
-        near |= {sizes[min(sizes.index(one) + 1, len(sizes) - 1)] for one in ran}
-        assert not ran or size in ran | near or any(max(size, one) <= 2 * min(size, one) for one in ran)
+        size = next_size(*rows, spec=spec)
+        near = {sizes[max(sizes.index(other) - 1, 0)] for other in ran}
+        near |= {sizes[min(sizes.index(other) + 1, len(sizes) - 1)] for other in ran}
+        assert not ran or size in ran | near or any(max(size, other) <= 2 * min(size, other) for other in ran)
         ran.add(size)
         rows.append((size, epochs, converged))
 
@@ -343,9 +356,9 @@ def test_a_batch_size_that_never_ran_is_within_a_doubling_or_a_step_of_one_that_
 def test_twice_a_batch_size_is_within_one_doubling_whatever_the_default(sizes: tuple[int, ...]) -> None:
     default, ran, between, twice = sizes
     spec = core_spec(batch_sizes=sizes, default_batch_size=default, max_epochs=100, policy="gp-ucb")
-    cheap = {twice: EPOCH_J / 50}  # as a run tells that was lost, so that it has not been tried yet
+    cheap = {twice: EPOCH_J / 50}  # observed by a lost run, so this batch size has not been tried yet
     story: tuple[Row, ...] = ((default, 10, True), (ran, 10, True), (twice, 5, LOST))
-    assert given_next(*story, spec=spec, epoch_j=cheap) == twice, between
+    assert next_size(*story, spec=spec, epoch_j=cheap) == twice, between
 
 
 # --- Tries within a recurrence ---
@@ -354,7 +367,7 @@ FAILED_THRICE: tuple[Row, ...] = ((16, 10, True), (8, 20, False), (32, 20, False
 
 
 def test_the_fourth_try_takes_the_best_that_has_converged_with_twice_the_bound() -> None:
-    choice = ask(told(*FAILED_THRICE))
+    choice = ask(job(*FAILED_THRICE))
     assert (choice.batch_size, choice.bound_factor) == (16, 2)
     assert "3 runs in a row have failed" in choice.reason
     assert "2 times the bound" in choice.reason
@@ -362,14 +375,14 @@ def test_the_fourth_try_takes_the_best_that_has_converged_with_twice_the_bound()
 
 def test_the_first_three_tries_have_the_usual_bound() -> None:
     for end in range(len(FAILED_THRICE)):
-        assert ask(told(*FAILED_THRICE[:end])).bound_factor == 1
+        assert ask(job(*FAILED_THRICE[:end])).bound_factor == 1
 
 
 def test_from_the_fourth_try_on_the_bound_doubles() -> None:
     rows: list[Row] = [*FAILED_THRICE]
     factors: list[float | None] = []
     for _ in range(5):
-        choice = ask(told(*rows, factors=factors))
+        choice = ask(job(*rows, factors=factors))
         factors.append(choice.bound_factor)
         rows.append((choice.batch_size, 3, False))
         assert f"{choice.bound_factor:g} times the bound" in choice.reason
@@ -377,15 +390,15 @@ def test_from_the_fourth_try_on_the_bound_doubles() -> None:
 
 
 def test_runs_that_fail_side_by_side_double_the_bound_once() -> None:
-    assert ask(told((16, 10, True), *[(16, 20, False)] * 8)).bound_factor == 2
-    assert ask(told((16, 10, True), *[(16, 20, False)] * 16, factors=[2] * 8)).bound_factor == 4
+    assert ask(job((16, 10, True), *[(16, 20, False)] * 8)).bound_factor == 2
+    assert ask(job((16, 10, True), *[(16, 20, False)] * 16, factors=[2] * 8)).bound_factor == 4
 
 
-def test_later_tries_are_for_those_that_have_converged_before_and_at_last_for_all() -> None:
+def test_later_tries_use_batch_sizes_that_have_converged_and_at_last_all() -> None:
     rows: list[Row] = [(32, 10, True), *FAILED_THRICE[:2], (64, 20, False), (8, 20, False)]
     tries: list[int] = []
     while not gives_up(rows):
-        tries.append(given_next(*rows))
+        tries.append(next_size(*rows))
         rows.append((tries[-1], 3, False))
     assert set(tries[:15]) == {16, 32}
     assert set(tries) == {4, 8, 16, 32, 64}
@@ -393,89 +406,89 @@ def test_later_tries_are_for_those_that_have_converged_before_and_at_last_for_al
 
 
 def test_a_run_that_converges_ends_the_tries() -> None:
-    choice = ask(told(*FAILED_THRICE, (16, 10, True)))
+    choice = ask(job(*FAILED_THRICE, (16, 10, True)))
     assert choice.bound_factor == 1
     assert choice.batch_size in {16, 64}
 
 
 def test_a_run_that_ended_without_a_verdict_is_no_try() -> None:
-    assert ask(told(*FAILED_THRICE[:3], (32, 3, LOST), (32, 3, LOST))).bound_factor == 1
+    assert ask(job(*FAILED_THRICE[:3], (32, 3, LOST), (32, 3, LOST))).bound_factor == 1
 
 
 def test_a_batch_size_that_converged_once_and_never_again_comes_to_an_end() -> None:
-    one = core_spec(batch_sizes=(16,), max_epochs=100, policy="gp-ucb")
-    state = told((16, 10, True), *[(16, 1, False)] * 13, spec=one)
+    single = core_spec(batch_sizes=(16,), max_epochs=100, policy="gp-ucb")
+    state = job((16, 10, True), *[(16, 1, False)] * 13, spec=single)
     with pytest.raises(NothingConverges, match="13 runs in a row have failed"):
         ask(state)
     assert stage(state)[0] is Stage.STUCK
-    assert ask(told((16, 10, True), *[(16, 1, False)] * 12, spec=one)).batch_size == 16
+    assert ask(job((16, 10, True), *[(16, 1, False)] * 12, spec=single)).batch_size == 16
 
 
 # --- Verdicts ---
 
 
-def test_a_run_that_seems_to_have_cost_nothing_leaves_the_bound_where_it_was() -> None:
+def test_a_run_with_a_cost_of_zero_leaves_the_bound_unchanged() -> None:
     broken = {8: 0.0}
-    before, after = told((16, 10, True)), told((16, 10, True), (8, 10, True), epoch_j=broken)
+    before, after = job((16, 10, True)), job((16, 10, True), (8, 10, True), epoch_j=broken)
     assert expected_cost(after) == pytest.approx(expected_cost(before), rel=0.05)
-    only_broken = told((16, 10, True), (8, 10, True), epoch_j={8: 0.0, 16: 0.0})
+    only_broken = job((16, 10, True), (8, 10, True), epoch_j={8: 0.0, 16: 0.0})
     assert verdict_on(only_broken, 16, 1e9).code is VerdictCode.CONTINUE
     assert ask(only_broken).batch_size in FIVE.batch_sizes
-    assert "seems to have cost nothing" in stage(only_broken)[1]
+    assert "reported a cost of 0" in stage(only_broken)[1]
 
 
-def test_a_job_of_which_nothing_has_ended_is_not_stuck_whatever_a_probe_says() -> None:
-    none_fits = tuple(Probed(size, fits=False, epoch_energy_j=0.0, epoch_time_s=0.0) for size in FIVE.batch_sizes)
-    state = replace(told((16, 0, RUNNING)), probed=none_fits)
+def test_a_job_without_an_ended_run_is_not_stuck_whatever_a_probe_finds() -> None:
+    none_fits = tuple(ProbeResult(size, fits=False, epoch_energy_j=0.0, epoch_time_s=0.0) for size in FIVE.batch_sizes)
+    state = replace(job((16, 0, RUNNING)), probe_results=none_fits)
     assert ask(state).batch_size == 16
     assert stage(state)[0] is Stage.PRUNING
 
 
 def test_before_the_first_success_there_is_no_bound() -> None:
-    for state in (told(), told((16, 100, False), (8, 100, False)), told((16, 3, LOST), (16, 5, RUNNING))):
+    for state in (job(), job((16, 100, False), (8, 100, False)), job((16, 3, LOST), (16, 5, RUNNING))):
         assert verdict_on(state, 16, 1e30).code is VerdictCode.CONTINUE
 
 
 def test_the_bound_is_beta_times_what_the_best_is_expected_to_cost() -> None:
-    state = told(*[(16, 10, True)] * 10)
+    state = job(*[(16, 10, True)] * 10)
     assert expected_cost(state) == pytest.approx(1000, rel=0.02)
     verdict = verdict_on(state, 8, 2100.0)
     assert verdict.code is VerdictCode.COST_BOUND
-    assert "2 times what the best batch size, 16, is expected to cost" in verdict.reason
+    assert "2 times the expected cost of the best batch size, 16" in verdict.reason
     assert " J" in verdict.reason
 
 
 def test_one_lucky_run_does_not_set_the_bound() -> None:
-    usual = told(*[(16, 10, True)] * 9)
-    lucky = told(*[(16, 10, True)] * 9, (16, 5, True))
+    usual = job(*[(16, 10, True)] * 9)
+    lucky = job(*[(16, 10, True)] * 9, (16, 5, True))
     assert expected_cost(lucky) > 0.9 * expected_cost(usual)
 
 
 def test_a_target_reached_in_the_epoch_that_crosses_the_bound_counts() -> None:
-    state = told(*[(16, 10, True)] * 3)
+    state = job(*[(16, 10, True)] * 3)
     assert verdict_on(state, 8, 1e6, metric=0.0).code is VerdictCode.COST_BOUND
     assert verdict_on(state, 8, 1e6, metric=1.0).code is VerdictCode.CONVERGED
 
 
 def test_under_zeus_a_target_reached_beyond_the_bound_does_not_count() -> None:
-    state = told(*[(16, 10, True)] * 3, spec=core_spec(max_epochs=100, policy="zeus"))
+    state = job(*[(16, 10, True)] * 3, spec=core_spec(max_epochs=100, policy="zeus"))
     assert verdict_on(state, 8, 1e6, metric=1.0).code is VerdictCode.COST_BOUND
 
 
 def test_a_run_that_diverges_beyond_the_bound_has_failed() -> None:
-    assert verdict_on(told((16, 10, True)), 8, 1e6, metric=None).stop
-    assert verdict_on(told((16, 10, True)), 8, 1.0, metric=None).code is VerdictCode.DIVERGED
+    assert verdict_on(job((16, 10, True)), 8, 1e6, metric=None).stop
+    assert verdict_on(job((16, 10, True)), 8, 1.0, metric=None).code is VerdictCode.DIVERGED
 
 
-def test_a_run_without_a_bound_goes_on_to_the_last_epoch() -> None:
-    state = told((16, 10, True))
+def test_a_run_without_a_bound_continues_to_the_last_epoch() -> None:
+    state = job((16, 10, True))
     assert verdict_on(state, 16, 1e30, bound_factor=None).code is VerdictCode.CONTINUE
     last = judge(state, run_of(state, 16, None), Report(0.0, 1e30, 0.0, 100))
     assert last.code is VerdictCode.MAX_EPOCHS
 
 
 def test_a_run_with_a_higher_bound_may_cost_as_many_times_more() -> None:
-    state = told((16, 10, True))
+    state = job((16, 10, True))
     bound_j = 2 * expected_cost(state)
     for factor in (1.0, 2.0, 4.0):
         assert verdict_on(state, 8, 0.99 * factor * bound_j, bound_factor=factor).code is VerdictCode.CONTINUE
@@ -484,7 +497,7 @@ def test_a_run_with_a_higher_bound_may_cost_as_many_times_more() -> None:
 
 @pytest.mark.parametrize("factor", [1.0, 8.0, None])
 def test_without_a_beta_there_is_never_a_bound(factor: float | None) -> None:
-    state = told((16, 10, True), spec=core_spec(max_epochs=100, policy="gp-ucb", beta_knob=None))
+    state = job((16, 10, True), spec=core_spec(max_epochs=100, policy="gp-ucb", beta_knob=None))
     assert verdict_on(state, 8, 1e30, bound_factor=factor).code is VerdictCode.CONTINUE
 
 
@@ -492,7 +505,7 @@ def test_without_a_beta_there_is_never_a_bound(factor: float | None) -> None:
 def test_any_beta_that_can_be_registered_leads_to_a_choice(beta: float) -> None:
     spec = core_spec(batch_sizes=(8, 16, 32), max_epochs=100, policy="gp-ucb", beta_knob=beta)
     for cost_j in (0.0, 1e-9, 1.0, 1e30):
-        choice = ask(told((16, 1, True), (8, 1, True), spec=spec, epoch_j={8: cost_j, 16: cost_j}))
+        choice = ask(job((16, 1, True), (8, 1, True), spec=spec, epoch_j={8: cost_j, 16: cost_j}))
         assert "nan" not in choice.reason
         assert "inf" not in choice.reason
 
@@ -501,49 +514,49 @@ def test_any_beta_that_can_be_registered_leads_to_a_choice(beta: float) -> None:
 def test_costs_that_cannot_be_compared_still_lead_to_choices_and_verdicts(costs: tuple[float, float]) -> None:
     sizes = tuple(2**power for power in range(31))
     spec = core_spec(batch_sizes=sizes, default_batch_size=2**15, max_epochs=100, policy="gp-ucb")
-    state = told((2**15, 10, True), (2**16, 10, True), spec=spec, epoch_j=dict(zip((2**15, 2**16), costs, strict=True)))
+    state = job((2**15, 10, True), (2**16, 10, True), spec=spec, epoch_j=dict(zip((2**15, 2**16), costs, strict=True)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         choice = ask(state)
         verdict = verdict_on(state, choice.batch_size, 1.0)
-    for said in (choice.reason, verdict.reason):
-        assert "nan" not in said
-        assert "inf" not in said
+    for text in (choice.reason, verdict.reason):
+        assert "nan" not in text
+        assert "inf" not in text
 
 
-# --- What is under way ---
+# --- Running and lost runs ---
 
 
-def test_what_an_epoch_costs_is_learnt_from_a_run_that_goes_on() -> None:
+def test_the_cost_of_an_epoch_is_learnt_from_a_running_run() -> None:
     rows: tuple[Row, ...] = ((16, 10, True),)
-    assert given_next(*rows) == 8
-    assert given_next(*rows, (8, 2, RUNNING), epoch_j={8: 10 * EPOCH_J}) != 8
-    assert given_next(*rows, (32, 2, RUNNING), epoch_j={32: EPOCH_J / 10}) == 32
+    assert next_size(*rows) == 8
+    assert next_size(*rows, (8, 2, RUNNING), epoch_j={8: 10 * EPOCH_J}) != 8
+    assert next_size(*rows, (32, 2, RUNNING), epoch_j={32: EPOCH_J / 10}) == 32
 
 
-def test_what_an_epoch_costs_is_learnt_from_a_run_that_was_lost() -> None:
-    assert given_next((16, 10, True), (8, 2, LOST), epoch_j={8: 10 * EPOCH_J}) != 8
+def test_the_cost_of_an_epoch_is_learnt_from_a_lost_run() -> None:
+    assert next_size((16, 10, True), (8, 2, LOST), epoch_j={8: 10 * EPOCH_J}) != 8
 
 
-def test_of_many_lost_runs_the_last_tell_what_an_epoch_costs() -> None:
-    dear = told((16, 10, True), *[(8, 2, LOST)] * MOST_LOST, epoch_j={8: 10 * EPOCH_J}).trials
-    usual = told((16, 10, True), *[(8, 2, LOST)] * 2 * MOST_LOST).trials[len(dear) :]
-    choice = ask(JobState(FIVE, (*dear, *usual)))
-    only_usual = ask(told((16, 10, True), *[(8, 2, LOST)] * MOST_LOST))
+def test_of_many_lost_runs_only_the_last_are_evidence_of_an_epochs_cost() -> None:
+    expensive = job((16, 10, True), *[(8, 2, LOST)] * MAX_LOST_TRIALS, epoch_j={8: 10 * EPOCH_J}).trials
+    usual = job((16, 10, True), *[(8, 2, LOST)] * 2 * MAX_LOST_TRIALS).trials[len(expensive) :]
+    choice = ask(JobState(FIVE, (*expensive, *usual)))
+    only_usual = ask(job((16, 10, True), *[(8, 2, LOST)] * MAX_LOST_TRIALS))
     assert (choice.batch_size, choice.reason) == (only_usual.batch_size, only_usual.reason)
 
 
 def test_runs_lost_long_ago_do_not_outweigh_those_that_have_ended_since() -> None:
-    dear = told((16, 10, True), *[(8, 2, LOST)] * 9, epoch_j={8: 10 * EPOCH_J}).trials
-    since = told((16, 10, True), *[(8, 2, LOST)] * 9, *[(8, 8, True)] * 20).trials[len(dear) :]
-    choice = ask(JobState(FIVE, (*dear, *since)))
-    never_lost = ask(told((16, 10, True), *[(8, 8, True)] * 20))
+    expensive = job((16, 10, True), *[(8, 2, LOST)] * 9, epoch_j={8: 10 * EPOCH_J}).trials
+    since = job((16, 10, True), *[(8, 2, LOST)] * 9, *[(8, 8, True)] * 20).trials[len(expensive) :]
+    choice = ask(JobState(FIVE, (*expensive, *since)))
+    never_lost = ask(job((16, 10, True), *[(8, 8, True)] * 20))
     assert (choice.batch_size, choice.reason) == (never_lost.batch_size, never_lost.reason)
 
 
-def test_a_run_that_goes_on_does_not_change_the_bound() -> None:
-    state = told((16, 10, True))
-    with_others = told((16, 10, True), (16, 5, RUNNING), (8, 5, RUNNING), epoch_j={8: 1.0})
+def test_a_running_run_does_not_change_the_bound() -> None:
+    state = job((16, 10, True))
+    with_others = job((16, 10, True), (16, 5, RUNNING), (8, 5, RUNNING), epoch_j={8: 1.0})
     assert expected_cost(with_others) == pytest.approx(expected_cost(state), rel=1e-9)
 
 
@@ -553,17 +566,17 @@ def test_runs_in_flight_spread_over_untried_sizes_that_look_alike() -> None:
     rows: list[Row] = [(16, 10, True)]
     sizes = []
     for _ in range(6):
-        sizes.append(ask(told(*rows, power_w=alike_w)).batch_size)
+        sizes.append(ask(job(*rows, power_w=alike_w)).batch_size)
         rows.append((sizes[-1], 0, RUNNING))
     assert sizes.count(8) == sizes.count(32) == 3
 
 
 def test_a_run_in_flight_makes_its_batch_size_look_surer_and_not_cheaper() -> None:
     def spread(*rows: Row) -> float:
-        reason = ask(told((16, 10, True), *rows)).reason
+        reason = ask(job((16, 10, True), *rows)).reason
         return float(reason.split("±")[1].split("J")[0])
 
-    assert ask(told((16, 10, True), (8, 0, RUNNING))).batch_size == 8
+    assert ask(job((16, 10, True), (8, 0, RUNNING))).batch_size == 8
     assert spread((8, 0, RUNNING)) < spread()
 
 
@@ -573,84 +586,84 @@ STEADY: tuple[Row, ...] = ((16, 10, True), (32, 21, False), *[(16, 10, True)] * 
 
 
 def alarmed() -> tuple[Row, ...]:
-    """`STEADY` and then runs that need 2.5 times the epochs, up to the alarm."""
+    """Return `STEADY` and then runs that need 2.5 times the epochs, up to the alarm."""
     rows = STEADY
     for _ in range(6):
         rows = (*rows, (16, 25, True))
-        if believe(told(*rows)).changed is not None:
+        if belief_of(job(*rows)).changed is not None:
             return rows
     raise AssertionError("no alarm")
 
 
 def test_runs_that_need_far_more_epochs_raise_the_alarm() -> None:
-    assert believe(told(*STEADY)).changed is None
+    assert belief_of(job(*STEADY)).changed is None
     rows = alarmed()
-    last = told(*rows).trials[-1]
-    assert believe(told(*rows)).changed == last.ended
+    last = job(*rows).trials[-1]
+    assert belief_of(job(*rows)).changed == last.ended
 
 
 def test_runs_that_need_far_fewer_epochs_raise_the_alarm() -> None:
     rows = (*STEADY, *[(16, 4, True)] * 4)
-    assert any(believe(told(*rows[:end])).changed is not None for end in range(len(STEADY), len(rows) + 1))
+    assert any(belief_of(job(*rows[:end])).changed is not None for end in range(len(STEADY), len(rows) + 1))
 
 
 def test_runs_that_fail_far_past_what_was_expected_raise_the_alarm() -> None:
     rows = (*STEADY, *[(16, 21, False)] * 3)
-    assert any(believe(told(*rows[:end])).changed is not None for end in range(len(STEADY), len(rows) + 1))
+    assert any(belief_of(job(*rows[:end])).changed is not None for end in range(len(STEADY), len(rows) + 1))
 
 
 @pytest.mark.parametrize("epochs", [2, 30, 60, 100])
 def test_a_lone_outlier_does_not_raise_the_alarm(epochs: int) -> None:
     for end in range(2):
-        assert believe(told(*STEADY, (16, epochs, True), *[(16, 10, True)] * end)).changed is None
+        assert belief_of(job(*STEADY, (16, epochs, True), *[(16, 10, True)] * end)).changed is None
 
 
 def test_usual_spread_between_runs_does_not_raise_the_alarm() -> None:
     spread = (10, 12, 9, 11, 8, 10, 13, 9, 10, 11)
     rows: tuple[Row, ...] = tuple((16, epochs, True) for epochs in spread * 5)
-    assert all(believe(told(*rows[:end])).changed is None for end in range(len(rows) + 1))
+    assert all(belief_of(job(*rows[:end])).changed is None for end in range(len(rows) + 1))
 
 
 def test_failures_of_a_size_that_never_converged_raise_no_alarm() -> None:
     rows: tuple[Row, ...] = (*[(16, 10, True)] * 5, *[(32, 100, False)] * 10)
-    assert believe(told(*rows)).changed is None
+    assert belief_of(job(*rows)).changed is None
 
 
 def test_after_the_alarm_nothing_is_banned() -> None:
     rows = alarmed()
-    assert ruled_out(told(*rows[:-1])).keys() == {32}
-    assert ruled_out(told(*rows)) == {}
+    assert ruled_out(job(*rows[:-1])).keys() == {32}
+    assert ruled_out(job(*rows)) == {}
 
 
-def test_after_the_alarm_the_best_runs_without_a_bound_and_that_is_said() -> None:
-    choice = ask(told(*alarmed()))
+def test_after_the_alarm_the_best_runs_without_a_bound_and_the_reason_says_so() -> None:
+    choice = ask(job(*alarmed()))
     assert (choice.batch_size, choice.bound_factor) == (16, None)
     assert "have changed" in choice.reason
     assert "16" in choice.reason
 
 
 def test_what_has_converged_before_the_alarm_still_counts_as_such() -> None:
-    state = told(*alarmed())
+    state = job(*alarmed())
     assert "has converged before" in verdict_on(state, 16, 1.0, metric=None).reason
     assert stage(state)[0] is Stage.MAB
 
 
-def test_all_who_ask_until_the_first_run_after_the_alarm_has_ended_get_the_best() -> None:
+def test_every_run_that_asks_until_the_first_run_after_the_alarm_has_ended_gets_the_best() -> None:
     rows = alarmed()
     for more in ([], [(16, 3, RUNNING)], [(16, 3, RUNNING), (16, 0, RUNNING)], [(16, 3, LOST)]):
-        assert ask(told(*rows, *more)).bound_factor is None
+        assert ask(job(*rows, *more)).bound_factor is None
 
 
 @pytest.mark.parametrize("outcome", [True, False])
 def test_the_first_run_after_the_alarm_ends_the_exception(outcome: bool) -> None:
-    choice = ask(told(*alarmed(), (16, 25, outcome)))
+    choice = ask(job(*alarmed(), (16, 25, outcome)))
     assert choice.bound_factor == 1
     assert "have changed" not in choice.reason
 
 
 def test_a_run_begun_before_the_alarm_does_not_end_the_exception() -> None:
     rows = alarmed()
-    state = told(*rows)
+    state = job(*rows)
     last = state.trials[-1].ended or 0
     early = trial(90, (16, 25 * EPOCH_J, True), TrialType.MAB, epochs=25, started=1, ended=last + 1)
     late = trial(91, (16, 25 * EPOCH_J, True), TrialType.MAB, epochs=25, started=last + 2, ended=last + 3)
@@ -659,31 +672,31 @@ def test_a_run_begun_before_the_alarm_does_not_end_the_exception() -> None:
 
 
 def test_after_the_alarm_the_new_epochs_are_learnt_within_a_few_runs() -> None:
-    state = told(*alarmed(), *[(16, 25, True)] * 4)
+    state = job(*alarmed(), *[(16, 25, True)] * 4)
     assert expected_cost(state) == pytest.approx(2500, rel=0.1)
 
 
 # --- Learning ---
 
 
-def test_the_cheapest_of_three_is_given_most_of_the_time() -> None:
+def test_the_cheapest_of_three_is_dispatched_most_of_the_time() -> None:
     spec = core_spec(batch_sizes=(8, 16, 32), max_epochs=100, policy="gp-ucb")
     epochs = {8: 30, 16: 20, 32: 10}
     rows: list[Row] = []
     for _ in range(20):
-        size = given_next(*rows, spec=spec)
+        size = next_size(*rows, spec=spec)
         rows.append((size, epochs[size], True))
     assert [size for size, *_ in rows].count(32) >= 15
 
 
-def test_of_two_equally_good_batch_sizes_one_is_given() -> None:
+def test_of_two_equally_good_batch_sizes_one_is_dispatched() -> None:
     spec = core_spec(batch_sizes=(8, 16), max_epochs=100, policy="gp-ucb")
     rows: tuple[Row, ...] = ((16, 10, True), (8, 10, True)) * 5
-    assert given_next(*rows, spec=spec) in spec.batch_sizes
+    assert next_size(*rows, spec=spec) in spec.batch_sizes
 
 
 def test_a_run_that_reached_the_target_within_its_first_epoch_counts_as_one_epoch() -> None:
-    within = told((16, 1, True))
+    within = job((16, 1, True))
     trials = (trial(1, (16, EPOCH_J, True), TrialType.MAB, epochs=0, time_s=EPOCH_J / MAX_POWER_W),)
     assert ask(JobState(FIVE, trials)) == ask(within)
 
@@ -695,20 +708,20 @@ def test_a_run_that_reached_the_target_within_its_first_epoch_counts_as_one_epoc
     ("rows", "parts"),
     [
         ([(16, 10, True)], ["next to 16", "J ±", "the best so far is", "at 16"]),
-        ([(16, 100, False)], ["next to 16", "J ±", "nothing has converged yet"]),
+        ([(16, 100, False)], ["next to 16", "J ±", "no run has converged yet"]),
         ([(4, 9, True), (8, 9, True), (16, 9, True), *[(32, 9, True), (64, 9, True)] * 9], ["J ±"]),
-        ([(size, 100, False) for size in FIVE.batch_sizes], ["nothing has converged yet", "J ±"]),
+        ([(size, 100, False) for size in FIVE.batch_sizes], ["no run has converged yet", "J ±"]),
         ([*FAILED_THRICE, (16, 99, False)], ["4 runs in a row", "J ±", "best so far", "2 times"]),
     ],
 )
 def test_a_reason_names_sizes_and_joules(rows: list[Row], parts: list[str]) -> None:
-    reason = ask(told(*rows)).reason
+    reason = ask(job(*rows)).reason
     assert [part for part in parts if part not in reason] == [], reason
 
 
 def test_a_job_says_what_its_best_batch_size_is_expected_to_cost() -> None:
-    assert stage(told((16, 100, False))) == (Stage.PRUNING, "no run has converged yet")
-    code, message = stage(told((16, 10, True)))
+    assert stage(job((16, 100, False))) == (Stage.PRUNING, "no run has converged yet")
+    code, message = stage(job((16, 10, True)))
     assert code is Stage.MAB
     assert "16" in message
     assert "J a run" in message
@@ -721,33 +734,35 @@ DONOR: tuple[Row, ...] = ((16, 20, True), (8, 12, True), (8, 12, True), (32, 60,
 
 def test_a_warm_job_begins_with_the_best_of_what_converged_in_the_other_one() -> None:
     spec = core_spec(batch_sizes=(4, 8, 16, 64), default_batch_size=64, max_epochs=100, policy="gp-ucb")
-    warm = warm_start(told(*DONOR), spec)
+    warm = warm_start(job(*DONOR), spec)
     assert warm.start == 8
-    choice = ask(told(spec=spec, past=warm_beginning(spec, warm)))
+    choice = ask(job(spec=spec, summary=warm_belief(spec, warm)))
     assert choice.batch_size == 8
     assert "8 is the best" in choice.reason
 
 
 def test_a_warm_job_expects_the_epochs_that_the_other_one_needed() -> None:
-    warm = warm_start(told(*DONOR * 5), FIVE)
-    cold, warmed = told((16, 20, True)), told((16, 20, True), past=warm_beginning(FIVE, warm))
-    expected = {size: float(np.exp(believe(warmed).epochs.law.mean[at])) for at, size in enumerate(FIVE.batch_sizes)}
+    warm = warm_start(job(*DONOR * 5), FIVE)
+    cold, warmed = job((16, 20, True)), job((16, 20, True), summary=warm_belief(FIVE, warm))
+    expected = {
+        size: float(np.exp(belief_of(warmed).epochs.posterior.mean[at])) for at, size in enumerate(FIVE.batch_sizes)
+    }
     assert expected[8] == pytest.approx(12, rel=0.1)
     assert expected[32] > 40
-    assert (believe(warmed).epochs.law.variance < believe(cold).epochs.law.variance).all()
+    assert (belief_of(warmed).epochs.posterior.variance < belief_of(cold).epochs.posterior.variance).all()
 
 
-def test_warm_and_other_batch_sizes_have_a_law_whose_covariance_is_positive() -> None:
+def test_warm_and_other_batch_sizes_have_a_posterior_whose_covariance_is_positive() -> None:
     spec = core_spec(batch_sizes=(3, 8, 11, 16, 200), default_batch_size=11, max_epochs=7, policy="gp-ucb")
-    covariance = np.array(warm_start(told(*DONOR * 3), spec).covariance)
+    covariance = np.array(warm_start(job(*DONOR * 3), spec).covariance)
     assert np.linalg.eigvalsh((covariance + covariance.T) / 2).min() > 0
     np.testing.assert_allclose(covariance, covariance.T, atol=1e-9)
 
 
 @pytest.mark.parametrize("rows", [(), ((16, 100, False),), ((32, 10, True),), ((16, 5, RUNNING), (8, 4, LOST))])
-def test_a_job_without_a_converged_run_of_a_shared_size_has_nothing_to_give(rows: tuple[Row, ...]) -> None:
+def test_a_job_without_a_converged_run_of_a_shared_size_gives_no_warm_start(rows: tuple[Row, ...]) -> None:
     spec = core_spec(batch_sizes=(8, 16), policy="gp-ucb")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(NothingToTake, match="converged"):
-            warm_start(told(*rows), spec)
+        with pytest.raises(NoWarmStart, match="converged"):
+            warm_start(job(*rows), spec)

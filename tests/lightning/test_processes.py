@@ -1,10 +1,8 @@
-"""Real training processes and real servers, of which one is killed without a chance to say a word."""
+"""Real training processes and real servers. Each test kills or stops one of them without warning."""
 
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ import pytest
 
 from lightning_bso import BsoClient, ZeusBSOCallback
 from lightning_bso import client as client_module
+from tests import warm
 from tests.client.jobs import ScriptedMonitor, job, only_trial
 from tests.lightning.trainings import Module, fit, reported_epochs, trainer
 from tests.servers import ROOT, WaitressServer, environment
@@ -26,30 +25,30 @@ LEASE_S = 1
 
 
 @pytest.fixture
-def mortal(tmp_path: Path) -> Iterator[WaitressServer]:
-    """A server of this test's own, that soon takes a silent run for lost."""
+def short_lease(tmp_path: Path) -> Iterator[WaitressServer]:
+    """A server for one test, with a short lease."""
     with WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path, ZEUS_BSO_LEASE_S=str(LEASE_S)) as running:
         yield running
 
 
 class Training:
-    """A training process, epoch by epoch."""
+    """A training process that the test advances epoch by epoch."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: warm.Process) -> None:
         self.process = process
 
     def read(self) -> str:
-        """The next line that it says."""
+        """Read the next line of its output."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
     def read_until(self, line: str) -> None:
-        """Read on until it says this; it must not end before."""
-        while (said := self.read()) != line:
-            assert said, f"it ended with {self.process.wait()} before it said {line!r}"
+        """Read its output up to this line. The process must not end before."""
+        while (output := self.read()) != line:
+            assert output, f"the process ended with {self.process.wait()} before it printed {line!r}"
 
     def begin_epoch(self) -> None:
-        """Let it train an epoch, and validate and report."""
+        """Let it train, validate and report one epoch."""
         assert self.process.stdin is not None
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
@@ -57,73 +56,73 @@ class Training:
 
 @contextmanager
 def training(url: str, fields: dict[str, Any], *metrics: float, **variables: str) -> Iterator[Training]:
-    """Start a training process; it is killed at the end if need be."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.lightning.training_process", url, json.dumps(fields), *map(str, metrics)],
-        cwd=ROOT,
-        env=environment(OMP_NUM_THREADS="1", **variables),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    """Start a training process, and kill it at the end if it is still running."""
+    command = [warm.TRAINING, url, json.dumps(fields), *map(str, metrics)]
+    with Path(os.devnull).open("w") as nowhere:
+        process = warm.start(
+            command, cwd=ROOT, env=environment(**variables), stdout=None, stderr=nowhere, pipe_stdin=True
+        )
     try:
         yield Training(process)
     finally:
-        process.kill()
-        process.communicate()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
-def test_the_batch_size_of_a_killed_training_is_given_out_again_and_the_job_goes_on(mortal: WaitressServer) -> None:
+def test_the_batch_size_of_a_killed_training_is_dispatched_again_and_the_job_continues(
+    short_lease: WaitressServer,
+) -> None:
     fields = job(batch_sizes=[8, 16], num_pruning_rounds=1)
-    with training(mortal.url, fields, 0.5, 0.5) as killed:
+    with training(short_lease.url, fields, 0.5, 0.5) as killed:
         killed.read_until("epoch 0")
         killed.begin_epoch()
         killed.read_until("epoch 1")
         killed.process.send_signal(signal.SIGKILL)
         assert killed.process.wait() == -signal.SIGKILL
-    client = BsoClient(mortal.url)
+    client = BsoClient(short_lease.url)
     lost = only_trial(client, fields["job_id_prefix"])
     assert (lost.batch_size, lost.type, lost.status) == (16, "Pruning", "Dispatched")
     (job_id,) = (listed.job_id for listed in client.list_jobs().jobs)
 
     deadline = time.monotonic() + DEADLINE_S
-    calls = mortal.calls
-    while (stand_in := calls.trial(job_id))["type"] != "Pruning":  # until the lease is over
+    calls = short_lease.calls
+    while (stand_in := calls.trial(job_id))["type"] != "Pruning":  # until the lease has expired
         assert time.monotonic() < deadline
         calls.end(stand_in)
     assert stand_in["batch_size"] == 16
     calls.end(stand_in)
-    assert "not heard of" in str(client.list_trials(job_id).trials[0].outcome)
+    assert "lease expired" in str(client.list_trials(job_id).trials[0].outcome)
 
-    given = []
+    dispatched = []
     for _ in range(3):
-        callback = ZeusBSOCallback(mortal.url, fields, energy_monitor=ScriptedMonitor())
+        callback = ZeusBSOCallback(short_lease.url, fields, energy_monitor=ScriptedMonitor())
         fit(callback, Module([1.0]))
-        given.append((client.list_trials(job_id).trials[-1].type, callback.batch_size))
-    assert given[:2] == [("Pruning", 16), ("Pruning", 8)]
-    assert given[2][0] == "MAB"
+        dispatched.append((client.list_trials(job_id).trials[-1].type, callback.batch_size))
+    assert dispatched[:2] == [("Pruning", 16), ("Pruning", 8)]
+    assert dispatched[2][0] == "MAB"
     assert client.describe(job_id).stage == "MAB"
 
 
-def test_a_training_whose_server_is_killed_and_restarted_ends_as_if_nothing_had_been(mortal: WaitressServer) -> None:
+def test_a_training_whose_server_is_killed_and_restarted_ends_normally(short_lease: WaitressServer) -> None:
     fields = job()
-    with training(mortal.url, fields, 0.1, 0.2, 0.3, 1.0) as running:
+    with training(short_lease.url, fields, 0.1, 0.2, 0.3, 1.0) as running:
         running.read_until("batch size 16")
         running.read_until("epoch 0")
         running.begin_epoch()
         running.read_until("epoch 1")
-        mortal.kill()
+        short_lease.kill()
         running.begin_epoch()
         running.read_until("epoch 2")
-        mortal.start()
+        short_lease.start()
         running.begin_epoch()
         running.read_until("epoch 3")
         running.begin_epoch()
         running.read_until("converged: True")
         assert running.process.wait(DEADLINE_S) == 0
-    assert reported_epochs(mortal, fields["job_id_prefix"]) == [1, 2, 3, 4]
-    stored = only_trial(BsoClient(mortal.url), fields["job_id_prefix"])
+    assert reported_epochs(short_lease, fields["job_id_prefix"]) == [1, 2, 3, 4]
+    stored = only_trial(BsoClient(short_lease.url), fields["job_id_prefix"])
     assert (stored.converged, stored.energy, stored.time) == (True, 40.0, 4.0)
 
 
@@ -131,7 +130,7 @@ def test_a_server_that_hangs_for_some_epochs_holds_each_validation_up_for_the_ti
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "READ_TIMEOUT_S", 0.3)
-    hanging = WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path)  # none whose lease wants a word so soon
+    hanging = WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path)  # with a long lease, so without heartbeats
     began_at: list[float] = []
 
     class Hanging(pl.Callback):
@@ -152,7 +151,7 @@ def test_a_server_that_hangs_for_some_epochs_holds_each_validation_up_for_the_ti
 
 
 def durations(moments: list[float]) -> list[float]:
-    """Seconds from each moment to the next."""
+    """Return the seconds from each moment to the next."""
     return [after - before for before, after in pairwise(moments)]
 
 
