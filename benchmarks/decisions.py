@@ -1,10 +1,13 @@
-"""How much processor time an ask takes, inside the server, as a job's history grows.
+"""The processor time of an ask inside the server, as a job's history grows.
 
     python -m benchmarks.decisions [--policy gp-ucb] [--trials 1000 10000] [--lost 0 0.9] [--repeats 7]
 
-On SQLite, 20 batch sizes, without HTTP; the history is written as rows. *first*: nobody has yet asked about it; *cold*:
-the first ask of a new process, which has answered for another job; *warm*: asks of one process, each trial converging
-before the next. Prints the least, the median and the most, in ms.
+It runs on SQLite with 20 batch sizes and without HTTP. The history is inserted as rows. It prints the minimum, the
+median and the maximum of three measurements, in ms:
+
+- *first*: the first ask for the job, before any summary of its trials is stored.
+- *cold*: the first ask in a new process, which has answered asks for another job before.
+- *warm*: later asks in the same process. Each trial converges before the next ask.
 """
 
 import argparse
@@ -37,7 +40,7 @@ LEASE_S = 3600
 
 
 def totals(batch_size: int, number: int) -> tuple[int, float, float]:
-    """Epochs, seconds and joules of a run to the target; 96 is the best batch size."""
+    """Return the epochs, seconds and joules of a run to the target. The best batch size is 96."""
     noise = math.exp(random.Random(number).gauss(0, 0.1))
     epochs = max(1, round(20 * noise * (1 + abs(math.log2(batch_size / 96)) / 4)))
     return epochs, float(epochs), 100.0 * epochs
@@ -45,7 +48,7 @@ def totals(batch_size: int, number: int) -> tuple[int, float, float]:
 
 @contextmanager
 def serving(url: str) -> Iterator[None]:
-    """The server's inside, on a database."""
+    """Enter the server's application context, on a database."""
     with create_app(load_settings(database_url=url, log_level="WARNING")).app_context():
         yield
 
@@ -69,14 +72,21 @@ def register(job_id: str, policy: str) -> None:
 
 
 def write_history(url: str, policy: str, trials: int, lost: float) -> None:
-    """Make the jobs: `other`, and `long` with a history of so many trials, of which a share was lost."""
-    dice, rows = random.Random(trials), []
+    """Create the jobs `other`, and `long` with a history.
+
+    Args:
+        url: the database.
+        policy: policy of both jobs.
+        trials: number of trials in the history.
+        lost: share of lost trials.
+    """
+    rng, rows = random.Random(trials), []
     for number in range(1, trials + 1):
-        batch_size = dice.choice(BATCH_SIZES)
+        batch_size = rng.choice(BATCH_SIZES)
         epochs, time_s, energy_j = totals(batch_size, number)
-        ending: dict[str, Any] = {"status": TrialStatus.SUCCEEDED, "outcome_code": "converged", "converged": True}
-        if dice.random() < lost:
-            ending = {"status": TrialStatus.FAILED, "outcome_code": "lost", "converged": None}
+        outcome: dict[str, Any] = {"status": TrialStatus.SUCCEEDED, "outcome_code": "converged", "converged": True}
+        if rng.random() < lost:
+            outcome = {"status": TrialStatus.FAILED, "outcome_code": "lost", "converged": None}
         rows.append(
             {
                 "job": 2,
@@ -97,21 +107,21 @@ def write_history(url: str, policy: str, trials: int, lost: float) -> None:
                 "last_seen_at": datetime(2026, 1, 1),
                 "ended_at": datetime(2026, 1, 1),
             }
-            | ending
+            | outcome
         )
     with serving(url):
         register("other", policy)
         register("long", policy)
         with db.engine.begin() as connection:
-            connection.execute(insert(Trial), rows)  # of the second job
+            connection.execute(insert(Trial), rows)  # rows of the second job
             connection.execute(update(Job).values(revision=2 * trials + 2))
 
 
 def timed_ask(job_id: str) -> tuple[AskAnswer, float]:
-    """An ask, and its processor time in ms."""
-    began = time.process_time()
+    """Ask for a batch size. Return the answer, and the processor time in ms."""
+    start_s = time.process_time()
     answer = runs.ask(job_id, None, by=COMMAND_LINE, lease_s=LEASE_S)
-    return answer, (time.process_time() - began) * 1e3
+    return answer, (time.process_time() - start_s) * 1e3
 
 
 def converge(ask: AskAnswer) -> None:
@@ -133,8 +143,8 @@ def converge(ask: AskAnswer) -> None:
     )
 
 
-def ask_as_a_new_process(url: str) -> float:
-    """Processor time of the first ask about `long`, in ms."""
+def time_cold_ask(url: str) -> float:
+    """Return the processor time of this process's first ask for `long`, in ms."""
     with serving(url):
         for _ in range(5):
             converge(timed_ask("other")[0])
@@ -143,25 +153,25 @@ def ask_as_a_new_process(url: str) -> float:
         return spent_ms
 
 
-def ask_again_and_again(url: str, times: int) -> list[float]:
-    """Processor times of asks about `long`, in ms, after the first one."""
+def time_warm_asks(url: str, count: int) -> list[float]:
+    """Return the processor times of this process's asks for `long` after its first ask, in ms."""
     with serving(url):
         spent_ms = []
-        for _ in range(times + 1):
+        for _ in range(count + 1):
             answer, spent = timed_ask("long")
             spent_ms.append(spent)
             converge(answer)
         return spent_ms[1:]
 
 
-def in_a_new_process(task: Callable[..., Any], *arguments: Any) -> Any:
-    """What a task returns in a process that begins from nothing."""
+def run_in_new_process(task: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a task in a new process, which inherits nothing. Return its result."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(task, *arguments).result()
 
 
 def spread(spent_ms: list[float]) -> str:
-    """Least, median and most."""
+    """Format the minimum, the median and the maximum."""
     return " ".join(f"{value:8.2f}" for value in (min(spent_ms), statistics.median(spent_ms), max(spent_ms)))
 
 
@@ -170,18 +180,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--policy", choices=["zeus", "gp-ucb"], default="gp-ucb")
     parser.add_argument("--trials", type=int, nargs="+", default=[1000, 10_000])
-    parser.add_argument("--lost", type=float, nargs="+", default=[0.0, 0.9], help="share lost without a verdict")
+    parser.add_argument("--lost", type=float, nargs="+", default=[0.0, 0.9], help="shares of lost trials")
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
-    print("trials  lost     first  | cold: least, median, most  | warm: the same")
+    print("trials  lost     first  | cold: min, median, max      | warm: the same")
     for trials in arguments.trials:
         for lost in arguments.lost:
             with tempfile.TemporaryDirectory() as folder:
                 url = f"sqlite:///{folder}/benchmark.db"
-                in_a_new_process(write_history, url, arguments.policy, trials, lost)
-                first = in_a_new_process(ask_as_a_new_process, url)
-                cold = [in_a_new_process(ask_as_a_new_process, url) for _ in range(arguments.repeats)]
-                warm = in_a_new_process(ask_again_and_again, url, 20 * arguments.repeats)
+                run_in_new_process(write_history, url, arguments.policy, trials, lost)
+                first = run_in_new_process(time_cold_ask, url)
+                cold = [run_in_new_process(time_cold_ask, url) for _ in range(arguments.repeats)]
+                warm = run_in_new_process(time_warm_asks, url, 20 * arguments.repeats)
             print(f"{trials:>6}  {lost:>4}  {first:8.2f}  | {spread(cold)} | {spread(warm)}", flush=True)
 
 

@@ -1,9 +1,19 @@
 """The decisions, as pure functions of plain data.
 
-Two doors: `policies.choose` says which batch size a run gets, `policies.judge` what a report means for
-it. No database, clock, logging or hidden randomness may come in here: the same state (and the same
-position of the random generator) gives the same answer, with its reason in words. From the bottom up:
-`state`, `cost`, `results`, then `pruning` and `thompson`, which make `zeus`; `epochs`, `epoch_cost` and `belief`, which
-make `gp_ucb`; then `policies`. `stored` writes down what a policy knows, `replay` checks a job's past, and `simulate`
-plays a job through.
+`policies` holds the two doors: `choose` picks the batch size of the next run, and `judge` decides what a report means
+for its run. The same job state and the same position of the random generator give the same answer, with its reason in
+words. No database, clock, logging or hidden randomness may be used here.
+
+The layout, from the bottom up:
+
+- `state`, `cost`, `rng`: the plain data, the cost of a run, and a job's random generator.
+- `zeus/` and `gp_ucb/`: one package per policy. Each has a `policy.py`, which decides.
+- `policies`: the two doors, and the list of the policies.
+
+Around these:
+
+- `stored`: a policy's summary of ended trials as text, and back.
+- `replay`: checks that a job's stored decisions follow from its stored trials.
+- `simulate`: simulates whole jobs. `baselines`: choosers to compare the policies with.
+- `summary`, `savings`: figures about a job for display.
 """

@@ -1,10 +1,10 @@
-"""What a run costs: one number out of energy and time."""
+"""The cost of a run: one number, in joules, from its energy and its time."""
 
 from backend.core.state import Spec, Trial
 
 
 def cost(energy_j: float, time_s: float, *, eta: float, max_power_w: float) -> float:
-    """Cost of a run in joules: eta * energy + (1 - eta) * max_power * time (You et al., NSDI 2023, eq. 2).
+    """Return the cost of a run in joules: eta * energy + (1 - eta) * max_power * time (You et al., NSDI 2023, eq. 2).
 
     Args:
         energy_j: energy used, in joules, >= 0.
@@ -23,17 +23,22 @@ def cost(energy_j: float, time_s: float, *, eta: float, max_power_w: float) -> f
 
 
 def run_cost(spec: Spec, energy_j: float, time_s: float) -> float:
-    """Cost in joules of a run of a job that has used this much energy and time."""
+    """Return the cost, in joules, of a run of a job that has used this energy and time."""
     return cost(energy_j, time_s, eta=spec.eta_knob, max_power_w=spec.max_power)
 
 
 def trial_cost(spec: Spec, trial: Trial) -> float:
-    """Cost of a trial so far, in joules."""
+    """Return the cost of a trial so far, in joules."""
     return run_cost(spec, trial.energy_j, trial.time_s)
 
 
-def in_words(cost_j: float, digits: int = 4) -> str:
-    """Joules as people read them: 832400 is 832.4 kJ."""
+def format_joules(cost_j: float, digits: int = 4) -> str:
+    """Format joules with a unit prefix: 832400 becomes "832.4 kJ".
+
+    Args:
+        cost_j: joules.
+        digits: significant digits.
+    """
     for prefix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if factor <= abs(cost_j) < 1e13:
             return f"{cost_j / factor:.{digits}g} {prefix}J"

@@ -1,7 +1,7 @@
-"""The two doors: which batch size a run gets, and what a report means for its run.
+"""The two doors: `choose` picks the batch size of a run, `judge` decides what a report means for its run.
 
-A policy is a module with the functions of `Policy`; to add one, write it beside `zeus` and `gp_ucb` and name it in
-`POLICIES`.
+A policy is a module with the functions of `Policy`. To add a policy, write a package beside `zeus` and `gp_ucb`, and
+list its policy module in `POLICIES`.
 """
 
 import math
@@ -14,9 +14,9 @@ from backend.core.cost import run_cost
 from backend.core.gp_ucb import policy as gp_ucb
 from backend.core.state import (
     Choice,
+    EndedSummary,
     Expectation,
     JobState,
-    Past,
     Report,
     Spec,
     Stage,
@@ -30,35 +30,35 @@ from backend.core.zeus import policy as zeus
 
 
 class Policy(Protocol):
-    """What a policy decides. Each function looks at the job alone."""
+    """The functions that a policy module provides. Each reads only the job's state."""
 
     def choose(self, state: JobState, rng: np.random.Generator) -> Choice:
-        """The batch size for the next run; raises NothingConverges when none is left."""
+        """Return the batch size for the next run. Raise NothingConverges if none is left."""
 
     def cost_bound(self, state: JobState, trial: Trial) -> tuple[float, str]:
-        """Cost in joules beyond which a run is stopped (infinity: none), and where it comes from."""
+        """Return the cost bound of a run in joules (infinity: none), and a text that explains the bound."""
 
-    def outlook(self, state: JobState, trial: Trial) -> str:
-        """Whether the batch size of a run that has failed, with what it came to, is given again, in words."""
+    def retry_outlook(self, state: JobState, trial: Trial) -> str:
+        """Say whether the batch size of a run may be dispatched again, given that the run has failed."""
 
     def stage(self, state: JobState) -> tuple[Stage, str]:
-        """What the job is busy with, and that in words."""
+        """Return the stage of the job, and a description of it."""
 
     def ruled_out(self, state: JobState) -> dict[int, str]:
-        """Why batch sizes are not given any more, by batch size."""
+        """Return the batch sizes that are ruled out, each with the reason."""
 
     def expectations(self, state: JobState) -> list[Expectation]:
-        """What a run with each batch size is expected to cost."""
+        """Estimate the cost of a run with each batch size."""
 
-    def known(self, state: JobState) -> Past:
-        """What is known from all ended trials, so that a decision need not look at them."""
+    def summarize_ended(self, state: JobState) -> EndedSummary:
+        """Summarize all trials that have a verdict. Later decisions read the summary instead."""
 
 
 POLICIES: dict[str, Policy] = {"zeus": zeus, "gp-ucb": gp_ucb}
 
 
 def choose(state: JobState, rng: np.random.Generator) -> Choice:
-    """The batch size for the next run of a job.
+    """Return the batch size for the next run of a job.
 
     Args:
         state: the job.
@@ -71,25 +71,26 @@ def choose(state: JobState, rng: np.random.Generator) -> Choice:
 
 
 def choose_while_paused(spec: Spec) -> Choice:
-    """The batch size for the next run of a job that is to decide nothing: the default, with no bound on its cost."""
+    """Return the batch size for the next run of a paused job: the default, with no bound on its cost."""
     reason = "the job is paused: the default batch size"
     return Choice(spec.default_batch_size, TrialType.PAUSED, reason, bound_factor=None)
 
 
 def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
-    """What a report means for its run, whatever stage the job has reached.
+    """Decide what a report means for its run, in any stage of the job.
 
-    A run whose cost is beyond the bound is stopped. Under `zeus` that comes first; under `gp-ucb` a run that reaches
-    the target in the epoch that crosses the bound has converged, since what it cost is paid.
+    A report that the run is out of memory ends the run in any case. Otherwise a run whose cost exceeds its bound is
+    stopped. Under `zeus` this holds even if the run reached the target. Under `gp-ucb`, a run that reaches the target
+    in the epoch that crosses the bound has converged, because that epoch is already paid for.
 
     Args:
         state: the job before the report.
-        trial: the run, as it was given out.
-        report: its latest report.
+        trial: the run, as it was dispatched.
+        report: the run's latest report.
     """
     spec, policy = state.spec, POLICIES[state.spec.policy]
     cost_j = run_cost(spec, report.energy_j, report.time_s)
-    bound_j, origin = policy.cost_bound(state, trial)
+    bound_j, bound_text = policy.cost_bound(state, trial)
     trial = replace(
         trial,
         energy_j=report.energy_j,
@@ -103,7 +104,8 @@ def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
         reason = f"batch size {trial.batch_size} does not fit in memory"
         return _failure(state, trial, VerdictCode.OUT_OF_MEMORY, reason)
     if cost_j > bound_j and not (reached and spec.policy != "zeus"):
-        return _failure(state, trial, VerdictCode.COST_BOUND, f"cost {cost_j:.6g} J exceeds {bound_j:.6g} J, {origin}")
+        reason = f"cost {cost_j:.6g} J exceeds {bound_j:.6g} J, {bound_text}"
+        return _failure(state, trial, VerdictCode.COST_BOUND, reason)
     if report.metric is None:
         reason = "the metric is not a finite number: the run has diverged"
         return _failure(state, trial, VerdictCode.DIVERGED, reason)
@@ -113,26 +115,26 @@ def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
     if report.epoch >= spec.max_epochs:
         reason = f"metric {report.metric:.6g} has not reached {target} within {spec.max_epochs} epochs"
         return _failure(state, trial, VerdictCode.MAX_EPOCHS, reason)
-    return Verdict(VerdictCode.CONTINUE, f"{target} is not reached yet; training goes on")
+    return Verdict(VerdictCode.CONTINUE, f"{target} is not reached yet; training continues")
 
 
 def stage(state: JobState) -> tuple[Stage, str]:
-    """What the job is busy with, and that in words."""
+    """Return the stage of the job, and a description of it."""
     return POLICIES[state.spec.policy].stage(state)
 
 
 def ruled_out(state: JobState) -> dict[int, str]:
-    """Why batch sizes are not given any more, by batch size."""
+    """Return the batch sizes that are ruled out, each with the reason."""
     return POLICIES[state.spec.policy].ruled_out(state)
 
 
 def expectations(state: JobState) -> list[Expectation]:
-    """What a run with each batch size is expected to cost, ascending."""
+    """Estimate the cost of a run with each batch size, ascending."""
     return POLICIES[state.spec.policy].expectations(state)
 
 
 def bound(state: JobState, choice: Choice) -> float | None:
-    """Cost in joules beyond which a run that is given a choice now would be stopped; None: it has no bound."""
+    """Return the cost bound, in joules, of a run that gets this choice now; None: it has no bound."""
     run = Trial(
         *(0, choice.batch_size, choice.type, TrialStatus.DISPATCHED, None, 0.0, 0.0, 0, 0, None),
         bound_factor=choice.bound_factor,
@@ -141,19 +143,19 @@ def bound(state: JobState, choice: Choice) -> float | None:
     return bound_j if math.isfinite(bound_j) else None
 
 
-def known(state: JobState) -> Past:
-    """What is known from the ended trials of a job."""
-    return POLICIES[state.spec.policy].known(state)
+def summarize_ended(state: JobState) -> EndedSummary:
+    """Summarize all trials of a job that have a verdict."""
+    return POLICIES[state.spec.policy].summarize_ended(state)
 
 
-def condensed(state: JobState) -> JobState:
-    """The same job with all ended trials taken into `past`."""
-    left = tuple(trial for trial in state.trials if trial.status is not TrialStatus.SUCCEEDED)
-    return replace(state, trials=left, past=known(state))
+def compact(state: JobState) -> JobState:
+    """Return the same job with all trials that have a verdict moved into the summary."""
+    remaining = tuple(trial for trial in state.trials if trial.status is not TrialStatus.SUCCEEDED)
+    return replace(state, trials=remaining, summary=summarize_ended(state))
 
 
 def _failure(state: JobState, trial: Trial, code: VerdictCode, reason: str) -> Verdict:
-    return Verdict(code, f"{reason}; {POLICIES[state.spec.policy].outlook(state, trial)}")
+    return Verdict(code, f"{reason}; {POLICIES[state.spec.policy].retry_outlook(state, trial)}")
 
 
 def _reached(spec: Spec, metric: float) -> bool:

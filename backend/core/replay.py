@@ -1,4 +1,7 @@
-"""A job's past, decided once more: do the stored choices, verdicts and reasons follow from the stored trials?"""
+"""Replay a job's history: do the stored choices, verdicts and reasons follow from the stored trials?
+
+The history is plain data; `backend.database.states` loads it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -6,15 +9,26 @@ from types import MappingProxyType
 
 import numpy as np
 
-from backend.core.policies import choose, choose_while_paused, condensed, judge
-from backend.core.state import Choice, JobState, Past, Probed, Report, Spec, Trial, TrialStatus, TrialType, Verdict
+from backend.core.policies import choose, choose_while_paused, compact, judge
+from backend.core.state import (
+    Choice,
+    EndedSummary,
+    JobState,
+    ProbeResult,
+    Report,
+    Spec,
+    Trial,
+    TrialStatus,
+    TrialType,
+    Verdict,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class PastReport:
-    """A report as it was answered, at the job's `revision`.
+    """A report and its verdict, at the job's `revision`.
 
-    `expired` is the revision at which the run had been taken for lost, if this report revived it.
+    If this report revived a lost run, `expired` is the revision at which the run was lost.
     """
 
     revision: int
@@ -25,15 +39,18 @@ class PastReport:
 
 @dataclass(frozen=True, slots=True)
 class PastProbe:
-    """What a probe told, at the job's `revision`."""
+    """The results of a probe, stored at the job's `revision`."""
 
     revision: int
-    probed: tuple[Probed, ...]
+    results: tuple[ProbeResult, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class PastTrial:
-    """A trial as it stands, its reports by rising revision, and the reset (0, 1, …) that it came after."""
+    """A trial in its final form, with its choice, and its reports by rising revision.
+
+    `exploration` is the number of resets of the job before the trial: 0, 1, …
+    """
 
     trial: Trial
     choice: Choice
@@ -43,89 +60,91 @@ class PastTrial:
 
 def state_at(
     spec: Spec,
-    past: list[PastTrial],
+    history: list[PastTrial],
     exploration: int,
     revision: int,
-    known: Past | None = None,
+    summary: EndedSummary | None = None,
     probe: PastProbe | None = None,
 ) -> JobState:
-    """What a decision taken at a revision of the job looked at.
+    """Reconstruct the state that a decision read, at the revision of the decision.
 
-    A call that decides may end lost trials first, in the same revision; all else that it saw is older.
+    A call that decides may end lost trials first, in the same revision. Everything else in the state is older.
 
     Args:
         spec: the job's spec.
-        past: all its trials.
-        exploration: the reset that the decision came after.
-        revision: of the decision.
-        known: what is known from trials that ended before; they are left out.
-        probe: that of the exploration.
+        history: all trials of the job.
+        exploration: exploration of the decision.
+        revision: revision of the decision.
+        summary: stands in for trials that ended before; they are left out.
+        probe: the probe of the exploration.
     """
-    trials = (_trial_at(one, revision) for one in past if one.exploration == exploration)
-    seen = tuple(trial for trial in trials if trial is not None and not _told(trial, known))
-    return JobState(spec, seen, known, probe.probed if probe is not None and probe.revision < revision else ())
+    trials = (_trial_at(past, revision) for past in history if past.exploration == exploration)
+    visible = tuple(trial for trial in trials if trial is not None and not _is_covered(trial, summary))
+    return JobState(spec, visible, summary, probe.results if probe is not None and probe.revision < revision else ())
 
 
 def differences(
     spec: Spec,
-    past: list[PastTrial],
+    history: list[PastTrial],
     rng: np.random.Generator,
-    beginning: Past | None = None,
+    initial: EndedSummary | None = None,
     probes: Mapping[int, PastProbe] = MappingProxyType({}),
 ) -> list[str]:
-    """Every stored decision that the core would not take again, in words; empty if all follow.
+    """Describe every stored decision that the core would not make again; empty if all of them follow.
 
     Args:
         spec: the job's spec.
-        past: all its trials, by rising number.
-        rng: its random generator at the beginning.
-        beginning: what the job began with.
-        probes: of its batch sizes, by exploration.
+        history: all trials of the job, by rising number.
+        rng: the job's random generator at the start.
+        initial: the summary that the job started with.
+        probes: the probes of the job, by exploration.
     """
-    found: list[str] = []
-    decisions: list[tuple[int, PastTrial, PastReport | None]] = [(one.trial.started, one, None) for one in past]
-    decisions += [(report.revision, one, report) for one in past for report in one.reports]
+    lines: list[str] = []
+    decisions: list[tuple[int, PastTrial, PastReport | None]] = [(past.trial.started, past, None) for past in history]
+    decisions += [(report.revision, past, report) for past in history for report in past.reports]
     decisions.sort(key=lambda decision: decision[0])
-    known = {0: beginning}
-    for revision, one, report in decisions:
-        exploration = one.exploration
-        state = state_at(spec, past, exploration, revision, known.get(exploration), probes.get(exploration))
-        state = condensed(state)
-        known[exploration] = state.past
-        found += _choice_differs(state, one, rng) if report is None else _verdict_differs(state, one, report)
-    return found
+    summaries = {0: initial}
+    for revision, past, report in decisions:
+        exploration = past.exploration
+        state = state_at(spec, history, exploration, revision, summaries.get(exploration), probes.get(exploration))
+        state = compact(state)
+        summaries[exploration] = state.summary
+        lines += _compare_choice(state, past, rng) if report is None else _compare_verdict(state, past, report)
+    return lines
 
 
-def _choice_differs(state: JobState, one: PastTrial, rng: np.random.Generator) -> list[str]:
-    chosen = one.choice
-    again = choose_while_paused(state.spec) if chosen.type is TrialType.PAUSED else choose(state, rng)
-    if replace(again, reason=chosen.reason) == chosen:
-        return _words_differ(one, f"batch size {chosen.batch_size}", chosen.reason, again.reason)
+def _compare_choice(state: JobState, past: PastTrial, rng: np.random.Generator) -> list[str]:
+    stored = past.choice
+    again = choose_while_paused(state.spec) if stored.type is TrialType.PAUSED else choose(state, rng)
+    if replace(again, reason=stored.reason) == stored:
+        return _compare_reason(past, f"batch size {stored.batch_size}", stored.reason, again.reason)
     return [
-        f"trial {one.trial.number}: chose batch size {chosen.batch_size} ({chosen.type}), "
+        f"trial {past.trial.number}: chose batch size {stored.batch_size} ({stored.type}), "
         f"would choose {again.batch_size} ({again.type}: {again.reason})"
     ]
 
 
-def _verdict_differs(state: JobState, one: PastTrial, report: PastReport) -> list[str]:
-    again, verdict = judge(state, one.trial, report.report), report.verdict
-    if again.code == verdict.code:
-        return _words_differ(one, f"verdict {verdict.code}", verdict.reason, again.reason)
-    return [f"trial {one.trial.number}: judged {verdict.code}, would judge {again.code} ({again.reason})"]
+def _compare_verdict(state: JobState, past: PastTrial, report: PastReport) -> list[str]:
+    again, stored = judge(state, past.trial, report.report), report.verdict
+    if again.code == stored.code:
+        return _compare_reason(past, f"verdict {stored.code}", stored.reason, again.reason)
+    return [f"trial {past.trial.number}: judged {stored.code}, would judge {again.code} ({again.reason})"]
 
 
-def _words_differ(one: PastTrial, decision: str, then: str, now: str) -> list[str]:
-    """As they do after an upgrade that says things otherwise."""
+def _compare_reason(past: PastTrial, decision: str, then: str, now: str) -> list[str]:
+    """Compare the wording of two reasons. It may differ after an upgrade."""
     if then == now:
         return []
-    return [f'trial {one.trial.number}: {decision} again, only its reason differs: "{then}", now "{now}"']
+    return [f'trial {past.trial.number}: {decision} again, only its reason differs: "{then}", now "{now}"']
 
 
-def _told(trial: Trial, known: Past | None) -> bool:
-    return known is not None and trial.status is TrialStatus.SUCCEEDED and (trial.ended or 0) <= known.through
+def _is_covered(trial: Trial, summary: EndedSummary | None) -> bool:
+    has_verdict = trial.status is TrialStatus.SUCCEEDED
+    return summary is not None and has_verdict and (trial.ended or 0) <= summary.last_revision
 
 
 def _trial_at(past: PastTrial, revision: int) -> Trial | None:
+    """Return the trial as it was before a revision; None if it had not started."""
     final = past.trial
     if final.started >= revision:
         return None

@@ -1,7 +1,7 @@
-"""What a job has saved: what it has cost, beside what its recurrences would have cost with one batch size alone.
+"""The savings of a job: the cost of its recurrences at one fixed batch size, minus the cost that the job had.
 
-A recurrence is a run that converged; what the failed ones before it cost is paid for it. A recurrence with another
-batch size is put down at the mean cost of that one's converged runs.
+A recurrence is a run that converged. The cost of failed runs counts as spent and adds no recurrence. A recurrence at a
+fixed batch size is valued at the mean cost of the converged runs with that batch size.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from backend.core.summary import SizeSummary, Totals, best_batch_size, summarize
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Energy, time, and the cost that they come to."""
+    """Energy, time, and their cost."""
 
     energy_j: float
     time_s: float
@@ -24,36 +24,36 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Savings:
-    """What a job has spent and saved. Negative savings are a loss; None: that batch size has never converged."""
+    """The usage and the savings of a job. Negative savings are a loss; None: that batch size has never converged."""
 
     launches: int
     """Runs that have ended."""
     recurrences: int
-    """Those that converged."""
+    """Runs that converged."""
     spent: Usage
-    """By all that have ended."""
+    """Usage of all runs that have ended."""
     best_batch_size: int | None
-    """The one with the lowest mean cost."""
+    """The batch size with the lowest mean cost."""
     against_default: Usage | None
-    """Had every recurrence had the default batch size."""
+    """Savings against all recurrences at the default batch size."""
     against_best: Usage | None
-    """Had every recurrence had the best one, as nobody knew beforehand."""
+    """Savings against all recurrences at the best batch size, which was not known in advance."""
 
 
 def savings(spec: Spec, totals: Sequence[Totals]) -> Savings:
-    """What a job has saved so far.
+    """Compute the savings of a job so far.
 
     Args:
         spec: the job's spec.
-        totals: all its trials; those that run do not count yet.
+        totals: sums over all trials of the job. Running trials do not count yet.
     """
-    ended = [one for one in totals if one.status is not TrialStatus.DISPATCHED]
-    spent = _usage(spec, sum(one.energy_j for one in ended), sum(one.time_s for one in ended))
-    recurrences = sum(one.trials for one in ended if one.converged)
+    ended = [group for group in totals if group.status is not TrialStatus.DISPATCHED]
+    spent = _usage(spec, sum(group.energy_j for group in ended), sum(group.time_s for group in ended))
+    recurrences = sum(group.trials for group in ended if group.converged)
     summaries = {summary.batch_size: summary for summary in summarize(spec, ended, {})}
     best = best_batch_size(list(summaries.values()))
     return Savings(
-        launches=sum(one.trials for one in ended),
+        launches=sum(group.trials for group in ended),
         recurrences=recurrences,
         spent=spent,
         best_batch_size=best,
@@ -63,12 +63,12 @@ def savings(spec: Spec, totals: Sequence[Totals]) -> Savings:
 
 
 def saved_by_trial(spec: Spec, per_recurrence_j: float, before_j: float, ended: Iterable[Trial]) -> list[float]:
-    """What has been saved, in joules of cost, after each of some trials.
+    """Return the cumulative savings, in joules of cost, after each trial.
 
     Args:
         spec: the job's spec.
-        per_recurrence_j: what a recurrence would have cost.
-        before_j: what the trials before these have saved.
+        per_recurrence_j: the cost of a recurrence to compare with.
+        before_j: the savings of the trials before these.
         ended: the trials, in the order of their ends.
     """
     steps = (per_recurrence_j * bool(trial.converged) - trial_cost(spec, trial) for trial in ended)

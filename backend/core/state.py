@@ -1,62 +1,68 @@
-"""The plain data that decisions are made of and the decisions themselves."""
+"""The plain data that decisions read, and the decisions themselves.
+
+No logic lives here, except the text that tells a user what to do with a stuck job.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class NothingConverges(Exception):
-    """Raised by `choose` when no batch size is left. The user relaxes the spec or resets the job."""
+    """Raised by `choose` when no batch size is left to try.
+
+    The user resets the job, or registers a new job with a relaxed spec.
+    """
 
 
-def way_out(spec: "Spec", reason: str, *, converged: bool) -> str:
-    """What a person can do when no batch size is left.
+def stuck_message(spec: "Spec", reason: str, *, converged: bool) -> str:
+    """Return the text that tells a user what to do when no batch size is left to try.
 
     Args:
         spec: the job's spec.
-        reason: why none is left.
-        converged: whether a run has converged, without which there is no bound on the cost to be raised.
+        reason: why no batch size is left.
+        converged: whether a run of the job has converged. Before that there is no cost bound to raise.
     """
     ease = "Lower" if spec.higher_is_better_metric else "Raise"
     knobs = "max_epochs or beta_knob" if converged and spec.beta_knob is not None else "max_epochs"
     return (
-        f"{reason}, so none is left to give. {ease} target_metric, raise {knobs}, or add batch sizes, and register "
-        "that as a new job; or reset this one to explore anew"
+        f"{reason}, so no batch size is left to try. {ease} target_metric, raise {knobs}, or add batch sizes, and "
+        "register the result as a new job; or reset this job to start a new exploration"
     )
 
 
 class TrialType(StrEnum):
-    """Why a trial was given its batch size."""
+    """Why a trial got its batch size."""
 
     PRUNING = "Pruning"
     MAB = "MAB"
     CONCURRENT = "Concurrent"
-    """Given while the exploration of the round was still running; never drives the pruning."""
+    """Dispatched while another run explored for the pruning round. It never drives the pruning."""
     PAUSED = "Paused"
-    """The default, given while a person had told the job to decide nothing."""
+    """The default batch size, dispatched while the job was paused."""
 
 
 class TrialStatus(StrEnum):
-    """How far a trial has come."""
+    """The status of a trial."""
 
     DISPATCHED = "Dispatched"
-    """Given out, not ended."""
+    """Dispatched and still running."""
     SUCCEEDED = "Succeeded"
     """Ended with a verdict, converged or not."""
     FAILED = "Failed"
-    """Ended without a verdict: nothing is known about its batch size."""
+    """Ended without a verdict. The trial is no result for its batch size."""
 
 
 class Stage(StrEnum):
-    """What a job is busy with."""
+    """The current stage of a job."""
 
     PRUNING = "Pruning"
     MAB = "MAB"
     STUCK = "Stuck"
-    """No batch size converged in a pruning round; a person must act."""
+    """No batch size is left to try. The user must act."""
 
 
 class VerdictCode(StrEnum):
-    """What a report means, as one word for programs."""
+    """The meaning of a report, as a code for programs."""
 
     CONTINUE = "continue"
     CONVERGED = "converged"
@@ -68,7 +74,10 @@ class VerdictCode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """What a job's decisions depend on, with the wire's ranges and defaults. Sizes ascend, `max_power` is in watts."""
+    """The part of a job's spec that decisions depend on.
+
+    Ranges and defaults are those of the wire. `batch_sizes` ascend, and `max_power` is in watts.
+    """
 
     batch_sizes: tuple[int, ...]
     default_batch_size: int
@@ -88,10 +97,10 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One run. Energy, time and epochs are those last reported.
+    """One run. Energy, time and epochs are the last reported values.
 
-    `started` and `ended` are the job's revisions at which that happened: a logical clock, so that the
-    order of events does not hang on the time of day. `ended` is None while the trial runs.
+    `started` and `ended` are the revisions of the job at which the run started and ended. They are a logical clock:
+    the order of events does not depend on the time of day. `ended` is None while the trial runs.
     """
 
     number: int
@@ -105,14 +114,17 @@ class Trial:
     started: int
     ended: int | None
     bound_factor: float | None = 1.0
-    """How many times the usual bound the run may cost; None: it has none."""
+    """Multiple of the usual cost bound that the run may cost; None: it has no bound."""
     out_of_memory: bool = False
-    """Whether it failed since its batch size did not fit in memory."""
+    """Whether the run failed because its batch size did not fit in memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
-    """What timing a few steps with a batch size told about an epoch. Where it does not fit in memory, nothing else."""
+class ProbeResult:
+    """The cost of an epoch with a batch size, estimated from a few timed steps.
+
+    If the batch size does not fit in memory, energy and time mean nothing.
+    """
 
     batch_size: int
     fits: bool
@@ -121,45 +133,48 @@ class Probed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Past:
-    """What is known from ended trials that a state leaves out, so that a long history need not be read anew.
+class EndedSummary:
+    """A summary of ended trials: those that have a verdict.
 
-    Every policy has its own, with what it looks at: `backend.core.results`, `backend.core.belief`.
+    It stands in for these trials in a `JobState`, so a long history is not read again.
+
+    Each policy has its own subclass: `backend.core.zeus.results.Results` and `backend.core.gp_ucb.belief.Belief`.
     """
 
     last: Trial | None = None
-    """The last of the trials to end; what ended before it is told."""
+    """The covered trial that ended last. The summary also covers every trial that ended before it."""
 
     @property
-    def through(self) -> int:
-        """The job's revision at which the last of the trials ended."""
+    def last_revision(self) -> int:
+        """The revision of the job at which the last covered trial ended; 0 if there is none."""
         return 0 if self.last is None else self.last.ended or 0
 
     @property
-    def unsettled(self) -> tuple[int, ...]:
-        """Batch sizes of which lost trials count, too."""
+    def sizes_without_result(self) -> tuple[int, ...]:
+        """The batch sizes for which decisions also read lost trials."""
         return ()
 
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """All that a decision may look at.
+    """Everything that a decision may read.
 
-    `trials`: those of the job since its last reset, by rising number. `past`: of those that it leaves
-    out, what its policy has `condensed`. `probed`: what a probe told of batch sizes since then, if there was one.
+    `trials` are those of the job since its last reset, by rising number. `summary` stands in for the ended trials that
+    `trials` leaves out; `policies.compact` makes it. `probe_results` come from a probe since the last reset, if there
+    was one.
     """
 
     spec: Spec
     trials: tuple[Trial, ...]
-    past: Past | None = None
-    probed: tuple[Probed, ...] = ()
+    summary: EndedSummary | None = None
+    probe_results: tuple[ProbeResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one validation found; energy and time since the run's training began.
+    """The result of one validation. Energy and time count from the start of the run's training.
 
-    `metric` None: it was NaN or infinite, or the run is out of memory.
+    `metric` is None if it was NaN or infinite, or if the run is out of memory.
     """
 
     metric: float | None
@@ -171,28 +186,28 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The batch size that a run gets, and why."""
+    """The batch size for a run, and the reason."""
 
     batch_size: int
     type: TrialType
     reason: str
     bound_factor: float | None = 1.0
-    """How many times the usual bound the run may cost; None: it has none."""
+    """Multiple of the usual cost bound that the run may cost; None: it has no bound."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What a policy expects a converging run with a batch size to cost; None: it cannot say yet."""
+    """A policy's estimate of the cost of a converging run with a batch size; None: there is no estimate yet."""
 
     batch_size: int
     expected_j: float | None
     sd_j: float | None
-    """How sure that is; 0: no spread was seen."""
+    """Standard deviation of the estimate; 0: the observed runs show no spread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a report means for its run, and why."""
+    """The meaning of a report for its run, and the reason."""
 
     code: VerdictCode
     reason: str

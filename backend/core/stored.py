@@ -1,7 +1,9 @@
-"""What a policy knows from a job's ended trials as text, and back, so that a long history need not be read anew.
+"""A policy's summary of ended trials as text, and back. It saves reading a long history again.
 
-Only what was counted is written: what a job begins with is at hand anyway, and all else follows. Python writes the
-shortest text that is read as the same number, so what is known comes back bit for bit.
+The text holds only counts. The initial summary of the job is an argument, and everything else follows from both.
+Python writes the shortest text that reads as the same number, so the summary is restored bit for bit.
+
+The JSON keys and the names in the tuples below are the stored format. A change needs a new `VERSION`.
 """
 
 import json
@@ -13,11 +15,11 @@ import numpy as np
 from backend.core.gp_ucb import epoch_cost, epochs
 from backend.core.gp_ucb.belief import Belief
 from backend.core.gp_ucb.gaussian import Gaussian
-from backend.core.state import Past, Trial, TrialStatus, TrialType
+from backend.core.state import EndedSummary, Trial, TrialStatus, TrialType
 from backend.core.zeus.results import Results, Rewards
 
 VERSION = 2
-"""Raised whenever the same trials come to something else, or another text: what was stored before is learnt anew."""
+"""Raise it whenever the same trials give another summary or another text. Older texts are then ignored."""
 
 _COUNTED = ("converged", "failed", "failed_since_success", "failed_factor", "changed", "too_large")
 _OF_EPOCHS = ("runs", "mean", "site_precision", "site_shift", "squares", "freedom", "rising", "falling")
@@ -25,71 +27,85 @@ _OF_EPOCH_COST = ("runs", "mean", "energy_j", "time_s")
 _TRIAL = tuple(field.name for field in fields(Trial))
 
 
-def save(past: Past, beginning: Past) -> str:
-    """What has been learnt since the job's beginning, from one run at least, as text."""
-    if past.last is None:
-        raise ValueError("nothing has been learnt yet")
-    match past, beginning:
+def save(summary: EndedSummary, initial: EndedSummary) -> str:
+    """Return a summary as text.
+
+    Args:
+        summary: the summary of at least one run.
+        initial: the job's summary before its first run.
+
+    Raises:
+        ValueError: the summary covers no run.
+        TypeError: the two summaries are of different policies.
+    """
+    if summary.last is None:
+        raise ValueError("the summary covers no run; there is nothing to save")
+    match summary, initial:
         case Belief(), Belief():
-            told = _told_by_belief(past, beginning)
+            data = _belief_data(summary, initial)
         case Results(), Results():
-            told = _told_by_results(past)
+            data = _results_data(summary)
         case _:
-            raise TypeError(f"{type(past).__name__} did not begin as {type(beginning).__name__}")
-    return json.dumps({"version": VERSION, "last": asdict(past.last)} | told)
+            raise TypeError(f"{type(summary).__name__} and {type(initial).__name__} are of different policies")
+    return json.dumps({"version": VERSION, "last": asdict(summary.last)} | data)
 
 
-def restore(text: str, beginning: Past) -> Past | None:
-    """What `save` wrote; None if that was another version."""
-    told = json.loads(text)
-    if told["version"] != VERSION:
+def restore(text: str, initial: EndedSummary) -> EndedSummary | None:
+    """Return the summary that `save` turned into text; None if the text is of another version.
+
+    Args:
+        text: the text.
+        initial: the job's summary before its first run.
+    """
+    data = json.loads(text)
+    if data["version"] != VERSION:
         return None
-    known = _belief(told, beginning) if isinstance(beginning, Belief) else _results(told)
-    return replace(known, last=_trial(told["last"]))
+    summary = _to_belief(data, initial) if isinstance(initial, Belief) else _to_results(data)
+    return replace(summary, last=_to_trial(data["last"]))
 
 
-def _told_by_belief(belief: Belief, beginning: Belief) -> dict[str, Any]:
-    prior, first = belief.epochs.prior, beginning.epochs.prior
-    as_begun = np.array_equal(prior.mean, first.mean) and np.array_equal(prior.covariance, first.covariance)
+def _belief_data(belief: Belief, initial: Belief) -> dict[str, Any]:
+    prior, first = belief.epochs.prior, initial.epochs.prior
+    unchanged = np.array_equal(prior.mean, first.mean) and np.array_equal(prior.covariance, first.covariance)
     return {
         "counted": _plain(belief, _COUNTED),
         "epochs": _plain(belief.epochs, _OF_EPOCHS),
-        "epochs_prior": None if as_begun else _plain(prior, ("mean", "covariance")),
+        "epochs_prior": None if unchanged else _plain(prior, ("mean", "covariance")),
         "epoch_cost": _plain(belief.epoch_cost, _OF_EPOCH_COST),
     }
 
 
-def _belief(told: dict[str, Any], beginning: Belief) -> Belief:
-    prior = told["epochs_prior"]
-    first = beginning.epochs if prior is None else replace(beginning.epochs, prior=Gaussian(**_arrays(prior)))
+def _to_belief(data: dict[str, Any], initial: Belief) -> Belief:
+    prior = data["epochs_prior"]
+    first = initial.epochs if prior is None else replace(initial.epochs, prior=Gaussian(**_arrays(prior)))
     return replace(
-        beginning,
-        epochs=epochs.with_law(replace(first, **_arrays(told["epochs"]))),
-        epoch_cost=epoch_cost.with_law(replace(beginning.epoch_cost, **_arrays(told["epoch_cost"]))),
-        **_arrays(told["counted"]),
+        initial,
+        epochs=epochs.with_posterior(replace(first, **_arrays(data["epochs"]))),
+        epoch_cost=epoch_cost.with_posterior(replace(initial.epoch_cost, **_arrays(data["epoch_cost"]))),
+        **_arrays(data["counted"]),
     )
 
 
-def _told_by_results(known: Results) -> dict[str, Any]:
+def _results_data(results: Results) -> dict[str, Any]:
     return {
-        "rewards": {size: astuple(rewards) for size, rewards in known.rewards.items()},
-        "explored": [astuple(trial) for trial in known.explored],
-        "cheapest": known.cheapest and asdict(known.cheapest),
+        "rewards": {size: astuple(rewards) for size, rewards in results.rewards.items()},
+        "explored": [astuple(trial) for trial in results.explored],
+        "cheapest": results.cheapest and asdict(results.cheapest),
     }
 
 
-def _results(told: dict[str, Any]) -> Results:
+def _to_results(data: dict[str, Any]) -> Results:
     return Results(
         rewards={
             int(size): Rewards(runs, mean_j, squares, tuple(latest_j))
-            for size, (runs, mean_j, squares, latest_j) in told["rewards"].items()
+            for size, (runs, mean_j, squares, latest_j) in data["rewards"].items()
         },
-        explored=tuple(_trial(dict(zip(_TRIAL, values, strict=True))) for values in told["explored"]),
-        cheapest=told["cheapest"] and _trial(told["cheapest"]),
+        explored=tuple(_to_trial(dict(zip(_TRIAL, values, strict=True))) for values in data["explored"]),
+        cheapest=data["cheapest"] and _to_trial(data["cheapest"]),
     )
 
 
-def _trial(values: dict[str, Any]) -> Trial:
+def _to_trial(values: dict[str, Any]) -> Trial:
     return Trial(**values | {"type": TrialType(values["type"]), "status": TrialStatus(values["status"])})
 
 

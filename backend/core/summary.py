@@ -1,4 +1,4 @@
-"""What a job knows about each of its batch sizes, for people to look at."""
+"""Figures about each batch size of a job, for display. `savings` builds on them; no decision reads them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from backend.core.state import Spec, TrialStatus
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The trials of one batch size that have come to the same, added up."""
+    """The sums over the trials of one batch size that have the same status and outcome."""
 
     batch_size: int
     status: TrialStatus
@@ -22,7 +22,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class SizeSummary:
-    """One batch size. Means are over its converged runs, None before the first."""
+    """Figures of one batch size. Means are over its converged runs; None before the first converged run."""
 
     batch_size: int
     runs: int
@@ -36,37 +36,37 @@ class SizeSummary:
 
 
 def summarize(spec: Spec, totals: Iterable[Totals], ruled_out: dict[int, str]) -> list[SizeSummary]:
-    """A summary of every batch size of a job, ascending.
+    """Summarize every batch size of a job, ascending.
 
     Args:
         spec: the job's spec.
-        totals: its trials.
-        ruled_out: why batch sizes are not given any more.
+        totals: sums over the job's trials.
+        ruled_out: the batch sizes that are ruled out, each with the reason.
     """
     by_size: dict[int, list[Totals]] = {size: [] for size in spec.batch_sizes}
-    for one in totals:
-        by_size[one.batch_size].append(one)
+    for group in totals:
+        by_size[group.batch_size].append(group)
     return [_summary(spec, size, of_size, ruled_out.get(size)) for size, of_size in by_size.items()]
 
 
 def best_batch_size(summaries: list[SizeSummary]) -> int | None:
-    """The batch size with the lowest mean cost of converged runs, None if nothing has converged."""
-    known = [(summary.mean_cost_j, summary.batch_size) for summary in summaries if summary.mean_cost_j is not None]
-    return min(known)[1] if known else None
+    """Return the batch size with the lowest mean cost of converged runs; None if no run has converged."""
+    costs = [(summary.mean_cost_j, summary.batch_size) for summary in summaries if summary.mean_cost_j is not None]
+    return min(costs)[1] if costs else None
 
 
 def _summary(spec: Spec, size: int, totals: list[Totals], reason: str | None) -> SizeSummary:
-    converged = [one for one in totals if one.converged]
-    number = sum(one.trials for one in converged)
+    converged = [group for group in totals if group.converged]
+    number = sum(group.trials for group in converged)
     energy_j, time_s, epochs = (
-        sum(getattr(one, name) for one in converged) / number if number else None
+        sum(getattr(group, name) for group in converged) / number if number else None
         for name in ("energy_j", "time_s", "epochs")
     )
     return SizeSummary(
         batch_size=size,
-        runs=sum(one.trials for one in totals if one.status is TrialStatus.SUCCEEDED),
+        runs=sum(group.trials for group in totals if group.status is TrialStatus.SUCCEEDED),
         converged=number,
-        lost=sum(one.trials for one in totals if one.status is TrialStatus.FAILED),
+        lost=sum(group.trials for group in totals if group.status is TrialStatus.FAILED),
         mean_cost_j=None if energy_j is None or time_s is None else run_cost(spec, energy_j, time_s),
         mean_energy_j=energy_j,
         mean_time_s=time_s,

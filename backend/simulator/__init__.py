@@ -1,5 +1,5 @@
-"""The simulator around `core.simulate`: where trainings come from, many seeds at once, and what is shown of them.
+"""The simulator around `backend.core.simulate`: it compares policies on many trainings and seeds.
 
-`traces`, `recorded` (both read `tables`) and `synthetic` make workloads, `study` plays policies on them, `report` shows
-the outcome, and `cli` is the command.
+`traces`, `recorded` (both read files with `tables`) and `synthetic` make workloads. `study` simulates policies on them,
+`report` shows the results, and `cli` is the command `python -m backend simulate`.
 """

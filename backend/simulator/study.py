@@ -1,4 +1,7 @@
-"""Policies and baselines on workloads, over many seeds: what their recurrences cost in all."""
+"""Studies: the cost of the recurrences of policies and baselines, on workloads and over many seeds.
+
+`report` shows the results of a study.
+"""
 
 import math
 import os
@@ -29,7 +32,7 @@ from backend.core.state import NothingConverges
 BASELINES: dict[str, Chooser] = {"grid": search_grid, "random": pick_at_random}
 CONTENDERS = (*POLICIES, *BASELINES)
 LAST = 5
-"""Recurrences at the end that the savings are counted over, as in the paper."""
+"""Number of recurrences at the end over which savings are computed, as in the paper."""
 
 
 class NothingToCompare(Exception):
@@ -38,59 +41,59 @@ class NothingToCompare(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """From a recurrence on, the epochs to the target are multiplied."""
+    """From recurrence number `recurrence` on, the epochs to the target are multiplied by `factor`."""
 
     recurrence: int
     factor: float
 
     def __call__(self, recurrence: int) -> float:
-        """The factor in a recurrence."""
+        """Return the factor in a recurrence."""
         return self.factor if recurrence >= self.recurrence else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is played: a workload, for how long, and under which circumstances."""
+    """A workload, its number of recurrences, and the circumstances."""
 
     workload: Workload
     recurrences: int
     concurrency: int = 1
     drift: Drift | None = None
-    past: Belief | None = None
-    """What gp-ucb knows at the beginning."""
+    initial: Belief | None = None
+    """Initial belief of gp-ucb, e.g. from a warm start."""
     probe_s: float | None = None
-    """Seconds for which gp-ucb tries every batch size after the first run that converges; None: it does not."""
+    """Seconds that gp-ucb's probe spends on each batch size after the first run that converges; None: no probe."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What one contender's recurrences cost on one workload; rows are seeds, columns recurrences."""
+    """The recurrences of one contender on one workload. Rows are seeds, columns are recurrences."""
 
     cost_j: Matrix
     energy_j: Matrix
     time_s: Matrix
     failed: int = 0
-    """Launches that failed."""
+    """Number of failed launches."""
     stuck: int = 0
-    """Seeds under which no batch size was left; from there on its user trained with the default."""
+    """Number of seeds for which no batch size was left. From there on the user trains with the default."""
     endless: int = 0
-    """Seeds under which a recurrence failed a thousand times; from there on likewise."""
+    """Number of seeds for which a recurrence failed a thousand times. The user then does the same."""
 
 
 @dataclass(slots=True)
 class Comparison:
-    """Everyone on one workload. `default` is None if the default batch size never converges."""
+    """The outcomes of all contenders on one workload. `default` is None if the default batch size never converges."""
 
     scenario: Scenario
     clairvoyant: Outcome
     floor: Outcome
-    """The first recurrence at the default, then clairvoyant."""
+    """The first recurrence with the default batch size, then the clairvoyant."""
     default: Outcome | None
     contenders: dict[str, Outcome] = field(default_factory=dict)
 
 
 def compare(scenario: Scenario, contenders: Sequence[str], seeds: int) -> Comparison:
-    """Play contenders, and what they are measured against, on one scenario.
+    """Simulate the contenders, the clairvoyant, the floor and the default on one scenario.
 
     Raises:
         NothingToCompare: no batch size ever converges.
@@ -116,16 +119,23 @@ def compare(scenario: Scenario, contenders: Sequence[str], seeds: int) -> Compar
     except EndlessRetry:
         always_default, floor = None, _outcome(fixed(None), scenario.recurrences)
     clairvoyant = _outcome(fixed(None), scenario.recurrences)
-    found = Comparison(scenario, clairvoyant, floor, always_default)
+    comparison = Comparison(scenario, clairvoyant, floor, always_default)
     for name in contenders:
-        found.contenders[name] = _play(scenario, name, seeds)
-    return found
+        comparison.contenders[name] = _simulate_contender(scenario, name, seeds)
+    return comparison
 
 
 def compare_all(
     scenarios: Sequence[Scenario], contenders: Sequence[str], seeds: int, jobs: int | None = None
 ) -> Iterator[Comparison]:
-    """`compare` on several scenarios, in as many processes as there are cores, in their order."""
+    """Run `compare` on several scenarios in parallel, and yield the results in the order of the scenarios.
+
+    Args:
+        scenarios: the scenarios.
+        contenders: names of policies and baselines.
+        seeds: number of seeds.
+        jobs: number of processes; None: one per core.
+    """
     jobs = jobs or os.cpu_count() or 1
     task = partial(compare, contenders=tuple(contenders), seeds=seeds)
     if jobs == 1:
@@ -136,45 +146,56 @@ def compare_all(
 
 
 def ratio(above: Outcome, below: Outcome, recurrences: int, since: int = 0) -> float:
-    """Mean total cost of the first recurrences over that of another; luck is the same for both."""
+    """Return the total cost of one outcome over that of another, under the same luck.
+
+    Args:
+        above: the numerator.
+        below: the denominator.
+        recurrences: the recurrence at which the sum ends.
+        since: the recurrence at which the sum starts.
+    """
     return float(above.cost_j[:, since:recurrences].sum() / below.cost_j[:, since:recurrences].sum())
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """The mean of ratios."""
+    """Return the geometric mean, which suits ratios."""
     return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def regret(outcome: Outcome, clairvoyant: Outcome) -> Vector:
-    """Cumulative cost above the clairvoyant's (seeds, recurrences), in joules."""
+    """Return the cumulative cost above the clairvoyant's (seeds, recurrences), in joules."""
     above: Vector = np.cumsum(outcome.cost_j - clairvoyant.cost_j, axis=1)
     return above
 
 
-def _play(scenario: Scenario, name: str, seeds: int) -> Outcome:
+def _simulate_contender(scenario: Scenario, name: str, seeds: int) -> Outcome:
     workload = scenario.workload
-    bounded = name in POLICIES
+    is_policy = name in POLICIES
     spec = replace(
         workload.spec,
-        policy=name if bounded else "zeus",
-        beta_knob=workload.spec.beta_knob if bounded else None,
+        policy=name if is_policy else "zeus",
+        beta_knob=workload.spec.beta_knob if is_policy else None,
     )
-    chooser = choose if bounded else BASELINES[name]
-    own = replace(scenario, workload=replace(workload, spec=spec))
-    played, left_off = [], []
+    chooser = choose if is_policy else BASELINES[name]
+    own_scenario = replace(scenario, workload=replace(workload, spec=spec))
+    runs_by_seed, failures = [], []
     for seed in range(seeds):
-        runs, why = _until_left_off(own, chooser, seed)
-        played.append(runs)
-        left_off.append(why)
-    found = _outcome(played, scenario.recurrences)
-    found.stuck, found.endless = left_off.count(NothingConverges), left_off.count(EndlessRetry)
-    return found
+        runs, failure = _simulate_seed(own_scenario, chooser, seed)
+        runs_by_seed.append(runs)
+        failures.append(failure)
+    outcome = _outcome(runs_by_seed, scenario.recurrences)
+    outcome.stuck, outcome.endless = failures.count(NothingConverges), failures.count(EndlessRetry)
+    return outcome
 
 
-def _until_left_off(scenario: Scenario, chooser: Chooser, seed: int) -> tuple[list[Run], type[Exception] | None]:
-    """The runs of one seed, and why its user had to do without the policy from some recurrence on."""
+def _simulate_seed(scenario: Scenario, chooser: Chooser, seed: int) -> tuple[list[Run], type[Exception] | None]:
+    """Return the runs of one seed, and the exception that ended the policy early, if any.
+
+    The remaining recurrences then have a fixed batch size.
+    """
     drift = scenario.drift or no_drift
-    past, probe_s = (scenario.past, scenario.probe_s) if scenario.workload.spec.policy == "gp-ucb" else (None, None)
+    is_gp_ucb = scenario.workload.spec.policy == "gp-ucb"
+    initial, probe_s = (scenario.initial, scenario.probe_s) if is_gp_ucb else (None, None)
     runs: list[Run] = []
     try:
         for run in simulate(
@@ -182,37 +203,39 @@ def _until_left_off(scenario: Scenario, chooser: Chooser, seed: int) -> tuple[li
             scenario.recurrences,
             seed,
             chooser=chooser,
-            condense=policies.condensed if chooser is choose else baselines.condensed,
+            compactor=policies.compact if chooser is choose else baselines.compact,
             concurrency=scenario.concurrency,
             drift=drift,
-            past=past,
+            initial=initial,
             probe_s=probe_s,
         ):
-            runs.append(run)  # noqa: PERF402 - what was played before counts
+            runs.append(run)  # noqa: PERF402 - the runs before an exception count
         return runs, None
     except (NothingConverges, EndlessRetry) as error:
         done = {run.recurrence for run in runs if run.converged}
         sizes = {
-            factor: _fallback(scenario.workload, factor) for factor in set(map(drift, range(scenario.recurrences)))
+            factor: _fallback_size(scenario.workload, factor) for factor in set(map(drift, range(scenario.recurrences)))
         }
-        rest = simulate_fixed(scenario.workload, scenario.recurrences, seed, lambda at: sizes[drift(at)], drift)
+        rest = simulate_fixed(
+            scenario.workload, scenario.recurrences, seed, lambda recurrence: sizes[drift(recurrence)], drift
+        )
         return runs + [run for run in rest if run.recurrence not in done], type(error)
 
 
-def _fallback(workload: Workload, stretch: float) -> int:
-    """The default batch size, or the cheapest where the default does not converge."""
+def _fallback_size(workload: Workload, stretch: float) -> int:
+    """Return the default batch size, or the cheapest one if the default does not converge."""
     default = workload.spec.default_batch_size
     only_default = replace(workload, sizes={default: workload.sizes[default]})
     return cheapest_size(only_default, stretch) or cheapest_size(workload, stretch) or default
 
 
-def _outcome(played: list[list[Run]], recurrences: int) -> Outcome:
-    shape = (len(played), recurrences)
-    found = Outcome(np.zeros(shape), np.zeros(shape), np.zeros(shape))
-    for seed, runs in enumerate(played):
+def _outcome(runs_by_seed: list[list[Run]], recurrences: int) -> Outcome:
+    shape = (len(runs_by_seed), recurrences)
+    outcome = Outcome(np.zeros(shape), np.zeros(shape), np.zeros(shape))
+    for seed, runs in enumerate(runs_by_seed):
         for run in runs:
-            found.cost_j[seed, run.recurrence] += run.cost_j
-            found.energy_j[seed, run.recurrence] += run.energy_j
-            found.time_s[seed, run.recurrence] += run.time_s
-            found.failed += not run.converged
-    return found
+            outcome.cost_j[seed, run.recurrence] += run.cost_j
+            outcome.energy_j[seed, run.recurrence] += run.energy_j
+            outcome.time_s[seed, run.recurrence] += run.time_s
+            outcome.failed += not run.converged
+    return outcome

@@ -1,7 +1,7 @@
-"""Workloads that never were: random jobs whose laws are known, to see a policy on what the traces do not hold.
+"""Random jobs whose distributions are known, to test a policy beyond the traces.
 
-Epochs to the target grow with the batch size (as in McCandlish et al., An Empirical Model of Large-Batch Training,
-2018), epochs get cheaper until the GPU is busy, runs scatter, and very small or large batches may fail.
+The epochs to the target grow with the batch size (as in McCandlish et al., An Empirical Model of Large-Batch Training,
+2018). Epochs get cheaper until the GPU is busy. Runs scatter, and very small or large batches may fail.
 """
 
 import math
@@ -16,7 +16,13 @@ RUNS = 40
 
 
 def workload(number: int, *, eta: float = 0.5, beta: float | None = 2.0) -> Workload:
-    """The random job of a number, always the same."""
+    """Return a random job. The same number always gives the same job.
+
+    Args:
+        number: seed of the job.
+        eta: weight of energy against time.
+        beta: early-stop knob.
+    """
     rng = np.random.default_rng(number)
     sizes = [int(2**power) for power in range(int(rng.integers(2, 5)), int(rng.integers(8, 13)))]
     fewest, critical = rng.uniform(3, 40), 2 ** rng.uniform(5, 11)

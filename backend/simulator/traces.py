@@ -1,7 +1,8 @@
-"""Workloads from measured trainings: those published with the paper, or a folder of files like them.
+"""Workloads from measured trainings: the traces published with the paper, or a folder in the same format.
 
-`summary_train.csv` has one line per run and target (epochs to it; empty: never reached), `summary_power_GPU.csv` time
-and power of one epoch per batch size and power limit. `benchmarks/traces/README.md` describes the columns.
+`summary_train.csv` has one line per run and target, with the epochs to the target (empty: never reached).
+`summary_power_GPU.csv` has the time and the power of one epoch per batch size and power limit.
+`benchmarks/traces/README.md` describes the columns.
 """
 
 import math
@@ -14,7 +15,7 @@ from backend.core.cost import cost
 from backend.core.simulate import SizeRecord, Workload
 from backend.core.state import Spec
 from backend.simulator import tables
-from backend.simulator.tables import LARGEST, LEAST, MOST, Line, TracesUnusable
+from backend.simulator.tables import MAX_COUNT, MAX_QUANTITY, MIN_POSITIVE, Line, TracesUnusable
 
 GPUS = ("v100", "p100", "rtx6000", "a40")
 JOB_COLUMNS = ("dataset", "network", "optimizer", "batch_size")
@@ -24,7 +25,10 @@ POWER_COLUMNS = (*JOB_COLUMNS, "power_limit", "time_per_epoch", "average_power")
 
 @dataclass(frozen=True, slots=True)
 class TracedJob:
-    """A job that the paper simulates. `default`: its default batch size, where the GPU can hold it."""
+    """A job that the paper simulates.
+
+    `default` is its default batch size on a GPU with enough memory.
+    """
 
     dataset: str
     network: str
@@ -50,21 +54,21 @@ JOBS = {
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """The files' lines."""
+    """The lines of the files; `power` by GPU."""
 
     train: list[Line]
     power: dict[str, list[Line]]
 
     def targets(self, job: TracedJob) -> list[float]:
-        """Every target that some run of a job's training was measured for."""
-        return sorted({_target(row) for row in _of(job, self.train)})
+        """Return every target for which a run of the job's training was measured, ascending."""
+        return sorted({_target(row) for row in _rows_of(job, self.train)})
 
 
 def read(folder: Path, gpus: Iterable[str] = GPUS) -> Traces:
     """Read a folder of traces.
 
     Raises:
-        TracesUnusable: a file is missing, or is something else.
+        TracesUnusable: a file is missing or wrong.
     """
     advice = "name the folder of the traces with --traces"
     return Traces(
@@ -83,29 +87,33 @@ def workload(
     best_power_limit: bool = False,
     default: int | None = None,
 ) -> Workload:
-    """A job on a GPU, as it was measured.
+    """Return a job on a GPU, as it was measured.
 
     Args:
         traces: the data.
-        gpu: one of those read.
+        gpu: a GPU of the data.
         job: its training and target.
         eta: weight of energy against time.
         beta: early-stop knob.
-        best_power_limit: take for every batch size the power limit with the cheapest epoch; else the highest.
-        default: another default batch size than the job's.
+        best_power_limit: use the power limit with the cheapest epoch for each batch size; else the highest limit.
+        default: default batch size; None: the job's.
 
     Raises:
-        TracesUnusable: nothing was measured of it, or a cell is no such figure.
+        TracesUnusable: the job was not measured on this GPU, or a cell is wrong.
     """
     power, epochs = defaultdict(list), defaultdict(list)
-    for row in _of(job, traces.power[gpu]):
+    for row in _rows_of(job, traces.power[gpu]):
         power[row.count("batch_size")].append(
-            (row.count("power_limit"), row.quantity("time_per_epoch", LEAST), row.quantity("average_power", LEAST))
+            (
+                row.count("power_limit"),
+                row.quantity("time_per_epoch", MIN_POSITIVE),
+                row.quantity("average_power", MIN_POSITIVE),
+            )
         )
-    for row in _of(job, traces.train):
+    for row in _rows_of(job, traces.train):
         if _target(row) == job.target:
             never = row["target_epoch"].strip().lower() in {"", "nan"}
-            epochs[row.count("batch_size")].append(math.inf if never else row.quantity("target_epoch", 1, MOST))
+            epochs[row.count("batch_size")].append(math.inf if never else row.quantity("target_epoch", 1, MAX_COUNT))
     sizes = sorted(set(power) & set(epochs))
     if not sizes:
         raise TracesUnusable(f"no run of {job.dataset} to {job.target:g} was measured on {gpu}")
@@ -134,14 +142,17 @@ def workload(
 
 
 def power_limits(traces: Traces, gpu: str, job: TracedJob) -> int:
-    """How many power limits a job was measured at; the paper's horizon is 2 * batch sizes * power limits."""
-    return len({row.count("power_limit") for row in _of(job, traces.power[gpu])})
+    """Return the number of power limits at which a job was measured.
+
+    The paper's horizon is 2 * batch sizes * power limits.
+    """
+    return len({row.count("power_limit") for row in _rows_of(job, traces.power[gpu])})
 
 
 def _target(row: Line) -> float:
-    return row.quantity("target_metric", -LARGEST)
+    return row.quantity("target_metric", -MAX_QUANTITY)
 
 
-def _of(job: TracedJob, rows: list[Line]) -> list[Line]:
-    wanted = (job.dataset, job.network, job.optimizer)
-    return [row for row in rows if (row["dataset"], row["network"], row["optimizer"]) == wanted]
+def _rows_of(job: TracedJob, rows: list[Line]) -> list[Line]:
+    names = (job.dataset, job.network, job.optimizer)
+    return [row for row in rows if (row["dataset"], row["network"], row["optimizer"]) == names]

@@ -1,4 +1,4 @@
-"""The simulator and its command: where workloads come from, what a study finds on them, and what is shown of it."""
+"""The simulator and its command: workloads from all sources, studies on them, and their output."""
 
 import csv
 import json
@@ -54,21 +54,23 @@ COLUMNS = (*JOB, "exploration", "batch_size", "status", "outcome_code", "time", 
 
 
 def workload(epochs: dict[int, tuple[float, ...]], **changes: object) -> Workload:
-    """A job by its batch sizes' epochs to the target; an epoch costs one joule."""
+    """Return a job from its batch sizes' epochs to the target. An epoch costs 1 J."""
     sizes = tuple(epochs)
     spec = core_spec(**{"batch_sizes": sizes, "default_batch_size": sizes[0], "max_epochs": 100} | changes)
-    return Workload("example", spec, {size: SizeRecord(1.0, 1.0, known) for size, known in epochs.items()})
+    return Workload("example", spec, {size: SizeRecord(1.0, 1.0, of_size) for size, of_size in epochs.items()})
 
 
-def assert_same(one: Comparison, other: Comparison) -> None:
-    """Two comparisons found the same of everyone."""
-    everyone, others = ({**report.everyone(each), "clairvoyant": each.clairvoyant} for each in (one, other))
-    assert everyone.keys() == others.keys()
-    for name, outcome in everyone.items():
+def assert_same(left: Comparison, right: Comparison) -> None:
+    """Check that two comparisons have the same outcomes."""
+    left_outcomes, right_outcomes = (
+        {**report.all_outcomes(comparison), "clairvoyant": comparison.clairvoyant} for comparison in (left, right)
+    )
+    assert left_outcomes.keys() == right_outcomes.keys()
+    for name, outcome in left_outcomes.items():
         for figures in ("cost_j", "energy_j", "time_s"):
-            np.testing.assert_array_equal(getattr(outcome, figures), getattr(others[name], figures))
+            np.testing.assert_array_equal(getattr(outcome, figures), getattr(right_outcomes[name], figures))
         assert (outcome.failed, outcome.stuck, outcome.endless) == (
-            *(others[name].failed, others[name].stuck, others[name].endless),
+            *(right_outcomes[name].failed, right_outcomes[name].stuck, right_outcomes[name].endless),
         )
 
 
@@ -76,24 +78,24 @@ def assert_same(one: Comparison, other: Comparison) -> None:
 
 
 def test_cifar100_on_a_v100_is_as_its_lines_say() -> None:
-    found = traces.workload(traces.read(TRACES, ["v100"]), "v100", CIFAR100)
-    assert found.name == "cifar100/v100"
-    assert found.spec.batch_sizes == (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-    assert found.spec.default_batch_size == 1024
-    assert (found.spec.max_power, found.spec.max_epochs, found.spec.target_metric) == (250.0, 100, 0.6)
-    assert found.spec.higher_is_better_metric
-    assert found.sizes[1024].epoch_time_s == 7.613333333333333  # the line of 250 W
-    assert found.sizes[1024].power_w == 187.68996594563717
-    assert sorted(found.sizes[1024].epochs) == [70, 71, 71, 74, 77, 77, 80, 80, 90, 97]
-    assert sorted(found.sizes[4096].epochs) == [421, 456, 498, 566, math.inf]  # one line holds nan
+    measured = traces.workload(traces.read(TRACES, ["v100"]), "v100", CIFAR100)
+    assert measured.name == "cifar100/v100"
+    assert measured.spec.batch_sizes == (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+    assert measured.spec.default_batch_size == 1024
+    assert (measured.spec.max_power, measured.spec.max_epochs, measured.spec.target_metric) == (250.0, 100, 0.6)
+    assert measured.spec.higher_is_better_metric
+    assert measured.sizes[1024].epoch_time_s == 7.613333333333333  # from the line of 250 W
+    assert measured.sizes[1024].power_w == 187.68996594563717
+    assert sorted(measured.sizes[1024].epochs) == [70, 71, 71, 74, 77, 77, 80, 80, 90, 97]
+    assert sorted(measured.sizes[4096].epochs) == [421, 456, 498, 566, math.inf]  # one line has nan
 
 
-def test_imagenet_on_a_p100_has_the_two_batch_sizes_that_fit_it_and_were_trained() -> None:
+def test_imagenet_on_a_p100_has_the_two_batch_sizes_that_fit_and_were_trained() -> None:
     data = traces.read(TRACES, ["p100"])
-    found = traces.workload(data, "p100", IMAGENET)
-    assert found.spec.batch_sizes == (64, 128)
-    assert found.spec.default_batch_size == 128  # the job's own, 256, does not fit
-    assert found.sizes == {
+    measured = traces.workload(data, "p100", IMAGENET)
+    assert measured.spec.batch_sizes == (64, 128)
+    assert measured.spec.default_batch_size == 128  # the job's own default, 256, does not fit
+    assert measured.sizes == {
         64: SizeRecord(6482.97, 164.16828676362687, (math.inf,) * 4),
         128: SizeRecord(6277.98, 165.4681180501475, (32, 34, 33, 31, 31)),
     }
@@ -101,13 +103,13 @@ def test_imagenet_on_a_p100_has_the_two_batch_sizes_that_fit_it_and_were_trained
 
 
 def test_a_word_error_rate_is_better_when_it_is_lower() -> None:
-    found = traces.workload(traces.read(TRACES, ["v100"]), "v100", traces.JOBS["librispeech"])
-    assert not found.spec.higher_is_better_metric
+    measured = traces.workload(traces.read(TRACES, ["v100"]), "v100", traces.JOBS["librispeech"])
+    assert not measured.spec.higher_is_better_metric
 
 
 @pytest.mark.parametrize("gpu", traces.GPUS)
 @pytest.mark.parametrize("job", traces.JOBS.values(), ids=lambda job: job.dataset)
-def test_the_best_power_limit_is_never_dearer_than_the_highest(gpu: str, job: traces.TracedJob) -> None:
+def test_the_best_power_limit_is_never_more_expensive_than_the_highest(gpu: str, job: traces.TracedJob) -> None:
     data = traces.read(TRACES, [gpu])
     for eta in (0.0, 0.5, 1.0):
         highest, best = (
@@ -118,19 +120,19 @@ def test_the_best_power_limit_is_never_dearer_than_the_highest(gpu: str, job: tr
         for size in highest.spec.batch_sizes:
             per_epoch = [
                 cost(
-                    one.sizes[size].epoch_time_s * one.sizes[size].power_w,
-                    one.sizes[size].epoch_time_s,
+                    limited.sizes[size].epoch_time_s * limited.sizes[size].power_w,
+                    limited.sizes[size].epoch_time_s,
                     eta=eta,
-                    max_power_w=one.spec.max_power,
+                    max_power_w=limited.spec.max_power,
                 )
-                for one in (best, highest)
+                for limited in (best, highest)
             ]
             assert per_epoch[0] <= per_epoch[1]
 
 
 @pytest.fixture
 def two_lines(tmp_path: Path) -> Path:
-    """A folder of traces with one batch size and three runs, two of which never reached the target."""
+    """Return a folder of traces with one batch size and three runs. Two runs never reached the target."""
     (tmp_path / "summary_power_v100.csv").write_text(
         "dataset,network,batch_size,optimizer,power_limit,time_per_epoch,average_power\n"
         "cifar100,shufflenetv2,64,adadelta,100,9,80\n"
@@ -148,12 +150,12 @@ def two_lines(tmp_path: Path) -> Path:
 
 
 def test_a_run_without_a_target_epoch_never_converges(two_lines: Path) -> None:
-    found = traces.workload(traces.read(two_lines, ["v100"]), "v100", CIFAR100)
-    assert found.sizes == {64: SizeRecord(5.0, 200.0, (7.0, math.inf, math.inf))}  # of 32 nothing says what it costs
-    assert found.spec.default_batch_size == 64
+    measured = traces.workload(traces.read(two_lines, ["v100"]), "v100", CIFAR100)
+    assert measured.sizes == {64: SizeRecord(5.0, 200.0, (7.0, math.inf, math.inf))}  # the cost of 32 was not measured
+    assert measured.spec.default_batch_size == 64
 
 
-def test_another_target_of_those_measured_can_be_asked_for(two_lines: Path) -> None:
+def test_another_measured_target_can_be_selected(two_lines: Path) -> None:
     data = traces.read(two_lines, ["v100"])
     assert data.targets(CIFAR100) == [0.6, 0.7]
     assert traces.workload(data, "v100", replace(CIFAR100, target=0.7)).sizes[64].epochs == (8.0,)
@@ -170,7 +172,7 @@ def test_a_file_of_traces_that_is_missing_is_named(two_lines: Path, missing: str
 
 @pytest.mark.parametrize("file", ["summary_train.csv", "summary_power_v100.csv"])
 @pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"\xff\xfe\x00\x9f\n\xff\n"])
-def test_a_file_of_traces_that_is_something_else_is_named(two_lines: Path, file: str, content: bytes) -> None:
+def test_a_file_of_traces_with_other_content_is_named(two_lines: Path, file: str, content: bytes) -> None:
     (two_lines / file).write_bytes(content)
     done = command("--traces", str(two_lines), "--workload", "cifar100")
     assert done.exit_code == 1
@@ -195,7 +197,7 @@ def test_a_file_of_traces_that_is_something_else_is_named(two_lines: Path, file:
         *(("summary_train.csv", ",32,", f",{value},", "batch_size") for value in ("0", "-8", "1.5")),
     ],
 )
-def test_a_figure_of_the_traces_that_cannot_be_is_named_with_its_line(
+def test_an_impossible_figure_of_the_traces_is_named_with_its_line(
     two_lines: Path, file: str, cell: str, value: str, column: str
 ) -> None:
     text = (two_lines / file).read_text()
@@ -218,27 +220,27 @@ def test_a_random_job_is_the_same_each_time_and_another_number_is_another_job() 
 
 @pytest.mark.parametrize("number", range(30))
 def test_a_random_job_is_made_of_positive_finite_figures(number: int) -> None:
-    found = synthetic.workload(number)
-    assert found.spec.default_batch_size in found.spec.batch_sizes
-    assert tuple(found.sizes) == found.spec.batch_sizes == tuple(sorted(found.spec.batch_sizes))
-    for record in found.sizes.values():
+    random_job = synthetic.workload(number)
+    assert random_job.spec.default_batch_size in random_job.spec.batch_sizes
+    assert tuple(random_job.sizes) == random_job.spec.batch_sizes == tuple(sorted(random_job.spec.batch_sizes))
+    for record in random_job.sizes.values():
         assert 0 < record.epoch_time_s < math.inf
-        assert 0 < record.power_w <= found.spec.max_power
+        assert 0 < record.power_w <= random_job.spec.max_power
         assert len(record.epochs) == synthetic.RUNS
         assert all(epochs >= 1 and epochs == int(epochs) for epochs in record.epochs if math.isfinite(epochs))
-    assert any(epochs <= found.spec.max_epochs for record in found.sizes.values() for epochs in record.epochs)
+    assert any(epochs <= random_job.spec.max_epochs for record in random_job.sizes.values() for epochs in record.epochs)
 
 
 # recorded trials
 
 
 def ran(batch_size: int, epochs: int, code: str = "converged", **changes: object) -> dict[str, object]:
-    """A trial that ended with a verdict, as it is exported."""
+    """Return an exported trial that ended with a verdict."""
     return JOB | ENDED | {"batch_size": batch_size, "current_epoch": epochs, "outcome_code": code} | changes
 
 
 def written(file: Path, *trials: dict[str, object]) -> Path:
-    """Write an export."""
+    """Write an export, and return its file."""
     with file.open("w", newline="") as output:
         writer = csv.DictWriter(output, COLUMNS)
         writer.writeheader()
@@ -248,7 +250,7 @@ def written(file: Path, *trials: dict[str, object]) -> Path:
 
 @pytest.fixture
 def export(tmp_path: Path) -> Path:
-    """A job's trials, as they are exported."""
+    """Return a file with a job's exported trials."""
     return written(
         tmp_path / "trials.csv",
         ran(16, 10, time=100, energy=5000),
@@ -260,29 +262,33 @@ def export(tmp_path: Path) -> Path:
 
 
 def test_a_jobs_own_trials_make_a_workload(export: Path) -> None:
-    found = recorded.read(export).workload
-    assert found.name == "nightly"
-    assert found.sizes == {
+    recorded_job = recorded.read(export).workload
+    assert recorded_job.name == "nightly"
+    assert recorded_job.sizes == {
         16: SizeRecord(10.0, 50.0, (10.0,)),
         32: SizeRecord(5.0, 110.0, (12.0, math.inf)),  # 100 s and 11 kJ in 20 epochs
     }
-    assert found.spec.batch_sizes == (16, 32)  # nothing ended with 64
-    assert (found.spec.default_batch_size, found.spec.max_epochs, found.spec.max_power) == (32, 40, 300.0)
-    assert (found.spec.eta_knob, found.spec.beta_knob) == (0.25, 1.5)
+    assert recorded_job.spec.batch_sizes == (16, 32)  # no run ended with 64
+    assert (recorded_job.spec.default_batch_size, recorded_job.spec.max_epochs, recorded_job.spec.max_power) == (
+        32,
+        40,
+        300.0,
+    )
+    assert (recorded_job.spec.eta_knob, recorded_job.spec.beta_knob) == (0.25, 1.5)
     assert recorded.read(export, eta=1.0).workload.spec.eta_knob == 1.0
 
 
-def test_zeus_plays_with_the_knobs_that_the_job_has(export: Path) -> None:
+def test_zeus_uses_the_knobs_of_the_job(export: Path) -> None:
     spec = recorded.read(export).workload.spec
     assert (spec.num_pruning_rounds, spec.window_size, spec.mab_num_explorations) == (3, 7, 4)
     assert (spec.mab_prior_mean, spec.mab_prior_precision) == (-5.0, 0.5)
 
 
-def test_a_default_that_was_never_tried_gives_way_to_the_smallest_that_was(tmp_path: Path) -> None:
-    found = recorded.read(written(tmp_path / "trials.csv", ran(64, 10), ran(16, 10)))
-    assert found.workload.spec.default_batch_size == 16
-    assert "batch sizes of which no run ended are left out: 32" in found.remarks
-    assert "the default, 32, is one of them; 16 takes its place" in found.remarks
+def test_the_smallest_tried_batch_size_replaces_a_default_that_was_never_tried(tmp_path: Path) -> None:
+    recorded_job = recorded.read(written(tmp_path / "trials.csv", ran(64, 10), ran(16, 10)))
+    assert recorded_job.workload.spec.default_batch_size == 16
+    assert "batch sizes without an ended run are left out: 32" in recorded_job.remarks
+    assert "the default batch size, 32, is one of them; 16 replaces it" in recorded_job.remarks
 
 
 def test_trials_without_an_early_stop_knob_have_no_bound(tmp_path: Path) -> None:
@@ -296,21 +302,21 @@ def test_a_target_reached_in_a_validation_after_max_epochs_is_reached(tmp_path: 
 
 
 def test_trials_from_before_a_reset_do_not_count(tmp_path: Path) -> None:
-    found = recorded.read(written(tmp_path / "trials.csv", ran(16, 9), ran(32, 30), ran(32, 10, exploration=1)))
-    assert {size: record.epochs for size, record in found.workload.sizes.items()} == {32: (10.0,)}
-    assert "trials from before the last reset are left out: 2" in found.remarks
+    recorded_job = recorded.read(written(tmp_path / "trials.csv", ran(16, 9), ran(32, 30), ran(32, 10, exploration=1)))
+    assert {size: record.epochs for size, record in recorded_job.workload.sizes.items()} == {32: (10.0,)}
+    assert "trials from before the last reset are left out: 2" in recorded_job.remarks
 
 
-def test_of_a_job_that_began_warm_it_is_said_that_it_is_played_cold(tmp_path: Path) -> None:
-    found = recorded.read(written(tmp_path / "trials.csv", ran(32, 9, warm_start_from="donor")))
-    assert [remark for remark in found.remarks if "donor" in remark]
+def test_a_remark_says_that_a_warm_start_is_left_out(tmp_path: Path) -> None:
+    recorded_job = recorded.read(written(tmp_path / "trials.csv", ran(32, 9, warm_start_from="donor")))
+    assert [remark for remark in recorded_job.remarks if "donor" in remark]
 
 
-# of which some were stopped by their cost
+# recorded trials, some of them stopped by their cost bound
 
 
 def shares(folder: Path, *runs: tuple[int, str]) -> dict[float, float]:
-    """How likely which epochs are, by those that runs of one batch size had and how they ended."""
+    """Return the probability of each number of epochs, from the epochs and outcomes of one batch size's runs."""
     file = written(folder / "shares.csv", *(ran(32, epochs, code) for epochs, code in runs))
     epochs = recorded.read(file).workload.sizes[32].epochs
     return {count: epochs.count(count) / len(epochs) for count in sorted(set(epochs))}
@@ -328,7 +334,7 @@ def shares(folder: Path, *runs: tuple[int, str]) -> dict[float, float]:
         ([(9, "cost_bound"), (8, "cost_bound"), (7, "converged")], {7: 1 / 3, math.inf: 2 / 3}),
     ],
     ids=[
-        *("one went further", "one of two went further", "a tie", "one went on to the end", "one diverged before"),
+        *("one went further", "one of two went further", "a tie", "one ran to the end", "one diverged before"),
         *("none went further", "only stopped ones went further"),
     ],
 )
@@ -342,26 +348,28 @@ def test_a_run_stopped_by_its_cost_stands_for_those_that_went_further(
 def test_the_share_of_runs_that_need_more_epochs_is_kaplan_and_meiers(
     tmp_path_factory: pytest.TempPathFactory, runs: list[tuple[int, str]]
 ) -> None:
-    found = shares(tmp_path_factory.mktemp("trials"), *runs)
+    probabilities = shares(tmp_path_factory.mktemp("trials"), *runs)
     survive = 1.0
     for count in range(1, 40):
         at_risk = sum(had >= count for had, _ in runs)
         reached = sum(had == count and code == "converged" for had, code in runs)
         survive *= 1 - reached / at_risk if at_risk else 1
-        assert sum(share for epochs, share in found.items() if epochs > count) == pytest.approx(survive, abs=0.0011)
+        assert sum(share for epochs, share in probabilities.items() if epochs > count) == pytest.approx(
+            survive, abs=0.0011
+        )
 
 
-def test_it_is_said_how_many_runs_were_stopped_and_what_they_stand_for(tmp_path: Path) -> None:
+def test_a_remark_says_how_many_runs_were_stopped_and_how_they_count(tmp_path: Path) -> None:
     stopped = [ran(16, 10), ran(16, 9, "cost_bound"), ran(32, 10), *[ran(32, 11, "cost_bound")] * 2]
     file = written(tmp_path / "trials.csv", *stopped, ran(64, 10))
     done = command("--trials", str(file), "--policy", "grid")
     assert done.exit_code == 0, done.output
-    assert "more epochs: 3; 1 of them count as those" in done.output
-    assert ", 2, which none outlasted, as never converging" in done.output
+    assert "more epochs than they had: 3; 1 of them count as the runs" in done.output
+    assert "; 2, with no such run, count as never converging" in done.output
     assert recorded.read(written(file, ran(16, 10), ran(32, 10), ran(64, 10))).remarks == ()
 
 
-# what is no export
+# files that are no export
 
 HEAD = ",".join(COLUMNS)
 FOREIGN = {
@@ -375,7 +383,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN.keys())
-def test_a_file_that_holds_no_trials_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+def test_a_file_without_trials_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "other.csv"
     file.write_bytes(content)
     with pytest.raises(tables.TracesUnusable, match=r"other\.csv"):
@@ -384,8 +392,8 @@ def test_a_file_that_holds_no_trials_is_refused_by_name(tmp_path: Path, content:
 
 def test_trials_that_have_not_ended_are_refused(tmp_path: Path) -> None:
     running = ran(32, 0, "", status="Dispatched", exploration=1)
-    for trials, said in (([running], "ended"), ([ran(32, 9), running], "ended with a verdict since the last reset")):
-        with pytest.raises(tables.TracesUnusable, match=said):
+    for trials, message in (([running], "ended"), ([ran(32, 9), running], "ended with a verdict since the last reset")):
+        with pytest.raises(tables.TracesUnusable, match=message):
             recorded.read(written(tmp_path / "trials.csv", *trials))
 
 
@@ -416,7 +424,7 @@ def test_a_column_that_is_missing_from_the_trials_is_named(export: Path, column:
         *(("status", "Done"), ("outcome_code", ""), ("outcome_code", "continue")),
     ],
 )
-def test_a_cell_that_cannot_be_is_named_with_its_line(tmp_path: Path, column: str, value: str) -> None:
+def test_an_impossible_cell_is_named_with_its_line(tmp_path: Path, column: str, value: str) -> None:
     file = written(tmp_path / "trials.csv", ran(32, 10) | {column: value})
     done = command("--trials", str(file))
     assert done.exit_code == 1
@@ -458,45 +466,45 @@ def test_trials_that_cannot_be_read_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_nobody_is_cheaper_than_the_clairvoyant_where_runs_do_not_scatter() -> None:
     example = workload({8: (40.0,), 16: (10.0,), 32: (20.0,)})
-    found = compare(Scenario(example, 12), CONTENDERS, seeds=2)
-    assert ratio(found.clairvoyant, found.clairvoyant, 12) == 1
-    assert ratio(found.floor, found.clairvoyant, 12) == pytest.approx((40 + 11 * 10) / 120)
-    assert found.default is not None
-    assert ratio(found.default, found.clairvoyant, 12) == pytest.approx(4)
-    assert ratio(found.floor, found.default, 12) <= 1
+    comparison = compare(Scenario(example, 12), CONTENDERS, seeds=2)
+    assert ratio(comparison.clairvoyant, comparison.clairvoyant, 12) == 1
+    assert ratio(comparison.floor, comparison.clairvoyant, 12) == pytest.approx((40 + 11 * 10) / 120)
+    assert comparison.default is not None
+    assert ratio(comparison.default, comparison.clairvoyant, 12) == pytest.approx(4)
+    assert ratio(comparison.floor, comparison.default, 12) <= 1
     for name in CONTENDERS:
-        assert ratio(found.contenders[name], found.clairvoyant, 12) > 1
+        assert ratio(comparison.contenders[name], comparison.clairvoyant, 12) > 1
 
 
 def test_the_clairvoyant_sees_the_drift_coming() -> None:
     example = workload({8: (20.0,), 16: (30.0,)}, max_epochs=50)
     example = replace(example, sizes=example.sizes | {16: SizeRecord(0.5, 1.0, (30.0,))})  # 15 J, until it fails
-    found = compare(Scenario(example, 4, drift=Drift(2, 2.0)), [], seeds=1)
-    np.testing.assert_allclose(found.clairvoyant.cost_j, [[15, 15, 40, 40]])
-    np.testing.assert_allclose(found.floor.cost_j, [[20, 15, 40, 40]])
+    comparison = compare(Scenario(example, 4, drift=Drift(2, 2.0)), [], seeds=1)
+    np.testing.assert_allclose(comparison.clairvoyant.cost_j, [[15, 15, 40, 40]])
+    np.testing.assert_allclose(comparison.floor.cost_j, [[20, 15, 40, 40]])
 
 
 def test_what_failed_launches_cost_is_part_of_their_recurrence() -> None:
-    found = compare(Scenario(workload({8: (math.inf,), 16: (5.0,)}, max_epochs=10), 3), ["grid"], seeds=2)
-    np.testing.assert_allclose(found.contenders["grid"].cost_j, [[15, 5, 5]] * 2)
-    assert found.contenders["grid"].failed == 2
-    assert found.default is None  # 8 never converges
-    np.testing.assert_allclose(found.floor.cost_j, [[5, 5, 5]] * 2)
+    comparison = compare(Scenario(workload({8: (math.inf,), 16: (5.0,)}, max_epochs=10), 3), ["grid"], seeds=2)
+    np.testing.assert_allclose(comparison.contenders["grid"].cost_j, [[15, 5, 5]] * 2)
+    assert comparison.contenders["grid"].failed == 2
+    assert comparison.default is None  # 8 never converges
+    np.testing.assert_allclose(comparison.floor.cost_j, [[5, 5, 5]] * 2)
 
 
-def test_a_contender_that_gets_stuck_is_counted_and_its_user_goes_on_with_the_default() -> None:
+def test_a_contender_that_gets_stuck_is_counted_and_its_user_continues_with_the_default() -> None:
     example = workload({8: (10.0,)}, beta_knob=2.0)
-    found = compare(Scenario(example, 5, drift=Drift(1, 3.0)), ["zeus", "gp-ucb"], seeds=3)
-    zeus = found.contenders["zeus"]
+    comparison = compare(Scenario(example, 5, drift=Drift(1, 3.0)), ["zeus", "gp-ucb"], seeds=3)
+    zeus = comparison.contenders["zeus"]
     assert (zeus.stuck, zeus.endless, zeus.failed) == (3, 0, 3)
     np.testing.assert_allclose(zeus.cost_j, [[10, 21 + 30, 30, 30, 30]] * 3)
-    assert (found.contenders["gp-ucb"].stuck, found.contenders["gp-ucb"].endless) == (0, 0)
+    assert (comparison.contenders["gp-ucb"].stuck, comparison.contenders["gp-ucb"].endless) == (0, 0)
 
 
-def test_a_contender_whose_recurrence_has_no_end_is_counted_and_its_user_goes_on_with_the_default(
+def test_a_contender_whose_recurrence_is_endless_is_counted_and_its_user_continues_with_the_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("backend.core.simulate.MOST_LAUNCHES", 10)
+    monkeypatch.setattr("backend.core.simulate.MAX_LAUNCHES", 10)
     example = workload({8: (10.0,)}, beta_knob=2.0)
     zeus = compare(Scenario(example, 5, drift=Drift(2, 3.0)), ["zeus"], seeds=2).contenders["zeus"]
     assert (zeus.stuck, zeus.endless, zeus.failed) == (0, 2, 20)
@@ -506,22 +514,22 @@ def test_a_contender_whose_recurrence_has_no_end_is_counted_and_its_user_goes_on
 def test_the_user_of_a_stuck_contender_leaves_a_default_that_does_not_converge_any_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("backend.core.simulate.MOST_LAUNCHES", 10)
+    monkeypatch.setattr("backend.core.simulate.MAX_LAUNCHES", 10)
     example = workload({8: (40.0,), 16: (20.0,)}, beta_knob=2.0)
     try:
-        found = compare(Scenario(example, 12, drift=Drift(8, 3.0)), ["zeus"], seeds=1)
+        comparison = compare(Scenario(example, 12, drift=Drift(8, 3.0)), ["zeus"], seeds=1)
     except EndlessRetry as error:
         pytest.fail(f"the study ends with {error}")
-    assert found.default is None  # from the ninth recurrence on it needs 120 epochs of 100
-    assert found.contenders["zeus"].stuck + found.contenders["zeus"].endless == 1
-    np.testing.assert_allclose(found.contenders["zeus"].cost_j[:, -3:], 60)
+    assert comparison.default is None  # from the ninth recurrence on it needs 120 epochs, and the limit is 100
+    assert comparison.contenders["zeus"].stuck + comparison.contenders["zeus"].endless == 1
+    np.testing.assert_allclose(comparison.contenders["zeus"].cost_j[:, -3:], 60)
 
 
-def test_the_user_of_a_baseline_is_stopped_by_no_bound() -> None:
+def test_a_baseline_has_no_cost_bound() -> None:
     example = workload({8: (10.0,), 16: (90.0,)}, beta_knob=1.0)
-    found = compare(Scenario(example, 20), ["random", "grid"], seeds=1)
-    assert all(outcome.failed == 0 for outcome in found.contenders.values())
-    assert set(found.contenders["random"].cost_j.ravel()) == {10.0, 90.0}
+    comparison = compare(Scenario(example, 20), ["random", "grid"], seeds=1)
+    assert all(outcome.failed == 0 for outcome in comparison.contenders.values())
+    assert set(comparison.contenders["random"].cost_j.ravel()) == {10.0, 90.0}
 
 
 def test_a_job_that_never_converges_is_nothing_to_compare_on() -> None:
@@ -539,12 +547,12 @@ def test_a_drift_after_the_last_recurrence_changes_nothing() -> None:
     )
 
 
-def test_a_study_finds_the_same_in_one_process_and_in_two() -> None:
+def test_a_study_has_the_same_result_in_one_process_and_in_two() -> None:
     scenarios = [Scenario(synthetic.workload(number), 4, concurrency=2) for number in (1, 2)]
     alone, together = (list(compare_all(scenarios, CONTENDERS, seeds=2, jobs=jobs)) for jobs in (1, 2))
-    assert [one.scenario for one in together] == scenarios
-    for one, other in zip(alone, together, strict=True):
-        assert_same(one, other)
+    assert [comparison.scenario for comparison in together] == scenarios
+    for left, right in zip(alone, together, strict=True):
+        assert_same(left, right)
 
 
 def test_more_seeds_leave_the_first_ones_as_they_are() -> None:
@@ -554,27 +562,27 @@ def test_more_seeds_leave_the_first_ones_as_they_are() -> None:
         np.testing.assert_array_equal(few.contenders[name].cost_j, many.contenders[name].cost_j[:1])
 
 
-def test_only_horizons_that_were_played_are_reported() -> None:
+def test_only_horizons_that_were_simulated_are_reported() -> None:
     outcome = Outcome(*(np.ones((1, 30)) for _ in range(3)))
-    found = Comparison(Scenario(workload({8: (1.0,)}), 30), outcome, outcome, outcome)
-    assert report.horizons(found, (20, 50, 100)) == [20, 30]
-    assert report.horizons(found, (20, 30)) == [20, 30]
-    found.scenario = Scenario(found.scenario.workload, 5)
-    assert report.horizons(found, (20, 50, 100)) == [5]
+    comparison = Comparison(Scenario(workload({8: (1.0,)}), 30), outcome, outcome, outcome)
+    assert report.horizons(comparison, (20, 50, 100)) == [20, 30]
+    assert report.horizons(comparison, (20, 30)) == [20, 30]
+    comparison.scenario = Scenario(comparison.scenario.workload, 5)
+    assert report.horizons(comparison, (20, 50, 100)) == [5]
 
 
 # the command
 
 
 def command(*options: str) -> Result:
-    """Run `python -m backend simulate` in this process; an exception that it does not handle is raised."""
+    """Run `python -m backend simulate` in this process. Exceptions that it does not handle are raised."""
     return CliRunner().invoke(
         main, ["simulate", "--jobs", "1", "--seeds", "2", "--recurrences", "5", *options], catch_exceptions=False
     )
 
 
 def on_imagenet(*options: str) -> Result:
-    """The smallest measured training."""
+    """Run the command on the smallest measured training."""
     return command("--traces", str(TRACES), "--workload", "imagenet", "--gpu", "p100", *options)
 
 
@@ -612,25 +620,25 @@ def test_the_command_draws_a_page_that_needs_no_other_host(tmp_path: Path) -> No
         assert loads not in page
 
 
-def test_the_command_plays_random_jobs() -> None:
+def test_the_command_simulates_random_jobs() -> None:
     done = command("--synthetic", "1", "--policy", "zeus,random")
     assert done.exit_code == 0, done.output
     assert " random " in done.output
 
 
-def test_the_command_plays_a_jobs_own_trials(export: Path) -> None:
+def test_the_command_simulates_a_jobs_own_trials(export: Path) -> None:
     done = command("--trials", str(export), "--policy", "grid")
     assert done.exit_code == 0, done.output
     assert " grid " in done.output
 
 
-def test_the_command_plays_a_job_whose_default_does_not_survive_a_drift(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.core.simulate.MOST_LAUNCHES", 30)
+def test_the_command_simulates_a_job_whose_default_does_not_survive_a_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.core.simulate.MAX_LAUNCHES", 30)
     done = command("--traces", str(TRACES), "--workload", "cifar100", "--policy", "zeus", "--drift", "3:2")
     assert done.exit_code == 0, done.output
 
 
-def test_drift_makes_recurrences_dearer(tmp_path: Path) -> None:
+def test_drift_makes_recurrences_more_expensive(tmp_path: Path) -> None:
     for name, options in (("steady", ()), ("drift", ("--drift", "3:2"))):
         assert on_imagenet("--policy", "grid", "--json", str(tmp_path / name), *options).exit_code == 0
     steady, drift = (json.loads((tmp_path / name).read_text())[0] for name in ("steady", "drift"))
@@ -647,7 +655,7 @@ def test_drift_makes_recurrences_dearer(tmp_path: Path) -> None:
         ("--power-limit", "least", ("max", "best")),
     ],
 )
-def test_a_name_that_is_not_known_is_refused_with_those_that_are(
+def test_an_unknown_name_is_refused_with_a_list_of_the_known_names(
     option: str, value: str, allowed: tuple[str, ...]
 ) -> None:
     done = command(option, value)
@@ -660,15 +668,15 @@ def test_a_name_that_is_not_known_is_refused_with_those_that_are(
 @pytest.mark.parametrize(
     "value", ["3", "3:", ":2", "3:2:1", "three:2", "3:two", "3:nan", "3:inf", "3:0", "3:-2", "3:1e308"]
 )
-def test_a_drift_that_is_none_is_refused_with_an_example(value: str) -> None:
+def test_an_invalid_drift_is_refused_with_an_example(value: str) -> None:
     done = on_imagenet(f"--drift={value}")
     assert done.exit_code == 2
     assert "60:2.5" in done.output
 
 
-def test_the_command_says_in_one_line_what_it_cannot_play_on(tmp_path: Path) -> None:
+def test_the_command_names_unusable_data_in_one_line(tmp_path: Path) -> None:
     never = written(tmp_path / "never.csv", ran(32, 40, "max_epochs", job_id="never"))
-    for options, said in (
+    for options, message in (
         (("--traces", str(tmp_path)), "summary_train.csv"),
         (("--trials", str(tmp_path / "absent.csv")), "absent.csv"),
         (("--trials", str(never)), "no batch size of never converges"),
@@ -676,10 +684,10 @@ def test_the_command_says_in_one_line_what_it_cannot_play_on(tmp_path: Path) -> 
     ):
         done = command(*options)
         assert done.exit_code == 1
-        assert said in done.output
+        assert message in done.output
 
 
-def test_one_of_a_thing_is_said_in_the_singular() -> None:
+def test_a_count_of_one_is_in_the_singular() -> None:
     assert "1 workload, 1 seed, 1 recurrence\n" in on_imagenet("--seeds", "1", "--recurrences", "1").output
     assert (
         "2 workloads, 1 seed, 2 recurrences\n"
@@ -698,16 +706,16 @@ def test_an_eta_that_is_no_share_is_refused(value: str) -> None:
 def test_a_file_that_cannot_be_written_is_noticed_before_the_simulation(
     tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backend.simulator.cli.compare_all", None)  # nothing is simulated
+    monkeypatch.setattr("backend.simulator.cli.compare_all", None)  # the command must end before the simulation
     (tmp_path / "folder.html").mkdir()
-    for file, said in (("absent/out.html", "no folder"), ("folder.html", "directory")):
+    for file, message in (("absent/out.html", "no folder"), ("folder.html", "directory")):
         done = on_imagenet(option, str(tmp_path / file))
         assert done.exit_code == 2
         assert option in done.output
-        assert said in done.output
+        assert message in done.output
 
 
-def test_a_file_that_can_no_longer_be_written_after_the_simulation_is_named() -> None:
+def test_a_file_that_cannot_be_written_after_the_simulation_is_named() -> None:
     done = on_imagenet("--policy", "grid", "--json", "/dev/full")
     assert done.exit_code == 1
     assert " grid " in done.output
@@ -721,11 +729,12 @@ MEASURED = (
 
 
 @pytest.mark.parametrize(
-    "options", [(one, other) for one in (TRIALS, RANDOM) for other in (*MEASURED, TRIALS, RANDOM) if one != other]
+    "options",
+    [(first, second) for first in (TRIALS, RANDOM) for second in (*MEASURED, TRIALS, RANDOM) if first != second],
 )
-def test_options_of_which_one_would_be_ignored_exclude_each_other(options: tuple[tuple[str, str], ...]) -> None:
-    one, other = options
-    done = command(*one, *other)
+def test_options_of_different_sources_exclude_each_other(options: tuple[tuple[str, str], ...]) -> None:
+    first, second = options
+    done = command(*first, *second)
     assert done.exit_code == 2
     assert "exclude each other" in done.output
-    assert one[0] in done.output and other[0] in done.output
+    assert first[0] in done.output and second[0] in done.output

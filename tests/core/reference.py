@@ -1,6 +1,6 @@
-"""The published policy once more, written from its description for runs that come one after the other.
+"""A second implementation of the published policy, from its description, for runs one after the other.
 
-It shares no code with the one under test: a generator walks the pruning rounds, and the bandit keeps sums.
+It shares no code with the implementation under test. A generator walks the pruning rounds.
 """
 
 from collections.abc import Generator
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 Result = tuple[float, bool]
-"""What a run cost and whether it converged."""
+"""The cost of a run, and whether it converged."""
 
 
 @dataclass
 class Zeus:
-    """One job. `next_size` and `finish` take turns."""
+    """One job. Call `next_size` and `finish` in turns."""
 
     sizes: list[int]
     default: int
@@ -29,7 +29,7 @@ class Zeus:
     stuck: bool = False
 
     def __post_init__(self) -> None:
-        """Stand at the beginning."""
+        """Start the first pruning round."""
         self.rng = np.random.default_rng(self.seed)
         self.rewards: dict[int, list[float]] = {size: [] for size in self.sizes}
         self.arms: list[int] = []
@@ -37,13 +37,13 @@ class Zeus:
         self._size: int | None = next(self._walk, None)
 
     def next_size(self) -> tuple[int, str]:
-        """The next run's batch size and the type of its trial."""
+        """Return the next run's batch size and the type of its trial."""
         if self._size is not None:
             return self._size, "Pruning"
         return self._draw(), "MAB"
 
     def finish(self, size: int, cost: float, converged: bool) -> None:
-        """Take in what the run found."""
+        """Add the result of the run."""
         self.rewards[size].append(-cost)
         if converged:
             self.cheapest = min(self.cheapest, cost)
@@ -55,27 +55,27 @@ class Zeus:
 
     @property
     def bound(self) -> float:
-        """The cost beyond which a run is stopped."""
+        """The cost bound of a run."""
         return np.inf if self.beta is None else float(self.beta * self.cheapest)
 
     def _prune(self) -> Generator[int, Result, None]:
         sizes, default = self.sizes, self.default
         for _ in range(self.rounds):
-            price: dict[int, float] = {}
+            costs: dict[int, float] = {}
             cost, converged = yield default
             if converged:
-                price[default] = cost
+                costs[default] = cost
             for direction in ([s for s in sizes if s < default][::-1], [s for s in sizes if s > default]):
                 for size in direction:
                     cost, converged = yield size
                     if not converged:
                         break
-                    price[size] = cost
-            if not price:
+                    costs[size] = cost
+            if not costs:
                 self.stuck = True
                 return
-            sizes = sorted(price)
-            default = min(sizes, key=price.__getitem__)
+            sizes = sorted(costs)
+            default = min(sizes, key=costs.__getitem__)
         self.arms = sizes
 
     def _draw(self) -> int:
@@ -87,11 +87,11 @@ class Zeus:
                 return int(arm)
         samples = []
         for arm in arms:
-            seen = self.rewards[arm][-self.window :] if self.window else self.rewards[arm]
-            spread = float(np.mean((np.array(seen) - np.mean(seen)) ** 2))
+            rewards = self.rewards[arm][-self.window :] if self.window else self.rewards[arm]
+            spread = float(np.mean((np.array(rewards) - np.mean(rewards)) ** 2))
             if spread == 0:
-                samples.append(self.rng.normal(np.mean(seen), 0))
+                samples.append(self.rng.normal(np.mean(rewards), 0))
                 continue
-            posterior = precision + len(seen) / spread
-            samples.append(self.rng.normal((precision * mean + sum(seen) / spread) / posterior, posterior**-0.5))
+            posterior = precision + len(rewards) / spread
+            samples.append(self.rng.normal((precision * mean + sum(rewards) / spread) / posterior, posterior**-0.5))
         return arms[int(np.argmax(samples))]

@@ -1,4 +1,4 @@
-"""A job's past, told as rows; a joule costs one, and time costs nothing."""
+"""A job's history as rows. In a test's spec a joule costs 1, and time costs nothing."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,10 +16,10 @@ Row = tuple[int, float, bool | str]
 
 
 def trial(number: int, row: Row, kind: TrialType = TrialType.PRUNING, **changes: Any) -> Trial:
-    """The trial of a row, begun and ended before the next one."""
+    """Return the trial of a row. It starts and ends before the next row's trial."""
     batch_size, cost, outcome = row
     status = {LOST: TrialStatus.FAILED, RUNNING: TrialStatus.DISPATCHED}.get(str(outcome), TrialStatus.SUCCEEDED)
-    told: dict[str, Any] = {
+    values: dict[str, Any] = {
         "number": number,
         "batch_size": batch_size,
         "type": kind,
@@ -31,30 +31,30 @@ def trial(number: int, row: Row, kind: TrialType = TrialType.PRUNING, **changes:
         "started": 2 * number,
         "ended": None if outcome == RUNNING else 2 * number + 1,
     }
-    return Trial(**told | changes)
+    return Trial(**values | changes)
 
 
 def story(*rows: Row, kind: TrialType = TrialType.PRUNING, spec: Spec | None = None) -> JobState:
-    """A job whose runs came one after the other."""
+    """Return a job whose runs came one after the other."""
     trials = (trial(number, row, kind) for number, row in enumerate(rows, 1))
     return JobState(spec or core_spec(), tuple(trials))
 
 
 def with_trials(state: JobState, trials: Iterable[Trial]) -> JobState:
-    """The same job with other trials."""
+    """Return the same job with other trials."""
     return JobState(state.spec, tuple(trials))
 
 
 def running(state: JobState, batch_size: int = 16, **changes: Any) -> Trial:
-    """A trial that has just been given out, to be judged."""
+    """Return a trial that has just been dispatched, to be judged."""
     return trial(len(state.trials) + 1, (batch_size, 0.0, RUNNING), **changes)
 
 
 def summary_of(state: JobState) -> list[SizeSummary]:
-    """What is known of a job's batch sizes."""
+    """Summarize a job's batch sizes."""
     return summarize(state.spec, totals_of(state.trials), ruled_out(state))
 
 
 def totals_of(trials: Iterable[Trial]) -> list[Totals]:
-    """Each trial as a sum of its own."""
+    """Return each trial as totals of its own."""
     return [Totals(t.batch_size, t.status, t.converged, 1, t.energy_j, t.time_s, t.epochs) for t in trials]

@@ -1,4 +1,4 @@
-"""What a run costs, and the bound that follows from it."""
+"""The cost of a run, and the cost bound."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from backend.core.cost import cost, in_words, run_cost, trial_cost
+from backend.core.cost import cost, format_joules, run_cost, trial_cost
 from backend.core.zeus import policy as zeus
 from backend.core.zeus.results import results
 from tests.core.stories import LOST, RUNNING, running, story, trial
@@ -56,16 +56,16 @@ def test_a_value_outside_its_range_is_refused(energy: float, time: float, eta: f
 
 def test_a_trial_costs_what_its_job_s_knobs_say() -> None:
     spec = core_spec(eta_knob=0.25, max_power=200.0)
-    one = trial(1, (8, 40.0, True), time_s=3.0)
-    assert trial_cost(spec, one) == run_cost(spec, 40.0, 3.0) == 0.25 * 40.0 + 0.75 * 200.0 * 3.0
+    ended = trial(1, (8, 40.0, True), time_s=3.0)
+    assert trial_cost(spec, ended) == run_cost(spec, 40.0, 3.0) == 0.25 * 40.0 + 0.75 * 200.0 * 3.0
 
 
-@given(told=st.lists(rows, max_size=12), beta=st.none() | st.floats(1e-3, 1e3))
+@given(history=st.lists(rows, max_size=12), beta=st.none() | st.floats(1e-3, 1e3))
 def test_the_bound_comes_from_the_cheapest_converged_run_alone(
-    told: list[tuple[int, float, bool | str]], beta: float | None
+    history: list[tuple[int, float, bool | str]], beta: float | None
 ) -> None:
-    converged = [price for _, price, outcome in told if outcome is True]
-    state = story(*told, spec=core_spec(beta_knob=beta))
+    converged = [price for _, price, outcome in history if outcome is True]
+    state = story(*history, spec=core_spec(beta_knob=beta))
     bound, _ = zeus.cost_bound(state, running(state))
     if beta is None or not converged:
         assert bound == math.inf
@@ -73,16 +73,16 @@ def test_the_bound_comes_from_the_cheapest_converged_run_alone(
         assert bound == beta * min(converged)
 
 
-@given(told=st.lists(rows, min_size=1, max_size=12))
-def test_of_equally_cheap_runs_the_earliest_counts(told: list[tuple[int, float, bool | str]]) -> None:
-    assume(any(outcome is True for _, _, outcome in told))
-    cheapest = results(story(*told, *told)).cheapest
+@given(history=st.lists(rows, min_size=1, max_size=12))
+def test_of_equally_cheap_runs_the_earliest_counts(history: list[tuple[int, float, bool | str]]) -> None:
+    assume(any(outcome is True for _, _, outcome in history))
+    cheapest = results(story(*history, *history)).cheapest
     assert cheapest is not None
-    assert cheapest.number <= len(told)
+    assert cheapest.number <= len(history)
 
 
 @pytest.mark.parametrize(
-    ("cost_j", "told"), [(310.04, "310 J"), (0.0012, "0.0012 J"), (832_400, "832.4 kJ"), (1.2e9, "1.2 GJ"), (0, "0 J")]
+    ("cost_j", "text"), [(310.04, "310 J"), (0.0012, "0.0012 J"), (832_400, "832.4 kJ"), (1.2e9, "1.2 GJ"), (0, "0 J")]
 )
-def test_joules_are_told_in_the_unit_that_suits_them(cost_j: float, told: str) -> None:
-    assert in_words(cost_j) == told
+def test_joules_are_formatted_with_a_suitable_unit(cost_j: float, text: str) -> None:
+    assert format_joules(cost_j) == text

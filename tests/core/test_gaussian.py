@@ -1,4 +1,4 @@
-"""Laws of a handful of points, against plain linear algebra, numerical integration and exact arithmetic."""
+"""Distributions over a handful of points, against linear algebra, numerical integration and exact arithmetic."""
 
 import math
 
@@ -32,23 +32,23 @@ kernels = st.builds(
 
 
 @st.composite
-def evidence(draw: st.DrawFn) -> tuple[Gaussian, Vector, Vector]:
-    """A law, and the precisions (some 0) and means of evidence on its values."""
+def observations(draw: st.DrawFn) -> tuple[Gaussian, Vector, Vector]:
+    """Return a distribution, and the precisions (some 0) and means of observations of its values."""
     x = draw(points)
     mean = np.array(draw(st.lists(st.floats(-20, 20), min_size=len(x), max_size=len(x))))
     precisions = st.one_of(st.just(0.0), st.floats(1e-3, 1e4))
     precision = np.array(draw(st.lists(precisions, min_size=len(x), max_size=len(x))))
-    told = np.array(draw(st.lists(st.floats(-20, 20), min_size=len(x), max_size=len(x))))
-    return Gaussian(mean, draw(kernels).covariance(x)), precision, told
+    means = np.array(draw(st.lists(st.floats(-20, 20), min_size=len(x), max_size=len(x))))
+    return Gaussian(mean, draw(kernels).covariance(x)), precision, means
 
 
 def mills(z: float) -> float:
-    """phi(z)/Phi(z) by scipy's logarithms of both."""
+    """Return phi(z)/Phi(z) from scipy's logarithms of both."""
     return float(np.exp(stats.norm.logpdf(z) - stats.norm.logcdf(z)))
 
 
 def moments_above(mean: float, variance: float, threshold: float, noise_variance: float) -> tuple[float, float]:
-    """Mean and variance of f ~ N(mean, variance) once f plus noise is known to lie above a threshold, by quadrature."""
+    """Return mean and variance of f ~ N(mean, variance), given that f plus noise exceeds a threshold, by quadrature."""
     sd, noise_sd = math.sqrt(variance), math.sqrt(noise_variance)
 
     def log_density(f: Vector) -> Vector:
@@ -57,61 +57,69 @@ def moments_above(mean: float, variance: float, threshold: float, noise_variance
     grid = np.linspace(mean - 12 * sd, max(mean, threshold) + 12 * max(sd, noise_sd), 20_001)
     logs = log_density(grid)
     low, high = grid[logs > logs.max() - 60][[0, -1]]
-    values = np.linspace(low, high, 2001)  # it vanishes at both ends, so that equal weights are exact
+    values = np.linspace(low, high, 2001)  # the density vanishes at both ends, so equal weights are exact
     mass = np.exp(log_density(values) - logs.max())
     centre = float((mass * values).sum() / mass.sum())
     return centre, float((mass * (values - centre) ** 2).sum() / mass.sum())
 
 
-@given(evidence())
-def test_what_is_known_after_evidence_is_what_conditioning_the_joint_law_on_it_gives(
-    told: tuple[Gaussian, Vector, Vector],
+@given(observations())
+def test_the_posterior_is_the_joint_distribution_conditioned_on_the_observations(
+    observed: tuple[Gaussian, Vector, Vector],
 ) -> None:
-    law, precision, values = told
-    seen = precision > 0
-    after = law.given(precision, precision * values)
-    gain = law.covariance[:, seen] @ np.linalg.inv(law.covariance[np.ix_(seen, seen)] + np.diag(1 / precision[seen]))
-    mean = law.mean + gain @ (values - law.mean)[seen]
-    covariance = law.covariance - gain @ law.covariance[seen, :]
-    scale = float(law.variance.max())
+    prior, precision, values = observed
+    has_data = precision > 0
+    after = prior.condition(precision, precision * values)
+    gain = prior.covariance[:, has_data] @ np.linalg.inv(
+        prior.covariance[np.ix_(has_data, has_data)] + np.diag(1 / precision[has_data])
+    )
+    mean = prior.mean + gain @ (values - prior.mean)[has_data]
+    covariance = prior.covariance - gain @ prior.covariance[has_data, :]
+    scale = float(prior.variance.max())
     np.testing.assert_allclose(after.mean, mean, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(after.covariance, covariance, rtol=1e-6, atol=1e-9 * scale)
 
 
-@given(evidence())
-def test_evidence_makes_no_value_less_certain_and_no_variance_negative(told: tuple[Gaussian, Vector, Vector]) -> None:
-    law, precision, values = told
-    after = law.given(precision, precision * values)
+@given(observations())
+def test_observations_make_no_value_less_certain_and_no_variance_negative(
+    observed: tuple[Gaussian, Vector, Vector],
+) -> None:
+    prior, precision, values = observed
+    after = prior.condition(precision, precision * values)
     assert (after.variance > 0).all()
-    assert (after.variance <= law.variance * (1 + 1e-9)).all()
+    assert (after.variance <= prior.variance * (1 + 1e-9)).all()
 
 
-@given(evidence())
-def test_without_evidence_nothing_changes(told: tuple[Gaussian, Vector, Vector]) -> None:
-    law, precision, _ = told
+@given(observations())
+def test_without_observations_nothing_changes(observed: tuple[Gaussian, Vector, Vector]) -> None:
+    prior, precision, _ = observed
     none = np.zeros_like(precision)
-    after = law.given(none, none)
-    np.testing.assert_array_equal(after.mean, law.mean)
-    np.testing.assert_array_equal(after.covariance, law.covariance)
+    after = prior.condition(none, none)
+    np.testing.assert_array_equal(after.mean, prior.mean)
+    np.testing.assert_array_equal(after.covariance, prior.covariance)
 
 
-@given(evidence())
-def test_evidence_at_once_or_in_two_parts_says_the_same(told: tuple[Gaussian, Vector, Vector]) -> None:
-    law, precision, values = told
+@given(observations())
+def test_observations_at_once_or_in_two_parts_give_the_same_posterior(
+    observed: tuple[Gaussian, Vector, Vector],
+) -> None:
+    prior, precision, values = observed
     first = precision * (np.arange(len(precision)) % 2)
     second = precision - first
-    at_once = law.given(precision, precision * values)
-    in_turn = law.given(first, first * values).given(second, second * values)
+    at_once = prior.condition(precision, precision * values)
+    in_turn = prior.condition(first, first * values).condition(second, second * values)
     np.testing.assert_allclose(in_turn.mean, at_once.mean, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(in_turn.covariance, at_once.covariance, rtol=1e-5, atol=1e-8 * float(law.variance.max()))
+    np.testing.assert_allclose(
+        in_turn.covariance, at_once.covariance, rtol=1e-5, atol=1e-8 * float(prior.variance.max())
+    )
 
 
 @pytest.mark.parametrize("runs", [1, 100, 10_000])
 def test_even_dozens_of_close_points_with_many_exact_runs_keep_a_variance_above_zero(runs: int) -> None:
     x = np.log2(np.arange(1000.0, 1064.0) / 1000)
-    law = Gaussian(np.zeros(64), Kernel(level=2.0, slope=0.2, shape=0.2, jitter=0.05, length=4.0).covariance(x))
+    prior = Gaussian(np.zeros(64), Kernel(level=2.0, slope=0.2, shape=0.2, jitter=0.05, length=4.0).covariance(x))
     noise = 0.02**2 / runs
-    after = law.given(np.full(64, 1 / noise), np.full(64, 3.0 / noise))
+    after = prior.condition(np.full(64, 1 / noise), np.full(64, 3.0 / noise))
     assert (after.variance > 0).all()
     assert (after.variance <= noise).all()
     np.testing.assert_allclose(after.mean, 3.0, atol=0.01)
@@ -163,7 +171,7 @@ def test_a_run_that_failed_moves_mean_and_variance_as_numerical_integration_does
 ) -> None:
     mean = 2.5
     precision, shift = survival_site(mean, variance, mean + above_mean, noise_variance)
-    after = Gaussian(np.array([mean]), np.array([[variance]])).given(np.array([precision]), np.array([shift]))
+    after = Gaussian(np.array([mean]), np.array([[variance]])).condition(np.array([precision]), np.array([shift]))
     expected_mean, expected_variance = moments_above(mean, variance, mean + above_mean, noise_variance)
     assert after.mean[0] == pytest.approx(expected_mean, rel=1e-6, abs=1e-6)
     assert after.variance[0] == pytest.approx(expected_variance, rel=1e-4)
@@ -175,21 +183,19 @@ def test_a_run_that_failed_moves_mean_and_variance_as_numerical_integration_does
     threshold=st.floats(-10, 30),
     noise_variance=st.floats(0.02**2, 1),
 )
-def test_a_run_that_failed_never_lowers_the_mean_nor_widens_what_is_known(
+def test_a_run_that_failed_never_lowers_the_mean_nor_widens_the_posterior(
     mean: float, variance: float, threshold: float, noise_variance: float
 ) -> None:
     precision, shift = survival_site(mean, variance, threshold, noise_variance)
     assert math.isfinite(precision)
     assert precision >= 0
-    after = Gaussian(np.array([mean]), np.array([[variance]])).given(np.array([precision]), np.array([shift]))
+    after = Gaussian(np.array([mean]), np.array([[variance]])).condition(np.array([precision]), np.array([shift]))
     assert after.mean[0] >= mean - 1e-9 * max(1, abs(mean))
     assert 0 < after.variance[0] <= variance
 
 
 @given(mean=st.floats(-3, 3), variance=st.floats(0.01, 4))
-def test_a_run_that_failed_long_before_it_could_be_expected_to_end_says_next_to_nothing(
-    mean: float, variance: float
-) -> None:
+def test_a_run_that_failed_long_before_its_expected_end_says_next_to_nothing(mean: float, variance: float) -> None:
     precision, shift = survival_site(mean, variance, mean - 12 * math.sqrt(variance + 0.0225), 0.0225)
     assert precision == pytest.approx(0, abs=1e-20)
     assert shift == pytest.approx(0, abs=1e-20)
@@ -214,13 +220,13 @@ def test_a_cap_far_above_a_cost_means_nothing(mu: float, sigma: float) -> None:
 
 
 @given(mu=st.floats(-20, 30), sigma=st.floats(0.02, 2))
-def test_a_cap_far_below_a_cost_is_what_it_costs(mu: float, sigma: float) -> None:
+def test_a_cap_far_below_a_cost_is_the_cost(mu: float, sigma: float) -> None:
     cap = math.exp(mu - 15 * sigma)
     assert capped_lognormal_mean(mu, sigma, cap) == pytest.approx(cap)
 
 
 @given(mu=st.floats(-20, 30), sigma=st.floats(0.02, 2), ratio=st.floats(-10, 10), factor=st.floats(1.01, 10))
-def test_a_higher_cap_never_makes_a_run_cheaper_nor_dearer_than_the_cap(
+def test_a_higher_cap_never_makes_a_run_cheaper_nor_more_expensive_than_the_cap(
     mu: float, sigma: float, ratio: float, factor: float
 ) -> None:
     cap = math.exp(mu + ratio * sigma)

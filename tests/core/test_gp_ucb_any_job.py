@@ -1,4 +1,4 @@
-"""Whole jobs of any kind, played through: choices are sound, repeatable, and finite in what they say."""
+"""Simulations of whole random jobs: choices are valid and repeatable, and their texts hold finite numbers."""
 
 import math
 import re
@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.core import stored
-from backend.core.policies import POLICIES, choose, condensed, judge, known, ruled_out, stage
+from backend.core.policies import POLICIES, choose, compact, judge, ruled_out, stage, summarize_ended
 from backend.core.rng import seeded
 from backend.core.simulate import EndlessRetry, Run, SizeRecord, Workload, simulate
 from backend.core.state import (
     Choice,
     JobState,
     NothingConverges,
-    Probed,
+    ProbeResult,
     Report,
     Spec,
     Stage,
@@ -39,9 +39,9 @@ batch_sizes = st.lists(st.integers(1, 4096), min_size=1, max_size=8, unique=True
 policies = st.sampled_from(sorted(POLICIES))
 
 
-def epochs_of_runs(most: int) -> st.SearchStrategy[tuple[float, ...]]:
-    """Epochs that the runs of a batch size need: always the same, spread, every second time too many, or never."""
-    count = st.integers(1, most).map(float)
+def epochs_of_runs(max_epochs: int) -> st.SearchStrategy[tuple[float, ...]]:
+    """Return epochs to the target of a batch size's runs: always equal, spread, half of them never, or never."""
+    count = st.integers(1, max_epochs).map(float)
     return st.one_of(
         st.tuples(count),
         st.tuples(count, count, count),
@@ -52,7 +52,7 @@ def epochs_of_runs(most: int) -> st.SearchStrategy[tuple[float, ...]]:
 
 @st.composite
 def specs(draw: st.DrawFn, policy: str) -> Spec:
-    """Any job."""
+    """Return any job."""
     sizes = draw(batch_sizes)
     return core_spec(
         policy=policy,
@@ -67,7 +67,10 @@ def specs(draw: st.DrawFn, policy: str) -> Spec:
 
 @st.composite
 def workloads(draw: st.DrawFn, policy: str = "gp-ucb", *, only_one_converges: bool = False) -> Workload:
-    """Any job and how its runs go. Epochs cost from 1e-6 to 1e12 J, and up to 25 times as much at one as at another."""
+    """Return any job and its runs.
+
+    An epoch costs from 1e-6 to 1e12 J, and up to 25 times as much at one batch size as at another.
+    """
     spec = draw(specs(policy))
     scale_j = 10.0 ** draw(st.floats(-6, 12))
     records = {}
@@ -80,7 +83,7 @@ def workloads(draw: st.DrawFn, policy: str = "gp-ucb", *, only_one_converges: bo
         else:
             epochs = draw(epochs_of_runs(spec.max_epochs))
         records[size] = SizeRecord(seconds, power_w, epochs)
-    if len(spec.batch_sizes) > 1 and draw(st.booleans()):  # two that cost the same
+    if len(spec.batch_sizes) > 1 and draw(st.booleans()):  # two batch sizes that cost the same
         one, other = draw(st.permutations(spec.batch_sizes))[:2]
         if not only_one_converges:
             records[one] = records[other]
@@ -88,23 +91,25 @@ def workloads(draw: st.DrawFn, policy: str = "gp-ucb", *, only_one_converges: bo
 
 
 def can_end(workload: Workload) -> bool:
-    """Whether some batch size sometimes reaches the target."""
+    """Return whether some run of some batch size reaches the target."""
     return any(math.isfinite(epochs) for record in workload.sizes.values() for epochs in record.epochs)
 
 
 def assert_sound(state: JobState, choice: Choice) -> None:
-    """A choice is from the list, and what is said of the job at this point holds no broken number."""
+    """Check that a choice is from the list, and that no text about the job holds a broken number."""
     assert choice.batch_size in state.spec.batch_sizes
     assert choice.bound_factor is None or math.isfinite(choice.bound_factor)
     run = trial(999, (choice.batch_size, 0.0, "running"), choice.type, bound_factor=choice.bound_factor)
     verdicts = [judge(state, run, Report(metric, 1e40, 0.0, 1)) for metric in (None, 0.0, 1.0)]
-    said = [choice.reason, *(verdict.reason for verdict in verdicts), stage(state)[1], *ruled_out(state).values()]
-    assert all(said)
-    assert not [text for text in said if NOT_FINITE.search(text)]
+    texts = [choice.reason, *(verdict.reason for verdict in verdicts), stage(state)[1], *ruled_out(state).values()]
+    assert all(texts)
+    assert not [text for text in texts if NOT_FINITE.search(text)]
 
 
-def play(workload: Workload, seed: int, concurrency: int, recurrences: int = 12) -> tuple[list[Run], list[Choice]]:
-    """Play a job through with an eye on every choice."""
+def simulate_checked(
+    workload: Workload, seed: int, concurrency: int, recurrences: int = 12
+) -> tuple[list[Run], list[Choice]]:
+    """Simulate a job, and check every choice."""
     choices = []
 
     def watched(state: JobState, rng: np.random.Generator) -> Choice:
@@ -124,9 +129,9 @@ def test_every_recurrence_of_any_job_that_can_converge_ends_and_every_choice_is_
     workload: Workload, seed: int, concurrency: int
 ) -> None:
     try:
-        runs, _ = play(workload, seed, concurrency)
+        runs, _ = simulate_checked(workload, seed, concurrency)
     except NothingConverges:
-        return  # each has failed several times, and a person is asked
+        return  # every batch size has failed several times, and the job is stuck
     assert sorted(run.recurrence for run in runs if run.converged) == list(range(12))
 
 
@@ -134,13 +139,13 @@ def test_every_recurrence_of_any_job_that_can_converge_ends_and_every_choice_is_
 @settings(max_examples=30)
 def test_under_zeus_every_recurrence_ends_or_the_job_is_stuck(workload: Workload, seed: int, concurrency: int) -> None:
     try:
-        runs, _ = play(workload, seed, concurrency)
+        runs, _ = simulate_checked(workload, seed, concurrency)
     except (NothingConverges, EndlessRetry):
         return
     assert sorted(run.recurrence for run in runs if run.converged) == list(range(12))
 
 
-def test_a_job_that_cannot_converge_comes_to_an_end() -> None:
+def test_a_job_that_cannot_converge_ends() -> None:
     spec = core_spec(batch_sizes=(8, 16), policy="gp-ucb", max_epochs=5)
     never = SizeRecord(1.0, 100.0, (math.inf,))
     with pytest.raises(NothingConverges, match="reset"):
@@ -154,21 +159,21 @@ def test_the_same_seed_twice_is_the_same_job_twice(
 ) -> None:
     workload = data.draw(workloads(policy).filter(can_end))
     try:
-        once = play(workload, seed, concurrency)
+        once = simulate_checked(workload, seed, concurrency)
     except (NothingConverges, EndlessRetry) as error:
         assert policy == "zeus" or isinstance(error, NothingConverges)
         with pytest.raises(type(error)):
-            play(workload, seed, concurrency)
+            simulate_checked(workload, seed, concurrency)
         return
-    assert play(workload, seed, concurrency) == once
+    assert simulate_checked(workload, seed, concurrency) == once
 
 
 @given(workload=workloads(only_one_converges=True), seed=st.integers(0, 99))
 @settings(max_examples=40)
-def test_the_only_batch_size_that_converges_is_found_and_then_fails_nobody_for_long(
+def test_the_only_batch_size_that_converges_is_found_and_later_recurrences_fail_rarely(
     workload: Workload, seed: int
 ) -> None:
-    runs, _ = play(workload, seed, concurrency=1)
+    runs, _ = simulate_checked(workload, seed, concurrency=1)
     launches = [sum(run.recurrence == recurrence for run in runs) for recurrence in range(12)]
     assert launches[0] <= 6 * len(workload.sizes)
     assert max(launches[1:]) <= 4
@@ -179,7 +184,7 @@ def test_the_only_batch_size_that_converges_is_found_and_then_fails_nobody_for_l
 def test_where_only_one_batch_size_converges_all_recurrences_end_also_side_by_side(
     workload: Workload, seed: int, concurrency: int
 ) -> None:
-    runs, _ = play(workload, seed, concurrency)
+    runs, _ = simulate_checked(workload, seed, concurrency)
     assert sum(run.converged for run in runs) == 12
 
 
@@ -191,7 +196,7 @@ def test_a_job_after_one_that_changes_ends_too(workload: Workload, seed: int) ->
     try:
         runs = list(simulate(changing, 16, seed, drift=lambda recurrence: 2.5 if recurrence >= 8 else 1.0))
     except NothingConverges:
-        return  # in its first recurrence, by bad luck alone
+        return  # bad luck in its first recurrence
     assert sum(run.converged for run in runs) == 16
 
 
@@ -203,10 +208,12 @@ def test_a_job_with_a_probe_ends_too_and_never_gets_what_does_not_fit(
     sizes = workload.spec.batch_sizes
     converging = {size for size, record in workload.sizes.items() if min(record.epochs) <= workload.spec.max_epochs}
     unfit = data.draw(st.sets(st.sampled_from(sizes))) - converging - {workload.spec.default_batch_size}
-    told = tuple(Probed(size, size not in unfit, 1.0, data.draw(st.sampled_from([1e-9, 1.0, 1e9]))) for size in sizes)
+    results = tuple(
+        ProbeResult(size, size not in unfit, 1.0, data.draw(st.sampled_from([1e-9, 1.0, 1e9]))) for size in sizes
+    )
 
-    def knowing(state: JobState, rng: np.random.Generator) -> Choice:
-        state = replace(state, probed=told)
+    def with_probe(state: JobState, rng: np.random.Generator) -> Choice:
+        state = replace(state, probe_results=results)
         assert ruled_out(state).keys() >= unfit
         choice = choose(state, rng)
         assert choice.batch_size not in unfit
@@ -214,43 +221,45 @@ def test_a_job_with_a_probe_ends_too_and_never_gets_what_does_not_fit(
         return choice
 
     try:
-        runs = list(simulate(workload, 12, seed, chooser=knowing))
+        runs = list(simulate(workload, 12, seed, chooser=with_probe))
     except NothingConverges:
-        return  # in its first recurrence, by bad luck alone
+        return  # bad luck in its first recurrence
     assert sum(run.converged for run in runs) == 12
 
 
 @dataclass
 class Twins:
-    """One job seen by two servers: one reads all its trials every time, the other keeps what it can, as text."""
+    """One job on two servers. One reads all trials every time, the other stores a summary as text."""
 
     spec: Spec
     trials: list[Trial] = field(default_factory=list)
-    past: JobState | None = None
+    compacted: JobState | None = None
     revision: int = 0
 
     def states(self) -> tuple[JobState, JobState]:
-        past = self.past.past if self.past is not None else None
-        left = [one for one in self.trials if past is None or not _ended_by(one, past.through)]
-        self.past = condensed(JobState(self.spec, tuple(left), past))
-        if self.past.past is not None and self.past.past.last is not None:
-            first = known(JobState(self.spec, ()))
-            self.past = replace(self.past, past=stored.restore(stored.save(self.past.past, first), first))
-        return JobState(self.spec, tuple(self.trials)), self.past
+        summary = self.compacted.summary if self.compacted is not None else None
+        later = [trial for trial in self.trials if summary is None or not _ended_by(trial, summary.last_revision)]
+        self.compacted = compact(JobState(self.spec, tuple(later), summary))
+        summary = self.compacted.summary
+        if summary is not None and summary.last is not None:
+            initial = summarize_ended(JobState(self.spec, ()))
+            restored = stored.restore(stored.save(summary, initial), initial)
+            self.compacted = replace(self.compacted, summary=restored)
+        return JobState(self.spec, tuple(self.trials)), self.compacted
 
     def ask(self, seed: int) -> bool:
-        """Hand out a trial; whether there was one to give."""
+        """Dispatch a trial. Return False if no batch size is left."""
         self.revision += 1
-        whole, kept = self.states()
+        full, compacted = self.states()
         try:
-            choice = choose(whole, seeded(seed))
+            choice = choose(full, seeded(seed))
         except NothingConverges:
             with pytest.raises(NothingConverges):
-                choose(kept, seeded(seed))
+                choose(compacted, seeded(seed))
             return False
-        assert choose(kept, seeded(seed)) == choice
-        assert stage(kept) == stage(whole)
-        assert ruled_out(kept) == ruled_out(whole)
+        assert choose(compacted, seeded(seed)) == choice
+        assert stage(compacted) == stage(full)
+        assert ruled_out(compacted) == ruled_out(full)
         number = len(self.trials) + 1
         self.trials.append(
             Trial(
@@ -260,34 +269,34 @@ class Twins:
         )
         return True
 
-    def report(self, at: int, metric: float | None, epochs: int, cost_j: float) -> None:
+    def report(self, i: int, metric: float | None, epochs: int, cost_j: float) -> None:
         self.revision += 1
-        run = self.trials[at]
+        run = self.trials[i]
         report = Report(metric, run.energy_j + epochs * cost_j, 0.0, run.epochs + epochs)
-        whole, kept = self.states()
-        verdict = judge(whole, run, report)
-        assert judge(kept, run, report) == verdict
+        full, compacted = self.states()
+        verdict = judge(full, run, report)
+        assert judge(compacted, run, report) == verdict
         run = replace(run, energy_j=report.energy_j, epochs=report.epoch)
         if verdict.stop:
             run = replace(run, status=TrialStatus.SUCCEEDED, converged=verdict.converged, ended=self.revision)
-        self.trials[at] = run
+        self.trials[i] = run
 
-    def lose(self, at: int) -> None:
+    def lose(self, i: int) -> None:
         self.revision += 1
-        self.trials[at] = replace(self.trials[at], status=TrialStatus.FAILED, ended=self.revision)
+        self.trials[i] = replace(self.trials[i], status=TrialStatus.FAILED, ended=self.revision)
 
 
-def _ended_by(one: Trial, revision: int) -> bool:
-    return one.status is TrialStatus.SUCCEEDED and (one.ended or 0) <= revision
+def _ended_by(trial: Trial, revision: int) -> bool:
+    return trial.status is TrialStatus.SUCCEEDED and (trial.ended or 0) <= revision
 
 
 @given(policy=policies, data=st.data())
 @settings(max_examples=50)
-def test_what_a_server_keeps_of_ended_trials_changes_no_decision(policy: str, data: st.DataObject) -> None:
+def test_a_stored_summary_of_ended_trials_changes_no_decision(policy: str, data: st.DataObject) -> None:
     twins = Twins(data.draw(specs(policy)))
     cost_j = data.draw(st.floats(0.1, 1e6))
     for step in data.draw(st.lists(st.sampled_from(["ask", "report", "report", "report", "lose"]), max_size=40)):
-        running = [at for at, one in enumerate(twins.trials) if one.status is TrialStatus.DISPATCHED]
+        running = [i for i, run in enumerate(twins.trials) if run.status is TrialStatus.DISPATCHED]
         if step == "ask" or not running:
             if len(running) < 8 and not twins.ask(len(twins.trials)):
                 return
@@ -345,8 +354,8 @@ def test_whatever_numbers_the_wire_lets_through_there_is_a_sound_choice(
         eta_knob=eta,
     )
     trials = tuple(
-        trial(number, (sizes[at % len(sizes)], cost_j, outcome), TrialType.MAB, epochs=epochs, time_s=cost_j)
-        for number, (at, cost_j, epochs, outcome) in enumerate(rows, 1)
+        trial(number, (sizes[i % len(sizes)], cost_j, outcome), TrialType.MAB, epochs=epochs, time_s=cost_j)
+        for number, (i, cost_j, epochs, outcome) in enumerate(rows, 1)
     )
     state = JobState(spec, trials)
     with warnings.catch_warnings():
@@ -354,7 +363,7 @@ def test_whatever_numbers_the_wire_lets_through_there_is_a_sound_choice(
         if stage(state)[0] is not Stage.STUCK:
             assert_sound(state, choose(state, seeded(0)))
             return
-        failures = Counter(one.batch_size for one in trials if one.converged is False)
+        failures = Counter(ended.batch_size for ended in trials if ended.converged is False)
         assert min(failures[size] for size in sizes) >= 3 or sum(failures.values()) >= 13
         with pytest.raises(NothingConverges):
             choose(state, seeded(0))

@@ -1,4 +1,4 @@
-"""What a report means: the order of the rules, and their limits to the last digit."""
+"""The verdict on a report: the order of the rules, and their exact limits."""
 
 import math
 
@@ -15,13 +15,13 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
 def verdict(
-    *told: Row, cost: float = 1.0, metric: float | None = 0.0, epoch: int = 1, **changes: object
+    *history: Row, cost: float = 1.0, metric: float | None = 0.0, epoch: int = 1, **changes: object
 ) -> VerdictCode:
-    state = story(*told, spec=core_spec(**changes))
+    state = story(*history, spec=core_spec(**changes))
     return judge(state, running(state), Report(metric, cost, 0.0, epoch)).code
 
 
-def test_below_the_target_the_training_goes_on() -> None:
+def test_below_the_target_the_training_continues() -> None:
     assert verdict() is VerdictCode.CONTINUE
 
 
@@ -76,9 +76,9 @@ def test_only_converged_runs_set_the_bound(outcome: bool | str) -> None:
 
 
 def test_the_cheapest_of_all_converged_runs_sets_the_bound() -> None:
-    told: tuple[Row, ...] = ((16, 10, True), (8, 4, True), (32, 20, True))
-    assert verdict(*told, cost=8.0) is VerdictCode.CONTINUE
-    assert verdict(*told, cost=8.5) is VerdictCode.COST_BOUND
+    history: tuple[Row, ...] = ((16, 10, True), (8, 4, True), (32, 20, True))
+    assert verdict(*history, cost=8.0) is VerdictCode.CONTINUE
+    assert verdict(*history, cost=8.5) is VerdictCode.COST_BOUND
 
 
 def test_time_counts_in_the_cost() -> None:
@@ -88,7 +88,7 @@ def test_time_counts_in_the_cost() -> None:
 
 
 @given(
-    told=st.lists(
+    history=st.lists(
         st.tuples(st.sampled_from([8, 16, 32]), st.floats(0, 1e9), st.sampled_from([True, False, LOST, RUNNING])),
         max_size=6,
     ),
@@ -101,7 +101,7 @@ def test_time_counts_in_the_cost() -> None:
     kind=st.sampled_from(TrialType),
 )
 def test_any_report_is_judged_by_the_rules_in_their_order(
-    told: list[Row],
+    history: list[Row],
     cost: float,
     metric: float | None,
     epoch: int,
@@ -111,9 +111,9 @@ def test_any_report_is_judged_by_the_rules_in_their_order(
     kind: TrialType,
 ) -> None:
     spec = core_spec(target_metric=target, higher_is_better_metric=higher, beta_knob=beta)
-    state = story(*told, kind=kind, spec=spec)
-    found = judge(state, running(state, kind=kind), Report(metric, cost, 0.0, epoch))
-    converged = [price for _, price, outcome in told if outcome is True]
+    state = story(*history, kind=kind, spec=spec)
+    decision = judge(state, running(state, kind=kind), Report(metric, cost, 0.0, epoch))
+    converged = [price for _, price, outcome in history if outcome is True]
     if beta is not None and converged and cost > beta * min(converged):
         expected = VerdictCode.COST_BOUND
     elif metric is None:
@@ -124,7 +124,7 @@ def test_any_report_is_judged_by_the_rules_in_their_order(
         expected = VerdictCode.MAX_EPOCHS
     else:
         expected = VerdictCode.CONTINUE
-    assert found.code is expected
-    assert found.stop == (expected is not VerdictCode.CONTINUE)
-    assert found.converged == (expected is VerdictCode.CONVERGED)
-    assert found.reason
+    assert decision.code is expected
+    assert decision.stop == (expected is not VerdictCode.CONTINUE)
+    assert decision.converged == (expected is VerdictCode.CONVERGED)
+    assert decision.reason

@@ -1,4 +1,4 @@
-"""The pruning rounds, told as rows of (batch size, cost, converged)."""
+"""The pruning rounds, with a job's history as rows of (batch size, cost, converged)."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ FIVE = core_spec(batch_sizes=(4, 8, 16, 32, 64))
 
 
 def next_size(*rows: Row, rounds: int = 2) -> int | str:
-    """The batch size that comes next in the pruning of `FIVE`; else what the job is busy with."""
+    """Return the next batch size in the pruning of `FIVE`; outside the pruning, the type of the choice or "stuck"."""
     state = story(*rows, spec=core_spec(batch_sizes=FIVE.batch_sizes, num_pruning_rounds=rounds))
     try:
         choice = choose(state, np.random.default_rng(0))
@@ -51,7 +51,7 @@ def test_the_next_round_begins_with_the_cheapest() -> None:
     assert next_size(*ROUND_1) == 8
 
 
-def test_only_what_converged_goes_on() -> None:
+def test_only_batch_sizes_that_converged_enter_the_next_round() -> None:
     assert next_size(*ROUND_1, (8, 7, True), (4, 9, True), (16, 10, True)) == 32
     assert next_size(*ROUND_1, (8, 7, True), (4, 9, True), (16, 10, True), (32, 12, True)) == "MAB"
 
@@ -60,22 +60,22 @@ def test_results_of_an_earlier_round_do_not_count_in_the_next() -> None:
     assert next_size(*ROUND_1, (8, 7, True)) == 4
 
 
-def test_of_equally_cheap_ones_the_smallest_is_the_next_default() -> None:
+def test_of_equally_cheap_batch_sizes_the_smallest_is_the_next_default() -> None:
     assert next_size((16, 7, True), (8, 7, True), (4, 9, False), (32, 7, True), (64, 9, False)) == 8
 
 
 def test_nothing_left_is_a_stuck_job() -> None:
-    told: tuple[Row, ...] = ((16, 10, False), (8, 10, False), (32, 10, False))
-    assert next_size(*told) == "stuck"
+    history: tuple[Row, ...] = ((16, 10, False), (8, 10, False), (32, 10, False))
+    assert next_size(*history) == "stuck"
     with pytest.raises(NothingConverges, match=r"round 1.*target_metric.*max_epochs.*reset"):
-        choose(story(*told, spec=FIVE), np.random.default_rng(0))
-    assert stage(story(*told, spec=FIVE))[0] is Stage.STUCK
+        choose(story(*history, spec=FIVE), np.random.default_rng(0))
+    assert stage(story(*history, spec=FIVE))[0] is Stage.STUCK
 
 
 def test_a_job_may_get_stuck_in_its_second_round() -> None:
-    told: tuple[Row, ...] = ((16, 10, True), (8, 10, False), (32, 10, False))
-    assert next_size(*told) == 16
-    assert next_size(*told, (16, 10, False)) == "stuck"
+    history: tuple[Row, ...] = ((16, 10, True), (8, 10, False), (32, 10, False))
+    assert next_size(*history) == 16
+    assert next_size(*history, (16, 10, False)) == "stuck"
 
 
 def test_without_rounds_there_is_no_pruning() -> None:
@@ -87,19 +87,19 @@ def test_a_run_without_a_result_is_repeated() -> None:
     assert next_size((16, 10, True), (8, 10, LOST), (8, 10, LOST)) == 8
 
 
-def test_while_one_explores_others_get_the_cheapest_known() -> None:
+def test_while_one_run_explores_others_get_the_cheapest_so_far() -> None:
     choice = choose(story((16, 10, True), (8, 7, True), (4, 1, RUNNING), spec=FIVE), np.random.default_rng(0))
     assert (choice.batch_size, choice.type) == (8, TrialType.CONCURRENT)
     assert "trial 3" in choice.reason
     assert "trial 2" in choice.reason
 
 
-def test_while_the_first_explores_others_get_the_default() -> None:
+def test_while_the_first_run_explores_others_get_the_default() -> None:
     choice = choose(story((16, 0, RUNNING), spec=FIVE), np.random.default_rng(0))
     assert (choice.batch_size, choice.type) == (16, TrialType.CONCURRENT)
 
 
-def test_the_cheapest_known_may_come_from_any_type_of_run() -> None:
+def test_the_cheapest_so_far_may_come_from_any_type_of_run() -> None:
     state = story((16, 10, True), (8, 1, RUNNING), spec=FIVE)
     cheap = trial(3, (16, 6, True), TrialType.CONCURRENT)
     assert "trial 3" in choose(with_trials(state, [*state.trials, cheap]), np.random.default_rng(0)).reason
@@ -107,27 +107,27 @@ def test_the_cheapest_known_may_come_from_any_type_of_run() -> None:
 
 def test_of_two_results_in_a_round_the_first_to_end_counts() -> None:
     late = trial(1, (16, 10, False), started=2, ended=9)
-    stand_in = trial(2, (16, 10, True), started=4, ended=5)
+    replacement = trial(2, (16, 10, True), started=4, ended=5)
     after = trial(3, (8, 10, True), started=6, ended=7)
-    state = JobState(core_spec(batch_sizes=(8, 16), num_pruning_rounds=1), (late, stand_in, after))
+    state = JobState(core_spec(batch_sizes=(8, 16), num_pruning_rounds=1), (late, replacement, after))
     assert ruled_out(state) == {}
 
 
-def test_a_stand_in_that_is_overtaken_does_not_begin_the_next_round() -> None:
+def test_a_replacement_that_is_overtaken_does_not_begin_the_next_round() -> None:
     revived = trial(1, (16, 10, True), started=2, ended=5)
-    stand_in = trial(2, (16, 10, False), started=3, ended=6)
-    state = JobState(core_spec(batch_sizes=(16,), num_pruning_rounds=2), (revived, stand_in))
+    replacement = trial(2, (16, 10, False), started=3, ended=6)
+    state = JobState(core_spec(batch_sizes=(16,), num_pruning_rounds=2), (revived, replacement))
     choice = choose(state, np.random.default_rng(0))
     assert (choice.batch_size, choice.type) == (16, TrialType.PRUNING)
     assert "round 2" in choice.reason
 
 
-def test_what_was_left_behind_is_said_in_words() -> None:
-    said = ruled_out(story((16, 10, True), (8, 10, False), (32, 10, True), (64, 9, False), spec=FIVE))
-    assert said.keys() == {4, 8, 64}
-    assert "trial 2" in said[8]
-    assert "8 did not converge" in said[4]
-    assert "smaller" in said[4]
+def test_a_ruled_out_batch_size_has_a_reason() -> None:
+    reasons = ruled_out(story((16, 10, True), (8, 10, False), (32, 10, True), (64, 9, False), spec=FIVE))
+    assert reasons.keys() == {4, 8, 64}
+    assert "trial 2" in reasons[8]
+    assert "8 did not converge" in reasons[4]
+    assert "smaller" in reasons[4]
 
 
 outcomes = st.tuples(st.floats(1, 100), st.sampled_from([True, True, True, False]))
@@ -144,7 +144,7 @@ def test_any_pruning_goes_as_published(sizes: list[int], rounds: int, data: st.D
     published = Zeus(sizes, default, rounds)
     trials: list[Trial] = []
 
-    def tell(size: int, cost: float, outcome: bool | str, kind: TrialType) -> None:
+    def add(size: int, cost: float, outcome: bool | str, kind: TrialType) -> None:
         trials.append(trial(len(trials) + 1, (size, cost, outcome), kind))
 
     while not published.stuck:
@@ -153,27 +153,27 @@ def test_any_pruning_goes_as_published(sizes: list[int], rounds: int, data: st.D
             break
         for noise in data.draw(st.lists(st.sampled_from([LOST, True, False]), max_size=2)):
             if noise == LOST:
-                tell(size, 0.0, LOST, TrialType.PRUNING)
+                add(size, 0.0, LOST, TrialType.PRUNING)
             else:
-                tell(data.draw(st.sampled_from(sizes)), 50.0, noise, TrialType.CONCURRENT)
+                add(data.draw(st.sampled_from(sizes)), 50.0, noise, TrialType.CONCURRENT)
         choice = choose(JobState(spec, tuple(trials)), np.random.default_rng(0))
         assert (choice.batch_size, choice.type) == (size, TrialType.PRUNING)
         cost, converged = data.draw(outcomes)
-        tell(size, cost, converged, TrialType.PRUNING)
+        add(size, cost, converged, TrialType.PRUNING)
         published.finish(size, cost, converged)
 
     state = JobState(spec, tuple(trials))
     if published.stuck:
         assert stage(state)[0] is Stage.STUCK
-        assert ruled_out(state).keys() >= {one.batch_size for one in trials if one.converged is False}
+        assert ruled_out(state).keys() >= {t.batch_size for t in trials if t.converged is False}
     else:
         assert stage(state)[0] is Stage.MAB
         assert sorted(set(sizes) - ruled_out(state).keys()) == (published.arms or sizes)
 
 
-@given(told=st.lists(st.tuples(st.sampled_from(FIVE.batch_sizes), st.floats(1, 9), st.booleans()), max_size=20))
-def test_any_past_leads_to_a_listed_batch_size_or_a_stuck_job(told: list[Row]) -> None:
-    step = next_size(*told)
+@given(history=st.lists(st.tuples(st.sampled_from(FIVE.batch_sizes), st.floats(1, 9), st.booleans()), max_size=20))
+def test_any_history_leads_to_a_listed_batch_size_or_a_stuck_job(history: list[Row]) -> None:
+    step = next_size(*history)
     assert step in {*FIVE.batch_sizes, "MAB", "stuck"}
 
 

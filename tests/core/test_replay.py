@@ -1,4 +1,4 @@
-"""A job's past decided once more: nothing differs, unless what is stored was changed."""
+"""Replaying a job's history finds no difference, unless the stored data was changed."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,7 +28,7 @@ SEED = 5
 
 @dataclass
 class Run:
-    """A trial on its way."""
+    """A trial in progress."""
 
     trial: Trial
     choice: Choice
@@ -39,7 +39,7 @@ class Run:
 
 @dataclass
 class Job:
-    """A job in memory: every call raises its revision, as the server's do."""
+    """A job in memory. Every call raises its revision, as on the server."""
 
     spec: Spec
     revision: int = 0
@@ -51,7 +51,7 @@ class Job:
         return JobState(self.spec, tuple(run.trial for run in self.runs if run.exploration == exploration))
 
     def ask(self, lost: set[int]) -> None:
-        """Lose some of the running trials, then hand out another; where nothing is left, begin anew."""
+        """Lose some of the running trials, then dispatch another. If no batch size is left, reset the job."""
         self.revision += 1
         before = list(self.runs)
         for number, run in enumerate(before):
@@ -92,7 +92,7 @@ class Job:
             self.revision += 1
             run.trial = replace(run.trial, status=TrialStatus.FAILED, ended=self.revision)
 
-    def past(self) -> list[PastTrial]:
+    def history(self) -> list[PastTrial]:
         return [PastTrial(run.trial, run.choice, run.exploration, tuple(run.reports)) for run in self.runs]
 
 
@@ -105,7 +105,7 @@ steps = st.one_of(
 
 @st.composite
 def jobs(draw: st.DrawFn) -> Job:
-    """A job after random calls, of up to six runs at a time."""
+    """Return a job after random calls, with up to six active runs at a time."""
     sizes = draw(st.sampled_from([(16,), (8, 16), (8, 16, 32)]))
     spec = core_spec(
         batch_sizes=sizes,
@@ -132,15 +132,15 @@ def jobs(draw: st.DrawFn) -> Job:
 @given(job=jobs())
 @settings(max_examples=300, deadline=None)
 def test_every_decision_follows_from_what_is_stored(job: Job) -> None:
-    assert differences(job.spec, job.past(), seeded(SEED)) == []
+    assert differences(job.spec, job.history(), seeded(SEED)) == []
 
 
 @given(job=jobs(), data=st.data())
 @settings(deadline=None)
 def test_a_choice_that_was_tampered_with_is_found(job: Job, data: st.DataObject) -> None:
-    past = job.past()
-    which = data.draw(st.integers(0, len(past) - 1))
-    choice = past[which].choice
+    history = job.history()
+    which = data.draw(st.integers(0, len(history) - 1))
+    choice = history[which].choice
     other = data.draw(
         st.sampled_from(
             [
@@ -149,54 +149,56 @@ def test_a_choice_that_was_tampered_with_is_found(job: Job, data: st.DataObject)
             ]
         )
     )
-    past[which] = replace(past[which], choice=other)
-    found = differences(job.spec, past, seeded(SEED))
-    assert [line for line in found if line.startswith(f"trial {which + 1}: chose")]
+    history[which] = replace(history[which], choice=other)
+    lines = differences(job.spec, history, seeded(SEED))
+    assert [line for line in lines if line.startswith(f"trial {which + 1}: chose")]
 
 
 @given(job=jobs(), data=st.data())
 @settings(deadline=None)
 def test_a_verdict_that_was_tampered_with_is_found(job: Job, data: st.DataObject) -> None:
-    past = job.past()
-    reported = [number for number, one in enumerate(past) if one.reports]
+    history = job.history()
+    reported = [number for number, past in enumerate(history) if past.reports]
     assume(reported)
     which = data.draw(st.sampled_from(reported))
-    first, *rest = past[which].reports
+    first, *rest = history[which].reports
     other = data.draw(st.sampled_from([code for code in VerdictCode if code is not first.verdict.code]))
-    past[which] = replace(past[which], reports=(replace(first, verdict=replace(first.verdict, code=other)), *rest))
-    found = differences(job.spec, past, seeded(SEED))
-    assert [line for line in found if line.startswith(f"trial {which + 1}: judged")]
+    history[which] = replace(
+        history[which], reports=(replace(first, verdict=replace(first.verdict, code=other)), *rest)
+    )
+    lines = differences(job.spec, history, seeded(SEED))
+    assert [line for line in lines if line.startswith(f"trial {which + 1}: judged")]
 
 
 @given(job=jobs(), data=st.data())
 @settings(deadline=None)
-def test_of_a_reason_in_other_words_it_is_said_that_only_the_words_differ(job: Job, data: st.DataObject) -> None:
-    past = job.past()
-    which = data.draw(st.integers(0, len(past) - 1))
-    one = past[which]
-    past[which] = replace(one, choice=replace(one.choice, reason="as said by an earlier release"))
-    lines = 1
-    if one.reports:
-        first, *rest = one.reports
-        told = replace(first, verdict=replace(first.verdict, reason="as said by an earlier release"))
-        past[which], lines = replace(past[which], reports=(told, *rest)), 2
-    found = differences(job.spec, past, seeded(SEED))
-    assert len(found) == lines
-    for line in found:
+def test_a_reason_in_other_words_is_reported_as_a_difference_in_the_reason_only(job: Job, data: st.DataObject) -> None:
+    history = job.history()
+    which = data.draw(st.integers(0, len(history) - 1))
+    past = history[which]
+    history[which] = replace(past, choice=replace(past.choice, reason="the words of an earlier release"))
+    count = 1
+    if past.reports:
+        first, *rest = past.reports
+        reworded = replace(first, verdict=replace(first.verdict, reason="the words of an earlier release"))
+        history[which], count = replace(history[which], reports=(reworded, *rest)), 2
+    lines = differences(job.spec, history, seeded(SEED))
+    assert len(lines) == count
+    for line in lines:
         assert line.startswith(f"trial {which + 1}: ")
-        assert 'only its reason differs: "as said by an earlier release", now "' in line
+        assert 'only its reason differs: "the words of an earlier release", now "' in line
 
 
 def test_another_seed_is_found() -> None:
     job = Job(core_spec(num_pruning_rounds=0))
     for _ in range(20):
         job.ask(set())
-    assert differences(job.spec, job.past(), seeded(SEED + 1))
+    assert differences(job.spec, job.history(), seeded(SEED + 1))
 
 
 @pytest.fixture
 def revived() -> Job:
-    """A job whose first run was lost at revision 3 and came back at revision 4."""
+    """Return a job whose first run was lost at revision 3 and was revived at revision 4."""
     job = Job(core_spec(num_pruning_rounds=1))
     job.ask(set())
     job.report(job.runs[0], 0.0, 5.0)
@@ -215,8 +217,8 @@ def revived() -> Job:
         (6, TrialStatus.SUCCEEDED, 15.0),
     ],
 )
-def test_a_revived_run_is_seen_as_it_was_at_each_call(
+def test_a_revived_run_is_reconstructed_as_it_was_at_each_call(
     revived: Job, revision: int, status: TrialStatus, energy: float
 ) -> None:
-    seen = state_at(revived.spec, revived.past(), 0, revision).trials[0]
-    assert (seen.status, seen.energy_j) == (status, energy)
+    trial = state_at(revived.spec, revived.history(), 0, revision).trials[0]
+    assert (trial.status, trial.energy_j) == (status, energy)

@@ -1,4 +1,4 @@
-"""The simulated job: what its runs cost, whose luck they have, when they end; and the baselines that play in it."""
+"""The simulated job: the cost, the luck and the end of its runs; and the baselines."""
 
 import math
 from collections import Counter, defaultdict
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from backend.core.baselines import condensed as few_trials
+from backend.core.baselines import compact as few_trials
 from backend.core.baselines import pick_at_random, search_grid
-from backend.core.policies import POLICIES, choose, condensed, judge
+from backend.core.policies import POLICIES, choose, compact, judge
 from backend.core.rng import seeded
 from backend.core.simulate import (
     Chooser,
@@ -27,18 +27,18 @@ from backend.core.state import Choice, JobState, NothingConverges, Report, Trial
 from tests.specs import core_spec
 
 LAUNCHES = 12
-"""Of one recurrence at most, where a test shortens the wait for `EndlessRetry`."""
+"""Launches of one recurrence, where a test shortens the wait for `EndlessRetry`."""
 
 
 def workload(epochs: dict[int, tuple[float, ...]], **changes: object) -> Workload:
-    """A job by its batch sizes' epochs to the target. An epoch takes one second at one watt, so it costs one joule."""
+    """Return a job from its batch sizes' epochs to the target. An epoch takes 1 s at 1 W, so it costs 1 J."""
     sizes = tuple(epochs)
     spec = core_spec(**{"batch_sizes": sizes, "default_batch_size": sizes[0], "beta_knob": None} | changes)
-    return Workload("example", spec, {size: SizeRecord(1.0, 1.0, known) for size, known in epochs.items()})
+    return Workload("example", spec, {size: SizeRecord(1.0, 1.0, of_size) for size, of_size in epochs.items()})
 
 
 def always(size: int, bound_factor: float | None = 1.0) -> Chooser:
-    """A chooser that knows one batch size only."""
+    """Return a chooser that always chooses one batch size."""
 
     def choose_it(_state: JobState, _rng: np.random.Generator) -> Choice:
         return Choice(size, TrialType.MAB, "the only one", bound_factor)
@@ -47,19 +47,19 @@ def always(size: int, bound_factor: float | None = 1.0) -> Chooser:
 
 
 def launches(runs: list[Run]) -> dict[int, list[Run]]:
-    """The launches of every recurrence, in turn."""
-    found: dict[int, list[Run]] = defaultdict(list)
+    """Return the launches of every recurrence, in order."""
+    by_recurrence: dict[int, list[Run]] = defaultdict(list)
     for run in runs:
-        found[run.recurrence].append(run)
-    return found
+        by_recurrence[run.recurrence].append(run)
+    return by_recurrence
 
 
 def recurrences_that_converged(runs: list[Run]) -> list[int]:
-    """By number; one that converged twice is there twice."""
+    """Return their numbers, ascending. A recurrence that converged twice appears twice."""
     return sorted(run.recurrence for run in runs if run.converged)
 
 
-# what a run costs
+# the cost of a run
 
 
 def test_a_run_takes_the_time_the_energy_and_the_epochs_on_record_for_its_batch_size() -> None:
@@ -69,7 +69,7 @@ def test_a_run_takes_the_time_the_energy_and_the_epochs_on_record_for_its_batch_
         16: SizeRecord(6.0, 80.0, (5.0,)),
         32: SizeRecord(4.0, 120.0, (9.0,)),
     }
-    runs = list(simulate(Workload("example", spec, records), 6, seed=0, chooser=search_grid, condense=few_trials))
+    runs = list(simulate(Workload("example", spec, records), 6, seed=0, chooser=search_grid, compactor=few_trials))
     assert {run.batch_size for run in runs} == {8, 16, 32}
     for run in runs:
         record = records[run.batch_size]
@@ -87,7 +87,7 @@ def test_a_run_that_never_reaches_the_target_pays_for_all_its_epochs() -> None:
             1,
             seed=0,
             chooser=search_grid,
-            condense=few_trials,
+            compactor=few_trials,
         )
     )
     assert [(run.epochs, run.energy_j, run.code) for run in runs] == [
@@ -101,7 +101,7 @@ def test_a_run_beyond_the_cost_bound_ends_with_the_first_epoch_that_crosses_it()
     runs = list(simulate(example, 3, seed=0))
     stopped = [run for run in runs if run.code is VerdictCode.COST_BOUND]
     assert stopped
-    assert {run.epochs for run in stopped} == {9}  # 8 J are within twice 4 J, 9 J are not
+    assert {run.epochs for run in stopped} == {9}  # 8 J is not more than twice 4 J, 9 J is
 
 
 @pytest.mark.parametrize("higher_is_better", [True, False])
@@ -114,7 +114,7 @@ def test_the_target_is_reached_whichever_way_the_metric_goes(higher_is_better: b
 
 
 def quantiles(runs: list[Run], first: int) -> dict[tuple[int, int], int | None]:
-    """Which of its batch size's known runs every launch repeated, by recurrence and launch; None if that failed."""
+    """Return the known run that every launch repeated, by recurrence and launch; None if it failed."""
     return {
         (recurrence, launch): run.epochs - first if run.converged else None
         for recurrence, tried in launches(runs).items()
@@ -123,7 +123,7 @@ def quantiles(runs: list[Run], first: int) -> dict[tuple[int, int], int | None]:
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_the_nth_launch_of_a_recurrence_is_at_the_same_quantile_whoever_picks_its_batch_size(concurrency: int) -> None:
+def test_the_nth_launch_of_a_recurrence_is_at_the_same_quantile_for_every_chooser(concurrency: int) -> None:
     some_fail = [math.inf if run % 3 == 0 else run for run in range(30)]
     epochs = {size: tuple(first + run for run in some_fail) for size, first in ((8, 1), (16, 101))}
     example = workload(epochs, max_epochs=200)
@@ -131,7 +131,7 @@ def test_the_nth_launch_of_a_recurrence_is_at_the_same_quantile_whoever_picks_it
     large = quantiles(list(simulate(example, 20, seed=5, chooser=always(16), concurrency=concurrency)), 101)
     fixed = quantiles(simulate_fixed(example, 20, 5, lambda _: 16), 101)
     assert small == large == fixed
-    assert len(set(small.values())) > 5  # there is luck at all
+    assert len(set(small.values())) > 5  # the runs differ at all
     assert None in small.values()
 
 
@@ -149,11 +149,11 @@ def test_the_same_seed_gives_the_same_runs_and_another_seed_others(policy: str, 
     spread = tuple(map(float, range(5, 25)))
     example = workload({8: spread, 16: spread}, max_epochs=50, policy=policy)
 
-    def played(seed: int) -> list[Run]:
+    def runs(seed: int) -> list[Run]:
         return list(simulate(example, 10, seed, concurrency=concurrency))
 
-    assert played(1) == played(1)
-    assert played(1) != played(2)
+    assert runs(1) == runs(1)
+    assert runs(1) != runs(2)
 
 
 # launches
@@ -175,7 +175,7 @@ def test_one_recurrence_at_a_time_is_finished_before_the_next_begins() -> None:
 
 
 def test_a_recurrence_that_never_converges_is_given_up_as_endless(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.core.simulate.MOST_LAUNCHES", LAUNCHES)
+    monkeypatch.setattr("backend.core.simulate.MAX_LAUNCHES", LAUNCHES)
     runs: list[Run] = []
     with pytest.raises(EndlessRetry, match=f"recurrence 0 failed {LAUNCHES} times"):
         runs.extend(simulate(workload({8: (math.inf,)}), 2, seed=0, chooser=always(8)))
@@ -183,41 +183,43 @@ def test_a_recurrence_that_never_converges_is_given_up_as_endless(monkeypatch: p
         simulate_fixed(workload({8: (math.inf,)}), 2, 0, lambda _: 8)
 
 
-def test_every_run_before_an_endless_recurrence_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.core.simulate.MOST_LAUNCHES", LAUNCHES)
+def test_every_run_before_an_endless_recurrence_is_yielded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.core.simulate.MAX_LAUNCHES", LAUNCHES)
     runs = []
-    played = simulate(workload({8: (4.0,)}), 5, 0, chooser=always(8), drift=lambda at: 100.0 if at == 2 else 1.0)
+    simulation = simulate(
+        workload({8: (4.0,)}), 5, 0, chooser=always(8), drift=lambda recurrence: 100.0 if recurrence == 2 else 1.0
+    )
     with pytest.raises(EndlessRetry):
-        for run in played:
-            runs.append(run)  # noqa: PERF402 - those before the exception count
+        for run in simulation:
+            runs.append(run)  # noqa: PERF402 - the runs before the exception count
     assert recurrences_that_converged(runs) == [0, 1]
     assert len(launches(runs)[2]) == LAUNCHES
 
 
-# side by side
+# several recurrences at the same time
 
 
 @dataclass
 class Turnstile:
-    """A chooser that counts how many runs are under way whenever it is asked."""
+    """A chooser that records the largest number of active runs."""
 
     chooser: Chooser
-    most: int = 0
+    max_active: int = 0
 
     def __call__(self, state: JobState, rng: np.random.Generator) -> Choice:
-        """The other chooser's choice."""
-        under_way = sum(trial.status is TrialStatus.DISPATCHED for trial in state.trials)
-        self.most = max(self.most, under_way + 1)
+        """Return the choice of the wrapped chooser."""
+        active = sum(trial.status is TrialStatus.DISPATCHED for trial in state.trials)
+        self.max_active = max(self.max_active, active + 1)
         return self.chooser(state, rng)
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 5])
-def test_never_more_runs_are_under_way_than_asked_for_and_every_recurrence_converges_once(concurrency: int) -> None:
+def test_no_more_runs_are_active_than_allowed_and_every_recurrence_converges_once(concurrency: int) -> None:
     epochs = tuple(float(count) if count % 4 else math.inf for count in range(3, 20))
     turnstile = Turnstile(pick_at_random)
     example = workload({8: epochs, 16: epochs}, max_epochs=30)
     runs = list(simulate(example, 20, seed=2, chooser=turnstile, concurrency=concurrency))
-    assert turnstile.most == concurrency
+    assert turnstile.max_active == concurrency
     assert recurrences_that_converged(runs) == list(range(20))
 
 
@@ -234,11 +236,11 @@ def test_equal_runs_side_by_side_all_end_with_their_target_epoch_and_none_later(
 
 def test_equal_runs_that_fail_side_by_side_all_end_with_their_last_epoch() -> None:
     example = workload({8: (math.inf,), 16: (3.0,)}, max_epochs=10)
-    runs = list(simulate(example, 3, seed=0, chooser=search_grid, condense=few_trials, concurrency=3))
+    runs = list(simulate(example, 3, seed=0, chooser=search_grid, compactor=few_trials, concurrency=3))
     assert {(run.batch_size, run.epochs) for run in runs} == {(8, 10), (16, 3)}
 
 
-def test_a_run_is_held_against_what_another_one_beside_it_has_shown_in_the_meantime() -> None:
+def test_the_bound_of_a_run_follows_the_results_of_a_parallel_run() -> None:
     example = workload({8: (50.0,), 16: (4.0,)}, max_epochs=100, beta_knob=2.0)
     sizes = iter([8, 16, 16, 16])
 
@@ -251,54 +253,54 @@ def test_a_run_is_held_against_what_another_one_beside_it_has_shown_in_the_meant
     ]
 
 
-# a plain simulator to compare with: it asks the judge after every single epoch
+# a plain simulator to compare with: it calls the judge after every epoch
 
 
 @dataclass
-class Clock:
-    """A run that goes on, epoch by epoch."""
+class SteppedRun:
+    """A running run, epoch by epoch."""
 
     trial: Trial
     recurrence: int
-    began_s: float
+    start_s: float
     record: SizeRecord
 
     @property
     def next_s(self) -> float:
-        """When its next epoch ends."""
-        return self.began_s + (self.trial.epochs + 1) * self.record.epoch_time_s
+        """The end of its next epoch."""
+        return self.start_s + (self.trial.epochs + 1) * self.record.epoch_time_s
 
     def advanced(self) -> Trial:
-        """Its trial one epoch further."""
+        """Return its trial after one more epoch."""
         epochs = self.trial.epochs + 1
         time_s = epochs * self.record.epoch_time_s
         return replace(self.trial, epochs=epochs, time_s=time_s, energy_j=time_s * self.record.power_w)
 
 
 def epoch_by_epoch(example: Workload, recurrences: int, seed: int, concurrency: int) -> list[Run]:
-    """Play a job through without any shortcut. Every batch size always needs the same number of epochs."""
+    """Simulate a job without any shortcut. Every batch size always needs the same number of epochs."""
     spec, rng = example.spec, seeded(seed)
-    settled = JobState(spec, ())
+    ended_state = JobState(spec, ())
     waiting = list(range(recurrences))
-    running: list[Clock] = []
+    active: list[SteppedRun] = []
     runs: list[Run] = []
     events, now_s = 0, 0.0
 
     def state() -> JobState:
-        return replace(settled, trials=(*settled.trials, *(one.trial for one in running)))
+        return replace(ended_state, trials=(*ended_state.trials, *(run.trial for run in active)))
 
-    def verdict_on(one: Clock) -> tuple[Report, VerdictCode]:
-        told = one.advanced()
-        metric = spec.target_metric - (0.0 if told.epochs >= one.record.epochs[0] else 1.0)
-        report = Report(metric, told.energy_j, told.time_s, told.epochs)
-        return report, judge(state(), one.trial, report).code
+    def next_verdict(run: SteppedRun) -> tuple[Report, VerdictCode]:
+        trial = run.advanced()
+        metric = spec.target_metric - (0.0 if trial.epochs >= run.record.epochs[0] else 1.0)
+        report = Report(metric, trial.energy_j, trial.time_s, trial.epochs)
+        return report, judge(state(), run.trial, report).code
 
-    while waiting or running:
-        while waiting and len(running) < concurrency:
+    while waiting or active:
+        while waiting and len(active) < concurrency:
             choice = choose(state(), rng)
             events += 1
             trial = Trial(
-                len(runs) + len(running) + 1,
+                len(runs) + len(active) + 1,
                 choice.batch_size,
                 choice.type,
                 TrialStatus.DISPATCHED,
@@ -310,37 +312,40 @@ def epoch_by_epoch(example: Workload, recurrences: int, seed: int, concurrency: 
                 ended=None,
                 bound_factor=choice.bound_factor,
             )
-            running.append(Clock(trial, waiting.pop(0), now_s, example.sizes[choice.batch_size]))
-        now_s = min(one.next_s for one in running)
-        due = [one for one in running if one.next_s == now_s]
-        for one in due:
-            report, code = verdict_on(one)
+            active.append(SteppedRun(trial, waiting.pop(0), now_s, example.sizes[choice.batch_size]))
+        now_s = min(run.next_s for run in active)
+        due = [run for run in active if run.next_s == now_s]
+        for run in due:
+            report, code = next_verdict(run)
             if code is VerdictCode.CONTINUE:
                 continue
-            running.remove(one)
+            active.remove(run)
             events += 1
             converged = code is VerdictCode.CONVERGED
             cost_j = spec.eta_knob * report.energy_j + (1 - spec.eta_knob) * spec.max_power * report.time_s
             runs.append(
                 Run(
-                    *(one.recurrence, one.trial.batch_size, report.epoch, converged),
+                    *(run.recurrence, run.trial.batch_size, report.epoch, converged),
                     *(report.energy_j, report.time_s, cost_j, code),
                 )
             )
-            ended = replace(one.advanced(), status=TrialStatus.SUCCEEDED, converged=converged, ended=events)
-            settled = condensed(replace(settled, trials=(*settled.trials, ended)))
+            ended = replace(run.advanced(), status=TrialStatus.SUCCEEDED, converged=converged, ended=events)
+            ended_state = compact(replace(ended_state, trials=(*ended_state.trials, ended)))
             if not converged:
-                waiting.insert(0, one.recurrence)
-            break  # what has ended changes what the others are held against
+                waiting.insert(0, run.recurrence)
+            break  # an ended run changes the verdicts on the others
         else:
-            for one in due:
-                one.trial = one.advanced()
+            for run in due:
+                run.trial = run.advanced()
     return runs
 
 
 @st.composite
 def steady_workloads(draw: st.DrawFn, policy: str) -> Workload:
-    """Any small job in which each batch size always needs the same epochs. Times are whole seconds: sums are exact."""
+    """Return any small job in which each batch size always needs the same epochs.
+
+    Times are whole seconds, so sums are exact.
+    """
     sizes = draw(st.lists(st.sampled_from([8, 16, 32, 64]), min_size=1, max_size=3, unique=True).map(sorted))
     spec = core_spec(
         policy=policy,
@@ -388,7 +393,7 @@ def test_drift_multiplies_the_epochs_to_the_target_from_its_recurrence_on() -> N
 
 
 def test_a_run_that_drift_takes_beyond_the_last_epoch_does_not_converge(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.core.simulate.MOST_LAUNCHES", LAUNCHES)
+    monkeypatch.setattr("backend.core.simulate.MAX_LAUNCHES", LAUNCHES)
     with pytest.raises(EndlessRetry):
         simulate_fixed(workload({8: (5.0,)}, max_epochs=10), 1, 0, lambda _: 8, lambda _: 2.5)
 
@@ -413,7 +418,7 @@ def test_a_fixed_batch_size_that_fails_is_launched_again_at_the_price_of_all_epo
 
 def test_the_cheapest_batch_size_pays_for_the_launches_that_fail() -> None:
     example = workload({8: (10.0, math.inf), 16: (40.0, 40.0)}, max_epochs=50)
-    assert cheapest_size(example) == 16  # 40 J against 10 J and every second time 50 J before them
+    assert cheapest_size(example) == 16  # 40 J, against 10 J plus 50 J for a failed launch in half of the runs
     often_enough = workload({8: (10.0, 10.0, 10.0, math.inf), 16: (40.0,)}, max_epochs=50)
     assert cheapest_size(often_enough) == 8
 
@@ -429,18 +434,18 @@ def test_the_cheapest_batch_size_depends_on_how_far_the_epochs_are_stretched() -
 def test_the_cheapest_batch_size_is_the_one_that_costs_least_in_the_long_run() -> None:
     spread = {8: (4.0, 5.0, math.inf, 9.0), 16: (12.0, 10.0), 32: (3.0, math.inf, math.inf)}
     example = workload(spread, max_epochs=20)
-    paid = {
+    costs = {
         size: sum(run.cost_j for run in simulate_fixed(example, 1000, 0, lambda _, size=size: size)) for size in spread
     }
-    assert cheapest_size(example) == min(paid, key=paid.__getitem__)
+    assert cheapest_size(example) == min(costs, key=costs.__getitem__)
 
 
 # baselines
 
 
 def sizes_of(example: Workload, recurrences: int, chooser: Chooser) -> list[int]:
-    """The batch sizes of the launches."""
-    return [run.batch_size for run in simulate(example, recurrences, seed=0, chooser=chooser, condense=few_trials)]
+    """Return the batch sizes of the launches."""
+    return [run.batch_size for run in simulate(example, recurrences, seed=0, chooser=chooser, compactor=few_trials)]
 
 
 def test_the_grid_tries_the_default_then_every_other_once_then_stays_with_the_cheapest() -> None:
@@ -454,7 +459,7 @@ def test_the_grid_never_stays_with_a_batch_size_whose_run_failed() -> None:
     assert sizes_of(example, 4, search_grid) == [8, 16, 32, 16, 16, 16]
 
 
-def test_the_grid_begins_anew_when_nothing_has_converged() -> None:
+def test_the_grid_starts_again_when_nothing_has_converged() -> None:
     state = JobState(core_spec(batch_sizes=(8, 16, 32), default_batch_size=16), ())
     order = []
     for number in range(1, 7):
@@ -472,27 +477,27 @@ def test_the_grid_begins_anew_when_nothing_has_converged() -> None:
 def test_the_grid_goes_by_the_only_run_it_tried_a_batch_size_with() -> None:
     example = workload({8: (5.0, 20.0), 16: (10.0,)}, max_epochs=50)
     seed = next(seed for seed in range(99) if simulate_fixed(example, 1, seed, lambda _: 8)[0].epochs == 5)
-    runs = list(simulate(example, 20, seed, chooser=search_grid, condense=few_trials))
+    runs = list(simulate(example, 20, seed, chooser=search_grid, compactor=few_trials))
     assert {run.batch_size for run in runs[2:]} == {8}
     assert {run.epochs for run in runs[2:]} == {5, 20}
 
 
 @given(epochs=st.lists(st.lists(st.sampled_from([2.0, 5.0, 9.0, math.inf]), min_size=1), min_size=3, max_size=3))
-def test_the_grid_decides_the_same_by_the_few_trials_that_it_keeps(epochs: list[list[float]]) -> None:
-    assume(any(one <= 9 for runs in epochs for one in runs))
+def test_the_grid_makes_the_same_choices_from_compacted_trials(epochs: list[list[float]]) -> None:
+    assume(any(count <= 9 for of_size in epochs for count in of_size))
     example = workload(dict(zip((8, 16, 32), map(tuple, epochs), strict=True)), max_epochs=9)
-    kept: list[int] = []
+    trial_counts: list[int] = []
 
     def watched(state: JobState, rng: np.random.Generator) -> Choice:
-        kept.append(len(state.trials))
+        trial_counts.append(len(state.trials))
         return search_grid(state, rng)
 
-    all_of_them, few = (
-        list(simulate(example, 12, 0, chooser=watched, condense=condense))
-        for condense in (lambda state: state, few_trials)
+    from_all, from_few = (
+        list(simulate(example, 12, 0, chooser=watched, compactor=compactor))
+        for compactor in (lambda state: state, few_trials)
     )
-    assert few == all_of_them
-    assert kept[-1] <= 3
+    assert from_few == from_all
+    assert trial_counts[-1] <= 3
 
 
 def test_the_random_baseline_takes_every_listed_batch_size_and_no_other() -> None:

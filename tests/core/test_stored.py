@@ -1,4 +1,4 @@
-"""What has been learnt comes back from its text bit for bit, and the text of another version is not read."""
+"""A summary is restored from its text bit for bit, and a text of another version is not read."""
 
 import json
 from collections.abc import Iterator
@@ -11,89 +11,89 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.core import stored
-from backend.core.gp_ucb.belief import beginning, believe, warm_beginning, warm_start
-from backend.core.policies import choose, known
+from backend.core.gp_ucb.belief import belief_of, initial_belief, warm_belief, warm_start
+from backend.core.policies import choose, summarize_ended
 from backend.core.simulate import Workload, simulate
 from backend.core.state import Choice, JobState, NothingConverges, TrialType
 from tests.core.stories import story, trial
-from tests.core.test_gp_ucb import DONOR, FIVE, alarmed, told
+from tests.core.test_gp_ucb import DONOR, FIVE, alarmed, job
 from tests.core.test_gp_ucb_any_job import can_end, workloads
 from tests.specs import core_spec
 
 
-def the_same(one: Any, other: Any) -> bool:
-    """Whether two beliefs, or parts of them, are the same to the last bit, in every field."""
-    if is_dataclass(one):
-        assert type(one) is type(other)
-        return all(the_same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
-    if isinstance(one, np.ndarray):
-        return bool(one.dtype == other.dtype and np.array_equal(one, other))
-    return bool(one == other)
+def are_equal(left: Any, right: Any) -> bool:
+    """Return whether two beliefs, or parts of them, are equal to the last bit in every field."""
+    if is_dataclass(left):
+        assert type(left) is type(right)
+        return all(are_equal(getattr(left, field.name), getattr(right, field.name)) for field in fields(left))
+    if isinstance(left, np.ndarray):
+        return bool(left.dtype == right.dtype and np.array_equal(left, right))
+    return bool(left == right)
 
 
 @given(
     workload=workloads().filter(can_end),
-    donor=st.none() | st.just(told(*DONOR)),
+    donor=st.none() | st.just(job(*DONOR)),
     seed=st.integers(0, 99),
     concurrency=st.integers(1, 4),
 )
 @settings(max_examples=60)
-def test_any_job_that_is_written_down_before_every_choice_goes_on_as_if_it_had_not_been(
+def test_a_job_that_is_saved_and_restored_before_every_choice_makes_the_same_choices(
     workload: Workload, donor: JobState | None, seed: int, concurrency: int
 ) -> None:
     spec = workload.spec
     shared = donor is not None and set(spec.batch_sizes) & {8, 16}
-    first = warm_beginning(spec, warm_start(donor, spec)) if donor is not None and shared else beginning(spec)
+    initial = warm_belief(spec, warm_start(donor, spec)) if donor is not None and shared else initial_belief(spec)
 
-    def written_down(state: JobState, rng: np.random.Generator) -> Choice:
-        learnt = believe(state)
+    def restoring(state: JobState, rng: np.random.Generator) -> Choice:
+        belief = belief_of(state)
         choice = choose(state, rng)
-        if learnt.last is not None:
-            restored = stored.restore(stored.save(learnt, first), first)
+        if belief.last is not None:
+            restored = stored.restore(stored.save(belief, initial), initial)
             assert restored is not None
-            assert the_same(restored, learnt)
+            assert are_equal(restored, belief)
             running = tuple(trial for trial in state.trials if trial.ended is None)
             assert choose(JobState(spec, running, restored), rng) == choice
         return choice
 
     changing = {"drift": lambda recurrence: 2.5 if recurrence >= 8 else 1.0}
     try:
-        list(simulate(workload, 16, seed, chooser=written_down, concurrency=concurrency, past=first, **changing))
+        list(simulate(workload, 16, seed, chooser=restoring, concurrency=concurrency, initial=initial, **changing))
     except NothingConverges:
         return
 
 
-def test_a_job_that_has_changed_keeps_what_was_known_before() -> None:
-    learnt = believe(told(*alarmed()))
-    restored = stored.restore(stored.save(learnt, beginning(FIVE)), beginning(FIVE))
+def test_a_job_after_drift_keeps_its_new_prior() -> None:
+    belief = belief_of(job(*alarmed()))
+    restored = stored.restore(stored.save(belief, initial_belief(FIVE)), initial_belief(FIVE))
     assert restored is not None
-    assert learnt.changed is not None
-    assert the_same(restored, learnt)
+    assert belief.changed is not None
+    assert are_equal(restored, belief)
 
 
-def test_the_text_stays_small_whatever_the_job_has_seen() -> None:
+def test_the_text_stays_small_for_any_history() -> None:
     spec = core_spec(batch_sizes=tuple(range(1, 65)), default_batch_size=16, max_epochs=100, policy="gp-ucb")
-    steady, changed = told(*DONOR * 50, spec=spec), told(*alarmed(), spec=spec)
-    assert believe(changed).changed is not None
-    assert len(stored.save(believe(steady), beginning(spec))) < 10_000
-    assert len(stored.save(believe(changed), beginning(spec))) < 100_000
+    steady, changed = job(*DONOR * 50, spec=spec), job(*alarmed(), spec=spec)
+    assert belief_of(changed).changed is not None
+    assert len(stored.save(belief_of(steady), initial_belief(spec))) < 10_000
+    assert len(stored.save(belief_of(changed), initial_belief(spec))) < 100_000
 
 
-def test_what_another_version_has_written_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = stored.save(believe(told(*DONOR)), beginning(FIVE))
-    assert stored.restore(text, beginning(FIVE)) is not None
+def test_a_text_of_another_version_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = stored.save(belief_of(job(*DONOR)), initial_belief(FIVE))
+    assert stored.restore(text, initial_belief(FIVE)) is not None
     monkeypatch.setattr(stored, "VERSION", stored.VERSION + 1)
-    assert stored.restore(text, beginning(FIVE)) is None
+    assert stored.restore(text, initial_belief(FIVE)) is None
 
 
-def test_what_the_same_trials_make_is_what_this_version_has_always_written() -> None:
-    """If this fails on purpose, raise `stored.VERSION`: else servers go on with what the old rules made of a job."""
+def test_the_same_trials_give_the_same_text_throughout_a_version() -> None:
+    """If a change breaks this test on purpose, raise `stored.VERSION`. Else servers keep summaries of the old rules."""
     spec = core_spec(batch_sizes=(8, 16), max_epochs=100, policy="gp-ucb")
     rows = [(8 if size == 32 else size, epochs, converged) for size, epochs, converged in alarmed()]
     rows += [(8, 30, False), (16, 26, True), (16, 24, True), (16, 36, True)]
-    written = json.loads(stored.save(believe(told(*rows, spec=spec)), beginning(spec)))
-    assert written.pop("last")["number"] == len(rows)
-    assert dict(leaves(written)) == pytest.approx(
+    data = json.loads(stored.save(belief_of(job(*rows, spec=spec)), initial_belief(spec)))
+    assert data.pop("last")["number"] == len(rows)
+    assert dict(leaves(data)) == pytest.approx(
         {
             "version": 2,
             "counted converged 0": 0,
@@ -135,36 +135,38 @@ def test_what_the_same_trials_make_is_what_this_version_has_always_written() -> 
     )
 
 
-def test_what_the_same_trials_of_a_zeus_job_make_is_what_this_version_has_always_written() -> None:
+def test_the_same_trials_of_a_zeus_job_give_the_same_text_throughout_a_version() -> None:
     spec = core_spec(num_pruning_rounds=1, window_size=2)
     explored = story((16, 30.0, True), (8, 50.0, False), (32, 20.0, True), spec=spec).trials
     bandit = [trial(4, (16, 28.0, True), TrialType.MAB), trial(5, (16, 35.0, True), TrialType.MAB)]
-    written = json.loads(stored.save(known(JobState(spec, (*explored, *bandit))), known(JobState(spec, ()))))
-    assert written["last"]["number"] == 5
-    assert written["cheapest"]["number"] == 3
-    assert [values[0] for values in written["explored"]] == [1, 2, 3]
-    assert written["explored"][1] == [2, 8, "Pruning", "Succeeded", False, 50.0, 0.0, 1, 4, 5, 1.0, False]
-    assert written["rewards"] == {
+    data = json.loads(
+        stored.save(summarize_ended(JobState(spec, (*explored, *bandit))), summarize_ended(JobState(spec, ())))
+    )
+    assert data["last"]["number"] == 5
+    assert data["cheapest"]["number"] == 3
+    assert [values[0] for values in data["explored"]] == [1, 2, 3]
+    assert data["explored"][1] == [2, 8, "Pruning", "Succeeded", False, 50.0, 0.0, 1, 4, 5, 1.0, False]
+    assert data["rewards"] == {
         "16": [3, -31.0, 26.0, [-28.0, -35.0]],
         "8": [1, -50.0, 0.0, [-50.0]],
         "32": [1, -20.0, 0.0, [-20.0]],
     }
 
 
-def test_what_one_policy_has_learnt_is_not_written_down_for_another() -> None:
+def test_the_summary_of_one_policy_is_not_saved_for_another() -> None:
     with pytest.raises(TypeError, match="Results"):
-        stored.save(known(story((16, 30.0, True))), beginning(core_spec()))
+        stored.save(summarize_ended(story((16, 30.0, True))), initial_belief(core_spec()))
 
 
-def test_what_one_policy_has_learnt_is_nothing_to_decide_by_for_another() -> None:
+def test_the_summary_of_one_policy_is_refused_by_another() -> None:
     spec = core_spec(policy="gp-ucb")
-    for one, other in ((spec, core_spec()), (core_spec(), spec)):
+    for own, foreign in ((spec, core_spec()), (core_spec(), spec)):
         with pytest.raises(TypeError, match="another policy"):
-            choose(JobState(one, (), known(JobState(other, ()))), np.random.default_rng(0))
+            choose(JobState(own, (), summarize_ended(JobState(foreign, ()))), np.random.default_rng(0))
 
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """What is at the ends of nested dicts and lists, by the way to it."""
+    """Yield the leaves of nested dicts and lists, each with its path."""
     if not isinstance(tree, dict | list):
         yield path.strip(), tree
         return
@@ -172,6 +174,6 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from leaves(branch, f"{path} {name}")
 
 
-def test_nothing_is_written_before_the_first_run_has_ended() -> None:
+def test_nothing_is_saved_before_the_first_run_has_ended() -> None:
     with pytest.raises(ValueError, match="nothing"):
-        stored.save(beginning(FIVE), beginning(FIVE))
+        stored.save(initial_belief(FIVE), initial_belief(FIVE))

@@ -1,4 +1,4 @@
-"""What a job knows about each batch size, for people to look at."""
+"""The figures about each batch size of a job, for display."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,16 +30,16 @@ def test_means_are_over_converged_runs_alone() -> None:
     assert (sixteen.mean_time_s, sixteen.mean_epochs) == (2.0, 5.5)
 
 
-def test_the_best_is_the_one_with_the_lowest_mean_cost() -> None:
+def test_the_best_batch_size_has_the_lowest_mean_cost() -> None:
     summaries = summary_of(story((16, 10, True), (8, 1, True), (8, 30, True), (32, 1, False)))
     assert best_batch_size(summaries) == 16
 
 
-def test_of_equals_the_smaller_is_the_best() -> None:
+def test_of_equally_cheap_batch_sizes_the_smaller_is_the_best() -> None:
     assert best_batch_size(summary_of(story((32, 10, True), (16, 10, True)))) == 16
 
 
-def test_what_is_ruled_out_says_why() -> None:
+def test_a_ruled_out_batch_size_has_a_reason() -> None:
     summaries = summary_of(story((16, 10, True), (8, 10, True), (32, 10, False)))
     assert [summary.ruled_out is None for summary in summaries] == [True, True, False]
 
@@ -47,14 +47,14 @@ def test_what_is_ruled_out_says_why() -> None:
 rows = st.tuples(st.sampled_from([8, 16, 32]), st.floats(0, 1e9), st.sampled_from([True, False, LOST, RUNNING]))
 
 
-@given(told=st.lists(rows, max_size=20))
-def test_every_run_is_counted_once(told: list[Row]) -> None:
-    summaries = summary_of(story(*told))
-    assert sum(s.runs for s in summaries) == sum(isinstance(outcome, bool) for _, _, outcome in told)
-    assert sum(s.lost for s in summaries) == sum(outcome == LOST for _, _, outcome in told)
+@given(history=st.lists(rows, max_size=20))
+def test_every_run_is_counted_once(history: list[Row]) -> None:
+    summaries = summary_of(story(*history))
+    assert sum(s.runs for s in summaries) == sum(isinstance(outcome, bool) for _, _, outcome in history)
+    assert sum(s.lost for s in summaries) == sum(outcome == LOST for _, _, outcome in history)
     assert all((s.mean_cost_j is None) == (s.converged == 0) for s in summaries)
     best = best_batch_size(summaries)
-    known = [s.mean_cost_j for s in summaries if s.mean_cost_j is not None]
-    assert (best is None) == (not known)
+    means = [s.mean_cost_j for s in summaries if s.mean_cost_j is not None]
+    assert (best is None) == (not means)
     if best is not None:
-        assert next(s.mean_cost_j for s in summaries if s.batch_size == best) == min(known)
+        assert next(s.mean_cost_j for s in summaries if s.batch_size == best) == min(means)

@@ -1,4 +1,4 @@
-"""Whole jobs over measured trainings: the doors take the published decisions, one for one.
+"""Whole jobs over measured trainings: the doors make exactly the published decisions.
 
 The data: ShuffleNet v2 on CIFAR-100 with Adadelta (learning rate 0.1) to a validation accuracy of 0.6, on a
 V100 at 250 W, from "Zeus: Understanding and Optimizing GPU Energy Consumption of DNN Training" (You, Chung,
@@ -34,7 +34,7 @@ MAX_EPOCHS = 100
 BETA = 2.0
 RECURRENCES = 60
 
-# The batch sizes of 60 recurrences with seed 1 and eta 0.5, as the independent implementation has them.
+# The batch sizes of 60 recurrences with seed 1 and eta 0.5, from the independent implementation.
 REGRESSION = [
     *(1024, 512, 256, 128, 64, 32, 2048, 128, 64, 256, 512, 1024, *[128] * 6),
     *(256, *[128] * 14, 256, *[128] * 14, 256, *[128] * 11),
@@ -43,7 +43,7 @@ REGRESSION = [
 
 @dataclass
 class Outcome:
-    """What a run came to."""
+    """The outcome of a run."""
 
     batch_size: int
     epochs: int
@@ -51,12 +51,12 @@ class Outcome:
 
 
 def target_epoch(size: int, runs_before: int) -> int:
-    """The runs of a batch size take turns."""
+    """Return the epochs to the target of a batch size's next run. Its known runs take turns."""
     return TRACES[size][2][runs_before % 4]
 
 
 def by_the_doors(seed: int, eta: float) -> list[Outcome]:
-    """Let the code under test decide."""
+    """Return the outcomes when the code under test decides."""
     spec = core_spec(
         batch_sizes=tuple(TRACES),
         default_batch_size=DEFAULT,
@@ -89,7 +89,7 @@ def by_the_doors(seed: int, eta: float) -> list[Outcome]:
 
 
 def as_published(seed: int, eta: float) -> list[Outcome]:
-    """Let the independent implementation decide."""
+    """Return the outcomes when the independent implementation decides."""
     zeus, outcomes = Zeus(list(TRACES), DEFAULT, 2, seed=seed, beta=BETA), []
     for _ in range(RECURRENCES):
         size, _ = zeus.next_size()

@@ -1,5 +1,5 @@
-"""The policy `gp-ucb`: failure-aware GP-UCB on log cost.
+"""The policy `gp-ucb`: failure-aware GP-UCB on the logarithm of the cost.
 
-`policy` decides. It rests on `belief`, the posterior of what each batch size costs, which combines `epochs` (epochs to
-the target) and `epoch_cost` (cost of one epoch). `gaussian` holds the algebra. docs/policies.md explains the method.
+`policy` decides. It reads `belief`, the summary of ended trials, which combines `epochs` (the epochs to the target)
+and `epoch_cost` (the cost of one epoch). `gaussian` holds the algebra. docs/policies.md explains the method.
 """

@@ -1,7 +1,8 @@
-"""What a job's ended trials say, as a summary that grows by one trial at a time.
+"""The belief: the summary of a `gp-ucb` job's ended trials. It grows by one trial at a time.
 
-It holds the two beliefs whose sum is the logarithm of a run's cost, the epochs to the target and the cost of an
-epoch, and what failed where. Nothing here chooses; that is `gp_ucb`.
+It combines two posteriors, of the epochs to the target (`epochs`) and of the cost of an epoch (`epoch_cost`). The sum
+of their logarithms is the logarithm of a run's cost. It also counts the successes and failures of each batch size.
+Nothing here chooses a batch size; see `policy`.
 """
 
 from collections.abc import Sequence
@@ -15,71 +16,81 @@ from backend.core.gp_ucb import epoch_cost, epochs
 from backend.core.gp_ucb.epoch_cost import EpochCostBelief
 from backend.core.gp_ucb.epochs import EpochsBelief
 from backend.core.gp_ucb.gaussian import Gaussian, Mask, Vector
-from backend.core.state import JobState, Past, Probed, Spec, Trial, TrialStatus
+from backend.core.state import EndedSummary, JobState, ProbeResult, Spec, Trial, TrialStatus
 
-MOST_LOST = 100
-"""Lost runs that are looked at: the last of all those that came to the end of an epoch."""
+MAX_LOST_TRIALS = 100
+"""Limit of the lost trials that are read: the latest ones that finished an epoch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A job's batch sizes, where each is among them, and as points x = log2(size / default) (n,)."""
+    """A job's batch sizes, the index of each, and the batch sizes as points x = log2(size / default) (n,)."""
 
     sizes: tuple[int, ...]
     index: dict[int, int]
     x: Vector
 
 
-class NothingToTake(Exception):
-    """Raised when a job cannot begin with what another one knows; says why."""
+class NoWarmStart(Exception):
+    """Raised when a job cannot start from another job's belief. The message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class WarmStart:
-    """What a job took from another one at its registration, at its own n batch sizes, as plain data to be stored."""
+    """The data that a job takes from another job at its registration, at its own n batch sizes.
+
+    It is plain data, and is stored with the job as JSON.
+    """
 
     mean: tuple[float, ...]
-    """Of ln T (n,)."""
+    """Mean of ln T, T the epochs to the target (n,)."""
     covariance: tuple[tuple[float, ...], ...]
-    """Of ln T (n, n)."""
+    """Covariance of ln T (n, n)."""
     epoch_cost_shape: tuple[float, ...]
-    """ln c (n,), up to a constant."""
+    """ln c, c the cost of an epoch, up to a constant (n,)."""
     squares: float
-    """Sum of squares of ln T within batch sizes, and"""
+    """Sum of squares of ln T within batch sizes."""
     freedom: float
-    """its degrees of freedom."""
+    """Degrees of freedom of `squares`."""
     start: int
-    """The batch size to begin with."""
+    """The first batch size of the new job."""
 
 
 @dataclass(frozen=True, slots=True)
-class Belief(Past):
-    """The summary. Vectors (n,) have one entry per batch size, ascending; none is changed in place."""
+class Belief(EndedSummary):
+    """The summary. Vectors (n,) have one entry per batch size, ascending. None is changed in place.
+
+    T is the number of epochs to the target. An index counts from 0 along the batch sizes. The names of some fields are
+    stored, here and in the two beliefs below; see `backend.core.stored`.
+    """
 
     grid: Grid
     epochs: EpochsBelief
     epoch_cost: EpochCostBelief
     converged: Vector
-    """Converged runs."""
+    """Number of converged runs."""
     failed: Vector
-    """Failed runs since T was last seen to have changed."""
+    """Number of failed runs since the last drift of T."""
     failed_since_success: Vector
-    """Failed runs since a run last converged: the tries of the recurrence that is under way."""
+    """Number of failed runs since a run last converged: the tries of the current recurrence."""
     start: int
-    """Where among the batch sizes to begin."""
+    """Index of the first batch size to try."""
     failed_factor: float = 1.0
-    """The widest bound, as a multiple of the usual one, that a run has failed within since one last converged."""
+    """The widest bound, in multiples of the usual bound, of a run that failed since a run last converged."""
     changed: int | None = None
-    """Revision at which T was seen to have changed, until a run begun after that has ended."""
+    """Revision of the last drift alarm, until a run that started after the alarm has ended; else None."""
     unfit: frozenset[int] = frozenset()
-    """Where among the batch sizes those are that a probe found not to fit in memory."""
+    """Indices of the batch sizes that do not fit in memory, by a probe."""
     too_large: int | None = None
-    """Where the smallest is that a run found not to fit, since one as large or larger converged."""
+    """Index of the smallest batch size that ran out of memory.
+
+    It returns to None when this batch size or a larger one converges, and on a drift alarm.
+    """
 
     @property
-    def unsettled(self) -> tuple[int, ...]:
-        """Batch sizes of which no run has ended: what runs that go on or were lost tell of an epoch's cost counts."""
-        return tuple(self.grid.sizes[at] for at in np.flatnonzero(self.epoch_cost.runs == 0))
+    def sizes_without_result(self) -> tuple[int, ...]:
+        """Batch sizes without an ended run. For these, running and lost trials are evidence of an epoch's cost."""
+        return tuple(self.grid.sizes[i] for i in np.flatnonzero(self.epoch_cost.runs == 0))
 
     @property
     def has_converged(self) -> Mask:
@@ -88,12 +99,12 @@ class Belief(Past):
 
     @property
     def has_ended(self) -> Mask:
-        """Which batch sizes have converged, or failed since T was last seen to have changed (n,)."""
+        """Which batch sizes have converged, or have failed since the last drift (n,)."""
         return np.greater(self.converged + self.failed, 0)
 
     @property
     def fits(self) -> Mask:
-        """Which batch sizes are not known to be too large for the memory (n,); one that has converged is not."""
+        """Which batch sizes may fit in memory (n,). A batch size that has converged fits."""
         fits: Mask = np.ones(len(self.grid.sizes), dtype=bool)
         fits[list(self.unfit)] = False
         fits |= self.has_ended
@@ -109,130 +120,138 @@ class Belief(Past):
 
 @lru_cache(maxsize=256)
 def grid_of(spec: Spec) -> Grid:
-    """A job's batch sizes as points."""
+    """Return a job's batch sizes as points."""
     x: Vector = np.log2(np.array(spec.batch_sizes, dtype=float) / spec.default_batch_size)
-    return Grid(spec.batch_sizes, {size: at for at, size in enumerate(spec.batch_sizes)}, x)
+    return Grid(spec.batch_sizes, {size: i for i, size in enumerate(spec.batch_sizes)}, x)
 
 
 @lru_cache(maxsize=256)
-def beginning(spec: Spec) -> Belief:
-    """The belief before the first trial."""
-    grid, none = grid_of(spec), np.zeros(len(spec.batch_sizes))
+def initial_belief(spec: Spec) -> Belief:
+    """Return the belief before the first trial."""
+    grid, zeros = grid_of(spec), np.zeros(len(spec.batch_sizes))
     return Belief(
         grid,
-        epochs.beginning(grid.x, epochs.cold(grid.x, spec.max_epochs)),
-        epoch_cost.beginning(grid.x, spec.max_power),
-        *(none, none, none),
+        epochs.initial(grid.x, epochs.default_prior(grid.x, spec.max_epochs)),
+        epoch_cost.initial(grid.x, spec.max_power),
+        *(zeros, zeros, zeros),
         start=grid.index[spec.default_batch_size],
     )
 
 
-def warm_beginning(spec: Spec, warm: WarmStart) -> Belief:
-    """The belief before the first trial of a job that begins with what another one knows."""
-    cold = beginning(spec)
+def warm_belief(spec: Spec, warm: WarmStart) -> Belief:
+    """Return the belief before the first trial of a job with a warm start."""
+    cold = initial_belief(spec)
     return replace(
         cold,
-        epochs=epochs.beginning(
+        epochs=epochs.initial(
             cold.grid.x, Gaussian(np.array(warm.mean), np.array(warm.covariance)), warm.squares, warm.freedom
         ),
-        epoch_cost=epoch_cost.beginning(cold.grid.x, spec.max_power, np.array(warm.epoch_cost_shape)),
+        epoch_cost=epoch_cost.initial(cold.grid.x, spec.max_power, np.array(warm.epoch_cost_shape)),
         start=cold.grid.index[warm.start],
     )
 
 
 def warm_start(donor: JobState, spec: Spec) -> WarmStart:
-    """What a job may take from another one, whose runs need as many epochs: their law, at its own batch sizes.
+    """Compute the warm start of a job from a donor, a job whose runs need as many epochs.
 
-    Epochs to the target do not depend on the GPU, the cost of an epoch does; of that its course over the batch sizes
-    is taken, as a first guess, and not its height. The batch size to begin with is the best by these of those that
-    converged in the other job.
+    The epochs to the target do not depend on the GPU, so the job takes over their posterior. The cost of an epoch
+    depends on the GPU, so the job takes over only its shape over the batch sizes, as a first guess. The first batch
+    size is the cheapest, by these estimates, of the job's batch sizes that converged in the donor.
+
+    Args:
+        donor: the other job.
+        spec: the new job's spec.
 
     Raises:
-        NothingToTake: no batch size of the job has converged in the other one.
+        NoWarmStart: no batch size of the job has converged in the donor.
     """
-    known = believe(donor)
-    shared = [size for size in spec.batch_sizes if size in known.grid.index and known.converged[known.grid.index[size]]]
+    belief = belief_of(donor)
+    index = belief.grid.index
+    shared = [size for size in spec.batch_sizes if size in index and belief.converged[index[size]]]
     if not shared:
-        raise NothingToTake("none of its batch sizes that converged is among this job's")
-    theirs = known.grid.x
-    x = np.log2(np.array(spec.batch_sizes, dtype=float) / donor.spec.default_batch_size)  # as they count
-    law, prior = known.epochs.law, epochs.cold(theirs, donor.spec.max_epochs)
-    across = np.linalg.solve(prior.covariance, epochs.KERNEL.covariance(theirs, x)).T
-    mean = epochs.cold(x, donor.spec.max_epochs).mean + across @ (law.mean - prior.mean)
-    covariance = epochs.KERNEL.covariance(x) - across @ (prior.covariance - law.covariance) @ across.T
-    shape = epoch_cost.at(known.epoch_cost, x)
+        raise NoWarmStart("none of this job's batch sizes has converged there")
+    donor_x = belief.grid.x
+    x = np.log2(np.array(spec.batch_sizes, dtype=float) / donor.spec.default_batch_size)  # on the donor's scale
+    posterior, prior = belief.epochs.posterior, epochs.default_prior(donor_x, donor.spec.max_epochs)
+    across = np.linalg.solve(prior.covariance, epochs.KERNEL.covariance(donor_x, x)).T
+    mean = epochs.default_prior(x, donor.spec.max_epochs).mean + across @ (posterior.mean - prior.mean)
+    covariance = epochs.KERNEL.covariance(x) - across @ (prior.covariance - posterior.covariance) @ across.T
+    shape = epoch_cost.mean_at(belief.epoch_cost, x)
     expected = mean + shape
     start = min(shared, key=lambda size: float(expected[spec.batch_sizes.index(size)]))
     return WarmStart(
         mean=tuple(map(float, mean)),
         covariance=tuple(tuple(map(float, row)) for row in covariance),
         epoch_cost_shape=tuple(map(float, shape)),
-        squares=known.epochs.squares,
-        freedom=known.epochs.freedom,
+        squares=belief.epochs.squares,
+        freedom=belief.epochs.freedom,
         start=start,
     )
 
 
 def learn(spec: Spec, belief: Belief, trial: Trial) -> Belief:
-    """The belief after one more trial, which has ended with a verdict."""
-    at = belief.grid.index[trial.batch_size]
-    took = max(trial.epochs, 1)  # a target reached within the first epoch counts as reached by it
+    """Return the belief after one more trial, which has ended with a verdict."""
+    i = belief.grid.index[trial.batch_size]
+    count = max(trial.epochs, 1)  # a target reached within the first epoch counts as one epoch
     about_epochs, alarm = belief.epochs, False
-    if belief.converged[at]:
-        about_epochs, alarm = epochs.watch(about_epochs, at, took, reached=bool(trial.converged))
+    if belief.converged[i]:
+        about_epochs, alarm = epochs.detect_drift(about_epochs, i, count, reached=bool(trial.converged))
     if alarm:
         belief = replace(belief, failed=belief.failed * 0, failed_since_success=belief.failed * 0, failed_factor=1.0)
         belief = replace(belief, too_large=None)
-    learnt = epochs.converged if trial.converged else epochs.failed
-    over = belief.changed is not None and trial.started > belief.changed
+    update = epochs.after_success if trial.converged else epochs.after_failure
+    change_is_over = belief.changed is not None and trial.started > belief.changed
     too_large = belief.too_large
     if trial.out_of_memory:
-        too_large = at if too_large is None else min(too_large, at)
-    elif trial.converged and too_large is not None and at >= too_large:
+        too_large = i if too_large is None else min(too_large, i)
+    elif trial.converged and too_large is not None and i >= too_large:
         too_large = None  # something else had taken the memory
-    # One that broke off within its first epoch tells less than an epoch costs, and nobody knows by how much.
-    told = [trial] if trial.converged or trial.epochs > 0 else []
+    # A run that failed within its first epoch cost less than an epoch, by an unknown amount.
+    observed = [trial] if trial.converged or trial.epochs > 0 else []
     ended = trial.ended or 0
     return replace(
         belief,
-        epochs=learnt(about_epochs, at, took),
-        epoch_cost=with_epoch_costs(spec, belief.epoch_cost, belief.grid, told),
-        converged=_plus_one(belief.converged, at) if trial.converged else belief.converged,
-        failed=belief.failed if trial.converged else _plus_one(belief.failed, at),
-        failed_since_success=belief.failed * 0 if trial.converged else _plus_one(belief.failed_since_success, at),
+        epochs=update(about_epochs, i, count),
+        epoch_cost=with_epoch_costs(spec, belief.epoch_cost, belief.grid, observed),
+        converged=_plus_one(belief.converged, i) if trial.converged else belief.converged,
+        failed=belief.failed if trial.converged else _plus_one(belief.failed, i),
+        failed_since_success=belief.failed * 0 if trial.converged else _plus_one(belief.failed_since_success, i),
         failed_factor=1.0 if trial.converged else max(belief.failed_factor, trial.bound_factor or 1.0),
         last=trial,
-        changed=ended if alarm else None if over else belief.changed,
+        changed=ended if alarm else None if change_is_over else belief.changed,
         too_large=too_large,
     )
 
 
-def believe(state: JobState) -> Belief:
-    """What all ended trials of a job say."""
-    belief = beginning(state.spec) if state.past is None else state.past
+def belief_of(state: JobState) -> Belief:
+    """Summarize all ended trials of a job."""
+    belief = initial_belief(state.spec) if state.summary is None else state.summary
     if not isinstance(belief, Belief):
-        raise TypeError(f"{type(belief).__name__} is what another policy knows")
+        raise TypeError(f"{type(belief).__name__} is the summary of another policy")
     ended = [trial for trial in state.trials if trial.status is TrialStatus.SUCCEEDED]
     ended.sort(key=lambda trial: trial.ended or 0)
     for trial in ended:
         belief = learn(state.spec, belief, trial)
-    unfit = frozenset(belief.grid.index[one.batch_size] for one in state.probed if not one.fits)
+    unfit = frozenset(belief.grid.index[result.batch_size] for result in state.probe_results if not result.fits)
     return belief if unfit == belief.unfit else replace(belief, unfit=unfit)
 
 
-def unsettled_runs(state: JobState, belief: Belief) -> list[Trial]:
-    """Runs that tell what an epoch costs where none has ended: all that go on, and those that were lost last."""
-    runs = [trial for trial in state.trials if trial.status is TrialStatus.DISPATCHED]
+def trials_without_result(state: JobState, belief: Belief) -> list[Trial]:
+    """Return the trials that are evidence of an epoch's cost at batch sizes without an ended run.
+
+    These are the running trials and the latest lost trials that have finished an epoch.
+    """
+    running = [trial for trial in state.trials if trial.status is TrialStatus.DISPATCHED]
     lost = [trial for trial in state.trials if trial.status is TrialStatus.FAILED and trial.epochs]
     lost.sort(key=lambda trial: (trial.ended or 0, trial.number))
-    untold = belief.unsettled
-    return [trial for trial in (*runs, *lost[-MOST_LOST:]) if trial.epochs and trial.batch_size in untold]
+    sizes = belief.sizes_without_result
+    return [trial for trial in (*running, *lost[-MAX_LOST_TRIALS:]) if trial.epochs and trial.batch_size in sizes]
 
 
-def with_epoch_costs(spec: Spec, known: EpochCostBelief, grid: Grid, trials: Sequence[Trial]) -> EpochCostBelief:
-    """What is known of an epoch's cost after trials that have come to the end of one, ended or not."""
-    return epoch_cost.observed(
-        known,
+def with_epoch_costs(spec: Spec, belief: EpochCostBelief, grid: Grid, trials: Sequence[Trial]) -> EpochCostBelief:
+    """Return the belief of an epoch's cost after trials that finished an epoch, ended or not."""
+    return epoch_cost.observe(
+        belief,
         [
             epoch_cost.Observation(
                 grid.index[trial.batch_size],
@@ -246,26 +265,26 @@ def with_epoch_costs(spec: Spec, known: EpochCostBelief, grid: Grid, trials: Seq
     )
 
 
-def with_probe(spec: Spec, known: EpochCostBelief, grid: Grid, probed: Sequence[Probed]) -> EpochCostBelief:
-    """What is known of an epoch's cost with what a probe told of batch sizes that no run has told of."""
-    return epoch_cost.observed(
-        known,
+def with_probe(spec: Spec, belief: EpochCostBelief, grid: Grid, results: Sequence[ProbeResult]) -> EpochCostBelief:
+    """Return the belief of an epoch's cost after a probe. Batch sizes that a run has observed are skipped."""
+    return epoch_cost.observe(
+        belief,
         [
             epoch_cost.Observation(
-                grid.index[one.batch_size],
-                run_cost(spec, one.epoch_energy_j, one.epoch_time_s),
+                grid.index[result.batch_size],
+                run_cost(spec, result.epoch_energy_j, result.epoch_time_s),
                 1,
-                one.epoch_energy_j,
-                one.epoch_time_s,
+                result.epoch_energy_j,
+                result.epoch_time_s,
                 epoch_cost.PROBE_WEIGHT,
             )
-            for one in probed
-            if one.fits and not known.runs[grid.index[one.batch_size]]
+            for result in results
+            if result.fits and not belief.runs[grid.index[result.batch_size]]
         ],
     )
 
 
-def _plus_one(counts: Vector, at: int) -> Vector:
+def _plus_one(counts: Vector, i: int) -> Vector:
     counts = counts.copy()
-    counts[at] += 1
+    counts[i] += 1
     return counts

@@ -1,6 +1,7 @@
-"""Gaussian processes over a handful of points, and the few integrals of the normal law that decisions need.
+"""Gaussian processes over a handful of points, and the integrals of the normal distribution that decisions need.
 
-Exact, dense and pure numpy: a job has some dozens of batch sizes. Nothing here knows what the points are.
+Exact, dense and pure numpy: a job has some dozens of batch sizes. The meaning of the points is up to the callers,
+`epochs` and `epoch_cost`.
 """
 
 import math
@@ -16,10 +17,10 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """Prior covariance of a function over points x: standard deviations of its four parts.
+    """Prior covariance of a function over points x, given by the standard deviations of its four parts.
 
-    `level`: a constant; `slope`: a line through x = 0; `shape`: a smooth curve (Matérn 5/2 whose
-    length is `length`); `jitter`: each point's own deviation.
+    `level` is a constant, `slope` a line through x = 0, `shape` a smooth curve (Matérn 5/2 with length scale
+    `length`), and `jitter` each point's own deviation.
     """
 
     level: float
@@ -29,14 +30,14 @@ class Kernel:
     length: float
 
     def covariance(self, x: Vector, others: Vector | None = None) -> Matrix:
-        """Covariance of the function's values at x (rows) and at `others` (columns; by default x itself)."""
+        """Return the covariance of the function's values at x (rows) and at `others` (columns; by default x)."""
         others = x if others is None else others
         same = (x[:, None] == others[None, :]).astype(float)
         covariance: Matrix = self.level**2 + self.around_level(x, others) + self.jitter**2 * same
         return covariance
 
     def around_level(self, x: Vector, others: Vector) -> Matrix:
-        """The part of the covariance that comes from slope and shape."""
+        """Return the part of the covariance that comes from slope and shape."""
         distance = math.sqrt(5) * np.abs(x[:, None] - others[None, :]) / self.length
         matern: Matrix = (1 + distance + distance**2 / 3) * np.exp(-distance)
         return self.slope**2 * np.outer(x, others) + self.shape**2 * matern
@@ -44,7 +45,7 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Gaussian:
-    """A joint normal law of the function's values at the points: mean (n,) and covariance (n, n)."""
+    """A joint normal distribution of the function's values at the points: mean (n,) and covariance (n, n)."""
 
     mean: Vector
     covariance: Matrix
@@ -54,12 +55,12 @@ class Gaussian:
         """Variances of the single values (n,)."""
         return self.covariance.diagonal()
 
-    def given(self, precision: Vector, shift: Vector) -> "Gaussian":
-        """The law after independent normal evidence on the values.
+    def condition(self, precision: Vector, shift: Vector) -> "Gaussian":
+        """Return the posterior after independent normal observations of the values.
 
         Args:
-            precision: of each value's evidence (n,), 0 where there is none.
-            shift: precision times the evidence's mean (n,).
+            precision: precision of the observation of each value (n,), 0 where there is none.
+            shift: precision times the mean of the observation (n,).
         """
         root = np.sqrt(precision)
         scaled = root[:, None] * self.covariance
@@ -70,37 +71,37 @@ class Gaussian:
 
 
 def normal_cdf(z: float) -> float:
-    """Probability that a standard normal value is at most z."""
+    """Return the probability that a standard normal value is at most z."""
     return 0.5 * math.erfc(-z / math.sqrt(2))
 
 
 def inverse_mills(z: float) -> float:
-    """phi(z)/Phi(z), the normal density over its distribution function, without underflow for z far below 0."""
-    if z < -30:  # the first terms of the continued fraction: off by less than 1e-5 of the value
+    """Return phi(z)/Phi(z), the normal density over its distribution function, without underflow for z far below 0."""
+    if z < -30:  # the first terms of the continued fraction; the relative error is below 1e-5
         return -z - 1 / z + 2 / z**3
     return math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi) / normal_cdf(z)
 
 
 def survival_site(mean: float, variance: float, threshold: float, noise_variance: float) -> tuple[float, float]:
-    """The normal evidence nearest to "the noisy value lies above the threshold" (one assumed-density step).
+    """Approximate "the noisy value lies above the threshold" by a normal observation (one assumed-density step).
 
-    The likelihood is Phi((f - threshold)/s), s² the noise's variance; the step matches the first two moments of
-    f ~ N(mean, variance) after it (Rasmussen and Williams, Gaussian Processes for Machine Learning, 3.6).
+    The likelihood is Phi((f - threshold)/s), where s² is the noise variance. The step matches the first two moments of
+    the posterior of f ~ N(mean, variance) (Rasmussen and Williams, Gaussian Processes for Machine Learning, 3.6).
 
     Returns:
-        The evidence's precision, and its precision times its mean.
+        The precision of the observation, and that precision times the observation's mean.
     """
     spread = math.sqrt(variance + noise_variance)
     z = (mean - threshold) / spread
     mills = inverse_mills(z)
     first = mills / spread
     second = mills * (z + mills) / spread**2
-    left = 1 - second * variance  # variance after over variance before, in (0, 1]
-    return second / left, (mean * second + first) / left
+    remaining = 1 - second * variance  # posterior variance over prior variance, in (0, 1]
+    return second / remaining, (mean * second + first) / remaining
 
 
 def capped_lognormal_mean(mu: float, sigma: float, cap: float) -> float:
-    """E[min(X, cap)] of a lognormal X whose logarithm has mean mu and standard deviation sigma > 0."""
+    """Return E[min(X, cap)] of a lognormal X whose logarithm has mean mu and standard deviation sigma > 0."""
     distance = (math.log(cap) - mu) / sigma
     below = math.exp(mu + 0.5 * sigma**2) * normal_cdf(distance - sigma)
     return below + cap * normal_cdf(-distance)

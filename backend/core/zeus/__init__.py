@@ -1,5 +1,5 @@
-"""The policy `zeus`: the published one (You et al., NSDI 2023).
+"""The policy `zeus`: the published policy of You et al., NSDI 2023.
 
-`policy` decides. First `pruning` explores the batch sizes in rounds, then `thompson` samples among the survivors.
-`results` summarizes ended trials for both.
+`policy` decides. `pruning` explores the batch sizes in rounds, then `thompson` samples among the survivors. `results`
+summarizes ended trials for both. docs/policies.md explains the method.
 """

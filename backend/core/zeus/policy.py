@@ -1,17 +1,17 @@
-"""The published policy, `zeus`: rounds of pruning, then a bandit over the batch sizes that are left."""
+"""The published policy, `zeus`: rounds of pruning, then a bandit over the batch sizes that survived them."""
 
 import math
 
 import numpy as np
 
 from backend.core.cost import trial_cost
-from backend.core.state import Choice, Expectation, JobState, NothingConverges, Stage, Trial, TrialType, way_out
+from backend.core.state import Choice, Expectation, JobState, NothingConverges, Stage, Trial, TrialType, stuck_message
 from backend.core.zeus import pruning, thompson
 from backend.core.zeus.results import Results, Rewards, results
 
 
 def choose(state: JobState, rng: np.random.Generator) -> Choice:
-    """The batch size for the next run of a job.
+    """Return the batch size for the next run of a job.
 
     Args:
         state: the job.
@@ -27,37 +27,37 @@ def choose(state: JobState, rng: np.random.Generator) -> Choice:
         case pruning.Wait():
             best = results(state).cheapest
             if best is None:
-                size, known = state.spec.default_batch_size, "the default; none has converged yet"
+                size, origin = state.spec.default_batch_size, "the default; no run has converged yet"
             else:
-                size, known = best.batch_size, f"the cheapest so far, by trial {best.number}"
-            return Choice(size, TrialType.CONCURRENT, f"{step.reason}; meanwhile {known}")
+                size, origin = best.batch_size, f"the cheapest so far, by trial {best.number}"
+            return Choice(size, TrialType.CONCURRENT, f"{step.reason}; meanwhile {origin}")
         case pruning.Done():
             arm, reason = thompson.draw(state, step.survivors, rng)
             return Choice(arm, TrialType.MAB, reason)
         case pruning.Stuck():
-            raise NothingConverges(_way_out(state, step))
+            raise NothingConverges(_stuck_message(state, step))
 
 
 def cost_bound(state: JobState, trial: Trial) -> tuple[float, str]:
-    """Cost in joules beyond which a run is stopped, and where it comes from."""
+    """Return the cost bound of a run in joules (infinity: none), and a text that explains the bound."""
     if state.spec.beta_knob is None or trial.bound_factor is None:
         return math.inf, ""
     cheapest = results(state).cheapest
     if cheapest is None:
         return math.inf, ""
     bound_j = state.spec.beta_knob * trial_cost(state.spec, cheapest)
-    return bound_j, f"{state.spec.beta_knob:g} times the lowest of a converged run"
+    return bound_j, f"{state.spec.beta_knob:g} times the lowest cost of a converged run"
 
 
-def outlook(_state: JobState, trial: Trial) -> str:
-    """Whether the batch size of a run that has failed is given again."""
+def retry_outlook(_state: JobState, trial: Trial) -> str:
+    """Say whether the batch size of a failed run may be dispatched again."""
     if trial.type is TrialType.PRUNING:
-        return f"batch size {trial.batch_size} is not given again in this job, unless the job is reset"
-    return f"batch size {trial.batch_size} may be given again"
+        return f"batch size {trial.batch_size} is not dispatched again in this job, unless the job is reset"
+    return f"batch size {trial.batch_size} may be dispatched again"
 
 
 def stage(state: JobState) -> tuple[Stage, str]:
-    """What the job is busy with, and that in words."""
+    """Return the stage of the job, and a description of it."""
     step = pruning.progress(state).step
     match step:
         case pruning.Explore() | pruning.Wait():
@@ -65,31 +65,38 @@ def stage(state: JobState) -> tuple[Stage, str]:
         case pruning.Done():
             return Stage.MAB, f"the bandit chooses among {', '.join(map(str, step.survivors))}"
         case pruning.Stuck():
-            return Stage.STUCK, _way_out(state, step)
+            return Stage.STUCK, _stuck_message(state, step)
 
 
 def ruled_out(state: JobState) -> dict[int, str]:
-    """Why batch sizes are not given any more, by batch size."""
+    """Return the batch sizes that are ruled out, each with the reason."""
     return pruning.progress(state).ruled_out
 
 
 def expectations(state: JobState) -> list[Expectation]:
-    """What the bandit's posterior says of each batch size; nothing of one without results, unless there is a prior."""
+    """Estimate the cost of a run with each batch size, from the bandit's posterior.
+
+    A batch size without results has no estimate, unless there is a proper prior.
+    """
     rewards = results(state).rewards
-    found = []
+    estimates = []
     for size in state.spec.batch_sizes:
-        known = size in rewards or state.spec.mab_prior_precision > 0
-        belief = thompson.posterior(state.spec, rewards.get(size, Rewards())) if known else None
-        found.append(
-            Expectation(size, None if belief is None else -belief.mean_j, None if belief is None else belief.sd_j)
+        has_posterior = size in rewards or state.spec.mab_prior_precision > 0
+        posterior = thompson.posterior(state.spec, rewards.get(size, Rewards())) if has_posterior else None
+        estimates.append(
+            Expectation(
+                size,
+                None if posterior is None else -posterior.mean_j,
+                None if posterior is None else posterior.sd_j,
+            )
         )
-    return found
+    return estimates
 
 
-def known(state: JobState) -> Results:
-    """What is known from all ended trials."""
+def summarize_ended(state: JobState) -> Results:
+    """Summarize all trials that have a verdict."""
     return results(state)
 
 
-def _way_out(state: JobState, step: pruning.Stuck) -> str:
-    return way_out(state.spec, step.reason, converged=results(state).cheapest is not None)
+def _stuck_message(state: JobState, step: pruning.Stuck) -> str:
+    return stuck_message(state.spec, step.reason, converged=results(state).cheapest is not None)

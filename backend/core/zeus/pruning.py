@@ -1,10 +1,10 @@
-"""The pruning stage of Zeus: rounds that walk over the batch sizes and keep those that converge.
+"""The pruning stage of Zeus: rounds that try the batch sizes in order and keep those that converge.
 
-A round tries its default batch size, then smaller ones downwards, then larger ones upwards; the first in a
-direction that does not converge ends that direction. Only batch sizes that converged go on, and the
-cheapest of them is the next round's default (You et al., NSDI 2023, section 4.4).
+A round tries its default batch size, then smaller ones downwards, then larger ones upwards. The first batch size in a
+direction that does not converge ends that direction. Only batch sizes that converged enter the next round, and the
+cheapest of them is the default of that round (You et al., NSDI 2023, section 4.4).
 
-Where a job stands is found by walking the trials of its pruning anew each time; no stage is remembered in between.
+The progress of a job is computed from the trials of its pruning each time. No stage is stored in between.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from backend.core.zeus.results import results
 
 @dataclass(frozen=True, slots=True)
 class Explore:
-    """The next batch size of the round, which no run has been given yet."""
+    """The next batch size of the round has no run yet and should be dispatched."""
 
     batch_size: int
     reason: str
@@ -24,7 +24,7 @@ class Explore:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A run of the round's next batch size is under way; the round goes on when it has ended."""
+    """A run of the round's next batch size is in progress. The round continues when the run has ended."""
 
     trial: Trial
     reason: str
@@ -32,14 +32,14 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """All rounds are over. `survivors`: the batch sizes that converged in the last one, ascending."""
+    """All rounds are over. `survivors` are the batch sizes that converged in the last round, ascending."""
 
     survivors: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """No batch size converged in a round, so none is left to go on with."""
+    """No batch size converged in a round, so no next round is possible."""
 
     reason: str
 
@@ -49,33 +49,33 @@ Step = Explore | Wait | Done | Stuck
 
 @dataclass(slots=True)
 class Progress:
-    """Where the pruning stands: the next step, and why batch sizes were left behind."""
+    """The progress of the pruning: the next step, and the ruled-out batch sizes with their reasons."""
 
     step: Step
     ruled_out: dict[int, str] = field(default_factory=dict)
 
 
 def progress(state: JobState) -> Progress:
-    """Walk the job's trials through the rounds up to the first batch size without a result."""
+    """Follow the job's trials through the rounds, up to the first batch size without a result."""
     spec = state.spec
     sizes, default = spec.batch_sizes, spec.default_batch_size
     explorations: dict[int, list[Trial]] = {}
-    under_way = [t for t in state.trials if t.type is TrialType.PRUNING and t.status is TrialStatus.DISPATCHED]
-    for trial in (*results(state).explored, *under_way):
+    running = [t for t in state.trials if t.type is TrialType.PRUNING and t.status is TrialStatus.DISPATCHED]
+    for trial in (*results(state).explored, *running):
         explorations.setdefault(trial.batch_size, []).append(trial)
     ruled_out: dict[int, str] = {}
-    began = 0  # trials given out before this revision belong to earlier rounds
+    round_start = 0  # trials that started up to this revision belong to earlier rounds
     for number in range(1, spec.num_pruning_rounds + 1):
         label = f"pruning round {number} of {spec.num_pruning_rounds}"
         outcomes: dict[int, Trial] = {}
         for direction, walk in _directions(sizes, default):
             for batch_size in walk:
-                tried = [trial for trial in explorations.get(batch_size, ()) if trial.started > began]
-                outcome = _first_outcome(tried)
+                tries = [trial for trial in explorations.get(batch_size, ()) if trial.started > round_start]
+                outcome = _first_outcome(tries)
                 if outcome is None:
-                    if running := next((t for t in tried if t.status is TrialStatus.DISPATCHED), None):
-                        reason = f"{label}: trial {running.number} still explores batch size {batch_size}"
-                        return Progress(Wait(running, reason), ruled_out)
+                    if explorer := next((t for t in tries if t.status is TrialStatus.DISPATCHED), None):
+                        reason = f"{label}: trial {explorer.number} still explores batch size {batch_size}"
+                        return Progress(Wait(explorer, reason), ruled_out)
                     return Progress(Explore(batch_size, f"{label}: {direction}"), ruled_out)
                 outcomes[batch_size] = outcome
                 if not outcome.converged:
@@ -83,11 +83,11 @@ def progress(state: JobState) -> Progress:
         survivors = tuple(size for size in sizes if size in outcomes and outcomes[size].converged)
         for size in sizes:
             if size not in survivors:
-                ruled_out[size] = _why(size, outcomes, label)
+                ruled_out[size] = _ruled_out_reason(size, outcomes, label)
         if not survivors:
             return Progress(Stuck(f"no batch size converged in {label}"), ruled_out)
         default = min(survivors, key=lambda size: trial_cost(spec, outcomes[size]))
-        began = max(outcome.ended or 0 for outcome in outcomes.values())
+        round_start = max(outcome.ended or 0 for outcome in outcomes.values())
         sizes = survivors
     return Progress(Done(sizes), ruled_out)
 
@@ -100,16 +100,19 @@ def _directions(sizes: tuple[int, ...], default: int) -> tuple[tuple[str, list[i
     )
 
 
-def _first_outcome(tried: list[Trial]) -> Trial | None:
-    """The first to end: a run taken for lost that reports after all cannot rewrite what came of its stand-in."""
-    ended = (trial for trial in tried if trial.status is TrialStatus.SUCCEEDED)
+def _first_outcome(tries: list[Trial]) -> Trial | None:
+    """Return the try that ended first.
+
+    A lost run may report after its replacement has ended. Its late result must not change the outcome.
+    """
+    ended = (trial for trial in tries if trial.status is TrialStatus.SUCCEEDED)
     return min(ended, key=lambda trial: trial.ended or 0, default=None)
 
 
-def _why(size: int, outcomes: dict[int, Trial], label: str) -> str:
+def _ruled_out_reason(size: int, outcomes: dict[int, Trial], label: str) -> str:
     if size in outcomes:
         return f"did not converge in {label} (trial {outcomes[size].number})"
-    nearer = [failed for failed, trial in outcomes.items() if not trial.converged]
-    barrier = min(nearer, key=lambda failed: abs(failed - size))
+    failed_sizes = [failed for failed, trial in outcomes.items() if not trial.converged]
+    barrier = min(failed_sizes, key=lambda failed: abs(failed - size))
     side = "smaller" if size < barrier else "larger"
-    return f"not tried in {label}: {barrier} did not converge, so {side} ones were left out"
+    return f"not tried in {label}: {barrier} did not converge, so {side} batch sizes were left out"
