@@ -1,5 +1,5 @@
 """The server: a Flask application over MySQL, MariaDB or SQLite.
 
-A request goes down through `api` (HTTP), `service` or `queries` (one use case, one transaction), `store`
-(rows) and comes to a decision in `core` (pure). Start reading at `service.py`.
+Layers, from the top down: `web` (HTTP), `usecases` (one call, one transaction), `database` (rows) and `core` (the
+decisions, as pure functions). `app` builds the application, `cli` starts it. Start reading at `usecases/runs.py`.
 """

@@ -1,4 +1,4 @@
-"""Runs the command line: `python -m backend`."""
+"""Run the command line: `python -m backend`."""
 
 from backend.cli import main
 

@@ -1,4 +1,7 @@
-"""The application: settings, extensions, endpoints, errors and logs put together."""
+"""The Flask application: `create_app` wires settings, extensions, endpoints, error answers and logs together.
+
+No endpoint and no rule lives here. Next: `backend.web.api` has the endpoints, `backend.config` the settings.
+"""
 
 import re
 import secrets
@@ -28,10 +31,10 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class JsonRequest(Request):
-    """A request whose body is JSON, whatever its Content-Type says or omits."""
+    """A request whose body is read as JSON, with any Content-Type or none."""
 
     def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
-        """The body's text. flask-openapi3 hands text to pydantic, which parses and validates it in one go."""
+        """Return the body as text. flask-openapi3 passes the text to pydantic, which parses and validates it."""
         try:
             return self.get_data().decode("utf-8")
         except UnicodeDecodeError as error:
@@ -39,7 +42,7 @@ class JsonRequest(Request):
 
 
 class JobIdConverter(PathConverter):
-    """A job's id in an address: like a path, but it may begin with a slash."""
+    """A job's id in a URL: like a path, but it may begin with a slash."""
 
     regex = ".+?"
     part_isolating = False
@@ -52,16 +55,17 @@ class BsoServer(OpenAPI):
 
 
 def create_app(settings: Settings | None = None, *, prepare_database: bool = True) -> Flask:
-    """Make the application; `gunicorn 'backend.app:create_app()'` serves it.
+    """Create the application; `gunicorn 'backend.app:create_app()'` serves it.
 
     Args:
-        settings: read from the environment if None.
-        prepare_database: upgrade the embedded database, or check that another one is up to date.
+        settings: the settings; None: read them from the environment.
+        prepare_database: whether to upgrade an SQLite file, or to check the schema of any other database.
 
     Raises:
-        SettingsError: settings from the environment are wrong.
+        SettingsError: settings from the environment are invalid.
         SchemaOutdated: the database must be upgraded first.
-        DatabaseUnavailable: the database does not answer.
+        DatabaseUnusable: the SQLite file cannot be created, opened or upgraded.
+        DatabaseUnavailable: the database is unreachable.
     """
     settings = settings or load_settings()
     logs.configure(settings.log_level, settings.log_format)
@@ -86,13 +90,13 @@ def create_app(settings: Settings | None = None, *, prepare_database: bool = Tru
         LEASE_S=settings.lease_s,
         INSECURE_OPEN=settings.insecure_open,
     )
-    app.url_map.merge_slashes = False  # a job's id may hold several in a row
+    app.url_map.merge_slashes = False  # a job's id may contain several slashes in a row
     app.url_map.converters["job_id"] = JobIdConverter
     db.init_app(app)
     migrate.init_app(app, db, directory=f"{app.root_path}/migrations")
     app.register_api(api.blueprint)
-    _log_requests(app)  # before whatever may refuse a request
-    CSRFProtect(app).exempt(api.blueprint)  # which knows no cookies
+    _log_requests(app)  # first, so that refused requests are logged too
+    CSRFProtect(app).exempt(api.blueprint)  # the API ignores cookies
     admin.register(app, settings)
     security.protect(app, settings.trusted_proxies)
     app.add_url_rule(DOCUMENT_PATH, "openapi_document", lambda: app.api_doc)
@@ -101,23 +105,23 @@ def create_app(settings: Settings | None = None, *, prepare_database: bool = Tru
         with app.app_context():
             schema.prepare()
             app.secret_key = users.session_key()
-            db.engine.dispose()  # a connection must not be shared by the workers of gunicorn --preload
+            db.engine.dispose()  # the workers of gunicorn --preload must not share a connection
     return app
 
 
 def _log_requests(app: Flask) -> None:
     @app.before_request
     def begin() -> None:
-        given = request.headers.get("X-Request-ID", "")
-        g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-        g.began = time.perf_counter()
+        callers_id = request.headers.get("X-Request-ID", "")
+        g.request_id = callers_id if _REQUEST_ID.fullmatch(callers_id) else secrets.token_hex(8)
+        g.start = time.perf_counter()
         structlog.contextvars.bind_contextvars(request_id=g.request_id)
 
     @app.after_request
     def end(response: Response) -> Response:
         response.headers["X-Request-ID"] = g.request_id
-        seconds = time.perf_counter() - g.began
-        if request.url_rule is not None:  # what nobody serves anybody may make up
+        seconds = time.perf_counter() - g.start
+        if request.url_rule is not None:  # else a caller could add a label for every path it invents
             metrics.observe(request.method, str(request.url_rule), response.status_code, seconds)
         log.info(
             "request",
@@ -129,13 +133,13 @@ def _log_requests(app: Flask) -> None:
         return response
 
     @app.teardown_request
-    def forget(_error: BaseException | None) -> None:
+    def clear(_error: BaseException | None) -> None:
         structlog.contextvars.clear_contextvars()
 
 
 def _answer_errors(app: Flask) -> None:
     def answer(status: int, message: str, detail: list[Fault] | None = None) -> tuple[Response, int]:
-        if admin.is_asked():
+        if admin.is_admin_request():
             return admin.error_page(status, message), status
         return jsonify(ErrorAnswer(message=message, detail=detail).model_dump(exclude_none=True)), status
 
@@ -151,13 +155,13 @@ def _answer_errors(app: Flask) -> None:
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response | tuple[Response, int]:
-        if error.response is not None:  # made by `api.validation_failed`
-            return error.get_response()  # type: ignore[return-value]  # a werkzeug response, which Flask takes
+        if error.response is not None:  # from `api.validation_failed`
+            return error.get_response()  # type: ignore[return-value]  # Flask accepts a werkzeug response
         if error.code == 413:
-            return answer(413, f"the body is larger than {MAX_BODY_BYTES} bytes; no request needs as much")
+            return answer(413, f"the body is larger than {MAX_BODY_BYTES} bytes; send a smaller one")
         return answer(error.code or 500, error.description or error.name)
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> tuple[Response, int]:
         log.exception("unexpected_error", path=request.path)
-        return answer(500, f"the server failed; its log says why, at request {g.request_id}")
+        return answer(500, f"the server failed; look in its log for request_id {g.request_id}")

@@ -1,4 +1,7 @@
-"""The command line, `python -m backend`. Each command is thin: read the settings, call, print."""
+"""The command line, `python -m backend`. Each command reads the settings, calls a use case and prints the result.
+
+No rule lives here. Next: `backend.usecases`. The command `simulate` lives in `backend.simulator.cli`.
+"""
 
 import signal
 import sys
@@ -18,13 +21,13 @@ from backend.errors import DatabaseUnavailable, DatabaseUnusable, SchemaOutdated
 from backend.simulator.cli import simulate
 from backend.usecases import reading, tokens, users
 from backend.usecases.audit import COMMAND_LINE
-from backend.usecases.tokens import MOST_VALID_DAYS, Scope
+from backend.usecases.tokens import MAX_VALID_DAYS, Scope
 from backend.usecases.users import Role
 from backend.web.auth import is_guarded, is_loopback
 from backend.web.serving import make_server
 
 database_url = click.option(
-    "--database-url", help="Where the data is; $ZEUS_BSO_DATABASE_URL, else sqlite:///zeus_bso.db."
+    "--database-url", help="URL of the database.  [default: $ZEUS_BSO_DATABASE_URL, else sqlite:///zeus_bso.db]"
 )
 
 
@@ -35,15 +38,15 @@ def main() -> None:
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=int, help="Port to listen on, 0 for a free one; $ZEUS_BSO_SERVER_PORT, else 8000.")
+@click.option("--port", type=int, help="Port to listen on, 0: a free one.  [default: $ZEUS_BSO_SERVER_PORT, else 8000]")
 @database_url
 @click.option(
     "--insecure-open",
     is_flag=True,
-    help="Listen beyond this machine although anyone may then change the data.",
+    help="Listen beyond this machine without access tokens. Anyone may then change the data.",
 )
 def serve(host: str, port: int | None, database_url: str | None, insecure_open: bool) -> None:
-    """Serve until told to stop (Ctrl-C, SIGTERM)."""
+    """Run the server until it is stopped (Ctrl-C, SIGTERM)."""
     app, settings = _app(database_url, server_port=port, insecure_open=insecure_open or None)
     if not is_loopback(host):
         _check_open(app, host, insecure=settings.insecure_open)
@@ -55,48 +58,48 @@ def serve(host: str, port: int | None, database_url: str | None, insecure_open: 
     url = f"http://[{host}]:{listening_port}" if ":" in host else f"http://{host}:{listening_port}"
     click.echo(f"Listening on {url}")
     click.echo(f"Data in {settings.database.render_as_string(hide_password=True)}")
-    click.echo(f"The admin page: {url}/admin")
-    click.echo(f"The calls and their documentation: {url}/openapi/swagger")
+    click.echo(f"Admin page: {url}/admin")
+    click.echo(f"API documentation: {url}/openapi/swagger")
     sys.stdout.flush()
     server.run()
 
 
 @main.group()
 def db() -> None:
-    """The database's schema."""
+    """Manage the database's schema."""
 
 
 @db.command()
 @database_url
 def upgrade(database_url: str | None) -> None:
-    """Bring the schema to this version's. Back the database up first."""
+    """Upgrade the schema to this version of the program. Back up the database first."""
     app, _ = _app(database_url, prepare_database=False)
     with app.app_context():
         try:
             schema.upgrade()
         except (DatabaseUnusable, SchemaOutdated) as error:
             raise click.ClickException(str(error)) from error
-        click.echo(f"The schema is {schema.current_version()}.")
+        click.echo(f"The schema version is {schema.current_version()}.")
 
 
 @db.command()
 @database_url
 def check(database_url: str | None) -> None:
-    """Exit with 0 if the database answers and its schema is this version's."""
+    """Exit with 0 if the database answers and has the schema of this version of the program."""
     app, _ = _app(database_url, prepare_database=False)
     with app.app_context():
         try:
             schema.check()
         except (SchemaOutdated, DatabaseUnavailable) as error:
             raise click.ClickException(str(error)) from error
-        click.echo(f"The schema is {schema.current_version()}, as needed.")
+        click.echo(f"The schema version is {schema.current_version()}, as required.")
 
 
 @db.command()
 @click.option("-m", "--message", required=True, help="What the migration changes.")
 @database_url
 def migrate(message: str, database_url: str | None) -> None:
-    """Write a migration from the difference between models and database (for developers)."""
+    """Generate a migration from the differences between models and database (for developers)."""
     app, _ = _app(database_url, prepare_database=False)
     with app.app_context():
         flask_migrate.migrate(message=message)
@@ -104,51 +107,53 @@ def migrate(message: str, database_url: str | None) -> None:
 
 @main.group()
 def token() -> None:
-    """Access tokens. Once there is one, every call needs one."""
+    """Manage access tokens. Once a token exists, every call needs one."""
 
 
 @token.command()
-@click.option("--label", required=True, help="What it is for; the name to revoke it by.")
+@click.option("--label", required=True, help="What the token is for. The token is revoked by this label.")
 @click.option(
     "--scope", type=click.Choice([scope.value for scope in Scope]), default=Scope.RUN.value, show_default=True
 )
-@click.option("--valid-days", type=float, help=f"Expires after so many days, 1 to {MOST_VALID_DAYS}; else never.")
-@click.option("--prefix", help="It knows of jobs whose ids begin so, and of no others; else of all.")
+@click.option(
+    "--valid-days", type=float, help=f"Days until the token expires, 1 to {MAX_VALID_DAYS}.  [default: never]"
+)
+@click.option("--prefix", help="Limit the token to jobs whose ids start with this.  [default: all jobs]")
 @database_url
 def create(label: str, scope: str, valid_days: float | None, prefix: str | None, database_url: str | None) -> None:
-    """Make a token. It is printed once and kept as a hash."""
+    """Create a token and print it. The server stores only its hash, so it cannot be printed again."""
     app, _ = _app(database_url)
-    with app.app_context(), _told_in_words():
+    with app.app_context(), _report_errors():
         click.echo(tokens.create(label, Scope(scope), valid_days=valid_days, job_id_prefix=prefix))
 
 
 @token.command(name="list")
 @database_url
 def list_tokens(database_url: str | None) -> None:
-    """List the tokens; themselves they are not kept."""
+    """List the tokens by their labels."""
     app, _ = _app(database_url)
     with app.app_context():
-        for one in tokens.list_all():
-            expires = f"{'expired' if one.expired else 'expires'} {one.expires_at or 'never'}"
-            state = f"revoked {one.revoked_at:%F %R}" if one.revoked_at else expires
-            jobs = "all jobs" if one.job_id_prefix is None else f"jobs {one.job_id_prefix}…"
-            click.echo(f"{one.label}\t{one.scope}\t{jobs}\tmade {one.created_at:%F %R} UTC\t{state}")
+        for info in tokens.list_all():
+            expires = f"{'expired' if info.expired else 'expires'} {info.expires_at or 'never'}"
+            state = f"revoked {info.revoked_at:%F %R}" if info.revoked_at else expires
+            jobs = "all jobs" if info.job_id_prefix is None else f"jobs {info.job_id_prefix}…"
+            click.echo(f"{info.label}\t{info.scope}\t{jobs}\tcreated {info.created_at:%F %R} UTC\t{state}")
 
 
 @token.command()
 @click.option("--label", required=True)
 @database_url
 def revoke(label: str, database_url: str | None) -> None:
-    """Revoke the token of a label."""
+    """Revoke the token with a label."""
     app, _ = _app(database_url)
-    with app.app_context(), _told_in_words():
+    with app.app_context(), _report_errors():
         tokens.revoke(label)
     click.echo(f"Revoked: {label}")
 
 
 @main.group()
 def user() -> None:
-    """The people who may use the admin page. Once there is one, it needs a login."""
+    """Manage the users of the admin page. Once a user exists, the page needs a login."""
 
 
 _role = click.Choice([role.value for role in Role])
@@ -163,12 +168,12 @@ _password = click.option(
 @_password
 @database_url
 def create_user(name: str, role: str, password_stdin: bool, database_url: str | None) -> None:
-    """Make a user."""
+    """Create a user."""
     app, _ = _app(database_url)
     password = _read_password(from_stdin=password_stdin)
-    with app.app_context(), _told_in_words():
+    with app.app_context(), _report_errors():
         users.create(name, password, Role(role), COMMAND_LINE)
-    click.echo(f"Made: {name}, {role}")
+    click.echo(f"Created: {name}, {role}")
 
 
 @user.command(name="list")
@@ -177,15 +182,15 @@ def list_users(database_url: str | None) -> None:
     """List the users."""
     app, _ = _app(database_url)
     with app.app_context():
-        for one in users.list_all():
-            state = f"disabled {one.disabled_at:%F %R}" if one.disabled_at else "enabled"
-            click.echo(f"{one.name}\t{one.role}\tmade {one.created_at:%F %R} UTC\t{state}")
+        for account in users.list_all():
+            state = f"disabled {account.disabled_at:%F %R}" if account.disabled_at else "enabled"
+            click.echo(f"{account.name}\t{account.role}\tcreated {account.created_at:%F %R} UTC\t{state}")
 
 
 @user.command(name="change")
 @click.argument("name")
 @click.option("--role", type=_role)
-@click.option("--password", is_flag=True, help="Ask for another password.")
+@click.option("--password", is_flag=True, help="Ask for a new password.")
 @_password
 @click.option("--disable/--enable", default=None, help="Whether the user may log in.")
 @database_url
@@ -197,22 +202,22 @@ def change_user(
     disable: bool | None,
     database_url: str | None,
 ) -> None:
-    """Change a user, and end all sessions of it."""
+    """Change a user, and end all its sessions."""
     if role is None and disable is None and not (password or password_stdin):
         raise click.UsageError("nothing to change; give --role, --password, --password-stdin, --disable or --enable")
     app, _ = _app(database_url)
     new_password = _read_password(from_stdin=password_stdin) if password or password_stdin else None
-    with app.app_context(), _told_in_words():
-        changed_role = None if role is None else Role(role)
-        users.change(name, COMMAND_LINE, password=new_password, role=changed_role, disabled=disable)
-    click.echo(f"Changed: {name}; its sessions are over")
+    with app.app_context(), _report_errors():
+        new_role = None if role is None else Role(role)
+        users.change(name, COMMAND_LINE, password=new_password, role=new_role, disabled=disable)
+    click.echo(f"Changed: {name}; its sessions have ended")
 
 
 @main.command()
 @click.argument("job_id")
 @database_url
 def replay(job_id: str, database_url: str | None) -> None:
-    """Take every decision on a job once more and compare; exit with 0 if all come out the same."""
+    """Replay every decision on a job; exit with 0 if all replayed decisions equal the stored ones."""
     app, _ = _app(database_url)
     with app.app_context():
         try:
@@ -221,7 +226,7 @@ def replay(job_id: str, database_url: str | None) -> None:
             raise click.ClickException(str(error)) from error
     if differences:
         raise click.ClickException("\n".join(differences))
-    click.echo(f"All decisions on the {trials} trials of {job_id} follow from what is stored.")
+    click.echo(f"All decisions on the {trials} trials of {job_id} follow from the stored data.")
 
 
 main.add_command(simulate)
@@ -234,7 +239,8 @@ def _read_password(*, from_stdin: bool) -> str:
 
 
 @contextmanager
-def _told_in_words() -> Iterator[None]:
+def _report_errors() -> Iterator[None]:
+    """Print a use case's refusal as an error message instead of a traceback."""
     try:
         yield
     except ServiceError as error:
@@ -250,24 +256,30 @@ def _app(database_url: str | None, *, prepare_database: bool = True, **overrides
 
 
 def _check_open(app: Flask, host: str, *, insecure: bool) -> None:
-    """Refuse to listen where anyone may call, unless told to."""
+    """Warn about an address that other machines reach; refuse it if the server has neither tokens nor users.
+
+    Args:
+        app: the application.
+        host: the address to listen on.
+        insecure: listen there anyway, with a warning.
+    """
     with app.app_context():
         guarded = is_guarded()
     if guarded:
         click.echo(
-            f"WARNING: {host} can be reached from other machines, and this speaks plain HTTP, in which passwords and "
-            "tokens can be read on the way. Put a proxy with TLS before it.",
+            f"WARNING: other machines can reach {host}, and this server speaks plain HTTP: passwords and tokens "
+            "travel unencrypted. Put a proxy with TLS in front of it.",
             err=True,
         )
         return
     if not insecure:
         raise click.ClickException(
-            f"{host} can be reached from other machines, and there is no access token yet, so anyone there could "
-            "change the data. Make one (python -m backend token create --label … --scope run), or insist with "
+            f"other machines can reach {host}, and there is no access token yet, so anyone there could change the "
+            "data. Create a token (python -m backend token create --label … --scope run), or allow open access with "
             "--insecure-open"
         )
     click.echo(
-        f"WARNING: anyone who reaches {host} may read and change the data: there are neither tokens nor users.",
+        f"WARNING: anyone who reaches {host} may read and change the data, because there are no tokens or users.",
         err=True,
     )
 

@@ -1,6 +1,7 @@
-"""The settings: one frozen object, read once, at the edge.
+"""The settings of the server: one frozen object, read once when the application is created.
 
-A command-line option wins over an environment variable, that over a line of `.env` in the current folder.
+A command-line option overrides an environment variable, which overrides a line of `.env` in the current folder.
+docs/server.md lists all settings. `backend.app` uses them.
 """
 
 import ipaddress
@@ -15,46 +16,46 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 ENV_PREFIX = "ZEUS_BSO_"
-LONGEST_LEASE_S = 366 * 24 * 3600.0
+MAX_LEASE_S = 366 * 24 * 3600.0
 DRIVERS = ("sqlite", "mysql+pymysql", "mariadb+pymysql")
 
 
 class SettingsError(Exception):
-    """Raised when settings are wrong; the text names every one of them."""
+    """Raised when settings are invalid; the text names all of them."""
 
 
 class Settings(BaseSettings):
-    """Settings of the server; `ZEUS_BSO_` and the upper-case name is the variable."""
+    """Settings of the server. The environment variable of a setting is `ZEUS_BSO_` and its name in upper case."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
     database_url: Annotated[str, Field(repr=False)] = "sqlite:///zeus_bso.db"
-    """SQLite file (a relative path counts from the current folder), `mysql+pymysql://…` or `mariadb+pymysql://…`."""
+    """`sqlite:///FILE` (relative to the current folder), `mysql+pymysql://…` or `mariadb+pymysql://…`."""
     db_user: str | None = None
     """User name for a `database_url` without one."""
     db_password: SecretStr | None = None
     """Password for a `database_url` without one."""
     root_password: SecretStr | None = None
-    """The database container's; the server itself has no use for it."""
+    """Root password of the database container. The server does not use it."""
     server_port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    """Port to listen on; 0: a free one."""
-    lease_s: Annotated[float, Field(gt=0, le=LONGEST_LEASE_S, allow_inf_nan=False)] = 3600.0
-    """A run that is not heard of for this many seconds is taken for lost."""
+    """Port to listen on; 0: a free port."""
+    lease_s: Annotated[float, Field(gt=0, le=MAX_LEASE_S, allow_inf_nan=False)] = 3600.0
+    """Seconds until the lease of a run expires, counted from the run's last call. A run whose lease expired is lost."""
     trusted_proxies: str = ""
-    """Addresses or networks of proxies whose X-Forwarded-* is believed, with commas between them."""
+    """Addresses or networks of proxies whose X-Forwarded-* headers are trusted, separated by commas."""
     price_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """What energy costs, for the admin page; None: it shows no money."""
+    """Price of energy, for the admin page; None: the page shows no prices."""
     currency: str = "EUR"
-    """Of that price."""
+    """Currency of `price_per_kwh`."""
     grams_co2_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """Carbon intensity of the energy, for the admin page."""
+    """Carbon intensity of the energy, for the admin page; None: the page shows no emissions."""
     insecure_open: bool = False
-    """Without any access token, answer everyone even when listening beyond this machine."""
+    """Answer callers on other machines even though there is no access token."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_format: Literal["auto", "json", "text"] = "auto"
-    """`auto`: text on a terminal, else one JSON object a line."""
+    """`auto`: text on a terminal, else one JSON object per line."""
     echo_sql: bool = False
     """Log every SQL statement."""
 
@@ -70,7 +71,7 @@ class Settings(BaseSettings):
             for part in filter(None, map(str.strip, value.split(","))):
                 ipaddress.ip_network(part)
         except ValueError as error:
-            raise ValueError(f"{error}; give addresses or networks, such as 10.0.0.0/8, and commas between") from None
+            raise ValueError(f"{error}; list addresses or networks, such as 10.0.0.0/8, separated by commas") from None
         return value
 
     @field_validator("database_url")
@@ -79,16 +80,16 @@ class Settings(BaseSettings):
         try:
             url = make_url(value)
         except ArgumentError:
-            raise ValueError("is no database URL; for example mysql+pymysql://user:password@host/zeus") from None
+            raise ValueError("is not a database URL; an example: mysql+pymysql://user:password@host/zeus") from None
         if url.drivername not in DRIVERS:
-            raise ValueError(f"names the driver {url.drivername!r}; use one of {', '.join(DRIVERS)}")
+            raise ValueError(f"has the driver {url.drivername!r}; use one of {', '.join(DRIVERS)}")
         if url.drivername == "sqlite" and url.database in (None, "", ":memory:"):
             raise ValueError("must name a file, for example sqlite:///zeus_bso.db")
         return value
 
     @property
     def database(self) -> URL:
-        """The database's URL with its credentials, and an absolute path for SQLite."""
+        """The database's URL with its credentials. The path of an SQLite file is absolute."""
         url = make_url(self.database_url)
         if url.drivername == "sqlite":
             return url.set(database=str(Path(url.database or "").absolute()))
@@ -100,7 +101,7 @@ class Settings(BaseSettings):
 
     @property
     def engine_options(self) -> dict[str, Any]:
-        """How to connect: see `docs/decisions.md` on locking."""
+        """SQLAlchemy's options for the database. docs/decisions.md explains the isolation level and locking."""
         if self.database.drivername == "sqlite":
             return {}
         return {
@@ -120,17 +121,20 @@ CLIENT_VARIABLES = {f"{ENV_PREFIX}SERVER_URL", f"{ENV_PREFIX}TOKEN"}
 
 
 def unknown_variables() -> list[str]:
-    """Variables, also of `.env`, that look like settings and are none: most likely misspelt."""
+    """List variables of the environment and `.env` that look like settings but are not: most likely misspelt."""
     known = {ENV_PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
-    given = {name.upper() for name in (*os.environ, *dotenv_values(".env"))}
-    return sorted(name for name in given if name.startswith(ENV_PREFIX) and name not in known)
+    variables = {name.upper() for name in (*os.environ, *dotenv_values(".env"))}
+    return sorted(name for name in variables if name.startswith(ENV_PREFIX) and name not in known)
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings; an override that is None does not count.
+    """Read the settings.
+
+    Args:
+        **overrides: values that override the environment; None is ignored.
 
     Raises:
-        SettingsError: names every wrong one.
+        SettingsError: settings are invalid; the text names all of them.
     """
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
@@ -139,4 +143,4 @@ def load_settings(**overrides: Any) -> Settings:
             f"  {ENV_PREFIX}{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors(include_input=False, include_url=False)
         ]
-        raise SettingsError("\n".join(["these settings are wrong:", *faults])) from None
+        raise SettingsError("\n".join(["these settings are invalid:", *faults])) from None

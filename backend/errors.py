@@ -1,39 +1,42 @@
-"""What a use case may refuse to do. One class, one HTTP status; `api` turns them into answers."""
+"""The errors of the server. A `ServiceError` refuses a call and has an HTTP status.
+
+`backend.app` turns each ServiceError into an HTTP answer, `backend.cli` into a message on the command line.
+"""
 
 
 class ServiceError(Exception):
-    """Base. The text goes to the caller: it says what happened and what to do next."""
+    """Base of all refusals. The caller receives the text, which says what happened and what to do next."""
 
     status = 500
 
 
 class UnknownJob(ServiceError):
-    """Raised when no job has the id. The user registers it first, or mends the id."""
+    """Raised when no job has the id. The user registers the job, or corrects the id."""
 
     status = 404
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"no job is called {job_id!r}; register it first (POST /jobs), or check the id")
+        super().__init__(f"there is no job {job_id!r}; register it first (POST /jobs), or check the id")
 
 
 class UnknownTrial(ServiceError):
-    """Raised when the job has no such trial. The caller asks for a batch size first."""
+    """Raised when the job has no trial with this number and batch size. The caller asks for a batch size first."""
 
     status = 404
 
 
 class JobSpecDiffers(ServiceError):
-    """Raised on registering an id that stands for another spec. The user renames the job or deletes the old one."""
+    """Raised when a job is registered with another spec. The user renames the new job or deletes the old one."""
 
     status = 409
 
 
 class InvalidField(ServiceError):
-    """Raised when a field is well formed and cannot be meant. The user mends it.
+    """Raised when a field is well formed but its value cannot be accepted. The user corrects the value.
 
     Attributes:
-        field: its name.
-        problem: what is wrong with it, and what to do.
+        field: name of the field.
+        problem: what is wrong with its value, and what to do.
     """
 
     status = 422
@@ -45,92 +48,94 @@ class InvalidField(ServiceError):
 
 
 class JobStuck(ServiceError):
-    """Raised on asking when no batch size converged. The user relaxes the spec, or resets the job."""
+    """Raised when no batch size is left to dispatch. The user registers a relaxed spec, or resets the job."""
 
     status = 409
 
 
 class ReportConflict(ServiceError):
-    """Raised when a report contradicts an earlier one. Totals count from the beginning of training."""
+    """Raised when a report contradicts an earlier report. The caller reports totals since the training began."""
 
     status = 409
 
 
 class UnknownToken(ServiceError):
-    """Raised on revoking a token that is not there. The operator lists the tokens."""
+    """Raised when a token to revoke does not exist. The operator lists the tokens."""
 
     status = 404
 
 
 class UnknownUser(ServiceError):
-    """Raised on changing a user that is not there. The operator lists the users."""
+    """Raised when a user to change does not exist. The operator lists the users."""
 
     status = 404
 
 
 class LabelTaken(ServiceError):
-    """Raised when a token is to be made under the label of one that is still valid. The caller chooses another."""
+    """Raised when a valid token already has the label of a new token. The operator chooses another label."""
 
     status = 409
 
 
 class UserExists(ServiceError):
-    """Raised on making a user whose name is taken. The operator changes that one, or takes another name."""
+    """Raised when the name of a new user is taken. The operator changes the existing user, or chooses another name."""
 
     status = 409
 
 
 class UnusableName(ServiceError):
-    """Raised on a name that nobody could log in with, or that others could not read. The operator takes another."""
+    """Raised when a user's name cannot be typed or displayed. The operator chooses another name."""
 
     status = 422
 
 
 class UnusablePassword(ServiceError):
-    """Raised on a password that is too short, or longer than the login takes. The operator takes another."""
+    """Raised when a password is too short, or longer than the login accepts. The user chooses another password."""
 
     status = 422
 
 
 class TooManyAttempts(ServiceError):
-    """Raised on trying to log in too often. The user waits."""
+    """Raised when too many logins of an account or from an address have failed. The user waits."""
 
     status = 429
 
 
 class TokenNeeded(ServiceError):
-    """Raised on a call without a token that is valid. The user asks the operator for one."""
+    """Raised when a call has no valid token. The user asks the operator for a token."""
 
     status = 401
 
 
 class TokenLacksScope(ServiceError):
-    """Raised on a call that the caller's token may not make. The user asks the operator for another."""
+    """Raised when the scope or role does not allow a call. The user asks the operator for more rights."""
 
     status = 403
 
 
 class ForeignPage(ServiceError):
-    """Raised on a call that a page of another server makes a browser send. Programs send Bearer, or no Origin."""
+    """Raised when a web page of another server makes a browser send a call. Programs send Bearer, or no Origin."""
 
     status = 403
 
     def __init__(self) -> None:
-        super().__init__("a web page of another server may not change anything with the token that a browser remembers")
+        super().__init__(
+            "a web page of another server may not use the token that a browser remembers; send the call from a program"
+        )
 
 
 class DatabaseUnavailable(ServiceError):
-    """Raised when the database did not carry a transaction through, retries included. The caller comes again."""
+    """Raised when a transaction failed, retries included. The caller retries later."""
 
     status = 503
 
     def __init__(self) -> None:
-        super().__init__("the database is not available just now; try again in a moment")
+        super().__init__("the database is not available at the moment; retry later")
 
 
 class DatabaseUnusable(Exception):
-    """Raised at the start or an upgrade when the database cannot be used. The operator looks at it."""
+    """Raised when the database cannot be used, at startup or on an upgrade. The operator checks the database."""
 
 
 class SchemaOutdated(Exception):
-    """Raised at the start when the database's schema is not this version's. The operator upgrades it."""
+    """Raised when the program and the database's schema differ in version. The operator upgrades the older of them."""

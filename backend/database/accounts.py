@@ -1,6 +1,6 @@
 """Rows of access tokens, users and secrets.
 
-Rules live in `backend.usecases.tokens` and `backend.usecases.users`.
+The rules for tokens and users live in `backend.usecases.tokens` and `backend.usecases.users`.
 """
 
 from collections.abc import Sequence
@@ -19,24 +19,24 @@ def add_token(session: Session, token: Token) -> None:
     session.add(token)
 
 
-def tokens_labelled(session: Session, label: str) -> Sequence[Token]:
-    """The tokens of a label that are not revoked."""
+def tokens_with_label(session: Session, label: str) -> Sequence[Token]:
+    """Return the tokens with a label that are not revoked."""
     return session.scalars(select(Token).where(Token.label == label, Token.revoked_at.is_(None))).all()
 
 
 def all_tokens(session: Session) -> Sequence[Token]:
-    """All tokens, oldest first."""
+    """Return all tokens, oldest first."""
     return session.scalars(select(Token).order_by(Token.id)).all()
 
 
 def token_with_hash(session: Session, token_hash: str) -> tuple[Token, datetime] | None:
-    """The token with a hash, and the database's time; None if there is no such token."""
+    """Return the token with a hash, and the database's time; None if there is no such token."""
     row = session.execute(select(Token, utc_now()).where(Token.hash == token_hash)).one_or_none()
     return None if row is None else (row[0], row[1])
 
 
 def any_token(session: Session) -> bool:
-    """Whether there is a token, revoked or not."""
+    """Whether a token exists, revoked or not."""
     return bool(session.scalar(select(exists().where(Token.id.is_not(None)))))
 
 
@@ -45,29 +45,29 @@ def add_user(session: Session, user: User) -> None:
     session.add(user)
 
 
-def user_named(session: Session, name: str) -> User | None:
-    """The user with a name."""
+def find_user(session: Session, name: str) -> User | None:
+    """Return the user with a name."""
     return session.scalars(select(User).where(User.name == name)).one_or_none()
 
 
 def all_users(session: Session) -> Sequence[User]:
-    """All users, by name."""
+    """Return all users, by name."""
     return session.scalars(select(User).order_by(User.name)).all()
 
 
 def any_user(session: Session) -> bool:
-    """Whether there is a user, disabled or not."""
+    """Whether a user exists, disabled or not."""
     return bool(session.scalar(select(exists().where(User.id.is_not(None)))))
 
 
 def get_secret(session: Session, name: str) -> str | None:
-    """A secret that all replicas share."""
+    """Return a secret that all replicas share; None if there is no such secret."""
     row = session.get(Secret, name)
     return None if row is None else row.value
 
 
 def lock_secret(session: Session, name: str) -> str:
-    """A secret that exists. No other transaction locks it until this one ends."""
+    """Lock a secret that exists, and return it. The lock lasts until the transaction ends."""
     return session.get_one(Secret, name, with_for_update=True).value
 
 

@@ -1,4 +1,7 @@
-"""The database's schema: which version it has, and bringing it to this one's."""
+"""The version of the database's schema: read, check and upgrade it.
+
+The migrations live in `backend/migrations`, the tables in `models`.
+"""
 
 import flask_migrate
 from alembic.runtime.migration import MigrationContext
@@ -12,10 +15,10 @@ UPGRADE_COMMAND = "python -m backend db upgrade"
 
 
 def current_version() -> str | None:
-    """The schema's version in the database, None of an empty one.
+    """Return the schema version of the database; None if the database is empty.
 
     Raises:
-        DatabaseUnavailable: the database does not answer.
+        DatabaseUnavailable: the database is unreachable.
     """
     try:
         return _read_version()
@@ -24,15 +27,15 @@ def current_version() -> str | None:
 
 
 def needed_version() -> str | None:
-    """The schema's version that this program works with."""
+    """Return the schema version that this program requires."""
     return _migrations().get_current_head()
 
 
 def upgrade() -> None:
-    """Bring the schema to the needed version. Safe when several processes try at once.
+    """Upgrade the schema to the required version. Several processes may call this at once.
 
     Raises:
-        DatabaseUnusable: it could not be done; the text says why.
+        DatabaseUnusable: the upgrade failed; the text says why.
         SchemaOutdated: the schema is newer than this program.
     """
     try:
@@ -40,38 +43,38 @@ def upgrade() -> None:
         flask_migrate.upgrade()
     except DBAPIError as error:
         where = db.engine.url.render_as_string(hide_password=True)
-        raise DatabaseUnusable(f"{where}: {error.orig}; check that it is a database, and the address right") from error
+        raise DatabaseUnusable(f"{where}: {error.orig}; check the URL, and that it points to a database") from error
 
 
 def check() -> None:
-    """Make sure that the schema is the needed one.
+    """Check that the schema has the required version.
 
     Raises:
-        SchemaOutdated: it is another; the text names the command that mends it.
-        DatabaseUnavailable: the database does not answer.
+        SchemaOutdated: the schema has another version; the text says what to do.
+        DatabaseUnavailable: the database is unreachable.
     """
-    found, needed = current_version(), needed_version()
-    _check_known(found)
-    if found != needed:
+    current, needed = current_version(), needed_version()
+    _check_known(current)
+    if current != needed:
         raise SchemaOutdated(
-            f"the database's schema is {found or 'empty'}, this version needs {needed}. "
-            f"Back the database up and run: {UPGRADE_COMMAND}"
+            f"the database's schema version is {current or 'empty'}, but this program requires {needed}. "
+            f"Back up the database and run: {UPGRADE_COMMAND}"
         )
 
 
 def prepare() -> None:
-    """Make the database ready: upgrade the embedded one, check any other.
+    """Prepare the database at startup: upgrade an SQLite file, check any other database.
 
     Raises:
-        SchemaOutdated: a database other than SQLite has another schema.
-        DatabaseUnusable: the SQLite file cannot be made, opened or upgraded.
-        DatabaseUnavailable: the database does not answer.
+        SchemaOutdated: a database other than SQLite has another schema version, or an SQLite file has a newer one.
+        DatabaseUnusable: the SQLite file cannot be created, opened or upgraded.
+        DatabaseUnavailable: the database is unreachable.
     """
     if db.engine.dialect.name == "sqlite":
         upgrade()
     else:
         check()
-    db.engine.dispose()  # connections must not be shared with processes forked from this one
+    db.engine.dispose()  # processes forked from this one must not share its connections
 
 
 def _read_version() -> str | None:
@@ -86,6 +89,6 @@ def _migrations() -> ScriptDirectory:
 def _check_known(version: str | None) -> None:
     if version is not None and version not in {script.revision for script in _migrations().walk_revisions()}:
         raise SchemaOutdated(
-            f"the database's schema is {version}, which this version does not know: a newer one has made it. "
-            "Update the program"
+            f"the database's schema version is {version}, which this program does not know: a newer version of the "
+            "program created it. Update the program"
         )

@@ -1,7 +1,7 @@
-"""Turn rows into what the core decides on: a job's spec, its state, its past.
+"""Turn rows into the data that the core decides on: a job's spec, its state and its history.
 
-Nothing here decides or changes anything. To give decisions a new fact about a trial, add the column in `models.py`, a
-migration, and one line in `_TRIAL_COLUMNS` and `_to_trial`.
+No decision is made here. To let decisions read a new fact about a trial, add a column in `models.py`, a migration, and
+one line in `_TRIAL_COLUMNS` and `_to_trial`.
 """
 
 import json
@@ -15,10 +15,20 @@ from sqlalchemy import Select, bindparam, func, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
 from backend.core import policies, stored
-from backend.core.gp_ucb.belief import MOST_LOST, Belief, WarmStart, warm_beginning
+from backend.core.gp_ucb.belief import MAX_LOST_TRIALS, Belief, WarmStart, warm_belief
 from backend.core.replay import PastProbe, PastReport, PastTrial
 from backend.core.rng import at_position, position_of
-from backend.core.state import Choice, JobState, Past, Probed, Spec, TrialStatus, TrialType, Verdict, VerdictCode
+from backend.core.state import (
+    Choice,
+    EndedSummary,
+    JobState,
+    ProbeResult,
+    Spec,
+    TrialStatus,
+    TrialType,
+    Verdict,
+    VerdictCode,
+)
 from backend.core.state import Report as CoreReport
 from backend.core.state import Trial as CoreTrial
 from backend.core.summary import Totals
@@ -29,37 +39,38 @@ _SPEC_FIELDS = {field.name for field in fields(Spec)}
 
 
 def spec_of(job: Job) -> RegisteredJobSpec:
-    """A job's spec as it was registered."""
+    """Return a job's spec as it was registered."""
     return RegisteredJobSpec.model_validate_json(job.spec)
 
 
 def core_spec(job: Job) -> Spec:
-    """What of a job's spec the decisions depend on."""
+    """Return the part of a job's spec that decisions depend on."""
     return _core_spec(job.spec)
 
 
-@lru_cache(maxsize=16_384)  # the overview looks at every job
+@lru_cache(maxsize=16_384)  # the overview of the admin page reads every job
 def _core_spec(text: str) -> Spec:
     return to_core(RegisteredJobSpec.model_validate_json(text))
 
 
 def to_core(spec: RegisteredJobSpec) -> Spec:
-    """What of a spec the decisions depend on."""
+    """Return the part of a spec that decisions depend on."""
     values = spec.model_dump(include=_SPEC_FIELDS)
     return Spec(**values | {"batch_sizes": tuple(values["batch_sizes"])})
 
 
 def load_rng(job: Job) -> np.random.Generator:
-    """The job's random generator where it stands."""
+    """Return the job's random generator at its stored position."""
     return at_position(job.rng_position)
 
 
 def save_rng(job: Job, rng: np.random.Generator) -> None:
-    """Keep where the job's random generator stands now."""
+    """Store the current position of the job's random generator."""
     job.rng_position = position_of(rng)
 
 
-# One row of `_TRIAL_COLUMNS` is one `CoreTrial`. Columns and not objects: a decision reads every trial.
+# One row of `_TRIAL_COLUMNS` makes one `CoreTrial`. Columns are faster to load than objects, and a decision may read
+# many trials.
 _TRIAL_COLUMNS = (
     Trial.number,
     Trial.batch_size,
@@ -86,18 +97,19 @@ _LAST_LOST = (
     _with_status(TrialStatus.FAILED)
     .where(Trial.epochs > 0)
     .order_by(Trial.ended_revision.desc(), Trial.number.desc())
-    .limit(MOST_LOST)
+    .limit(MAX_LOST_TRIALS)
     .subquery()
 )
-# Those that run, those that have ended since, and those lost where nothing else is known. Three searches, and unsorted:
-# for one with OR, or in order, SQLite walks through all trials of the job.
-_LOOKED_AT = union_all(
+# The trials that a decision reads beside the summary: the running trials, those that ended since the summary, and lost
+# trials of batch sizes without a result. Three unsorted queries, because SQLite would scan all trials of the job for
+# one query with OR or with ORDER BY.
+_TRIALS_TO_READ = union_all(
     _with_status(TrialStatus.DISPATCHED),
-    _with_status(TrialStatus.SUCCEEDED).where(Trial.ended_revision >= bindparam("through")),
-    select(_LAST_LOST).where(_LAST_LOST.c.batch_size.in_(bindparam("unsettled", expanding=True))),
+    _with_status(TrialStatus.SUCCEEDED).where(Trial.ended_revision >= bindparam("last_revision")),
+    select(_LAST_LOST).where(_LAST_LOST.c.batch_size.in_(bindparam("sizes_without_result", expanding=True))),
 )
 
-# Looked up per trial of every decision; calling the enum takes three times as long.
+# Used for each trial of a decision. Calling the enum instead takes three times as long.
 _TYPES = {type_.value: type_ for type_ in TrialType}
 _STATUSES = {status.value: status for status in TrialStatus}
 
@@ -120,59 +132,65 @@ def _to_trial(row: Sequence[Any]) -> CoreTrial:
     )
 
 
-def load_state(session: Session, job: Job, exploration: int | None = None, *, remember: bool = False) -> JobState:
-    """What a decision may look at: the trials of an exploration, by default the current one.
+def load_state(session: Session, job: Job, exploration: int | None = None, *, save_summary: bool = False) -> JobState:
+    """Load the state that a decision reads: the trials of an exploration, and a summary of the trials that ended.
 
-    What a policy has learnt from ended trials is stored, and they are not read again. That is no second truth: trials
-    that ended never change, and where nothing usable is stored they are all read.
+    The summary is stored, so a decision does not read all ended trials again. The stored summary is only a cache: ended
+    trials never change, and without a usable summary all of them are read.
 
     Args:
         session: the transaction.
         job: the job.
-        exploration: of which exploration.
-        remember: whether to store what has been learnt since; the job must be locked.
+        exploration: the exploration; None: the current one.
+        save_summary: whether to store the new summary. The job must be locked.
     """
     exploration = job.exploration if exploration is None else exploration
-    beginning = policies.known(JobState(core_spec(job), (), beginning_of(job, exploration)))
+    initial = policies.summarize_ended(JobState(core_spec(job), (), initial_summary(job, exploration)))
     probe = load_probes(job).get(exploration)
     row = session.get(StoredBelief, (job.id, exploration))
-    known = None if row is None else stored.restore(row.told, beginning)
-    trials = _trials_since(session, job, exploration, known or beginning)
-    if known is not None:
-        if known.last in trials:
-            trials.remove(known.last)
-        else:  # somebody has changed the trials by hand: what is stored never happened
-            known, trials = None, _trials_since(session, job, exploration, beginning)
-    probed = probe.probed if probe else ()
-    state = policies.condensed(JobState(core_spec(job), tuple(trials), known or beginning, probed))
-    if remember and state.past is not None and state.past.last is not (known or beginning).last:
+    restored = None if row is None else stored.restore(row.summary, initial)
+    trials = _trials_since(session, job, exploration, restored or initial)
+    if restored is not None:
+        if restored.last in trials:
+            trials.remove(restored.last)
+        else:  # the trials were changed by hand, so the stored summary is wrong
+            restored, trials = None, _trials_since(session, job, exploration, initial)
+    summary = restored or initial
+    probe_results = probe.results if probe else ()
+    state = policies.compact(JobState(core_spec(job), tuple(trials), summary, probe_results))
+    if save_summary and state.summary is not None and state.summary.last is not summary.last:
         row = row or StoredBelief(job=job.id, exploration=exploration)
-        row.told = stored.save(state.past, beginning)
+        row.summary = stored.save(state.summary, initial)
         session.add(row)
     return state
 
 
-def load_whole(session: Session, job: Job) -> JobState:
-    """All trials of a job's current exploration that have a verdict or run, for who learns from them anew."""
-    return JobState(core_spec(job), tuple(_trials_since(session, job, job.exploration, Past())))
+def load_full_state(session: Session, job: Job) -> JobState:
+    """Load all trials of a job's current exploration that run or have a verdict, without a summary."""
+    return JobState(core_spec(job), tuple(_trials_since(session, job, job.exploration, EndedSummary())))
 
 
-def _trials_since(session: Session, job: Job, exploration: int, past: Past) -> list[CoreTrial]:
-    """The trials that decisions look at beside `past`, and the last of those that it tells."""
-    values = {"job": job.id, "exploration": exploration, "through": past.through, "unsettled": past.unsettled}
-    trials = [_to_trial(row) for row in session.execute(_LOOKED_AT, values)]
+def _trials_since(session: Session, job: Job, exploration: int, summary: EndedSummary) -> list[CoreTrial]:
+    """Load the trials that decisions read beside a summary, and the last trial that the summary covers."""
+    values = {
+        "job": job.id,
+        "exploration": exploration,
+        "last_revision": summary.last_revision,
+        "sizes_without_result": summary.sizes_without_result,
+    }
+    trials = [_to_trial(row) for row in session.execute(_TRIALS_TO_READ, values)]
     return sorted(trials, key=lambda trial: trial.number)
 
 
 def load_totals(
     session: Session, jobs: Collection[int] | None, *, before: CoreTrial | None = None
 ) -> dict[int, dict[int, list[Totals]]]:
-    """The trials of jobs, added up in the database, by job and exploration.
+    """Return totals of the trials of some jobs, by job and exploration. The database computes the sums.
 
     Args:
         session: the transaction.
-        jobs: their numbers in the database; None: all jobs.
-        before: only trials that ended before this one.
+        jobs: the jobs' numbers in the database; None: all jobs.
+        before: only trials that ended before this trial.
     """
     key = (Trial.job, Trial.exploration, Trial.batch_size, Trial.status, Trial.converged)
     sums = [func.count(), *(func.sum(column) for column in (Trial.energy_j, Trial.time_s, Trial.epochs))]
@@ -181,31 +199,34 @@ def load_totals(
         query = query.where(Trial.job.in_(jobs))
     if before is not None:
         query = query.where(tuple_(Trial.ended_revision, Trial.number) < (before.ended, before.number))
-    found: dict[int, dict[int, list[Totals]]] = {}
+    totals_of: dict[int, dict[int, list[Totals]]] = {}
     for row in session.execute(query):
         job, exploration, size, status, converged, trials, energy_j, time_s, epochs = tuple[Any, ...](row)
         totals = Totals(size, _STATUSES[status], converged, trials, energy_j, time_s, float(epochs))
-        found.setdefault(job, {}).setdefault(exploration, []).append(totals)
-    return found
+        totals_of.setdefault(job, {}).setdefault(exploration, []).append(totals)
+    return totals_of
 
 
 def load_last_ended(session: Session, job: Job, limit: int) -> list[tuple[CoreTrial, int, str]]:
-    """The trials of a job that ended last, in the order of their ends, with their exploration and outcome's code."""
+    """Return the last `limit` trials of a job that ended, in the order of their ends.
+
+    Each comes with its exploration and its outcome code.
+    """
     trials = select(*_TRIAL_COLUMNS, Trial.exploration)
     trials = trials.where(Trial.job == job.id, Trial.ended_revision.is_not(None))
     rows = session.execute(trials.order_by(Trial.ended_revision.desc(), Trial.number.desc()).limit(limit)).all()
     return [(_to_trial(columns), exploration, columns[-1] or "") for *columns, exploration in reversed(rows)]
 
 
-def beginning_of(job: Job, exploration: int) -> Belief | None:
-    """What a job began with, if it did not begin from nothing. A reset forgets that, too."""
+def initial_summary(job: Job, exploration: int) -> Belief | None:
+    """Return the belief that a warm start gives an exploration; None: no warm start. A reset discards it."""
     if job.warm_start is None or exploration > 0:
         return None
-    return warm_beginning(core_spec(job), WarmStart(**json.loads(job.warm_start)))
+    return warm_belief(core_spec(job), WarmStart(**json.loads(job.warm_start)))
 
 
 def load_probes(job: Job) -> dict[int, PastProbe]:
-    """What probes of a job's batch sizes told, by exploration."""
+    """Return the results of a job's probes, by exploration."""
     return {} if job.probes is None else _probes(job.probes)
 
 
@@ -215,7 +236,8 @@ def _probes(text: str) -> dict[int, PastProbe]:
         int(exploration): PastProbe(
             probe["revision"],
             tuple(
-                Probed(one["batch_size"], one["fits"], one["epoch_energy"], one["epoch_time"]) for one in probe["sizes"]
+                ProbeResult(size["batch_size"], size["fits"], size["epoch_energy"], size["epoch_time"])
+                for size in probe["sizes"]
             ),
         )
         for exploration, probe in json.loads(text).items()
@@ -223,20 +245,19 @@ def _probes(text: str) -> dict[int, PastProbe]:
 
 
 def add_probe(job: Job, exploration: int, sizes: Sequence[ProbedSize]) -> None:
-    """Keep what the probe of an exploration told, and what it took."""
+    """Store the results of an exploration's probe, and the energy and time that the probe took."""
     probes = {} if job.probes is None else json.loads(job.probes)
-    probes[str(exploration)] = {"revision": job.revision, "sizes": [one.model_dump() for one in sizes]}
+    probes[str(exploration)] = {"revision": job.revision, "sizes": [size.model_dump() for size in sizes]}
     job.probes = json.dumps(probes)
 
 
-def load_past(session: Session, job: Job) -> list[PastTrial]:
-    """All that was ever decided about a job, for `core.replay`."""
+def load_history(session: Session, job: Job) -> list[PastTrial]:
+    """Load all trials, reports and decisions of a job, for `core.replay`."""
     reports: dict[int, list[PastReport]] = {}
     query = select(Report).join(Trial, Report.trial == Trial.id).where(Trial.job == job.id)
     for row in session.scalars(query.order_by(Report.revision)):
-        report = CoreReport(
-            row.metric, row.energy_j, row.time_s, row.epoch, row.code == VerdictCode.OUT_OF_MEMORY
-        )  # what nothing else leads to
+        out_of_memory = row.code == VerdictCode.OUT_OF_MEMORY  # no other report leads to this verdict
+        report = CoreReport(row.metric, row.energy_j, row.time_s, row.epoch, out_of_memory)
         reports.setdefault(row.trial, []).append(
             PastReport(row.revision, report, Verdict(VerdictCode(row.code), row.message), row.expired_revision)
         )
@@ -252,5 +273,5 @@ def load_past(session: Session, job: Job) -> list[PastTrial]:
 
 
 def to_core_trial(trial: Trial) -> CoreTrial:
-    """A trial as the core sees it."""
+    """Return a trial in the form that the core reads."""
     return _to_trial([getattr(trial, column.key) for column in _TRIAL_COLUMNS])

@@ -1,7 +1,7 @@
-"""Find, add and change rows.
+"""Find, add and change rows of jobs, trials and reports.
 
-Nothing here decides anything: rules live in `backend.core`, what they look at is loaded by `backend.states`, and
-what belongs together in one transaction is said in `backend.service`.
+No decision is made here: rules live in `backend.core`. `states` loads the data for decisions, and `backend.usecases`
+combines these functions into transactions.
 """
 
 import json
@@ -22,33 +22,33 @@ from backend.errors import UnknownJob
 from lightning_bso.wire import RegisteredJobSpec
 
 LOST = "lost"
-"""Outcome code of a trial that was not heard of for its lease."""
+"""Outcome code of a trial whose lease expired."""
 ENDED = "ended"
 """Outcome code of a trial that its caller ended without a verdict."""
 LEFT = "left"
-"""Outcome code of a trial whose run came to its end without a verdict."""
+"""Outcome code of a trial whose training ended without a verdict."""
 STOPPED = "stopped"
-"""Outcome code of a trial that a person ended."""
+"""Outcome code of a trial that a user ended."""
 
-# What every call asks for is put into words once: that takes longer than SQLite takes to answer. UPDATEs go to the
-# tables, as none of their rows is at hand as an object.
+# The statements of every call are built once, because building one takes longer than SQLite takes to run it. UPDATEs
+# address the tables, because their rows are not loaded as objects.
 _JOBS, _TRIALS = cast(Table, Job.__table__), cast(Table, Trial.__table__)
-_RAISE_REVISION = update(_JOBS).where(_JOBS.c.job_id == bindparam("of")).values(revision=_JOBS.c.revision + 1)
-_JOB_NOW = select(Job, utc_now()).where(Job.job_id == bindparam("of"))
-_TRIAL_NUMBERED = select(Trial).where(Trial.job == bindparam("of"), Trial.number == bindparam("number"))
-_LAST_REPORT = select(Report).where(Report.trial == bindparam("of")).order_by(Report.number.desc()).limit(1)
+_RAISE_REVISION = update(_JOBS).where(_JOBS.c.job_id == bindparam("wanted_id")).values(revision=_JOBS.c.revision + 1)
+_JOB_AND_TIME = select(Job, utc_now()).where(Job.job_id == bindparam("wanted_id"))
+_TRIAL = select(Trial).where(Trial.job == bindparam("job"), Trial.number == bindparam("number"))
+_LAST_REPORT = select(Report).where(Report.trial == bindparam("trial")).order_by(Report.number.desc()).limit(1)
 _EXPIRE = (
     update(_TRIALS)
     .where(
-        _TRIALS.c.job == bindparam("of"),
-        _TRIALS.c.id != bindparam("but"),
+        _TRIALS.c.job == bindparam("of_job"),
+        _TRIALS.c.id != bindparam("except_for"),
         _TRIALS.c.status == TrialStatus.DISPATCHED,
         _TRIALS.c.last_seen_at < bindparam("since"),
     )
     .values(
         status=TrialStatus.FAILED,
         outcome_code=LOST,
-        outcome=bindparam("said"),
+        outcome=bindparam("reason_of_end"),
         ended_revision=bindparam("revision_now"),
         ended_at=bindparam("now"),
     )
@@ -56,33 +56,36 @@ _EXPIRE = (
 
 
 def now(session: Session) -> datetime:
-    """The database's clock, UTC."""
+    """Return the database's time, in UTC."""
     return session.scalars(select(utc_now())).one()
 
 
 def lock_job(session: Session, job_id: str) -> tuple[Job, datetime]:
-    """Lock a job to the end of the transaction by raising its revision. Must come before any read.
+    """Lock a job until the transaction ends, by raising its revision. Call this before any read.
 
-    An UPDATE locks alike on every database, several writing nodes included, where SELECT … FOR UPDATE of a
-    row that is then not written does not.
+    An UPDATE locks the row on every database, also on a cluster that writes on several nodes. There, SELECT … FOR
+    UPDATE does not lock a row that the transaction does not write.
+
+    Returns:
+        The job, and the database's time.
 
     Raises:
         UnknownJob: there is no such job.
     """
-    locked = session.execute(_RAISE_REVISION, {"of": job_id})
+    locked = session.execute(_RAISE_REVISION, {"wanted_id": job_id})
     if cast(CursorResult[Any], locked).rowcount == 0:
         raise UnknownJob(job_id)
-    job, at = session.execute(_JOB_NOW, {"of": job_id}).one()
+    job, at = session.execute(_JOB_AND_TIME, {"wanted_id": job_id}).one()
     return job, at
 
 
 def find_job(session: Session, job_id: str) -> Job | None:
-    """A job, without locking it."""
+    """Return a job without locking it."""
     return session.scalars(select(Job).where(Job.job_id == job_id)).one_or_none()
 
 
 def add_job(session: Session, spec: RegisteredJobSpec, seed: int, warm_start: WarmStart | None) -> None:
-    """Store a new job. An IntegrityError says that its id was taken in the meantime."""
+    """Store a new job. An IntegrityError means that another call registered the id first."""
     session.add(
         Job(
             job_id=spec.job_id,
@@ -103,14 +106,14 @@ def delete_job(session: Session, job: Job) -> None:
     session.execute(delete(Job).where(Job.id == job.id))
 
 
-def trial_of_run(session: Session, job: Job, run_id: str) -> Trial | None:
-    """The trial that a caller's run was given, if it has asked before."""
+def find_trial_of_run(session: Session, job: Job, run_id: str) -> Trial | None:
+    """Return the trial of a caller's run, if the run has asked before."""
     return session.scalars(select(Trial).where(Trial.job == job.id, Trial.run_id == run_id)).one_or_none()
 
 
-def trial_numbered(session: Session, job: Job, number: int) -> Trial | None:
-    """A trial of a job by its number."""
-    return session.scalars(_TRIAL_NUMBERED, {"of": job.id, "number": number}).one_or_none()
+def find_trial(session: Session, job: Job, number: int) -> Trial | None:
+    """Return a trial of a job by its number."""
+    return session.scalars(_TRIAL, {"job": job.id, "number": number}).one_or_none()
 
 
 def add_trial(session: Session, job: Job, at: datetime, run_id: str | None, choice: Choice, host: str | None) -> Trial:
@@ -140,7 +143,7 @@ def add_trial(session: Session, job: Job, at: datetime, run_id: str | None, choi
 
 
 def end_trial(trial: Trial, job: Job, at: datetime, status: TrialStatus, code: str, outcome: str) -> None:
-    """Write down that a trial has ended, and why; one taken for lost ended when it was."""
+    """Record that a trial has ended, and why. A lost trial keeps the time of its loss as its end."""
     if trial.status == TrialStatus.DISPATCHED:
         trial.ended_revision = job.revision
         trial.ended_at = at
@@ -150,18 +153,18 @@ def end_trial(trial: Trial, job: Job, at: datetime, status: TrialStatus, code: s
 
 
 def revive_trial(trial: Trial) -> None:
-    """Take back that a trial was lost."""
+    """Set a lost trial to running again."""
     trial.status = TrialStatus.DISPATCHED
     trial.outcome_code = trial.outcome = trial.ended_revision = trial.ended_at = None
 
 
-def expire_trials(session: Session, job: Job, at: datetime, lease_s: float, *, but: Trial | None) -> None:
-    """End every trial of a job, but one, that has not been heard of for its lease."""
+def expire_trials(session: Session, job: Job, at: datetime, lease_s: float, *, except_for: Trial | None) -> None:
+    """End the job's running trials whose lease has expired, except one."""
     values = {
-        "of": job.id,
-        "but": but.id if but else 0,
+        "of_job": job.id,
+        "except_for": except_for.id if except_for else 0,
         "since": at - timedelta(seconds=lease_s),
-        "said": f"not heard of for {lease_s:g} s, so taken for lost",
+        "reason_of_end": f"the lease expired: no call for {lease_s:g} s, so the run counts as lost",
         "revision_now": job.revision,
         "now": at,
     }
@@ -169,26 +172,26 @@ def expire_trials(session: Session, job: Job, at: datetime, lease_s: float, *, b
 
 
 def energy_sources(session: Session, job: Job, exploration: int) -> set[str]:
-    """Where the energies of an exploration's trials come from, as far as they say."""
-    said = select(Trial.energy_source).distinct()
+    """Return the energy sources that an exploration's trials have reported."""
+    sources = select(Trial.energy_source).distinct()
     where = (Trial.job == job.id, Trial.exploration == exploration, Trial.energy_source.is_not(None))
-    return {source for source in session.scalars(said.where(*where)) if source is not None}
+    return {source for source in session.scalars(sources.where(*where)) if source is not None}
 
 
-def report_numbered(session: Session, trial: Trial, number: int) -> Report | None:
-    """A report of a trial by its number."""
+def find_report(session: Session, trial: Trial, number: int) -> Report | None:
+    """Return a report of a trial by its number."""
     return session.get(Report, (trial.id, number))
 
 
 def last_report(session: Session, trial: Trial) -> Report | None:
-    """A trial's last report, None before the first."""
-    return session.scalars(_LAST_REPORT, {"of": trial.id}).one_or_none()
+    """Return a trial's last report; None before the first."""
+    return session.scalars(_LAST_REPORT, {"trial": trial.id}).one_or_none()
 
 
 def add_report(
     session: Session, trial: Trial, job: Job, at: datetime, number: int, report: CoreReport, verdict: Verdict
 ) -> None:
-    """Store a report with the verdict on it, and its totals as the trial's."""
+    """Store a report with its verdict, and copy its totals to the trial."""
     session.add(
         Report(
             trial=trial.id,
@@ -208,44 +211,44 @@ def add_report(
 
 
 def page_of_trials(session: Session, job: Job, offset: int, limit: int) -> tuple[int, Sequence[Trial]]:
-    """How many trials a job has, and a part of them by rising number."""
+    """Count the trials of a job, and return a page of them by ascending number."""
     of_job = select(Trial).where(Trial.job == job.id)
     return count_rows(session, of_job), session.scalars(of_job.order_by(Trial.number).offset(offset).limit(limit)).all()
 
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs are meant; what is None does not matter."""
+    """The jobs to list. A field that is None does not filter."""
 
     prefix: str | None = None
-    """What the ids begin with."""
+    """Start of the job's id."""
     contains: str | None = None
-    """What the ids hold anywhere."""
+    """Text anywhere in the job's id."""
     policy: str | None = None
     gpu_model: str | None = None
     paused: bool | None = None
 
 
 def page_of_jobs(session: Session, which: JobFilter, offset: int, limit: int) -> tuple[int, Sequence[Job]]:
-    """How many such jobs there are, and a part of them, newest first."""
+    """Count the jobs of a filter, and return a page of them, newest first."""
     jobs = _filtered(which)
     page = jobs.order_by(Job.created_at.desc(), Job.id.desc()).offset(offset).limit(limit)
     return count_rows(session, jobs), session.scalars(page).all()
 
 
 def jobs_numbered(session: Session, ids: Collection[int]) -> Sequence[Job]:
-    """Jobs by their numbers in the database."""
+    """Return jobs by their numbers in the database."""
     return session.scalars(select(Job).where(Job.id.in_(ids))).all()
 
 
 def last_activity(session: Session, jobs: Collection[int]) -> dict[int, datetime]:
-    """When each of some jobs was last heard of, if it ever was."""
+    """Return when a run of each of some jobs was last seen. Jobs without a run are left out."""
     last = select(Trial.job, func.max(Trial.last_seen_at)).where(Trial.job.in_(jobs)).group_by(Trial.job)
-    return {job: at for job, at in session.execute(last)}  # noqa: C416 - rows are no plain tuples
+    return {job: at for job, at in session.execute(last)}  # noqa: C416 - dict() rejects the type of the rows
 
 
-def reports_of(session: Session, trial: Trial, offset: int, limit: int) -> tuple[int, Sequence[Report]]:
-    """How many reports a trial has, and a part of them in their order."""
+def page_of_reports(session: Session, trial: Trial, offset: int, limit: int) -> tuple[int, Sequence[Report]]:
+    """Count the reports of a trial, and return a page of them in order."""
     of_trial = select(Report).where(Report.trial == trial.id)
     page = of_trial.order_by(Report.number).offset(offset).limit(limit)
     return count_rows(session, of_trial), session.scalars(page).all()
@@ -254,7 +257,7 @@ def reports_of(session: Session, trial: Trial, offset: int, limit: int) -> tuple
 def running_trials(
     session: Session, prefix: str | None, limit: int, *, of_job: Job | None = None
 ) -> Sequence[tuple[str, Trial]]:
-    """Runs that have not ended, with their jobs' ids, those unheard of for longest first."""
+    """Return running trials with their jobs' ids. The trial with the longest time since its last call comes first."""
     runs = (
         select(Job.job_id, Trial)
         .join(Job, Trial.job == Job.id)
@@ -267,8 +270,8 @@ def running_trials(
     return [(job_id, trial) for job_id, trial in session.execute(runs)]
 
 
-def count_silent(session: Session, prefix: str | None, since: datetime) -> int:
-    """How many runs that have not ended were not heard of since a moment."""
+def count_overdue(session: Session, prefix: str | None, since: datetime) -> int:
+    """Count the running trials without a call since a moment."""
     runs = select(Trial.id).join(Job, Trial.job == Job.id)
     return count_rows(
         session,
@@ -279,19 +282,22 @@ def count_silent(session: Session, prefix: str | None, since: datetime) -> int:
 
 
 def count_active(session: Session, prefix: str | None, since: datetime) -> int:
-    """How many jobs were heard of since a moment."""
-    heard = select(Trial.job).join(Job, Trial.job == Job.id)
-    heard = heard.where(
+    """Count the jobs with a call from a run since a moment."""
+    active = select(Trial.job).join(Job, Trial.job == Job.id)
+    active = active.where(
         Trial.status.in_(list(TrialStatus)), Trial.last_seen_at >= since, *begins_with(Job.job_id, prefix)
     )
-    return count_rows(session, heard.distinct())
+    return count_rows(session, active.distinct())
 
 
 def failing_jobs(session: Session, prefix: str | None, limit: int) -> list[tuple[int, int]]:
-    """Jobs whose last run has failed, by their numbers, with how many have since one converged; the worst first.
+    """Find the jobs with failed runs since the last run that converged, most failures first.
 
-    Only runs since a job's last reset count, and none that a person or its caller has ended. What converged while the
-    job was paused, or beside an exploration, ends no row of failures.
+    Only runs since a job's last reset count. Runs that a user or their caller ended do not count. A run that converged
+    while the job was paused, or concurrently with an exploring run, does not end a row of failures.
+
+    Returns:
+        The jobs' numbers in the database, each with its number of failures.
     """
     current = (Trial.job == Job.id) & (Trial.exploration == Job.exploration)
     succeeded = Trial.converged.is_(True) & Trial.type.in_([TrialType.PRUNING, TrialType.MAB])
@@ -320,15 +326,15 @@ def failing_jobs(session: Session, prefix: str | None, limit: int) -> list[tuple
 
 
 def count_jobs(session: Session) -> int:
-    """How many jobs there are."""
+    """Count all jobs."""
     return count_rows(session, select(Job))
 
 
 def count_trials(session: Session) -> dict[str, int]:
-    """How many trials of each status there are, all jobs together."""
+    """Count the trials of all jobs by status."""
     rows = session.execute(select(Trial.status, func.count()).group_by(Trial.status))
-    found = {status: number for status, number in rows}  # noqa: C416 - rows are no plain tuples
-    return {status: found.get(status, 0) for status in TrialStatus}
+    counts = {status: number for status, number in rows}  # noqa: C416 - dict() rejects the type of the rows
+    return {status: counts.get(status, 0) for status in TrialStatus}
 
 
 def _filtered(which: JobFilter) -> Select[Job]:
@@ -343,10 +349,10 @@ def _filtered(which: JobFilter) -> Select[Job]:
 
 
 def begins_with(column: InstrumentedAttribute[Any], prefix: str | None) -> list[ColumnElement[bool]]:
-    """Conditions that a column starts with a prefix, if there is one. LIKE would ignore case on some databases."""
+    """Return the condition that a column starts with a prefix, if there is one. LIKE ignores case on some databases."""
     return [] if prefix is None else [func.substr(column, 1, len(prefix)) == prefix]
 
 
 def count_rows(session: Session, rows: Select[Any]) -> int:
-    """How many rows a query finds."""
+    """Count the rows of a query."""
     return session.scalar(select(func.count()).select_from(rows.subquery())) or 0

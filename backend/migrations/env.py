@@ -1,4 +1,7 @@
-"""Runs migrations on the application's database. Several processes may try at once: one does it, then the next."""
+"""Run the migrations on the application's database. If several processes start this at once, they run one by one.
+
+Each migration lives in `versions`. `backend.database.schema` starts the upgrade.
+"""
 
 from hashlib import sha256
 
@@ -13,20 +16,20 @@ LOCK_WAIT_S = 60
 
 db = current_app.extensions["migrate"].db
 
-# An engine of its own: without the application's time limit on a statement, which may be too short for an
-# ALTER, and without a pool, so that the lock below is given up when the connection is closed.
+# A separate engine. It has no time limit on a statement, because the application's limit may be too short for an ALTER.
+# It has no pool, so that closing the connection releases the lock below.
 with create_engine(db.engine.url, poolclass=NullPool).connect() as connection:
     sqlite = connection.dialect.name == "sqlite"
     if not sqlite:
-        # DDL commits by itself on MySQL, so a named lock of this connection keeps others out.
+        # DDL commits automatically on MySQL, so a transaction cannot keep other processes out. A named lock does.
         database = sha256((db.engine.url.database or "").encode()).hexdigest()[:16]
         lock = text("SELECT GET_LOCK(:name, :seconds)")
         if connection.scalar(lock, {"name": f"zeus_bso_{database}", "seconds": LOCK_WAIT_S}) != 1:
-            raise DatabaseUnusable("another process is upgrading this database; wait for it and try again")
+            raise DatabaseUnusable("another process is upgrading this database; wait until it ends, then retry")
         connection.commit()
     else:
-        # A batch migration drops a table and makes it anew; enforced, the foreign keys would take the rows of
-        # other tables along. Has no effect within a transaction, so it comes before.
+        # A batch migration drops a table and creates it again. With foreign keys enforced, the drop would delete rows
+        # of other tables. This pragma has no effect inside a transaction, so it runs before.
         connection.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")
     context.configure(
         connection=connection,
@@ -38,4 +41,4 @@ with create_engine(db.engine.url, poolclass=NullPool).connect() as connection:
     with context.begin_transaction():
         context.run_migrations()
         if sqlite and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").all()):
-            raise DatabaseUnusable(f"the migration would leave rows that refer to nothing: {broken[:5]}")
+            raise DatabaseUnusable(f"the migration would leave rows with broken foreign keys: {broken[:5]}")

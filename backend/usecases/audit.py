@@ -1,6 +1,7 @@
-"""Who did what to which job, when, and from where: written in the transaction of the deed, and never changed.
+"""The audit log: which actor did what to which job, when, and from which address.
 
-Reports are not in it: each is kept for itself, with its trial.
+An entry is written in the transaction of its action and never changed. Reports are not in the log: each is stored with
+its trial. The rows live in `backend.database.audit_log`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from lightning_bso.wire import AuditPage
 
 
 class Action(StrEnum):
-    """What can be done."""
+    """An action in the audit log. The values are stored in the database."""
 
     REGISTER = "register"
     ASK = "ask"
@@ -22,9 +23,9 @@ class Action(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     DELETE = "delete"
-    MAKE_TOKEN = "make token"  # noqa: S105 - none
-    REVOKE_TOKEN = "revoke token"  # noqa: S105 - none
-    MAKE_USER = "make user"
+    CREATE_TOKEN = "make token"  # noqa: S105 - not a secret
+    REVOKE_TOKEN = "revoke token"  # noqa: S105 - not a secret
+    CREATE_USER = "make user"
     CHANGE_USER = "change user"
     TRY_LOGIN = "try to log in"
     REFUSE_LOGIN = "refuse to log in"
@@ -34,16 +35,16 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something: a token, a user, a program of the server's machine, or its operator at a shell."""
+    """The actor of an action: a token, a user, a program on the server's machine, or the operator at a shell."""
 
     name: str
     address: str = ""
-    """Where the call comes from."""
+    """Address that the call comes from; empty on the command line."""
     job_id_prefix: str | None = None
-    """The actor knows of jobs whose ids begin so, and of no others. None: of all."""
+    """Limits the actor to jobs whose ids start with this. None: all jobs."""
 
-    def may_know(self, job_id: str) -> bool:
-        """Whether a job may exist for this actor."""
+    def may_see(self, job_id: str) -> bool:
+        """Whether the actor may see a job. A hidden job is answered like a missing one."""
         return self.job_id_prefix is None or job_id.startswith(self.job_id_prefix)
 
 
@@ -57,14 +58,14 @@ def record(session: Session, by: Actor, action: Action, job_id: str | None = Non
 
 @read_only
 def page(session: Session, by: Actor, job_id: str | None, offset: int, limit: int) -> AuditPage:
-    """A part of the audit log, newest first.
+    """Return a page of the audit log, newest entries first.
 
     Args:
         session: the transaction.
-        by: who reads; an actor limited to a part of the jobs reads about these alone.
-        job_id: only entries about this job.
-        offset: how many to skip.
-        limit: how many to return at most.
+        by: the actor that reads. An actor limited to some jobs reads only the entries about these jobs.
+        job_id: only entries about this job; None: all entries.
+        offset: entries to skip.
+        limit: maximum number of entries to return.
     """
     total, rows = audit_log.page_of_entries(session, by.job_id_prefix, job_id, offset, limit)
     return AuditPage(total=total, entries=[audit_record(row) for row in rows])

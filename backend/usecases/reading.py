@@ -1,8 +1,12 @@
-"""What can be read: jobs and trials as they stand, what policies believe, and a job's past decided once more."""
+"""The read calls of the API: jobs, trials, beliefs and savings, and the replay of a job's decisions.
+
+Nothing here changes data. Next: `records` builds the answers, `backend.database.store` and `states` load the rows.
+"""
 
 from collections.abc import Sequence
 
-from backend.core import replay, savings
+from backend.core import replay
+from backend.core import savings as core_savings
 from backend.core.rng import seeded
 from backend.core.state import TrialStatus
 from backend.core.summary import Totals, best_batch_size, summarize
@@ -18,23 +22,23 @@ from lightning_bso.wire import JobBelief, JobListing, JobPage, JobSavings, JobSu
 
 @read_only
 def describe(session: Session, job_id: str, by: Actor) -> JobSummary:
-    """A job as it stands since its last reset.
+    """Return the current state of a job, since its last reset.
 
     Raises:
         UnknownJob: there is no such job.
     """
-    job = known_job(session, job_id, by)
+    job = get_job(session, job_id, by)
     return job_summary(job, states.load_state(session, job), current_totals(session, job))
 
 
 @read_only
 def list_trials(session: Session, job_id: str, offset: int, limit: int, by: Actor) -> TrialPage:
-    """A part of a job's trials, by rising number, those from before a reset included.
+    """Return a page of a job's trials by ascending number, trials before a reset included.
 
     Raises:
         UnknownJob: there is no such job.
     """
-    job = known_job(session, job_id, by)
+    job = get_job(session, job_id, by)
     spec = states.core_spec(job)
     total, trials = store.page_of_trials(session, job, offset, limit)
     return TrialPage(total=total, trials=[trial_record(spec, trial) for trial in trials])
@@ -42,114 +46,117 @@ def list_trials(session: Session, job_id: str, offset: int, limit: int, by: Acto
 
 @read_only
 def list_jobs(session: Session, which: JobFilter, offset: int, limit: int) -> JobPage:
-    """A part of the jobs, newest first."""
+    """Return a page of the jobs, newest first."""
     total, jobs = store.page_of_jobs(session, which, offset, limit)
-    found = _listings(session, jobs)
-    return JobPage(total=total, jobs=[found[job.id] for job in jobs])
+    listing_of = _listings(session, jobs)
+    return JobPage(total=total, jobs=[listing_of[job.id] for job in jobs])
 
 
 @read_only
-def listings(session: Session, numbers: Sequence[int]) -> dict[int, JobListing]:
-    """How some jobs stand, by their numbers in the database."""
-    return _listings(session, store.jobs_numbered(session, numbers))
+def listings(session: Session, ids: Sequence[int]) -> dict[int, JobListing]:
+    """Return the list entries of some jobs by their numbers in the database."""
+    return _listings(session, store.jobs_numbered(session, ids))
 
 
 def _listings(session: Session, jobs: Sequence[Job]) -> dict[int, JobListing]:
-    numbers = [job.id for job in jobs]
-    all_totals, seen = states.load_totals(session, numbers), store.last_activity(session, numbers)
-    found = {}
+    ids = [job.id for job in jobs]
+    totals_of, last_seen = states.load_totals(session, ids), store.last_activity(session, ids)
+    listing_of = {}
     for job in jobs:
-        explorations = all_totals.get(job.id, {})
-        ever = [one for totals in explorations.values() for one in totals]
+        explorations = totals_of.get(job.id, {})
+        all_totals = [row for rows in explorations.values() for row in rows]
         summaries = summarize(states.core_spec(job), explorations.get(job.exploration, []), {})
-        found[job.id] = JobListing(
+        listing_of[job.id] = JobListing(
             job_id=job.job_id,
             gpu_model=job.gpu_model,
             policy=job.policy,
             created_at=utc(job.created_at),
-            trials=trial_count(ever),
-            running=trial_count(ever, TrialStatus.DISPATCHED),
+            trials=trial_count(all_totals),
+            running=trial_count(all_totals, TrialStatus.DISPATCHED),
             paused=job.paused,
             best_batch_size=best_batch_size(summaries),
-            last_seen_at=utc(seen[job.id]) if job.id in seen else None,
+            last_seen_at=utc(last_seen[job.id]) if job.id in last_seen else None,
         )
-    return found
+    return listing_of
 
 
 @read_only
-def believed(session: Session, job_id: str, by: Actor) -> JobBelief:
-    """What a job's policy believes, and what a run that asks now would get.
+def belief(session: Session, job_id: str, by: Actor) -> JobBelief:
+    """Return what a job's policy expects of each batch size, and the batch size that a run would get now.
 
     Raises:
         UnknownJob: there is no such job.
     """
-    job = known_job(session, job_id, by)
+    job = get_job(session, job_id, by)
     return job_belief(job, states.load_state(session, job), current_totals(session, job))
 
 
 @read_only
-def saved(session: Session, job_id: str, by: Actor) -> JobSavings:
-    """What a job has spent and saved since it was registered.
+def savings(session: Session, job_id: str, by: Actor) -> JobSavings:
+    """Return what a job has spent and saved since its registration.
 
     Raises:
         UnknownJob: there is no such job.
     """
-    job = known_job(session, job_id, by)
+    job = get_job(session, job_id, by)
     explorations = states.load_totals(session, [job.id]).get(job.id, {})
-    ever = [one for totals in explorations.values() for one in totals]
-    return job_savings(job, savings.savings(states.core_spec(job), ever))
+    all_totals = [row for rows in explorations.values() for row in rows]
+    return job_savings(job, core_savings.savings(states.core_spec(job), all_totals))
 
 
 @read_only
 def count(session: Session) -> tuple[int, dict[str, int]]:
-    """How many jobs there are, and how many trials of each status."""
+    """Count the jobs, and the trials by status."""
     return store.count_jobs(session), store.count_trials(session)
 
 
 @transaction
 def replay_job(session: Session, job_id: str) -> tuple[int, list[str]]:
-    """Take every decision on a job once more. Returns the number of its trials and what came out otherwise.
+    """Replay every decision on a job.
 
-    The job is locked meanwhile, so that trials and reports are of one moment.
+    The job is locked during the load, so that trials and reports fit together.
+
+    Returns:
+        The number of trials, and the differences between stored and replayed decisions.
 
     Raises:
         UnknownJob: there is no such job.
     """
     job, _ = store.lock_job(session, job_id)
-    past = states.load_past(session, job)
-    return len(past), replay.differences(
+    trials = states.load_history(session, job)
+    return len(trials), replay.differences(
         states.core_spec(job),
-        past,
+        trials,
         seeded(job.seed),
-        states.beginning_of(job, 0),
+        states.initial_summary(job, 0),
         states.load_probes(job),
     )
 
 
-def known_job(session: Session, job_id: str, by: Actor) -> Job:
-    """A job that exists for who is asking.
+def get_job(session: Session, job_id: str, by: Actor) -> Job:
+    """Return a job that the actor may see.
 
     Raises:
-        UnknownJob: there is none.
+        UnknownJob: there is no such job, or the actor may not see it.
     """
     job = store.find_job(session, job_id)
-    if job is None or not by.may_know(job_id):
+    if job is None or not by.may_see(job_id):
         raise UnknownJob(job_id)
     return job
 
 
-def known_trial(session: Session, job: Job, number: int) -> Trial:
-    """A trial of a job.
+def get_trial(session: Session, job: Job, number: int) -> Trial:
+    """Return a trial of a job.
 
     Raises:
         UnknownTrial: there is no such trial.
     """
-    found = store.trial_numbered(session, job, number)
-    if found is None:
+    trial = store.find_trial(session, job, number)
+    if trial is None:
         raise UnknownTrial(f"job {job.job_id!r} has no trial {number}")
-    return found
+    return trial
 
 
 def current_totals(session: Session, job: Job) -> list[Totals]:
-    """A job's trials since its last reset, added up."""
+    """Return the totals of a job's trials since its last reset."""
     return states.load_totals(session, [job.id]).get(job.id, {}).get(job.exploration, [])

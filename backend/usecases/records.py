@@ -1,11 +1,15 @@
-"""Turn rows, and what the core says of them, into what callers are told. Nothing here asks the database."""
+"""Turn rows and the core's results into the answers of the protocol (`lightning_bso.wire`).
+
+Nothing here queries the database. `reading` and `dashboard` load the rows.
+"""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from backend.core import policies, savings
+from backend.core import policies
 from backend.core.cost import run_cost
 from backend.core.savings import Savings
+from backend.core.savings import Usage as CoreUsage
 from backend.core.state import JobState, NothingConverges, Spec, TrialStatus
 from backend.core.summary import SizeSummary, Totals, best_batch_size, summarize
 from backend.database import states
@@ -23,12 +27,12 @@ from lightning_bso.wire import (
 
 
 def job_summary(job: Job, state: JobState, totals: Sequence[Totals]) -> JobSummary:
-    """A job as it stands.
+    """Return the current state of a job.
 
     Args:
         job: the job.
-        state: what its decisions look at.
-        totals: its trials since the last reset.
+        state: the state that its decisions depend on.
+        totals: totals of its trials since the last reset.
     """
     stage, message = policies.stage(state)
     summaries = summarize(state.spec, totals, policies.ruled_out(state))
@@ -46,16 +50,16 @@ def job_summary(job: Job, state: JobState, totals: Sequence[Totals]) -> JobSumma
 
 
 def job_belief(job: Job, state: JobState, totals: Sequence[Totals]) -> JobBelief:
-    """What a job's policy believes, and what a run that asks now would get.
+    """Return what a job's policy expects of each batch size, and the batch size that a run would get now.
 
     Args:
         job: the job.
-        state: what its decisions look at.
-        totals: its trials since the last reset.
+        state: the state that its decisions depend on.
+        totals: totals of its trials since the last reset.
     """
-    summaries = {one.batch_size: one for one in summarize(state.spec, totals, policies.ruled_out(state))}
+    summaries = {summary.batch_size: summary for summary in summarize(state.spec, totals, policies.ruled_out(state))}
     try:
-        rng = states.load_rng(job)  # a copy: what would be drawn is drawn once more when a run asks
+        rng = states.load_rng(job)  # a copy, so that the next run draws the same numbers again
         choice = policies.choose_while_paused(state.spec) if job.paused else policies.choose(state, rng)
         next_batch_size, next_reason, cost_bound = choice.batch_size, choice.reason, policies.bound(state, choice)
     except NothingConverges as error:
@@ -65,13 +69,13 @@ def job_belief(job: Job, state: JobState, totals: Sequence[Totals]) -> JobBelief
         policy=job.policy,
         batch_sizes=[
             SizeBelief(
-                batch_size=one.batch_size,
-                expected_cost=one.expected_j,
-                standard_deviation=one.sd_j,
-                runs=summaries[one.batch_size].runs,
-                ruled_out=summaries[one.batch_size].ruled_out,
+                batch_size=expectation.batch_size,
+                expected_cost=expectation.expected_j,
+                standard_deviation=expectation.sd_j,
+                runs=summaries[expectation.batch_size].runs,
+                ruled_out=summaries[expectation.batch_size].ruled_out,
             )
-            for one in policies.expectations(state)
+            for expectation in policies.expectations(state)
         ],
         next_batch_size=next_batch_size,
         next_reason=next_reason,
@@ -79,21 +83,21 @@ def job_belief(job: Job, state: JobState, totals: Sequence[Totals]) -> JobBelief
     )
 
 
-def job_savings(job: Job, found: Savings) -> JobSavings:
-    """What a job has spent and saved."""
+def job_savings(job: Job, savings: Savings) -> JobSavings:
+    """Return what a job has spent and saved."""
     return JobSavings(
         job_id=job.job_id,
-        launches=found.launches,
-        recurrences=found.recurrences,
-        spent=_usage(found.spent),
+        launches=savings.launches,
+        recurrences=savings.recurrences,
+        spent=_usage(savings.spent),
         default_batch_size=states.core_spec(job).default_batch_size,
-        against_default=found.against_default and _usage(found.against_default),
-        best_batch_size=found.best_batch_size,
-        against_best=found.against_best and _usage(found.against_best),
+        against_default=savings.against_default and _usage(savings.against_default),
+        best_batch_size=savings.best_batch_size,
+        against_best=savings.against_best and _usage(savings.against_best),
     )
 
 
-def _usage(usage: savings.Usage) -> Usage:
+def _usage(usage: CoreUsage) -> Usage:
     return Usage(energy=usage.energy_j, time=usage.time_s, cost=usage.cost_j)
 
 
@@ -112,7 +116,7 @@ def _size_summary(summary: SizeSummary) -> BatchSizeSummary:
 
 
 def trial_record(spec: Spec, trial: Trial) -> TrialRecord:
-    """A trial as callers are told of it."""
+    """Return a trial as the API sends it."""
     return TrialRecord.model_validate(
         {
             "trial_number": trial.number,
@@ -140,17 +144,17 @@ def trial_record(spec: Spec, trial: Trial) -> TrialRecord:
 
 
 def utc(stored: datetime) -> datetime:
-    """A stored time, with the zone that it is in."""
+    """Add the time zone to a stored time. Stored times are in UTC."""
     return stored.replace(tzinfo=UTC)
 
 
 def trial_count(totals: Sequence[Totals], status: TrialStatus | None = None) -> int:
-    """How many trials were added up, of one status or of all."""
-    return sum(one.trials for one in totals if status in (None, one.status))
+    """Count the trials in some totals, those of one status or all."""
+    return sum(row.trials for row in totals if status in (None, row.status))
 
 
 def audit_record(entry: AuditEntry) -> AuditRecord:
-    """An entry of the audit log as it is sent."""
+    """Return an entry of the audit log as the API sends it."""
     return AuditRecord(
         at=utc(entry.at),
         actor=entry.actor,

@@ -1,4 +1,7 @@
-"""Access tokens: made once, shown once, kept as a hash. Who may do what with one is in `auth.py`."""
+"""Access tokens: create, list, revoke and identify them. A token is shown once and stored as a hash.
+
+No HTTP lives here: `backend.web.auth` checks the token of a call.
+"""
 
 import hashlib
 import secrets
@@ -15,29 +18,29 @@ from backend.usecases.audit import COMMAND_LINE, Action, Actor
 from lightning_bso.wire import MAX_ID_LENGTH
 
 PREFIX = "bso_"
-"""What every token starts with, so that secret scanners can find a leaked one."""
-MOST_VALID_DAYS = 3650
+"""Start of every token, so that secret scanners can find a leaked token."""
+MAX_VALID_DAYS = 3650
 
 
 class Scope(StrEnum):
-    """What a token may do; each may do what those before it may."""
+    """The permissions of a token. Each scope includes the scopes before it."""
 
     READ = "read"
-    """Look at jobs and trials."""
+    """Read jobs and trials."""
     RUN = "run"
-    """Register jobs, ask and report: what a training needs."""
+    """Register jobs, ask and report: the calls of a training."""
     ADMIN = "admin"
-    """Reset and delete jobs."""
+    """Reset and delete jobs, read the audit log."""
 
-    def covers(self, needed: "Scope") -> bool:
-        """Whether a token of this scope may do what needs that one."""
+    def covers(self, required: "Scope") -> bool:
+        """Whether this scope includes the required scope."""
         order = list(Scope)
-        return order.index(self) >= order.index(needed)
+        return order.index(self) >= order.index(required)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
-    """A token without itself. Times are UTC."""
+    """The stored facts about a token, without its secret. Times are UTC."""
 
     label: str
     scope: Scope
@@ -58,43 +61,42 @@ def create(
     job_id_prefix: str | None = None,
     by: Actor = COMMAND_LINE,
 ) -> str:
-    """Make a token and return it; it cannot be shown again.
+    """Create a token and return it. The token cannot be shown again.
 
     Args:
         session: the transaction.
-        label: what it is for, and the name to revoke it by.
-        scope: what it may do.
-        valid_days: it expires after so many days, 1 to `MOST_VALID_DAYS`; None: never.
-        job_id_prefix: it knows of jobs whose ids begin so alone; None: of all.
-        by: who makes it.
+        label: what the token is for. The token is revoked by this label.
+        scope: the permissions of the token.
+        valid_days: days until the token expires, 1 to `MAX_VALID_DAYS`; None: never.
+        job_id_prefix: limits the token to jobs whose ids start with this; None: all jobs.
+        by: the actor that creates the token.
 
     Raises:
-        InvalidField: the label or the prefix is blank, too long, or cannot be printed; or it would be valid for too
-            short or too long.
-        LabelTaken: a token that is still valid has this label, and would be revoked with this one.
+        InvalidField: the label or the prefix is blank, too long or not printable, or `valid_days` is out of range.
+        LabelTaken: a valid token has this label. Revoking the label would revoke both.
     """
     if not 0 < len(label) <= MAX_ID_LENGTH or not label.isprintable() or label != label.strip():
         raise InvalidField(
-            "label", f"it has 1 to {MAX_ID_LENGTH} characters that can be printed, and no space at either end"
+            "label", f"it must have 1 to {MAX_ID_LENGTH} printable characters, and no space at either end"
         )
     if job_id_prefix is not None:
-        if not job_id_prefix.strip():  # such as a shell's variable that is not set: far from meaning all jobs
-            raise InvalidField("prefix", "it is empty or blank; for a token of all jobs leave it out altogether")
+        if not job_id_prefix.strip():  # an unset shell variable must not give access to all jobs
+            raise InvalidField("prefix", "it is empty or blank; for a token for all jobs leave it out")
         if len(job_id_prefix) > MAX_ID_LENGTH or not job_id_prefix.isprintable():
-            raise InvalidField("prefix", f"it has up to {MAX_ID_LENGTH} characters that can be printed")
-    if valid_days is not None and not 1 <= valid_days <= MOST_VALID_DAYS:
+            raise InvalidField("prefix", f"it must have at most {MAX_ID_LENGTH} printable characters")
+    if valid_days is not None and not 1 <= valid_days <= MAX_VALID_DAYS:
         raise InvalidField(
-            "valid days", f"they are 1 to {MOST_VALID_DAYS}; for a token that never expires leave them out"
+            "valid days", f"they must be 1 to {MAX_VALID_DAYS}; for a token that never expires leave them out"
         )
     at = store.now(session)
-    if any(not _has_expired(known, at) for known in accounts.tokens_labelled(session, label)):
-        raise LabelTaken(f"there is a token {label!r} already; revoke it, or choose another label")
-    token = PREFIX + secrets.token_urlsafe(32)
+    if any(not _has_expired(token, at) for token in accounts.tokens_with_label(session, label)):
+        raise LabelTaken(f"a token {label!r} already exists; revoke it, or choose another label")
+    secret = PREFIX + secrets.token_urlsafe(32)
     accounts.add_token(
         session,
         Token(
             label=label,
-            hash=_hash(token),
+            hash=_hash(secret),
             scope=scope,
             job_id_prefix=job_id_prefix,
             created_at=at,
@@ -103,20 +105,20 @@ def create(
     )
     limited = "" if job_id_prefix is None else f", jobs beginning with {job_id_prefix}"
     expires = "never expires" if valid_days is None else f"expires after {valid_days:g} days"
-    audit.record(session, by, Action.MAKE_TOKEN, detail=f"{label}: {scope}{limited}, {expires}")
-    return token
+    audit.record(session, by, Action.CREATE_TOKEN, detail=f"{label}: {scope}{limited}, {expires}")
+    return secret
 
 
 @transaction
 def revoke(session: Session, label: str, by: Actor = COMMAND_LINE) -> None:
-    """Revoke every token of a label for good.
+    """Revoke every token with a label. A revoked token stays revoked.
 
     Raises:
-        UnknownToken: no token that is still valid has this label.
+        UnknownToken: every token with this label is revoked already, or there is none.
     """
-    tokens = accounts.tokens_labelled(session, label)
+    tokens = accounts.tokens_with_label(session, label)
     if not tokens:
-        raise UnknownToken(f"no token that could be revoked is labelled {label!r}")
+        raise UnknownToken(f"there is no token {label!r} to revoke; python -m backend token list shows the tokens")
     at = store.now(session)
     for token in tokens:
         token.revoked_at = at
@@ -125,27 +127,27 @@ def revoke(session: Session, label: str, by: Actor = COMMAND_LINE) -> None:
 
 @read_only
 def list_all(session: Session) -> list[TokenInfo]:
-    """Every token, in the order they were made."""
+    """Return all tokens, oldest first."""
     at = store.now(session)
     return [_info(token, at) for token in accounts.all_tokens(session)]
 
 
 @read_only
 def identify(session: Session, token: str) -> TokenInfo | None:
-    """What is known of a token; None if it is unknown, expired or revoked.
+    """Return the facts about a token; None if the token is unknown, expired or revoked.
 
-    Looked up by its hash, so how long that takes tells nothing about how much of a guess is right.
+    The token is looked up by its hash, so the time taken does not reveal how much of a guess is right.
     """
-    row = accounts.token_with_hash(session, _hash(token))
-    if row is None:
+    match = accounts.token_with_hash(session, _hash(token))
+    if match is None:
         return None
-    found, at = row
-    return None if found.revoked_at is not None or _has_expired(found, at) else _info(found, at)
+    row, at = match
+    return None if row.revoked_at is not None or _has_expired(row, at) else _info(row, at)
 
 
 @read_only
 def any_exist(session: Session) -> bool:
-    """Whether a token was ever made; from then on, every call needs one."""
+    """Whether a token was ever created. From then on every call needs a token."""
     return accounts.any_token(session)
 
 
@@ -166,4 +168,4 @@ def _info(token: Token, at: datetime) -> TokenInfo:
 
 
 def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()  # 256 random bits need no slow hash
+    return hashlib.sha256(token.encode()).hexdigest()  # a fast hash suffices for 256 random bits

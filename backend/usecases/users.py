@@ -1,4 +1,7 @@
-"""The people who may use the admin page: their passwords, kept as hashes, and what they may do."""
+"""The users of the admin page: create, change and list them, log them in and out. Passwords are stored as hashes.
+
+No HTTP lives here: `backend.web.admin.login` holds the session of a browser.
+"""
 
 import hmac
 import secrets
@@ -17,33 +20,33 @@ from backend.usecases import audit
 from backend.usecases.audit import Action, Actor
 from lightning_bso.wire import MAX_ID_LENGTH
 
-SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 1024
+MIN_PASSWORD_LENGTH, MAX_PASSWORD_LENGTH = 12, 1024
 WINDOW_S = 15 * 60.0
-"""Attempts to log in that failed are counted for this long."""
-MOST_FAILED_PER_ACCOUNT, MOST_FAILED_PER_ADDRESS = 10, 30
+"""A failed login counts for this long."""
+MAX_FAILED_LOGINS_PER_ACCOUNT, MAX_FAILED_LOGINS_PER_ADDRESS = 10, 30
 SESSION_KEY = "session key"
 _LOGIN_ACTIONS = (Action.TRY_LOGIN, Action.LOG_IN, Action.REFUSE_LOGIN)
 
 
 class Role(StrEnum):
-    """What a user may do; each may do what those before it may."""
+    """The permissions of a user. Each role includes the roles before it."""
 
     VIEWER = "viewer"
-    """Look at jobs and trials."""
+    """Read jobs and trials."""
     OPERATOR = "operator"
     """End trials; pause, resume and reset jobs."""
     ADMIN = "admin"
-    """Delete jobs, make and revoke tokens, read the audit log."""
+    """Delete jobs, create and revoke tokens, read the audit log."""
 
-    def covers(self, needed: "Role") -> bool:
-        """Whether a user of this role may do what needs that one."""
+    def covers(self, required: "Role") -> bool:
+        """Whether this role includes the required role."""
         order = list(Role)
-        return order.index(self) >= order.index(needed)
+        return order.index(self) >= order.index(required)
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user without the password."""
+    """The stored facts about a user, without the password. Times are UTC."""
 
     name: str
     role: Role
@@ -54,23 +57,23 @@ class Account:
 
 @transaction
 def create(session: Session, name: str, password: str, role: Role, by: Actor) -> None:
-    """Make a user.
+    """Create a user.
 
     Raises:
-        UnusableName: the name is empty, too long, or cannot be printed or typed.
+        UnusableName: the name is empty, too long or not printable, or has a space at either end.
         UnusablePassword: the password is too short or too long.
         UserExists: the name is taken.
     """
     if not 0 < len(name) <= MAX_ID_LENGTH or not name.isprintable() or name != name.strip():
         raise UnusableName(
-            f"a user's name has 1 to {MAX_ID_LENGTH} characters that can be printed, and no space at either end"
+            f"a user's name must have 1 to {MAX_ID_LENGTH} printable characters, and no space at either end"
         )
     hashed = _hash(password)
-    if accounts.user_named(session, name) is not None:
-        raise UserExists(f"there is a user {name!r} already; change it with: python -m backend user change {name}")
+    if accounts.find_user(session, name) is not None:
+        raise UserExists(f"a user {name!r} already exists; change it with: python -m backend user change {name}")
     user = User(name=name, password_hash=hashed, role=role, created_at=store.now(session))
     accounts.add_user(session, user)
-    audit.record(session, by, Action.MAKE_USER, detail=f"{name}, {role}")
+    audit.record(session, by, Action.CREATE_USER, detail=f"{name}, {role}")
 
 
 @transaction
@@ -83,15 +86,23 @@ def change(
     role: Role | None = None,
     disabled: bool | None = None,
 ) -> None:
-    """Change a user, and end its sessions. What is None stays.
+    """Change a user, and end the user's sessions.
+
+    Args:
+        session: the transaction.
+        name: the user.
+        by: the actor that changes the user.
+        password: the new password; None: unchanged.
+        role: the new role; None: unchanged.
+        disabled: whether the user may no longer log in; None: unchanged.
 
     Raises:
         UnknownUser: there is no such user.
         UnusablePassword: the password is too short or too long.
     """
-    user = accounts.user_named(session, name)
+    user = accounts.find_user(session, name)
     if user is None:
-        raise UnknownUser(f"there is no user {name!r}; python -m backend user list names them")
+        raise UnknownUser(f"there is no user {name!r}; python -m backend user list shows the users")
     changes = []
     if password is not None:
         user.password_hash = _hash(password)
@@ -108,38 +119,41 @@ def change(
 
 @read_only
 def list_all(session: Session) -> list[Account]:
-    """Every user, by name."""
+    """Return all users, by name."""
     return [_account(user) for user in accounts.all_users(session)]
 
 
 @read_only
 def any_exist(session: Session) -> bool:
-    """Whether a user was ever made; from then on, the admin page needs a login."""
+    """Whether a user was ever created. From then on the admin page needs a login."""
     return accounts.any_user(session)
 
 
 def log_in(name: str, password: str, address: str) -> Account | None:
-    """The user of this name and password; None if there is none, without saying which of the two is wrong.
+    """Check a name and password.
 
-    An attempt is written down, and counts as failed, before the password is looked at, so that many at once cannot
-    slip past the limit; if it succeeds, that is written down too.
+    The attempt is recorded, and counts as failed, before the password is checked. Otherwise many simultaneous attempts
+    could exceed the limit. A successful login is recorded too.
+
+    Returns:
+        The user; None if the name or the password is wrong, or the user is disabled.
 
     Raises:
-        TooManyAttempts: too many of this account or from this address have failed. This one does not count.
+        TooManyAttempts: too many logins of this account or from this address have failed. This attempt does not count.
     """
     if not _begin_attempt(name, address):
-        raise TooManyAttempts(f"too many attempts to log in have failed; wait {WINDOW_S / 60:.0f} minutes")
-    user = _usable(name)
-    if not check_password_hash(_nobodys_hash() if user is None else user.password_hash, password) or user is None:
+        raise TooManyAttempts(f"too many failed logins; wait {WINDOW_S / 60:.0f} minutes")
+    user = _enabled_user(name)
+    if not check_password_hash(_dummy_hash() if user is None else user.password_hash, password) or user is None:
         return None
-    _entered(Actor(actor_name(name), address))
+    _record_login(Actor(actor_name(name), address))
     return _account(user)
 
 
 @transaction
 def log_out(session: Session, name: str, by: Actor) -> None:
     """End all sessions of a user."""
-    user = accounts.user_named(session, name)
+    user = accounts.find_user(session, name)
     if user is not None:
         user.sessions += 1
         audit.record(session, by, Action.LOG_OUT)
@@ -147,8 +161,14 @@ def log_out(session: Session, name: str, by: Actor) -> None:
 
 @read_only
 def in_session(session: Session, name: str, sessions: int) -> Account | None:
-    """The user of a session; None if the session is over."""
-    user = accounts.user_named(session, name)
+    """Return the user of a session; None if the session has ended.
+
+    Args:
+        session: the transaction.
+        name: the user.
+        sessions: value of `Account.sessions` at the login. Ending the sessions raises it.
+    """
+    user = accounts.find_user(session, name)
     if user is None or user.disabled_at is not None or user.sessions != sessions:
         return None
     return _account(user)
@@ -156,7 +176,7 @@ def in_session(session: Session, name: str, sessions: int) -> Account | None:
 
 @transaction
 def session_key(session: Session) -> str:
-    """The key that sessions are signed with, the same on all replicas; made at the first call."""
+    """Return the key that signs sessions. All replicas share the key; the first call creates it."""
     key = accounts.get_secret(session, SESSION_KEY)
     if key is None:
         key = secrets.token_urlsafe(48)
@@ -165,41 +185,41 @@ def session_key(session: Session) -> str:
 
 
 def actor_name(name: str) -> str:
-    """How a user is called in the audit log."""
+    """Return the name of a user in the audit log."""
     return f"user {name}"
 
 
 @transaction
 def _begin_attempt(session: Session, name: str, address: str) -> bool:
-    """Write an attempt down unless too many before it have failed. Returns whether it may go on."""
-    # One at a time, else those at once would not see each other.
+    """Record a login attempt, unless too many attempts have failed. Returns whether the attempt is allowed."""
+    # Attempts are recorded one at a time; simultaneous attempts would not see each other.
     key = accounts.lock_secret(session, SESSION_KEY)
-    known = accounts.user_named(session, name) is not None
-    # What is no user's name may be somebody's password, typed in the wrong field; who lacks the key cannot find it.
+    exists = accounts.find_user(session, name) is not None
+    # An unknown name may be a password typed into the wrong field. Nobody can recover it from the code without the key.
     code = hmac.digest(key.encode(), name.encode(), "sha256").hex()[:12]
-    actor = actor_name(name) if known else f"unknown user {code}"
+    actor = actor_name(name) if exists else f"unknown user {code}"
     by = Actor(actor, address)
-    for count, whose, most in (
-        (audit_log.count_by_actor, actor, MOST_FAILED_PER_ACCOUNT),
-        (audit_log.count_by_address, address, MOST_FAILED_PER_ADDRESS),
+    for count, source, limit in (
+        (audit_log.count_by_actor, actor, MAX_FAILED_LOGINS_PER_ACCOUNT),
+        (audit_log.count_by_address, address, MAX_FAILED_LOGINS_PER_ADDRESS),
     ):
-        done = count(session, whose, _LOGIN_ACTIONS, WINDOW_S)
-        if done[Action.TRY_LOGIN] - done[Action.LOG_IN] >= most:
-            if not done[Action.REFUSE_LOGIN]:  # once is enough: else whoever keeps trying would fill the log
-                audit.record(session, by, Action.REFUSE_LOGIN, detail=f"{most} attempts have failed")
+        counts = count(session, source, _LOGIN_ACTIONS, WINDOW_S)
+        if counts[Action.TRY_LOGIN] - counts[Action.LOG_IN] >= limit:
+            if not counts[Action.REFUSE_LOGIN]:  # one entry per window, so that more attempts cannot fill the log
+                audit.record(session, by, Action.REFUSE_LOGIN, detail=f"{limit} attempts have failed")
             return False
     audit.record(session, by, Action.TRY_LOGIN)
     return True
 
 
 @read_only
-def _usable(session: Session, name: str) -> User | None:
-    user = accounts.user_named(session, name)
+def _enabled_user(session: Session, name: str) -> User | None:
+    user = accounts.find_user(session, name)
     return user if user is not None and user.disabled_at is None else None
 
 
 @transaction
-def _entered(session: Session, by: Actor) -> None:
+def _record_login(session: Session, by: Actor) -> None:
     audit.record(session, by, Action.LOG_IN)
 
 
@@ -208,12 +228,12 @@ def _account(user: User) -> Account:
 
 
 def _hash(password: str) -> str:
-    if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
-        raise UnusablePassword(f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
+    if not MIN_PASSWORD_LENGTH <= len(password) <= MAX_PASSWORD_LENGTH:
+        raise UnusablePassword(f"a password must have {MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH} characters")
     return generate_password_hash(password)
 
 
 @lru_cache
-def _nobodys_hash() -> str:
-    """To be checked where there is no user, so that the time taken does not tell."""
+def _dummy_hash() -> str:
+    """Return a hash to check the password of an unknown user against, so that the time taken reveals nothing."""
     return generate_password_hash(secrets.token_urlsafe())

@@ -1,4 +1,8 @@
-"""The HTTP endpoints: parse, call the use case, answer. The rules of the protocol are in `runs.py`."""
+"""The HTTP endpoints: parse the request, call a use case, answer.
+
+No rule of the protocol lives here: see `backend.usecases.runs` and `backend.usecases.reading`. The names of the
+endpoint functions are the operation ids of the OpenAPI document, so they must not change.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,9 +58,9 @@ blueprint = APIBlueprint(
     abp_security=[{"token": []}],
     abp_responses={401: ErrorAnswer, 403: ErrorAnswer, 422: ErrorAnswer, 503: ErrorAnswer},
 )
-_RUNS = Tag(name="runs", description="What a training calls.")
-_READ = Tag(name="read", description="What people and scripts look at.")
-_HEALTH = Tag(name="health", description="What an orchestrator calls.")
+_RUNS = Tag(name="runs", description="Calls of a training, and changes of jobs.")
+_READ = Tag(name="read", description="Read calls for users and scripts.")
+_HEALTH = Tag(name="health", description="Calls for orchestration and monitoring.")
 
 
 _PUBLIC = {"healthz", "readyz"}
@@ -82,13 +86,14 @@ _SCOPES = {
 
 @blueprint.before_request
 def _authorize() -> None:
-    """Ask for a token before anything else of a request is looked at."""
+    """Check the access token before anything else in the request is read."""
     name = (request.endpoint or "").removeprefix("api.")
     if name not in _PUBLIC:
         g.actor = authorize(_SCOPES[name])
 
 
 def _by() -> Actor:
+    """Return the caller of the current request."""
     actor: Actor = g.actor
     return actor
 
@@ -113,7 +118,7 @@ def _lease_s() -> float:
 
 @contextmanager
 def _unknown_is_400() -> Iterator[None]:
-    """Zeus' client expects 400 where something that it names does not exist."""
+    """Answer 400 for an unknown job or trial, as Zeus' client expects."""
     try:
         yield
     except (UnknownJob, UnknownTrial) as error:
@@ -122,7 +127,7 @@ def _unknown_is_400() -> Iterator[None]:
 
 
 def validation_failed(error: ValidationError) -> Response:
-    """The answer to a request with faults: every one of them, and none of the values."""
+    """Return the answer to an invalid request. It lists all faults, but no values from the request."""
     faults = [
         Fault(loc=list(fault["loc"]), msg=fault["msg"], type=fault["type"])
         for fault in error.errors(include_url=False, include_input=False, include_context=False)
@@ -133,21 +138,21 @@ def validation_failed(error: ValidationError) -> Response:
 
 @blueprint.post(JOBS_PATH, tags=[_RUNS], responses={200: RegisteredJobSpec, 201: RegisteredJobSpec, 409: ErrorAnswer})
 def register(body: RegisteredJobSpec) -> Response:
-    """Register a job. 201: it is new; 200: the same spec was registered before."""
+    """Register a job. 201: the job is new; 200: the same spec is already registered."""
     spec, new = runs.register(body, by=_by())
     return _json(spec, 201 if new else 200)
 
 
 @blueprint.get(BATCH_SIZE_PATH, tags=[_RUNS], responses={200: AskAnswer, 400: ErrorAnswer, 409: ErrorAnswer})
 def ask(query: JobQuery) -> Response:
-    """Ask for the batch size of a new run (Zeus' call; every call is another run)."""
+    """Ask for the batch size of a new run. Every call is a new run. This is the call of Zeus' client."""
     with _unknown_is_400():
         return _json(runs.ask(query.job_id, None, by=_by(), lease_s=_lease_s()))
 
 
 @blueprint.post(TRIALS_PATH, tags=[_RUNS], responses={200: AskAnswer, 400: ErrorAnswer, 409: ErrorAnswer})
 def ask_for_run(body: AskRequest) -> Response:
-    """Ask for the batch size of a named run; the same run always gets the same trial."""
+    """Ask for the batch size of a named run. The same run always gets the same trial."""
     with _unknown_is_400():
         answer = runs.ask(body.job_id, body.run_id, by=_by(), lease_s=_lease_s(), host=body.host, resumes=body.resumes)
         return _json(answer)
@@ -155,21 +160,24 @@ def ask_for_run(body: AskRequest) -> Response:
 
 @blueprint.post(REPORT_PATH, tags=[_RUNS], responses={200: ReportAnswer, 400: ErrorAnswer, 409: ErrorAnswer})
 def report(body: ReportRequest) -> Response:
-    """Report what a validation found; the answer says whether to go on."""
+    """Report the result of a validation. The answer says whether to continue training."""
     with _unknown_is_400():
         return _json(runs.report(body, by=_by(), lease_s=_lease_s()))
 
 
 @blueprint.post(HEARTBEAT_PATH, tags=[_RUNS], responses={200: HeartbeatAnswer, 400: ErrorAnswer})
 def heartbeat(body: HeartbeatRequest) -> Response:
-    """Say that a run is alive, between reports that are far apart."""
+    """Renew the lease of a run between two reports."""
     with _unknown_is_400():
         return _json(runs.heartbeat(body.job_id, body.trial_number, by=_by(), lease_s=_lease_s()))
 
 
 @blueprint.post(PROBE_PATH, tags=[_RUNS], responses={200: Nothing, 400: ErrorAnswer})
 def probe(body: ProbeRequest) -> Response:
-    """Report what timing a few steps of every batch size told; the first such report of a job counts."""
+    """Report the result of a probe, which times a few steps with each batch size.
+
+    Only the first probe since the last reset of a job counts.
+    """
     with _unknown_is_400():
         runs.probe(body, by=_by(), lease_s=_lease_s())
     return _null()
@@ -184,7 +192,7 @@ def end(body: TrialRequest) -> Response:
 
 @blueprint.delete(JOBS_PATH, tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})
 def delete(query: JobQuery) -> Response:
-    """Delete a job and all that it has recorded."""
+    """Delete a job with its trials and reports."""
     runs.delete(query.job_id, by=_by())
     return _null()
 
@@ -198,43 +206,43 @@ def list_jobs(query: JobsQuery) -> Response:
 
 @blueprint.get(f"{JOBS_PATH}/<job_id:job_id>", tags=[_READ], responses={200: JobSummary, 404: ErrorAnswer})
 def describe(path: JobQuery) -> Response:
-    """A job as it stands."""
+    """Return the current state of a job."""
     return _json(reading.describe(path.job_id, _by()))
 
 
 @blueprint.get(f"{JOBS_PATH}/<job_id:job_id>/trials", tags=[_READ], responses={200: TrialPage, 404: ErrorAnswer})
 def list_trials(path: JobQuery, query: PageQuery) -> Response:
-    """List a job's trials, by rising number."""
+    """List a job's trials, by ascending number."""
     return _json(reading.list_trials(path.job_id, query.offset, query.limit, _by()))
 
 
 @blueprint.get(f"{JOBS_PATH}/<job_id:job_id>/belief", tags=[_READ], responses={200: JobBelief, 404: ErrorAnswer})
 def tell_belief(path: JobQuery) -> Response:
-    """What a job's policy expects of each batch size, and what a run that asks now would get."""
-    return _json(reading.believed(path.job_id, _by()))
+    """Return what a job's policy expects of each batch size, and the batch size that a run would get now."""
+    return _json(reading.belief(path.job_id, _by()))
 
 
 @blueprint.get(f"{JOBS_PATH}/<job_id:job_id>/savings", tags=[_READ], responses={200: JobSavings, 404: ErrorAnswer})
 def tell_savings(path: JobQuery) -> Response:
-    """What a job has spent, and saved against always the default and always the best batch size."""
-    return _json(reading.saved(path.job_id, _by()))
+    """Return what a job has spent, and what it saved compared with always using the default or the best batch size."""
+    return _json(reading.savings(path.job_id, _by()))
 
 
 @blueprint.get(AUDIT_PATH, tags=[_READ], responses={200: AuditPage})
 def list_audit(query: AuditQuery) -> Response:
-    """Who did what to which job, when, and from where; newest first."""
+    """List the audit log, newest first: which actor did what to which job, when, and from which address."""
     return _json(audit.page(_by(), query.job_id, query.offset, query.limit))
 
 
 @blueprint.post(f"{JOBS_PATH}/<job_id:job_id>/reset", tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})
 def reset(path: JobQuery) -> Response:
-    """Begin a job's exploration anew; its history is kept."""
+    """Start a new exploration of a job. The job keeps its history."""
     runs.reset(path.job_id, by=_by())
     return _null()
 
 
 class Health(BaseModel):
-    """How the server is."""
+    """The health of the server."""
 
     status: str
 
@@ -248,17 +256,16 @@ def healthz() -> Response:
 @blueprint.get(READY_PATH, tags=[_HEALTH], responses={200: Health, 503: ErrorAnswer})
 def readyz() -> Response:
     """Whether the database answers and has the right schema."""
-    found, needed = schema.current_version(), schema.needed_version()
-    if found != needed:
+    if schema.current_version() != schema.needed_version():
         raise DatabaseUnavailable
     return _json(Health(status="ready"))
 
 
 @blueprint.get("/metrics", tags=[_HEALTH])
 def expose_metrics() -> Response:
-    """Figures for Prometheus, as text; of all jobs, so not for a token that knows of some alone."""
+    """Return metrics for Prometheus, as text. They cover all jobs, so a token limited to some jobs is refused."""
     if _by().job_id_prefix is not None:
-        raise TokenLacksScope("these figures are of all jobs, and the token sent is for some of them alone")
+        raise TokenLacksScope("the metrics cover all jobs, but this token is limited to some; use a token for all jobs")
     response = make_response(metrics.expose())
     response.mimetype = "text/plain"
     return response

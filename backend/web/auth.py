@@ -1,7 +1,7 @@
-"""Who may call what: a token as Bearer, or as the password of HTTP Basic.
+"""Access control of the API: a token sent as Bearer, or as the password of HTTP Basic.
 
-As long as there is neither a token nor a user, the server is open to those on its own machine, if it listens there
-alone, and closed otherwise. Who logs in to the admin page is looked at in `admin/login.py`.
+Without any token or user the server answers only programs on its own machine, and only if it listens on a loopback
+address. The setting `insecure_open` overrides this. The login to the admin page lives in `admin/login.py`.
 """
 
 import ipaddress
@@ -15,77 +15,80 @@ from backend.usecases.audit import Actor
 from backend.usecases.tokens import Scope
 
 
-def authorize(needed: Scope) -> Actor:
-    """Let the current request pass if its token may do this. Returns who it is.
+def authorize(required: Scope) -> Actor:
+    """Check the access token of the current request, and return the caller.
 
     Raises:
-        TokenNeeded: there is none, or one that is unknown, expired or revoked.
-        TokenLacksScope: its token may do less.
-        ForeignPage: a page of another server makes a browser change something with a token that it remembers.
+        TokenNeeded: the request has no token, or the token is unknown, expired or revoked.
+        TokenLacksScope: the token's scope does not include the required scope.
+        ForeignPage: a web page of another server makes a browser send a change with a token that it remembers.
     """
     token = _token()
     if token is None:
         if is_guarded():
-            raise TokenNeeded("this needs an access token; send it as Authorization: Bearer …")
+            raise TokenNeeded("this call needs an access token; send it as Authorization: Bearer …")
         if not is_open_to_caller():
             raise TokenNeeded(
-                "this server has no access tokens yet, so it answers only what its own machine asks of it directly. "
-                "Its operator makes one with: python -m backend token create --label … --scope run"
+                "this server has no access tokens yet, so it answers only direct calls from its own machine. "
+                "Its operator can create a token: python -m backend token create --label … --scope run"
             )
-        return nobody()
-    found = tokens.identify(token)
-    if found is None:
+        return anonymous_actor()
+    info = tokens.identify(token)
+    if info is None:
         raise TokenNeeded("this access token is unknown, expired or revoked; ask the server's operator for another")
-    if needed is not Scope.READ and _sent_by_foreign_page():
+    if required is not Scope.READ and _sent_by_foreign_page():
         raise ForeignPage
-    if not found.scope.covers(needed):
-        raise TokenLacksScope(f"this needs a token of scope {needed}; the one sent has {found.scope}")
-    return Actor(f"token {found.label}", address(), found.job_id_prefix)
+    if not info.scope.covers(required):
+        raise TokenLacksScope(f"this call needs a token of scope {required}; the token sent has scope {info.scope}")
+    return Actor(f"token {info.label}", address(), info.job_id_prefix)
 
 
 def is_guarded() -> bool:
-    """Whether a token or a user was ever made: from then on, everybody must say who they are."""
+    """Whether a token or a user was ever created. From then on every call needs a token or a login."""
     return tokens.any_exist() or users.any_exist()
 
 
 def is_open_to_caller() -> bool:
-    """Whether the current request may be answered as long as there is neither a token nor a user."""
-    return bool(current_app.config["INSECURE_OPEN"]) or _from_its_own_machine()
+    """Whether the current request is answered while there is neither a token nor a user."""
+    return bool(current_app.config["INSECURE_OPEN"]) or _from_own_machine()
 
 
-def nobody() -> Actor:
-    """The caller of a server that knows of neither tokens nor users."""
-    return Actor("own machine" if _from_its_own_machine() else "anyone", address())
+def anonymous_actor() -> Actor:
+    """Return the caller of a server without tokens and users."""
+    return Actor("own machine" if _from_own_machine() else "anyone", address())
 
 
 def address() -> str:
-    """Where the current request comes from."""
+    """Return the address that the current request comes from."""
     return (request.remote_addr or "")[:64]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from its own machine alone."""
+    """Whether only the machine itself can reach an address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
 
 
-def _from_its_own_machine() -> bool:
-    """Whether a call can only come from a program on this machine: no other host, no proxy, no web page."""
-    # On a Unix socket gunicorn takes the server's name from the caller, but then there is no remote address.
+def _from_own_machine() -> bool:
+    """Whether only a program on this machine can have sent the request: no other host, no proxy, no web page."""
+    # On a Unix socket gunicorn takes SERVER_NAME from the caller. Such a request has no remote address, so it fails.
     addresses = [request.environ.get("SERVER_NAME", ""), request.remote_addr or "", _host(f"//{request.host}")]
     if "Origin" in request.headers:
         addresses.append(_host(request.headers["Origin"]))
     forwarded = any(name.startswith(("X-Forwarded-", "Forwarded")) for name, _ in request.headers)
     by_trusted_proxy = "werkzeug.proxy_fix.orig" in request.environ
-    # Without an Origin browsers send images, links and forms by GET, and one call by GET makes a trial.
+    # Browsers send GET requests for images, links and forms without an Origin, and one GET call creates a trial.
     foreign = request.headers.get("Sec-Fetch-Site") == "cross-site"
     return all(map(is_loopback, addresses)) and not (forwarded or by_trusted_proxy or foreign)
 
 
 def _sent_by_foreign_page() -> bool:
-    """Whether a browser sent the token by itself, as it does with HTTP Basic, because a page not of ours told it to."""
+    """Whether a page of another server made a browser send the request with HTTP Basic.
+
+    Browsers remember the password of HTTP Basic and add it automatically.
+    """
     if request.authorization is None or request.authorization.type != "basic":
         return False
     own_site = request.headers.get("Sec-Fetch-Site") in (None, "none", "same-origin")
@@ -101,7 +104,7 @@ def _host(url: str) -> str:
 
 
 def _token() -> str | None:
-    given = request.authorization
-    if given is None:
+    header = request.authorization
+    if header is None:
         return None
-    return given.token if given.type == "bearer" else given.password
+    return header.token if header.type == "bearer" else header.password

@@ -1,8 +1,8 @@
-"""Figures for Prometheus: the calls of this server's processes, and what its database holds.
+"""Metrics for Prometheus: the requests of the server, and the numbers of jobs and trials.
 
-With several worker processes, set `PROMETHEUS_MULTIPROC_DIR` to an empty folder that they share, and the
-calls are those of all of them; without it each process tells its own. What the database holds is read at
-the time of asking, so it is right on every replica.
+With several worker processes, set `PROMETHEUS_MULTIPROC_DIR` to an empty folder that they share. Then the request
+metrics cover all of them; otherwise each process exposes its own. The numbers of jobs and trials are read from the
+database at each call, so they are the same on every replica. The endpoint lives in `api`.
 """
 
 import os
@@ -29,19 +29,20 @@ class _Database(Collector):
 
 
 def observe(method: str, path: str, status: int, seconds: float) -> None:
-    """Count a request.
+    """Record a request.
 
     Args:
-        method: its HTTP method.
-        path: the rule it matched, not its path: ids in labels would make ever more of them.
-        status: of the answer.
-        seconds: it took.
+        method: the HTTP method.
+        path: the URL rule that matched, not the path. With ids in the labels, the number of labels would never stop
+            growing.
+        status: the HTTP status of the answer.
+        seconds: the time that the answer took.
     """
     _SECONDS.labels(method, path, str(status)).observe(seconds)
 
 
 def expose() -> bytes:
-    """All figures in Prometheus' text format."""
+    """Return all metrics in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(_Database())
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):

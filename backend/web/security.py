@@ -1,4 +1,7 @@
-"""What every answer says to browsers, and whose word on where a call comes from is taken."""
+"""Security headers of all answers, and the proxies whose X-Forwarded-* headers are trusted.
+
+The access control lives in `auth` and `admin/login.py`.
+"""
 
 import ipaddress
 from collections.abc import Iterable
@@ -10,21 +13,21 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-# Scripts come from this server and are never inline; plotly writes styles, but no scripts.
+# Scripts come from this server and are never inline. Plotly writes inline styles, but no inline scripts.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-# The documentation of the calls is a page of a library, with scripts in it; it knows no secret.
+# The API documentation is a page of a library with inline scripts. It contains no secret.
 _POLICY_OF_DOCUMENTATION = _POLICY.replace("script-src 'self'", "script-src 'self' 'unsafe-inline'")
 
 
 def protect(app: Flask, trusted_proxies: str) -> None:
-    """Set the headers of all answers, and believe X-Forwarded-* of configured proxies alone.
+    """Set the security headers of all answers, and trust X-Forwarded-* headers only from configured proxies.
 
     Args:
         app: the application.
-        trusted_proxies: addresses or networks, with commas between them.
+        trusted_proxies: addresses or networks, separated by commas.
     """
 
     @app.after_request
@@ -46,7 +49,10 @@ def protect(app: Flask, trusted_proxies: str) -> None:
 
 
 class _TrustSome:
-    """Takes X-Forwarded-* for true if a trusted proxy sends it; `auth` knows such calls by ProxyFix's mark."""
+    """WSGI middleware that applies X-Forwarded-* headers from trusted proxies.
+
+    `auth` recognizes such requests by the key that ProxyFix adds to the environment.
+    """
 
     def __init__(self, app: "WSGIApplication", networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> None:
         self._plain, self._behind_proxy = app, ProxyFix(app, x_for=1, x_proto=1, x_host=1, x_prefix=1)

@@ -1,4 +1,4 @@
-"""Access tokens: who is let in, who may do what, and who is in as long as there is no token."""
+"""Access tokens: valid and invalid tokens, scopes and prefixes, and access to a server without tokens."""
 
 from base64 import b64encode
 from collections.abc import Callable
@@ -26,7 +26,7 @@ Call = Callable[..., int]
 
 @pytest.fixture
 def make(app: Flask) -> Callable[..., str]:
-    """Makes a token."""
+    """A function that creates a token."""
 
     def make(scope: Scope = Scope.RUN, label: str = "test", valid_days: float | None = None) -> str:
         with app.app_context():
@@ -37,7 +37,7 @@ def make(app: Flask) -> Callable[..., str]:
 
 @pytest.fixture
 def call(client: FlaskClient) -> Call:
-    """Sends a request with an Authorization header; its status."""
+    """A function that sends a request with an Authorization header, and returns the status."""
 
     def call(method: str, path: str, authorization: str | None = None, json: object = None) -> int:
         headers = {} if authorization is None else {"Authorization": authorization}
@@ -71,7 +71,7 @@ def test_a_server_that_listens_beyond_its_machine_is_closed_until_there_is_a_tok
     assert client.get("/jobs", base_url=f"http://{address}", headers=headers).status_code == 200
 
 
-def test_whoever_insists_may_have_an_open_server(app: Flask, client: FlaskClient) -> None:
+def test_an_operator_may_insist_on_an_open_server(app: Flask, client: FlaskClient) -> None:
     app.config["INSECURE_OPEN"] = True
     assert client.get("/jobs", base_url="http://10.1.2.3").status_code == 200
 
@@ -108,7 +108,7 @@ def test_an_image_on_a_web_page_makes_no_trial_on_an_open_server(client: FlaskCl
 
 def test_an_open_server_answers_pages_of_its_own(client: FlaskClient) -> None:
     assert client.get("/jobs", headers={"Origin": "http://127.0.0.1:8000"}).status_code == 200
-    for site in ("none", "same-origin", "same-site"):  # an address that was typed, this page, one of another port
+    for site in ("none", "same-origin", "same-site"):  # a typed address, a page of this server, a page of another port
         assert client.get("/admin/", headers={"Sec-Fetch-Site": site}).status_code == 200
 
 
@@ -117,11 +117,11 @@ def test_a_server_on_a_unix_socket_is_closed_whatever_host_the_caller_claims(cli
     assert client.get("/jobs", environ_overrides=as_gunicorn_says).status_code == 401
 
 
-@pytest.mark.parametrize("how", [bearer, basic])
+@pytest.mark.parametrize("header", [bearer, basic])
 def test_a_token_lets_in_as_bearer_and_as_the_password_of_basic(
-    call: Call, make: Callable[..., str], how: Callable[[str], str]
+    call: Call, make: Callable[..., str], header: Callable[[str], str]
 ) -> None:
-    assert call("GET", "/jobs", how(make())) == 200
+    assert call("GET", "/jobs", header(make())) == 200
 
 
 WRITES = [("GET", "/jobs/batch_size?job_id=train"), ("POST", "/jobs/train/reset"), ("DELETE", "/jobs?job_id=train")]
@@ -148,10 +148,10 @@ def test_a_web_page_of_others_changes_nothing_with_a_token_that_the_browser_reme
         answer = client.open(path, method=method, headers=headers | {"Authorization": basic(token)})
         assert answer.status_code == 403, path
         assert "web page" in answer.json["message"]
-    found = client.get("/jobs/train", headers=headers | {"Authorization": basic(token)})
-    assert (found.status_code, found.json["trials"]) == (200, 0)
-    bearer_is_never_sent_by_itself = headers | {"Authorization": bearer(token)}
-    assert client.get(WRITES[0][1], headers=bearer_is_never_sent_by_itself).status_code == 200
+    answer = client.get("/jobs/train", headers=headers | {"Authorization": basic(token)})
+    assert (answer.status_code, answer.json["trials"]) == (200, 0)
+    bearer_is_never_sent_automatically = headers | {"Authorization": bearer(token)}
+    assert client.get(WRITES[0][1], headers=bearer_is_never_sent_automatically).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -216,20 +216,20 @@ def test_a_token_is_looked_up_by_its_hash_and_never_compared(call: Call, make: C
         event.listen(db.engine, "before_cursor_execute", listen)
     assert call("GET", "/jobs", bearer(token)) == 200
     assert call("GET", "/jobs", bearer(token[:-1])) == 401
-    for given in (token, token[:-1]):
-        assert any(sha256(given.encode()).hexdigest() in one for one in sent)
-    assert [one for one in sent if "bso_" in one] == []
+    for sent_token in (token, token[:-1]):
+        assert any(sha256(sent_token.encode()).hexdigest() in statement for statement in sent)
+    assert [statement for statement in sent if "bso_" in statement] == []
 
 
 def test_an_expired_token_is_401(call: Call, make: Callable[..., str], app: Flask, database_url: str) -> None:
     token = make(valid_days=30)
     assert call("GET", "/jobs", bearer(token)) == 200
     with app.app_context():
-        (made,) = tokens.list_all()
-    assert made.expires_at is not None
+        (info,) = tokens.list_all()
+    assert info.expires_at is not None
     with connected(database_url) as connection:
         connection.execute(
-            text("UPDATE tokens SET expires_at = :at"), {"at": str(made.expires_at - timedelta(days=30))}
+            text("UPDATE tokens SET expires_at = :at"), {"at": str(info.expires_at - timedelta(days=30))}
         )
     assert call("GET", "/jobs", bearer(token)) == 401
 
@@ -286,7 +286,7 @@ def test_a_token_may_do_what_its_scope_says_and_no_more(
         assert (status != 403) == (needed in allowed), (method, path, status)
 
 
-def test_a_token_of_a_team_knows_of_no_other_job(
+def test_a_token_limited_to_a_prefix_sees_no_other_job(
     client: FlaskClient, make: Callable[..., str], app: Flask, call: Call
 ) -> None:
     everyone = make(Scope.ADMIN)
@@ -300,7 +300,7 @@ def test_a_token_of_a_team_knows_of_no_other_job(
         answer = client.open(path, method=method, json=body, headers={"Authorization": bearer(team)})
         return answer.status_code, answer.json
 
-    for other in ("speech-a", "Vision-b", "nobody"):  # one that exists, and one that does not
+    for other in ("speech-a", "Vision-b", "nobody"):  # two existing jobs and a missing one
         named = {"job_id": other, "batch_size": 16, "trial_number": 1}
         calls = [
             ("GET", f"/jobs/{other}", None),
@@ -319,13 +319,13 @@ def test_a_token_of_a_team_knows_of_no_other_job(
         for method, path, body in calls:
             status, answer = ask(method, path, body)
             assert status in (400, 404), (method, path)
-            assert answer == {"message": f"no job is called {other!r}; register it first (POST /jobs), or check the id"}
+            assert answer == {"message": f"there is no job {other!r}; register it first (POST /jobs), or check the id"}
         status, _ = ask("POST", "/jobs", specs.job(job_id=other, job_id_prefix=other))
         assert status == 403
     warm = specs.job(job_id="vision-w", job_id_prefix="vision-w", policy="gp-ucb", warm_start_from="speech-a")
     status, answer = ask("POST", "/jobs", warm)
     assert status == 422
-    assert "is not known" in str(answer)
+    assert "does not exist" in str(answer)
     _, listed = ask("GET", "/jobs")
     assert [job["job_id"] for job in listed["jobs"]] == ["vision-a"]
     _, audit = ask("GET", "/audit")
@@ -335,7 +335,7 @@ def test_a_token_of_a_team_knows_of_no_other_job(
     assert ask("POST", "/jobs", specs.job(job_id=None, job_id_prefix="vision-new"))[0] == 201
 
 
-def test_a_body_is_not_looked_at_before_the_token(call: Call, make: Callable[..., str]) -> None:
+def test_the_token_is_checked_before_the_body(call: Call, make: Callable[..., str]) -> None:
     make()
     assert call("POST", "/jobs", None, {"not": "a job"}) == 401
 
@@ -348,7 +348,7 @@ def test_health_and_documentation_need_no_token(call: Call, make: Callable[..., 
 
 @pytest.mark.parametrize("label", ["", " ", " ci", "ci\n", "c\x00i", "c\u202ei", "c" * 256], ids=ascii)
 def test_a_label_that_nobody_could_read_or_type_is_refused(make: Callable[..., str], label: str) -> None:
-    with pytest.raises(InvalidField, match="label: it has 1 to 255 characters that can be printed"):
+    with pytest.raises(InvalidField, match="label: it must have 1 to 255 printable characters"):
         make(label=label)
 
 
@@ -362,7 +362,7 @@ def test_a_prefix_that_is_blank_too_long_or_cannot_be_printed_makes_no_token(app
 
 @pytest.mark.parametrize("valid_days", [-1.0, 0.0, 0.99, 3650.1, 3e6, 1e12, float("inf"), float("nan")])
 def test_a_token_is_valid_for_1_to_3650_days_or_for_good(make: Callable[..., str], valid_days: float) -> None:
-    with pytest.raises(InvalidField, match="valid days: they are 1 to 3650"):
+    with pytest.raises(InvalidField, match="valid days: they must be 1 to 3650"):
         make(valid_days=valid_days)
     make(label="a day", valid_days=1)
     make(label="ten years", valid_days=3650)
@@ -375,19 +375,19 @@ def test_the_longest_label_and_prefix_work(app: Flask, call: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "told"),
+    ("option", "message"),
     [
-        ("--prefix=", "prefix: it is empty or blank; for a token of all jobs leave it out"),
-        ("--label=", "label: it has 1 to 255 characters"),
-        ("--valid-days=1e12", "valid days: they are 1 to 3650"),
+        ("--prefix=", "prefix: it is empty or blank; for a token for all jobs leave it out"),
+        ("--label=", "label: it must have 1 to 255 printable characters"),
+        ("--valid-days=1e12", "valid days: they must be 1 to 3650"),
     ],
 )
 def test_the_command_line_says_what_is_wrong_with_a_token_and_makes_none(
-    option: str, told: str, tmp_path: Path
+    option: str, message: str, tmp_path: Path
 ) -> None:
     done = backend("token", "create", "--label=ci", option, folder=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"Error: {told}")
+    assert done.stderr.startswith(f"Error: {message}")
     assert backend("token", "list", folder=tmp_path).stdout == ""
 
 
@@ -404,7 +404,7 @@ def test_tokens_are_made_listed_and_revoked_on_the_command_line(tmp_path: Path) 
     assert token not in listed
     with WaitressServer(f"sqlite:///{tmp_path}/zeus_bso.db", tmp_path) as server:
         assert server.calls("GET", "/jobs").status == 401
-        assert token not in server.said()
+        assert token not in server.read_log()
     command("revoke", "--label", "trainers")
     assert "revoked" in command("list")
     again = backend("token", "revoke", "--label", "trainers", folder=tmp_path)

@@ -1,4 +1,4 @@
-"""Asking for a batch size: Zeus' call and that of a named run."""
+"""Ask for a batch size: with the call of Zeus' client, and as a named run."""
 
 from tests.calls import Calls
 from tests.databases import dump
@@ -77,7 +77,7 @@ def test_a_job_goes_through_its_pruning_rounds_to_the_bandit(calls: Calls) -> No
     first_round = [(16, "Pruning"), (8, "Pruning"), (4, "Pruning"), (32, "Pruning")]
     second_round = [(8, "Pruning"), (4, "Pruning"), (16, "Pruning")]
     assert story[:7] == first_round + second_round
-    assert {kind for _, kind in story[7:]} == {"MAB"}
+    assert {type_ for _, type_ in story[7:]} == {"MAB"}
     assert {size for size, _ in story[7:]} <= {4, 8, 16}
 
 
@@ -101,7 +101,7 @@ def test_a_named_run_always_gets_the_same_trial(calls: Calls) -> None:
     assert (first["trial_number"], other["trial_number"]) == (1, 2)
 
 
-def test_a_named_run_that_goes_on_is_told_what_it_last_reported(calls: Calls) -> None:
+def test_a_named_run_that_resumes_gets_its_last_report(calls: Calls) -> None:
     calls.register()
     trial = calls.trial(run_id="run")
     calls.must(calls.report(trial, time=3.5, energy=123456789.123, current_epoch=2, report_number=4))
@@ -110,7 +110,7 @@ def test_a_named_run_that_goes_on_is_told_what_it_last_reported(calls: Calls) ->
     assert (again["report_number"], again["status"]) == (4, "Dispatched")
 
 
-def test_a_named_run_that_has_ended_is_told_so(calls: Calls) -> None:
+def test_a_named_run_that_has_ended_gets_the_status_of_its_trial(calls: Calls) -> None:
     calls.register()
     trial = calls.trial(run_id="run")
     calls.converge(trial)
@@ -144,7 +144,7 @@ def test_zeus_call_is_another_run_every_time(calls: Calls) -> None:
     assert [calls.trial()["trial_number"] for _ in range(3)] == [1, 2, 3]
 
 
-def test_a_failed_trial_s_batch_size_is_handed_out_again(calls: Calls) -> None:
+def test_the_batch_size_of_a_failed_trial_is_dispatched_again(calls: Calls) -> None:
     calls.register()
     calls.must(calls.end(calls.trial()))
     again = calls.trial()

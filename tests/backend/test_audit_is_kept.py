@@ -1,4 +1,4 @@
-"""What is in the audit log stays there, whoever wants it changed."""
+"""Entries of the audit log cannot be changed or deleted."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,7 @@ def app_of(url: str) -> Flask:
 
 @pytest.fixture
 def granted_url(mariadb: MariaDB) -> str:
-    """A database served by an account that may do what the documentation grants it."""
+    """The URL of a database, with an account that has the rights from the documentation."""
     url = make_url(mariadb.database())
     account = f"{url.database}_server"
     mariadb.execute(
@@ -45,8 +45,8 @@ def granted_url(mariadb: MariaDB) -> str:
 
 
 @pytest.fixture(params=["sqlite", "mariadb"])
-def kept_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database that keeps its audit log, of either kind."""
+def protected_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database that protects its audit log, on SQLite or MariaDB."""
     if request.param == "mariadb":
         url: str = request.getfixturevalue("granted_url")
         return url
@@ -54,15 +54,15 @@ def kept_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_the_audit_log_refuses_to_be_changed(kept_url: str, change: str) -> None:
-    Calls.through_test_client(app_of(kept_url).test_client()).register()
-    before = dump(kept_url)["audit"]
-    with pytest.raises(DBAPIError), connected(kept_url) as connection:
+def test_the_audit_log_refuses_to_be_changed(protected_url: str, change: str) -> None:
+    Calls.through_test_client(app_of(protected_url).test_client()).register()
+    before = dump(protected_url)["audit"]
+    with pytest.raises(DBAPIError), connected(protected_url) as connection:
         connection.execute(text(change))
-    assert dump(kept_url)["audit"] == before != []
+    assert dump(protected_url)["audit"] == before != []
 
 
-def test_all_goes_on_with_the_rights_that_the_documentation_grants(granted_url: str) -> None:
+def test_everything_works_with_the_rights_that_the_documentation_grants(granted_url: str) -> None:
     app = app_of(granted_url)
     calls = Calls.through_test_client(app.test_client())
     calls.register(policy="gp-ucb")
@@ -82,5 +82,5 @@ def test_all_goes_on_with_the_rights_that_the_documentation_grants(granted_url: 
 
 
 def test_the_documentation_grants_rights_on_every_table() -> None:
-    granted = {found[1] for grant in GRANTS if (found := re.search(r"ON zeus\.(\w+) ", grant))}
+    granted = {match[1] for grant in GRANTS if (match := re.search(r"ON zeus\.(\w+) ", grant))}
     assert granted == {*db.metadata.tables, "alembic_version"}

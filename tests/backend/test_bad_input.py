@@ -1,4 +1,4 @@
-"""What must not come in: each is a 4xx whose message names the field, and the database stays as it was."""
+"""Invalid requests: each gets a 4xx whose message names the field, and the database does not change."""
 
 import json
 from collections.abc import Iterator
@@ -99,7 +99,7 @@ BAD_BODIES: dict[str, str | bytes] = {
 
 @pytest.fixture
 def unchanged(calls: Calls, database_url: str) -> Iterator[Calls]:
-    """Calls on a server with a job and a running trial, that must not change anything."""
+    """Calls to a server with a job and a running trial. The calls must not change anything."""
     calls.register()
     calls.must(calls.report(calls.trial(run_id="run")))
     before = dump(database_url)
@@ -147,10 +147,10 @@ def test_a_refusal_does_not_repeat_what_was_sent(unchanged: Calls) -> None:
     assert "s3cret" not in unchanged("POST", "/report", REPORT | {"time": "s3cret"}).text
 
 
-@pytest.mark.parametrize("kind", BAD_BODIES)
-def test_a_body_that_is_not_an_object_of_json_is_refused(unchanged: Calls, kind: str) -> None:
+@pytest.mark.parametrize("fault", BAD_BODIES)
+def test_a_body_that_is_not_an_object_of_json_is_refused(unchanged: Calls, fault: str) -> None:
     for method, path in CALLS_WITH_A_BODY:
-        answer = unchanged.send(method, path, BAD_BODIES[kind])
+        answer = unchanged.send(method, path, BAD_BODIES[fault])
         assert answer.status == 422, answer.text
         assert answer.message
 

@@ -1,4 +1,4 @@
-"""Processes that die under load: what was acknowledged is there, and repeated calls agree with it."""
+"""Processes killed under load: every acknowledged call is stored, and repeated calls get the same answers."""
 
 import os
 import signal
@@ -20,30 +20,30 @@ REPORTS = 40
 
 @dataclass
 class Load:
-    """Runs that ask and report, each call repeated until it is answered."""
+    """Runs that ask and report. Each call is repeated until it gets an answer."""
 
     calls: Calls
     acknowledged: dict[tuple[str, int], Answer] = field(default_factory=dict)
-    """By the name of the run and the number of its report; 0: the ask."""
+    """Answers by the name of the run and the number of the report; 0: the ask."""
     repeated: int = 0
     under_way: Event = field(default_factory=Event)
     up: Event = field(default_factory=Event)
     _lock: Lock = field(default_factory=Lock)
 
     def start(self, pool: ThreadPoolExecutor) -> "list[Future[None]]":
-        """Begin all runs."""
+        """Start all runs."""
         self.up.set()
         return [pool.submit(self._train, f"run-{number}") for number in range(RUNS)]
 
-    def agrees(self) -> None:
-        """Every acknowledged call, sent again, must get the same answer."""
+    def assert_repeatable(self) -> None:
+        """Send every acknowledged call again. It must get the same answer."""
         for (run, number), answer in self.acknowledged.items():
             again = self._send(run, number)
             assert again.status == 200
             if number:
                 assert again.text == answer.text
             else:
-                assert self._names(again) == self._names(answer)
+                assert self._assignment(again) == self._assignment(answer)
 
     def _train(self, run: str) -> None:
         for number in range(REPORTS + 1):
@@ -70,11 +70,11 @@ class Load:
                 assert self.up.wait(60)
 
     @staticmethod
-    def _names(answer: Answer) -> dict[str, Any]:
+    def _assignment(answer: Answer) -> dict[str, Any]:
         return {name: answer.body[name] for name in ("job_id", "trial_number", "batch_size", "type")}
 
 
-def assert_all_is_there(load: Load, database_url: str) -> None:
+def assert_all_stored(load: Load, database_url: str) -> None:
     numbers = {run: answer.body["trial_number"] for (run, number), answer in load.acknowledged.items() if number == 0}
     assert sorted(numbers.values()) == list(range(1, RUNS + 1))
     stored = dump(database_url)
@@ -95,9 +95,9 @@ def test_a_worker_killed_under_load_loses_nothing(database_url: str, tmp_path: P
             os.kill(pid, signal.SIGKILL)
         for run in runs:
             run.result(timeout=120)
-        assert_all_is_there(load, database_url)
-        load.agrees()
-        assert_all_is_there(load, database_url)
+        assert_all_stored(load, database_url)
+        load.assert_repeatable()
+        assert_all_stored(load, database_url)
 
 
 def test_a_server_killed_under_load_loses_nothing(database_url: str, tmp_path: Path) -> None:
@@ -117,11 +117,11 @@ def test_a_server_killed_under_load_loses_nothing(database_url: str, tmp_path: P
         for run in runs:
             run.result(timeout=120)
         assert load.repeated > 0
-        assert_all_is_there(load, database_url)
-        load.agrees()
+        assert_all_stored(load, database_url)
+        load.assert_repeatable()
 
 
-def test_a_restarted_server_goes_on_where_it_was(database_url: str, tmp_path: Path) -> None:
+def test_a_restarted_server_continues_where_it_was(database_url: str, tmp_path: Path) -> None:
     with WaitressServer(database_url, tmp_path) as server:
         calls = server.calls
         calls.register(mab_seed=None)

@@ -1,4 +1,4 @@
-"""Random requests: whatever comes, the answer is never a fault of the server."""
+"""Random requests: no request is answered with a fault of the server (5xx)."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The policy `gp-ucb` behind the API: it needs nothing but what is stored, and may start from another job."""
+"""The policy `gp-ucb` behind the API: it decides from stored data only, and may start warm from another job."""
 
 import json
 import random
@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 
 import lightning_bso
-from backend.core.gp_ucb.belief import MOST_LOST
+from backend.core.gp_ucb.belief import MAX_LOST_TRIALS
 from backend.usecases import reading
 from tests import specs
 from tests.backend.test_replay import work
@@ -18,20 +18,20 @@ from tests.calls import Answer, Calls
 from tests.databases import connected, dump, let_time_pass
 
 EPOCHS = {4: 9, 8: 6, 16: 8, 32: 7, 64: 99}
-"""What a run needs; with 64 none converges."""
+"""Epochs that a run needs to converge. With 64 none converges."""
 SEED = 11
-"""Of a random workload in which runs are lost and revived, the job is reset, and some runs have no bound."""
+"""Seed of a random workload in which runs are lost and revived, the job is reset, and some runs have no bound."""
 
 
 def register(calls: Calls, job_id: str = "train", **changes: Any) -> None:
-    """A job of this policy, which must be new."""
+    """Register a job with this policy. The job must be new."""
     job = {"job_id": job_id, "policy": "gp-ucb", "batch_sizes": sorted(EPOCHS), "max_epochs": 20}
     answer = calls.register(**job | changes)
     assert answer.status == 201, answer.text
 
 
 def train(calls: Calls, trial: dict[str, Any]) -> dict[str, Any]:
-    """Run a trial to its verdict: 10 J an epoch. Returns the verdict."""
+    """Run a trial to its verdict, at 10 J per epoch. Returns the verdict."""
     needed = EPOCHS[trial["batch_size"]]
     for epoch in (needed // 2, needed):
         totals = {
@@ -47,7 +47,7 @@ def train(calls: Calls, trial: dict[str, Any]) -> dict[str, Any]:
 
 
 def recur(calls: Calls, job_id: str = "train", times: int = 8) -> list[dict[str, Any]]:
-    """Run trials one after the other. Returns them."""
+    """Run trials one after the other. Returns the trials."""
     trials = []
     for _ in range(times):
         trials.append(calls.trial(job_id))
@@ -69,14 +69,14 @@ def test_a_job_goes_from_its_default_to_a_cheaper_batch_size_and_says_why(calls:
     assert described["best_batch_size"] == 8
 
 
-def test_a_failed_run_is_told_whether_its_batch_size_comes_again_and_the_job_shows_it(calls: Calls) -> None:
+def test_the_verdict_on_a_failed_run_says_whether_its_batch_size_comes_again_and_the_job_shows_it(calls: Calls) -> None:
     register(calls)
     train(calls, calls.trial())
     first = calls.trial()
-    assert "not given again until" in calls.diverge(first)["message"]
-    shown = {size["batch_size"]: size.get("ruled_out") for size in calls.describe()["batch_sizes"]}
-    assert "never converged" in (shown.pop(first["batch_size"]) or "")
-    assert set(shown.values()) == {None}
+    assert "not dispatched again until" in calls.diverge(first)["message"]
+    reasons = {size["batch_size"]: size.get("ruled_out") for size in calls.describe()["batch_sizes"]}
+    assert "never converged" in (reasons.pop(first["batch_size"]) or "")
+    assert set(reasons.values()) == {None}
 
 
 def test_a_target_reached_beyond_the_bound_counts_unlike_under_zeus(calls: Calls) -> None:
@@ -106,8 +106,8 @@ def test_the_joules_of_a_run_that_ran_out_of_memory_are_no_epochs(calls: Calls, 
     run_out_of_memory(calls, trial, energy)
     belief = calls.must(calls("GET", "/jobs/train/belief"))
     assert belief["cost_bound"] == pytest.approx(before["cost_bound"], rel=0.2)
-    for one, then in zip(belief["batch_sizes"], before["batch_sizes"], strict=True):
-        assert one["expected_cost"] == pytest.approx(then["expected_cost"], rel=0.3)
+    for size_now, size_before in zip(belief["batch_sizes"], before["batch_sizes"], strict=True):
+        assert size_now["expected_cost"] == pytest.approx(size_before["expected_cost"], rel=0.3)
 
 
 def test_what_is_larger_than_a_batch_size_that_does_not_fit_is_not_tried(calls: Calls, app: Flask) -> None:
@@ -120,20 +120,20 @@ def test_what_is_larger_than_a_batch_size_that_does_not_fit_is_not_tried(calls: 
     run_out_of_memory(calls, trial, 1.0)
     larger = "larger than 32, which did not fit in memory"
     assert ruled_out(calls) == {32: "did not fit in memory", 64: larger, 128: larger}
-    assert {one["batch_size"] for one in recur(calls, times=10)} <= {8, 16}
+    assert {trial["batch_size"] for trial in recur(calls, times=10)} <= {8, 16}
     with app.app_context():
         assert reading.replay_job("train")[1] == []
 
 
-def test_what_did_not_fit_is_not_given_again_though_nothing_else_works(calls: Calls) -> None:
+def test_a_batch_size_that_did_not_fit_is_not_dispatched_again_even_if_nothing_else_works(calls: Calls) -> None:
     register(calls, batch_sizes=[4, 8, 16, 32])
     verdict = run_out_of_memory(calls, calls.trial(), 1.0)
-    assert "neither 16 nor a larger one is given again" in verdict["message"]
+    assert "batch size 16 and larger ones are not dispatched again" in verdict["message"]
     assert ruled_out(calls) == {16: "did not fit in memory", 32: "larger than 16, which did not fit in memory"}
     trial = calls.trial()
-    assert trial["batch_size"] == 8  # the next one, though smaller ones may cost less
+    assert trial["batch_size"] == 8  # the next smaller one, even if still smaller ones may cost less
     tried = Counter({8: 1})
-    while not (verdict := calls.diverge(trial))["message"].endswith("explore anew"):
+    while not (verdict := calls.diverge(trial))["message"].endswith("start a new exploration"):
         trial = calls.trial()
         tried[trial["batch_size"]] += 1
     assert tried == {4: 3, 8: 3}
@@ -155,16 +155,16 @@ def test_a_batch_size_that_fits_after_all_frees_the_larger_ones(calls: Calls) ->
     while (trial := calls.trial())["batch_size"] != 16:
         train(calls, trial)
     verdict = run_out_of_memory(calls, trial, 1.0)
-    assert "16 has converged before in this job, so it may be given again" in verdict["message"]
+    assert "16 has converged before in this job, so it may be dispatched again" in verdict["message"]
     assert ruled_out(calls) == {64: "larger than 16, which did not fit in memory"}
     train(calls, calls.trial())
     assert "memory" not in ruled_out(calls).get(64, "")
 
 
 def ruled_out(calls: Calls) -> dict[int, str]:
-    """Why batch sizes are not given, by batch size."""
-    told = ((size["batch_size"], size.get("ruled_out")) for size in calls.describe()["batch_sizes"])
-    return {size: reason for size, reason in told if reason}
+    """Return the batch sizes that are ruled out, each with the reason."""
+    sizes = calls.describe()["batch_sizes"]
+    return {size["batch_size"]: size["ruled_out"] for size in sizes if size.get("ruled_out")}
 
 
 def test_the_fourth_try_of_a_recurrence_may_cost_twice_the_bound(calls: Calls, database_url: str) -> None:
@@ -196,10 +196,10 @@ def bound_factors(database_url: str) -> Sequence[float | None]:
         return connection.exec_driver_sql("SELECT bound_factor FROM trials ORDER BY number").scalars().all()
 
 
-# --- What is learnt of ended trials ---
+# --- Evidence from ended trials ---
 
 
-def test_a_lost_run_of_a_batch_size_of_which_none_has_ended_tells_its_cost(calls: Calls, database_url: str) -> None:
+def test_a_lost_run_of_a_batch_size_without_a_result_counts_in_its_cost(calls: Calls, database_url: str) -> None:
     reasons = []
     for job_id, energy_j in (("train-1", 40.0), ("train-2", 80.0)):
         register(calls, job_id)
@@ -216,15 +216,15 @@ def test_of_many_lost_runs_only_the_last_are_read(
     calls: Calls, database_url: str, other_app: Callable[[], Calls]
 ) -> None:
     register(calls)
-    for _ in range(MOST_LOST + 3):
+    for _ in range(MAX_LOST_TRIALS + 3):
         lost = calls.trial()
         calls.must(calls.report(lost, energy=40.0))
         calls.must(calls.end(lost))
     last_unread = 3
-    told = calls.must(calls("GET", "/jobs/train/belief"))
+    belief = calls.must(calls("GET", "/jobs/train/belief"))
     with connected(database_url) as connection:
         connection.exec_driver_sql(f"UPDATE trials SET type = 'unreadable' WHERE number <= {last_unread}")
-    assert calls.must(other_app()("GET", "/jobs/train/belief")) == told
+    assert calls.must(other_app()("GET", "/jobs/train/belief")) == belief
     with connected(database_url) as connection:
         connection.exec_driver_sql(f"UPDATE trials SET type = 'unreadable' WHERE number = {last_unread + 1}")
     assert other_app()("GET", "/jobs/train/belief").status == 500
@@ -239,7 +239,7 @@ def test_a_reset_job_knows_nothing(calls: Calls) -> None:
     assert "no run has ended yet" in trial["reason"]
 
 
-def test_a_report_to_a_run_of_before_a_reset_is_judged_by_what_was_known_then(calls: Calls) -> None:
+def test_a_report_of_a_run_from_before_a_reset_is_judged_by_its_old_exploration(calls: Calls) -> None:
     register(calls)
     train(calls, calls.trial())
     old = calls.trial()
@@ -248,9 +248,7 @@ def test_a_report_to_a_run_of_before_a_reset_is_judged_by_what_was_known_then(ca
     assert "no run has ended yet" in calls.trial()["reason"]
 
 
-def test_a_trial_that_was_lost_and_revived_is_learnt_from_like_any_other(
-    calls: Calls, database_url: str, other_app: Callable[[], Calls]
-) -> None:
+def test_a_revived_trial_counts_like_any_other(calls: Calls, database_url: str, other_app: Callable[[], Calls]) -> None:
     register(calls)
     lost = calls.trial(run_id="lost")
     let_time_pass(database_url, "train", lost["trial_number"], 10**6)
@@ -286,10 +284,10 @@ def test_a_stored_bound_that_was_tampered_with_is_found(app: Flask, calls: Calls
     register(calls)
     recur(calls, times=4)
     with app.app_context():
-        for factor, found in (("8", True), ("NULL", True), ("1", False)):
+        for factor, differs in (("8", True), ("NULL", True), ("1", False)):
             with connected(database_url) as connection:
                 connection.exec_driver_sql(f"UPDATE trials SET bound_factor = {factor} WHERE number = 2")
-            assert bool(reading.replay_job("train")[1]) is found
+            assert bool(reading.replay_job("train")[1]) is differs
 
 
 def test_a_warm_job_is_replayed_from_what_it_began_with(app: Flask, calls: Calls) -> None:
@@ -308,7 +306,7 @@ def test_a_warm_job_is_replayed_from_what_it_began_with(app: Flask, calls: Calls
 
 
 def refused(answer: Answer) -> str:
-    """What is said of `warm_start_from` in a 422."""
+    """Return the message about `warm_start_from` in a 422."""
     assert answer.status == 422, answer.text
     fault = answer.body["detail"][0]
     assert fault["loc"] == ["warm_start_from"]
@@ -319,7 +317,7 @@ def refused(answer: Answer) -> str:
 @pytest.mark.parametrize(
     ("donor", "runs", "why"),
     [
-        (None, 0, "not known"),
+        (None, 0, "does not exist"),
         ({"target_metric": 0.9}, 1, "another target"),
         ({"target_metric": 1.0, "higher_is_better_metric": False}, 0, "another target"),
         ({}, 0, "nothing to start from"),
@@ -346,7 +344,7 @@ def test_a_job_that_cannot_start_from_another_is_refused_and_nothing_is_stored(
 
 
 def test_a_job_cannot_start_from_itself(calls: Calls) -> None:
-    assert "not known" in refused(calls.register(policy="gp-ucb", warm_start_from="train"))
+    assert "does not exist" in refused(calls.register(policy="gp-ucb", warm_start_from="train"))
 
 
 def test_a_warm_start_needs_the_policy(calls: Calls, database_url: str) -> None:
@@ -356,7 +354,7 @@ def test_a_warm_start_needs_the_policy(calls: Calls, database_url: str) -> None:
     for policy in ({"policy": "zeus"}, {}):
         answer = calls.register(warm_start_from="train-donor", **policy)
         assert answer.status == 422
-        assert "warm_start_from needs policy gp-ucb" in answer.message
+        assert "warm_start_from requires policy gp-ucb" in answer.message
         assert answer.body["detail"]
     assert dump(database_url) == before
 
@@ -414,15 +412,15 @@ def test_a_reset_warm_job_begins_with_its_default(calls: Calls) -> None:
     assert calls.trial()["batch_size"] == 64
 
 
-def test_what_a_job_was_given_it_hands_on(calls: Calls, database_url: str) -> None:
+def test_a_warm_start_is_passed_on_to_the_next_job(calls: Calls, database_url: str) -> None:
     register(calls, "train-1")
     recur(calls, "train-1", times=7)
     register(calls, "train-2", warm_start_from="train-1")
     train(calls, calls.trial("train-2"))
     register(calls, "train-3", warm_start_from="train-2")
-    given, handed_on = (_warm_start(database_url, job_id)["covariance"] for job_id in ("train-2", "train-3"))
-    for at in range(len(EPOCHS)):
-        assert handed_on[at][at] <= given[at][at] * (1 + 1e-6)
+    received, passed_on = (_warm_start(database_url, job_id)["covariance"] for job_id in ("train-2", "train-3"))
+    for index in range(len(EPOCHS)):
+        assert passed_on[index][index] <= received[index][index] * (1 + 1e-6)
 
 
 # --- Specs ---

@@ -1,4 +1,4 @@
-"""What orchestrators and people's browsers ask for: health, readiness and the calls' documentation."""
+"""Health, readiness and the API documentation."""
 
 import re
 import sqlite3
@@ -91,8 +91,8 @@ def test_the_documentation_page_loads_nothing_from_another_host(client: FlaskCli
 
 def test_an_answer_carries_the_request_s_id(client: FlaskClient) -> None:
     assert client.get("/healthz", headers={"X-Request-ID": "abc-1"}).headers["X-Request-ID"] == "abc-1"
-    made = client.get("/healthz", headers={"X-Request-ID": "a b\t<script>"}).headers["X-Request-ID"]
-    assert re.fullmatch(r"[0-9a-f]{16}", made)
+    generated = client.get("/healthz", headers={"X-Request-ID": "a b\t<script>"}).headers["X-Request-ID"]
+    assert re.fullmatch(r"[0-9a-f]{16}", generated)
 
 
 def test_a_fault_of_the_server_does_not_carry_its_text(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:

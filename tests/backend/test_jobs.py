@@ -1,4 +1,4 @@
-"""Jobs as a whole: what can be read of them, deleting, stuck jobs and their way out."""
+"""Jobs: reading and listing, deletion, stuck jobs and reset."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -117,7 +117,7 @@ def test_deleting_a_job_deletes_all_that_it_recorded_and_nothing_else(calls: Cal
     answer = calls.delete()
     assert (answer.status, answer.body) == (200, None)
     after = dump(database_url)
-    assert "train" in {row[5] for row in after.pop("audit")}  # which outlives what it tells of
+    assert "train" in {row[5] for row in after.pop("audit")}  # the audit log outlives the job
     assert after == {table: rows for table, rows in before.items() if table != "audit"}
     assert calls.ask().status == 400
     assert calls.delete().status == 404
@@ -154,7 +154,7 @@ def test_a_job_in_which_nothing_converges_says_what_to_change(calls: Calls, data
     assert all(size["ruled_out"] for size in job["batch_sizes"])
 
 
-def test_a_reset_begins_the_exploration_anew_and_keeps_the_history(calls: Calls) -> None:
+def test_a_reset_starts_a_new_exploration_and_keeps_the_history(calls: Calls) -> None:
     get_stuck(calls)
     answer = calls.reset()
     assert (answer.status, answer.body) == (200, None)

@@ -1,4 +1,4 @@
-"""Guessing passwords ends after a few failures however it is done, and others are kept out no longer than they must."""
+"""Limits on failed logins: guessing ends after a few failures, and users are locked out no longer than necessary."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,22 +17,22 @@ from backend.usecases.users import Role
 from tests.databases import connected
 from tests.logins import PASSWORD, csrf, log_in
 
-PER_ACCOUNT, PER_ADDRESS = 3, 8  # fewer than elsewhere, since to look at a password takes long
+PER_ACCOUNT, PER_ADDRESS = 3, 8  # low limits, because checking a password is slow
 AT_ONCE = 24
 TOO_MANY = 429
 
 
 @pytest.fixture(autouse=True)
 def _two_users_and_low_limits(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(users, "MOST_FAILED_PER_ACCOUNT", PER_ACCOUNT)
-    monkeypatch.setattr(users, "MOST_FAILED_PER_ADDRESS", PER_ADDRESS)
+    monkeypatch.setattr(users, "MAX_FAILED_LOGINS_PER_ACCOUNT", PER_ACCOUNT)
+    monkeypatch.setattr(users, "MAX_FAILED_LOGINS_PER_ADDRESS", PER_ADDRESS)
     with app.app_context():
         users.create("ada", PASSWORD, Role.ADMIN, COMMAND_LINE)
         users.create("otto", PASSWORD, Role.OPERATOR, COMMAND_LINE)
 
 
 def guess(client: FlaskClient, times: int, name: str = "ada", **headers: str) -> None:
-    """Guess wrong, each time without being refused."""
+    """Log in with a wrong password some times. No attempt is refused by the limit."""
     for number in range(times):
         sent = {header: value.format(number) for header, value in headers.items()}
         assert log_in(client, name.format(number), "guess", headers=sent).status_code == 401
@@ -46,14 +46,14 @@ def test_guessing_a_password_ends_after_a_few_failures_even_with_the_right_one(c
     assert log_in(client, "otto").status_code == 302
 
 
-def test_guessing_names_from_one_address_ends_too_and_what_was_typed_is_not_kept(
+def test_guessing_names_from_one_address_ends_too_and_typed_names_are_not_stored(
     client: FlaskClient, database_url: str
 ) -> None:
     guess(client, PER_ADDRESS, "name {}")
     assert log_in(client, "otto").status_code == TOO_MANY
     with connected(database_url) as connection:
-        told = " ".join(connection.execute(text("SELECT actor FROM audit")).scalars())
-    assert "name 7" not in told  # it may have been a password
+        actors = " ".join(connection.execute(text("SELECT actor FROM audit")).scalars())
+    assert "name 7" not in actors  # it may have been a password
 
 
 def test_a_password_typed_as_a_name_cannot_be_found_in_the_audit_log_by_a_dictionary(
@@ -88,7 +88,7 @@ def test_a_success_does_not_make_the_failures_before_it_undone(client: FlaskClie
     assert log_in(client, "ada").status_code == TOO_MANY
 
 
-def test_who_has_an_account_does_not_clear_the_way_for_guessing_at_others(client: FlaskClient) -> None:
+def test_a_login_does_not_reset_the_failures_at_other_accounts(client: FlaskClient) -> None:
     guess(client, PER_ADDRESS - 1, "name {}")
     assert log_in(client, "otto").status_code == 302
     client.delete_cookie("bso_session")
@@ -96,16 +96,16 @@ def test_who_has_an_account_does_not_clear_the_way_for_guessing_at_others(client
     assert log_in(client, "ada").status_code == TOO_MANY
 
 
-def test_who_keeps_trying_need_not_wait_longer(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_further_attempts_do_not_prolong_the_wait(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     guess(client, PER_ACCOUNT)
     failed_at = monotonic()
     for _ in range(PER_ACCOUNT):
         assert log_in(client, "ada").status_code == TOO_MANY
-    monkeypatch.setattr(users, "WINDOW_S", monotonic() - failed_at)  # as if the failures, and they alone, were long ago
+    monkeypatch.setattr(users, "WINDOW_S", monotonic() - failed_at)  # now only the failures are outside the window
     assert log_in(client, "ada").status_code == 302
 
 
-def test_refusals_are_written_down_once(client: FlaskClient, database_url: str) -> None:
+def test_refusals_are_recorded_once(client: FlaskClient, database_url: str) -> None:
     guess(client, PER_ACCOUNT)
     for _ in range(3):
         assert log_in(client, "ada").status_code == TOO_MANY
@@ -114,15 +114,13 @@ def test_refusals_are_written_down_once(client: FlaskClient, database_url: str) 
     assert [tuple(row) for row in rows] == [("user ada", f"{PER_ACCOUNT} attempts have failed")]
 
 
-@pytest.mark.parametrize(("name", "most"), [("ada", PER_ACCOUNT), ("name {}", PER_ADDRESS)])
-def test_an_address_that_a_caller_makes_up_is_not_counted_for_another(
-    client: FlaskClient, name: str, most: int
-) -> None:
-    guess(client, most, name, **{"X-Forwarded-For": "203.0.113.{}"})
+@pytest.mark.parametrize(("name", "limit"), [("ada", PER_ACCOUNT), ("name {}", PER_ADDRESS)])
+def test_a_forged_address_does_not_evade_the_limit(client: FlaskClient, name: str, limit: int) -> None:
+    guess(client, limit, name, **{"X-Forwarded-For": "203.0.113.{}"})
     assert log_in(client, "ada", headers={"X-Forwarded-For": "198.51.100.1"}).status_code == TOO_MANY
 
 
-def test_an_address_made_up_before_a_proxy_is_not_counted_for_another(make_app: Callable[..., Flask]) -> None:
+def test_an_address_forged_before_a_proxy_does_not_evade_the_limit(make_app: Callable[..., Flask]) -> None:
     client = make_app(trusted_proxies="127.0.0.1").test_client()
     guess(client, PER_ADDRESS, "name {}", **{"X-Forwarded-For": "198.51.100.{}, 203.0.113.9"})
     refused = log_in(client, "ada", headers={"X-Forwarded-For": "198.51.100.99, 203.0.113.9"})

@@ -1,4 +1,4 @@
-"""What is in the log, for people at a terminal."""
+"""The text log on a terminal: control characters are escaped."""
 
 import logging
 import re
@@ -12,13 +12,13 @@ from backend.config import Settings
 from backend.web import logs
 
 COLOUR = re.compile(r"\x1b\[\d+m")
-"""What the log colours its own words with."""
+"""Escape sequences with which the log colours its own words."""
 CONTROLS = "".join(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
 HOSTILE = f"begin{CONTROLS}end"
 
 
-def obeyed(log: str) -> set[str]:
-    """The control characters that a terminal would obey, ends of lines aside."""
+def executed_controls(log: str) -> set[str]:
+    """Return the control characters that a terminal would execute, except newlines and colours."""
     return set(COLOUR.sub("", log)) & set(CONTROLS) - {"\n"}
 
 
@@ -29,7 +29,7 @@ def test_no_caller_writes_to_the_terminal_that_shows_the_log(
     capsys.readouterr()
     assert client.get("/%1b%5b2J%c2%9b2Jred").status_code == 404
     log = capsys.readouterr().err
-    assert obeyed(log) == set()
+    assert executed_controls(log) == set()
     assert log.count("\n") == 1
     assert r"/\x1b[2J" in COLOUR.sub("", log)
 
@@ -38,11 +38,11 @@ def test_no_caller_writes_to_the_terminal_that_shows_the_log(
 def test_every_control_character_in_a_line_is_escaped(library: bool, capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("INFO", "text")
     if library:
-        logging.getLogger("library").warning("it said %s", HOSTILE)
+        logging.getLogger("library").warning("received %s", HOSTILE)
     else:
         structlog.get_logger("own").warning(HOSTILE, value=HOSTILE, several=[HOSTILE])
     log = capsys.readouterr().err
-    assert obeyed(log) == set()
+    assert executed_controls(log) == set()
     assert log.count("\n") == 1
     assert log.count("end") == (1 if library else 3)
 
@@ -57,6 +57,6 @@ def test_a_traceback_keeps_its_lines_and_no_other_control_character(
     except ValueError:
         (logging.getLogger("library") if library else structlog.get_logger("own")).exception("failed")
     log = capsys.readouterr().err
-    assert obeyed(log) == set()
+    assert executed_controls(log) == set()
     assert "\nTraceback (most recent call last):\n  File " in log
     assert r"ValueError: begin\x00" in log

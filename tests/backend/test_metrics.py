@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""The metrics for Prometheus."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from tests.servers import GunicornServer
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:
-    """The samples of this program: name and values of the labels."""
+    """Return the values of this program's samples, by name and labels."""
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -25,11 +25,11 @@ def test_jobs_and_trials_are_counted_in_the_database(calls: Calls) -> None:
     calls.converge(calls.trial())
     calls.end(calls.trial())
     calls.trial()
-    found = samples(calls("GET", "/metrics").text)
-    assert found["zeus_bso_jobs",] == 1
-    assert found["zeus_bso_trials", "Succeeded"] == 1
-    assert found["zeus_bso_trials", "Failed"] == 1
-    assert found["zeus_bso_trials", "Dispatched"] == 1
+    values = samples(calls("GET", "/metrics").text)
+    assert values["zeus_bso_jobs",] == 1
+    assert values["zeus_bso_trials", "Succeeded"] == 1
+    assert values["zeus_bso_trials", "Failed"] == 1
+    assert values["zeus_bso_trials", "Dispatched"] == 1
 
 
 def test_an_id_in_a_path_is_no_label(calls: Calls) -> None:
@@ -40,7 +40,7 @@ def test_an_id_in_a_path_is_no_label(calls: Calls) -> None:
     assert "/jobs/<job_id:job_id>" in text
 
 
-def test_what_callers_make_up_is_not_counted_so_it_cannot_pile_up(calls: Calls) -> None:
+def test_unknown_methods_and_paths_are_not_counted(calls: Calls) -> None:
     for number in range(5):
         assert calls(f"MADEUP{number}", "/jobs").status == 405
         assert calls("GET", f"/madeup{number}").status == 404
@@ -51,18 +51,18 @@ def test_the_calls_of_all_workers_are_counted_together(tmp_path: Path) -> None:
     folder = tmp_path / "prometheus"
     folder.mkdir()
     url = f"sqlite:///{tmp_path}/bso.db"
-    # Cold: prometheus_client looks for the folder when it is imported.
+    # A cold start, because prometheus_client reads the variable during its import.
     with GunicornServer(url, tmp_path, workers=3, cold=True, PROMETHEUS_MULTIPROC_DIR=str(folder)) as server:
-        made = 0
+        call_count = 0
         with ThreadPoolExecutor(8) as pool:
             while len(_workers_that_counted(folder) & set(server.worker_pids())) < 2:
-                assert made < 10_000, "one worker answers all calls"
+                assert call_count < 10_000, "one worker answers all calls"
                 statuses = list(pool.map(lambda _: server.calls("GET", "/healthz").status, range(40)))
                 assert set(statuses) == {200}
-                made += len(statuses)
+                call_count += len(statuses)
         text = server.calls("GET", "/metrics").text
-    assert samples(text)["zeus_bso_request_seconds_count", "GET", "/healthz", "200"] == made
+    assert samples(text)["zeus_bso_request_seconds_count", "GET", "/healthz", "200"] == call_count
 
 
 def _workers_that_counted(folder: Path) -> set[int]:
-    return {int(found[1]) for file in folder.iterdir() if (found := re.search(r"_(\d+)\.db", file.name))}
+    return {int(match[1]) for file in folder.iterdir() if (match := re.search(r"_(\d+)\.db", file.name))}

@@ -1,4 +1,4 @@
-"""A proxy before the server: whose word on where calls come from is taken, and that they are not the machine's own."""
+"""A proxy in front of the server: only trusted proxies set the caller's address, and no proxy is a local caller."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,32 +14,36 @@ from tests import specs
 from tests.logins import PASSWORD, log_in
 from tests.servers import GunicornServer, WaitressServer, backend
 
-Kind = type[WaitressServer | GunicornServer]
+ServerClass = type[WaitressServer | GunicornServer]
 
 
 @pytest.fixture(params=[WaitressServer, GunicornServer])
-def kind(request: pytest.FixtureRequest) -> Kind:
-    """Both ways to serve."""
-    chosen: Kind = request.param
+def server_class(request: pytest.FixtureRequest) -> ServerClass:
+    """The embedded server and gunicorn."""
+    chosen: ServerClass = request.param
     return chosen
 
 
-def test_an_open_server_does_not_take_a_proxys_calls_for_its_own_machines(kind: Kind, tmp_path: Path) -> None:
-    with kind(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
+def test_an_open_server_does_not_treat_a_proxys_calls_as_its_own_machines(
+    server_class: ServerClass, tmp_path: Path
+) -> None:
+    with server_class(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
         assert requests.get(f"{server.url}/jobs", timeout=30).status_code == 200
         forwarded = {"X-Forwarded-For": "203.0.113.9"}
         assert requests.get(f"{server.url}/jobs", headers=forwarded, timeout=30).status_code == 401
 
 
-@pytest.mark.parametrize(("proxies", "shown"), [("10.0.0.0/8", "127.0.0.1"), ("127.0.0.1", "203.0.113.9")])
-def test_a_real_server_believes_a_configured_proxy_alone(kind: Kind, proxies: str, shown: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("proxies", "address"), [("10.0.0.0/8", "127.0.0.1"), ("127.0.0.1", "203.0.113.9")])
+def test_a_real_server_trusts_only_a_configured_proxy(
+    server_class: ServerClass, proxies: str, address: str, tmp_path: Path
+) -> None:
     url = f"sqlite:///{tmp_path}/bso.db"
-    made = backend("token", "create", "--label=t", "--scope=admin", f"--database-url={url}", folder=tmp_path)
-    headers = {"Authorization": f"Bearer {made.stdout.strip()}", "X-Forwarded-For": "198.51.100.1, 203.0.113.9"}
-    with kind(url, tmp_path, ZEUS_BSO_TRUSTED_PROXIES=proxies) as server:
+    created = backend("token", "create", "--label=t", "--scope=admin", f"--database-url={url}", folder=tmp_path)
+    headers = {"Authorization": f"Bearer {created.stdout.strip()}", "X-Forwarded-For": "198.51.100.1, 203.0.113.9"}
+    with server_class(url, tmp_path, ZEUS_BSO_TRUSTED_PROXIES=proxies) as server:
         assert requests.post(f"{server.url}/jobs", json=specs.job(), headers=headers, timeout=30).status_code == 201
         entries = requests.get(f"{server.url}/audit", headers=headers, timeout=30).json()["entries"]
-    assert entries[0]["address"] == shown
+    assert entries[0]["address"] == address
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-Forwarded-For": "127.0.0.1"}, {"X-Forwarded-Host": "localhost"}], ids=str)
@@ -58,9 +62,9 @@ def test_forms_need_the_host_that_the_documentation_has_a_proxy_pass_on(
     app = make_app(trusted_proxies="127.0.0.1")
     with app.app_context():
         users.create("ada", PASSWORD, Role.VIEWER, COMMAND_LINE)
-    passed_on = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "X-Forwarded-Host": host}
-    of_the_browser = {"Referer": "https://bso.example/admin/login/"}
-    assert log_in(app.test_client(), "ada", headers=passed_on | of_the_browser).status_code == status
+    from_proxy = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "X-Forwarded-Host": host}
+    from_browser = {"Referer": "https://bso.example/admin/login/"}
+    assert log_in(app.test_client(), "ada", headers=from_proxy | from_browser).status_code == status
 
 
 @pytest.mark.parametrize(("scheme", "secure"), [("https", True), ("http", False)])
@@ -70,6 +74,6 @@ def test_an_open_server_keeps_its_cookies_to_tls_where_the_browser_came_over_it(
     app = make_app(trusted_proxies="127.0.0.1", insecure_open=True)
     with app.app_context():
         users.create("ada", PASSWORD, Role.VIEWER, COMMAND_LINE)
-    passed_on = {"X-Forwarded-Proto": scheme, "X-Forwarded-Host": "bso.example"}
-    page = app.test_client().get("/admin/login/", headers=passed_on)
+    from_proxy = {"X-Forwarded-Proto": scheme, "X-Forwarded-Host": "bso.example"}
+    page = app.test_client().get("/admin/login/", headers=from_proxy)
     assert ("; Secure" in page.headers["Set-Cookie"]) is secure

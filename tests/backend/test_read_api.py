@@ -1,4 +1,4 @@
-"""What scripts read: jobs by what they are, what a policy believes, what was saved, who did what."""
+"""The read calls of the API: lists of jobs, beliefs, savings and the audit log."""
 
 import pytest
 from flask import Flask
@@ -14,17 +14,17 @@ def test_jobs_are_found_by_a_part_of_their_ids_their_policy_and_gpu(calls: Calls
     calls.register(job_id="train-B", gpu_model="H100")
     calls.register(job_id="train-a%", policy="gp-ucb")
 
-    def found(query: str) -> list[str]:
+    def matching(query: str) -> list[str]:
         return [job["job_id"] for job in calls.must(calls("GET", f"/jobs?{query}"))["jobs"]]
 
-    assert found("") == ["train-a%", "train-B", "train-a"]
-    assert found("contains=-a") == ["train-a%", "train-a"]
-    assert found("contains=%25") == ["train-a%"]
-    assert found("contains=_") == []
-    assert found("policy=gp-ucb") == ["train-a%"]
-    assert found("gpu_model=H100") == ["train-B"]
-    assert found("gpu_model=h100") == []
-    assert found("paused=true") == []
+    assert matching("") == ["train-a%", "train-B", "train-a"]
+    assert matching("contains=-a") == ["train-a%", "train-a"]
+    assert matching("contains=%25") == ["train-a%"]
+    assert matching("contains=_") == []
+    assert matching("policy=gp-ucb") == ["train-a%"]
+    assert matching("gpu_model=H100") == ["train-B"]
+    assert matching("gpu_model=h100") == []
+    assert matching("paused=true") == []
     assert calls("GET", "/jobs?policy=best").status == 422
     page = calls.must(calls("GET", "/jobs?contains=a&limit=1&offset=1"))
     assert (page["total"], [job["job_id"] for job in page["jobs"]]) == (3, ["train-B"])
@@ -46,25 +46,25 @@ def test_the_list_of_jobs_says_how_each_stands(calls: Calls) -> None:
 def test_what_a_policy_would_do_next_is_what_it_then_does(calls: Calls, policy: str) -> None:
     calls.register(policy=policy)
     for number in range(12):
-        told = calls.must(calls("GET", "/jobs/train/belief"))
+        belief = calls.must(calls("GET", "/jobs/train/belief"))
         trial = calls.trial()
-        assert (told["next_batch_size"], told["next_reason"]) == (trial["batch_size"], trial["reason"])
-        assert told["policy"] == policy
+        assert (belief["next_batch_size"], belief["next_reason"]) == (trial["batch_size"], trial["reason"])
+        assert belief["policy"] == policy
         calls.converge(trial, energy=10.0 + number % 3 + trial["batch_size"] / 100)
-    told = calls.must(calls("GET", "/jobs/train/belief"))
-    assert [size["batch_size"] for size in told["batch_sizes"]] == [8, 16, 32]
-    assert sum(size["runs"] for size in told["batch_sizes"]) == 12
-    assert all(9 < size["expected_cost"] < 14 for size in told["batch_sizes"] if size["runs"])
-    assert 18 < told["cost_bound"] < 30
+    belief = calls.must(calls("GET", "/jobs/train/belief"))
+    assert [size["batch_size"] for size in belief["batch_sizes"]] == [8, 16, 32]
+    assert sum(size["runs"] for size in belief["batch_sizes"]) == 12
+    assert all(9 < size["expected_cost"] < 14 for size in belief["batch_sizes"] if size["runs"])
+    assert 18 < belief["cost_bound"] < 30
 
 
 @pytest.mark.parametrize("policy", ["zeus", "gp-ucb"])
-def test_the_bound_that_is_told_is_that_of_the_run_which_is_then_given_out(calls: Calls, policy: str) -> None:
+def test_the_announced_cost_bound_applies_to_the_next_run(calls: Calls, policy: str) -> None:
     calls.register(policy=policy, num_pruning_rounds=1)
     for _ in range(4):
         calls.converge(calls.trial())
     bounds_j = []
-    for _ in range(4):  # the last one under gp-ucb has twice the usual bound
+    for _ in range(4):  # under gp-ucb the last run has twice the usual bound
         bounds_j.append(calls.must(calls("GET", "/jobs/train/belief"))["cost_bound"])
         trial = calls.trial()
         assert calls.must(calls.report(trial, energy=0.999 * bounds_j[-1]))["reason"] == "continue"
@@ -74,12 +74,13 @@ def test_the_bound_that_is_told_is_that_of_the_run_which_is_then_given_out(calls
 
 def test_a_policy_that_knows_nothing_or_has_nothing_left_says_so(calls: Calls) -> None:
     calls.register(batch_sizes=[16])
-    told = calls.must(calls("GET", "/jobs/train/belief"))
-    assert (told["batch_sizes"][0]["expected_cost"], told["cost_bound"], told["next_batch_size"]) == (None, None, 16)
+    belief = calls.must(calls("GET", "/jobs/train/belief"))
+    assert belief["batch_sizes"][0]["expected_cost"] is None
+    assert (belief["cost_bound"], belief["next_batch_size"]) == (None, 16)
     calls.diverge(calls.trial())
-    told = calls.must(calls("GET", "/jobs/train/belief"))
-    assert told["next_batch_size"] is None
-    assert "reset this one" in told["next_reason"]
+    belief = calls.must(calls("GET", "/jobs/train/belief"))
+    assert belief["next_batch_size"] is None
+    assert "reset this job" in belief["next_reason"]
     assert calls("GET", "/jobs/other/belief").status == 404
 
 
@@ -92,21 +93,21 @@ def test_savings_are_what_the_default_would_have_cost_less_what_was_paid_failure
         energy = {8: 4.0, 16: 10.0, 32: 30.0}[trial["batch_size"]]
         paid += energy
         (calls.diverge if number == 2 else calls.converge)(trial, energy=energy)
-    calls.trial()  # under way: neither a recurrence nor paid
-    told = calls.must(calls("GET", "/jobs/train/savings"))
-    assert (told["launches"], told["recurrences"], told["spent"]["energy"]) == (6, 5, paid)
-    assert told["against_default"]["energy"] == pytest.approx(5 * 10.0 - paid)
-    assert told["against_default"]["cost"] == pytest.approx(5 * 10.0 - paid)
+    calls.trial()  # still running, so neither a recurrence nor paid
+    savings = calls.must(calls("GET", "/jobs/train/savings"))
+    assert (savings["launches"], savings["recurrences"], savings["spent"]["energy"]) == (6, 5, paid)
+    assert savings["against_default"]["energy"] == pytest.approx(5 * 10.0 - paid)
+    assert savings["against_default"]["cost"] == pytest.approx(5 * 10.0 - paid)
     best = min(size["mean_cost"] for size in calls.describe()["batch_sizes"] if size["mean_cost"])
-    assert told["against_best"]["cost"] == pytest.approx(5 * best - paid)
+    assert savings["against_best"]["cost"] == pytest.approx(5 * best - paid)
     calls.reset()
-    assert calls.must(calls("GET", "/jobs/train/savings")) == told
+    assert calls.must(calls("GET", "/jobs/train/savings")) == savings
 
 
 def test_the_audit_log_says_who_did_what_to_which_job_newest_first_and_outlives_the_job(calls: Calls) -> None:
     calls.register()
     trial = calls.trial(run_id="run 1")
-    calls.trial(run_id="run 1")  # asked again: nothing new
+    calls.trial(run_id="run 1")  # the same run again creates no entry
     calls.end(trial, reason="not today")
     calls.reset()
     calls.delete()
@@ -120,7 +121,7 @@ def test_the_audit_log_says_who_did_what_to_which_job_newest_first_and_outlives_
 
 
 @pytest.mark.parametrize("policy", ["zeus", "gp-ucb"])
-def test_a_paused_job_gives_the_default_without_a_bound_and_goes_on_where_it_was(
+def test_a_paused_job_dispatches_the_default_without_a_bound_and_resumes_where_it_was(
     calls: Calls, app: Flask, policy: str
 ) -> None:
     calls.register(policy=policy)
@@ -131,8 +132,8 @@ def test_a_paused_job_gives_the_default_without_a_bound_and_goes_on_where_it_was
         runs.pause("train", paused=True, by=COMMAND_LINE)
     assert calls.describe()["paused"]
     for _ in range(3):
-        told = calls.must(calls("GET", "/jobs/train/belief"))
-        assert (told["next_batch_size"], told["cost_bound"]) == (16, None)
+        belief = calls.must(calls("GET", "/jobs/train/belief"))
+        assert (belief["next_batch_size"], belief["cost_bound"]) == (16, None)
         trial = calls.trial()
         assert (trial["batch_size"], trial["type"]) == (16, "Paused")
         assert not calls.must(calls.report(trial, energy=1e9))["stop_train"]

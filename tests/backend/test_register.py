@@ -1,4 +1,4 @@
-"""`POST /jobs`: what is stored, what counts as the same spec, and what an id may be."""
+"""`POST /jobs`: the stored spec, equality of specs, and valid ids."""
 
 from typing import Any
 
@@ -128,22 +128,22 @@ def test_the_way_a_float_is_written_makes_no_difference(calls: Calls, one: str, 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_finite_number_is_stored_exactly(calls: Calls, power: float, target: float, eta: float) -> None:
     changes = {"job_id": None, "max_power": power, "target_metric": target, "eta_knob": eta}
-    made = calls.must(calls.register(**changes))
-    again = calls("POST", "/jobs", made)
-    assert (again.status, again.body) == (200, made)
-    assert (made["max_power"], made["target_metric"], made["eta_knob"]) == (power, target, eta)
+    stored = calls.must(calls.register(**changes))
+    again = calls("POST", "/jobs", stored)
+    assert (again.status, again.body) == (200, stored)
+    assert (stored["max_power"], stored["target_metric"], stored["eta_knob"]) == (power, target, eta)
 
 
 def test_a_job_without_an_id_gets_one_made_from_its_prefix(calls: Calls) -> None:
     first = calls.must(calls.register(job_id=None, job_id_prefix="resnet"))["job_id"]
     second = calls.must(calls.register(job_id=None, job_id_prefix="resnet"))["job_id"]
     assert first != second
-    for made in (first, second):
-        prefix, _, digits = made.rpartition("-")
+    for job_id in (first, second):
+        prefix, _, digits = job_id.rpartition("-")
         assert prefix == "resnet"
         assert len(digits) == 8
         assert int(digits, 16) >= 0
-        assert calls.trial(made)["job_id"] == made
+        assert calls.trial(job_id)["job_id"] == job_id
 
 
 def test_the_longest_prefix_still_leaves_room_for_a_made_id(calls: Calls) -> None:

@@ -1,4 +1,4 @@
-"""Decisions follow from what is stored: the same on every database, and again when they are taken once more."""
+"""Decisions follow from the stored data: they are the same on every database and when they are replayed."""
 
 import random
 import shutil
@@ -18,13 +18,13 @@ LEASE_S = 3600
 
 
 def work(calls: Calls, database_url: str, dice: random.Random, steps: int) -> list[tuple[int, str]]:
-    """Random asks, reports, ends, losses, returns, revivals and resets. Returns the choices in their order."""
+    """Make random asks, reports, ends, losses, returns, revivals and resets. Returns the choices in order."""
     choices = []
     running: list[dict[str, Any]] = []
     epochs: dict[int, int] = {}
     for step in range(steps):
-        what = dice.choices(("ask", "report", "end", "come back", "lose", "reset"), (6, 12, 0.5, 0.5, 1, 0.05))[0]
-        if not running or (what == "ask" and len(running) < 6):
+        action = dice.choices(("ask", "report", "end", "come back", "lose", "reset"), (6, 12, 0.5, 0.5, 1, 0.05))[0]
+        if not running or (action == "ask" and len(running) < 6):
             answer = calls.ask(run_id=f"run-{step}")
             if answer.status == 409:
                 calls.must(calls.reset())
@@ -33,7 +33,7 @@ def work(calls: Calls, database_url: str, dice: random.Random, steps: int) -> li
             choices.append((running[-1]["batch_size"], running[-1]["type"]))
             continue
         trial = dice.choice(running)
-        match what:
+        match action:
             case "lose":
                 let_time_pass(database_url, "train", trial["trial_number"], LEASE_S + 1)
             case "reset":
@@ -64,7 +64,7 @@ def test_every_decision_of_a_random_workload_follows_from_what_is_stored(
     with connected(database_url) as connection:
         revived = "SELECT COUNT(*) FROM reports WHERE expired_revision IS NOT NULL"
         assert connection.exec_driver_sql(revived).scalar_one() > 0
-    assert {kind for _, kind in choices} == {"Pruning", "Concurrent", "MAB"}
+    assert {type_ for _, type_ in choices} == {"Pruning", "Concurrent", "MAB"}
     with app.app_context():
         assert reading.replay_job("train") == (len(choices), [])
 
@@ -118,7 +118,7 @@ def test_jobs_without_a_seed_get_different_ones(calls: Calls) -> None:
     assert len(stories) > 1
 
 
-def test_another_server_over_the_same_database_goes_on_with_the_same_draws(database_url: str) -> None:
+def test_another_server_over_the_same_database_continues_the_same_draws(database_url: str) -> None:
     def ask(job_id: str, calls: Calls) -> int:
         return int(calls.trial(job_id)["batch_size"])
 

@@ -1,4 +1,4 @@
-"""`POST /report`: the verdict, its repetition, and what is refused."""
+"""`POST /report`: verdicts, repeated reports and refused reports."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def verdict(answer: dict[str, Any]) -> tuple[bool, bool, str]:
     return answer["stop_train"], answer["converged"], answer["reason"]
 
 
-def test_below_the_target_the_training_goes_on(calls: Calls, trial: dict[str, Any]) -> None:
+def test_below_the_target_the_training_continues(calls: Calls, trial: dict[str, Any]) -> None:
     answer = calls.must(calls.report(trial))
     assert verdict(answer) == (False, False, "continue")
     assert answer["cost"] == 10.0
@@ -205,7 +205,7 @@ def test_a_report_of_any_finite_numbers_can_be_repeated(
 
 
 @pytest.mark.parametrize("source", ["nvml", "rapl", "amd", "apple", "estimated"])
-def test_the_source_of_the_energy_is_kept(calls: Calls, trial: dict[str, Any], source: str) -> None:
+def test_the_source_of_the_energy_is_stored(calls: Calls, trial: dict[str, Any], source: str) -> None:
     calls.must(calls.report(trial, energy_source=source))
     calls.must(calls.report(trial))
     assert calls.record(trial)["energy_source"] == source
@@ -241,4 +241,4 @@ def test_a_job_keeps_to_one_source_of_energy(calls: Calls) -> None:
     assert "estimated" in answer.message
     assert calls.record(measured)["energy"] == 10.0
     assert calls.report(calls.trial(), energy_source="rapl").status == 409
-    assert calls.report(calls.trial()).status == 200  # Zeus' client does not say
+    assert calls.report(calls.trial()).status == 200  # Zeus' client sends no source

@@ -1,4 +1,4 @@
-"""Migrations: they make the models' tables, on every database, whoever runs them, however many at once."""
+"""Migrations: they create the tables of the models on every database, also when several processes run them at once."""
 
 import shutil
 import subprocess
@@ -31,7 +31,7 @@ from tests.servers import WaitressServer, backend
 
 @pytest.fixture(params=["sqlite", "mariadb", "mariadb with latin1"])
 def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database without any table."""
+    """The URL of a database without tables."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/new.db"
     server: MariaDB = request.getfixturevalue("mariadb")
@@ -107,7 +107,7 @@ def test_four_servers_that_start_at_once_on_a_new_file_all_come_up(tmp_path: Pat
 
 
 def test_a_new_file_can_be_opened_by_many_at_once(tmp_path: Path) -> None:
-    # SQLite does not wait by itself where several switch a file to its write-ahead log.
+    # SQLite's busy timeout does not apply while another process switches the same file to a write-ahead log.
     for number in range(25):
         engines = [sa.create_engine(f"sqlite:///{tmp_path}/new-{number}.db") for _ in range(8)]
         together = Barrier(8)
@@ -123,7 +123,7 @@ def test_a_new_file_can_be_opened_by_many_at_once(tmp_path: Path) -> None:
             engine.dispose()
 
 
-def test_upgrading_a_database_that_does_not_answer_is_said_without_a_traceback(tmp_path: Path) -> None:
+def test_upgrading_an_unreachable_database_is_an_error_without_a_traceback(tmp_path: Path) -> None:
     url = "mysql+pymysql://someone:s3cret-password@127.0.0.1:1/zeus"
     for command in (("db", "upgrade"), ("db", "check"), ("serve", "--port=0")):
         done = backend(*command, f"--database-url={url}", folder=tmp_path)
@@ -132,13 +132,13 @@ def test_upgrading_a_database_that_does_not_answer_is_said_without_a_traceback(t
         assert "s3cret" not in done.stdout + done.stderr
 
 
-def test_a_file_that_cannot_be_opened_is_said_without_a_traceback(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened_is_an_error_without_a_traceback(tmp_path: Path) -> None:
     done = backend("serve", "--port=0", f"--database-url=sqlite:///{tmp_path}/nowhere/bso.db", folder=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
 
 
-def test_a_file_that_is_no_database_is_said_without_a_traceback(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_an_error_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "bso.db").write_text("this is not a database " * 100)
     done = backend("serve", "--port=0", f"--database-url=sqlite:///{tmp_path}/bso.db", folder=tmp_path)
     assert done.returncode == 1
@@ -158,7 +158,9 @@ def test_databases_on_one_server_are_upgraded_independently(mariadb: MariaDB, tm
     assert done.returncode == 0, done.stderr
 
 
-def test_a_migration_that_makes_a_table_anew_keeps_the_rows_of_all(calls: Calls, app: Flask, tmp_path: Path) -> None:
+def test_a_migration_that_recreates_a_table_keeps_the_rows_of_all_tables(
+    calls: Calls, app: Flask, tmp_path: Path
+) -> None:
     calls.register()
     calls.converge(calls.trial())
     folder = shutil.copytree(Path(app.root_path) / "migrations", tmp_path / "migrations")
@@ -178,7 +180,7 @@ def test_a_migration_that_makes_a_table_anew_keeps_the_rows_of_all(calls: Calls,
     assert calls.record({"job_id": "train", "trial_number": 1})["converged"]
 
 
-def test_trials_of_before_there_were_bounds_of_their_own_have_the_usual_one(empty_database_url: str) -> None:
+def test_trials_from_before_bound_factors_get_the_usual_bound(empty_database_url: str) -> None:
     app = create_app(Settings(database_url=empty_database_url, log_level="CRITICAL"), prepare_database=False)
     with app.app_context():
         flask_migrate.upgrade(revision="0002")
@@ -223,7 +225,7 @@ def test_the_newest_migration_can_be_taken_back(calls: Calls, app: Flask, databa
 
 
 @pytest.mark.parametrize("command", [("serve", "--port=0"), ("db", "upgrade"), ("db", "check")])
-def test_a_database_of_a_newer_version_is_left_alone_and_that_is_said(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_a_database_of_a_newer_version_is_an_error_and_left_alone(tmp_path: Path, command: tuple[str, ...]) -> None:
     url = f"sqlite:///{tmp_path / 'zeus_bso.db'}"
     migrate(url)
     with connected(url) as connection:

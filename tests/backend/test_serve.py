@@ -1,4 +1,4 @@
-"""`python -m backend serve` as a process: where it listens, what it says and what it keeps to itself."""
+"""`python -m backend serve` as a process: addresses, output, logs, and passwords that must not be printed."""
 
 import json
 import re
@@ -18,7 +18,7 @@ PASSWORD_IN_URL = "s3cret-p%40ss"
 
 @pytest.fixture
 def user_url(mariadb: MariaDB) -> str:
-    """A database whose user has a password."""
+    """The URL of a database with a user that has a password."""
     name = make_url(mariadb.database()).database
     mariadb.execute(
         f"CREATE USER {name}@'%' IDENTIFIED BY '{PASSWORD}'",
@@ -28,7 +28,7 @@ def user_url(mariadb: MariaDB) -> str:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.org", ""])
-def test_it_does_not_listen_beyond_this_machine_unless_told(host: str, tmp_path: Path) -> None:
+def test_it_does_not_listen_beyond_this_machine_by_default(host: str, tmp_path: Path) -> None:
     done = backend("serve", "--host", host, "--port=0", folder=tmp_path)
     assert done.returncode == 1
     assert "--insecure-open" in done.stderr
@@ -36,33 +36,33 @@ def test_it_does_not_listen_beyond_this_machine_unless_told(host: str, tmp_path:
 
 
 @pytest.mark.parametrize("guarded", [False, True])
-def test_it_warns_who_lets_it_listen_beyond_this_machine(guarded: bool, tmp_path: Path) -> None:
+def test_it_warns_when_it_listens_beyond_this_machine(guarded: bool, tmp_path: Path) -> None:
     if guarded:
         assert backend("token", "create", "--label=test", folder=tmp_path).returncode == 0
-    # An address for documentation, which no machine has: so that it warns, and then listens nowhere.
+    # An address reserved for documentation, which no machine has: the server warns, and then cannot listen.
     done = backend("serve", "--host=192.0.2.1", "--port=0", "--insecure-open", folder=tmp_path)
     assert done.returncode == 1
     assert "cannot listen on 192.0.2.1" in done.stderr
-    assert ("WARNING: 192.0.2.1 can be reached from other machines, and this speaks plain" in done.stderr) is guarded
+    assert ("WARNING: other machines can reach 192.0.2.1, and this server speaks plain" in done.stderr) is guarded
     assert ("WARNING: anyone who reaches 192.0.2.1 may read and change" in done.stderr) is not guarded
 
 
 def test_it_warns_of_nothing_on_its_own_machine(tmp_path: Path) -> None:
     with WaitressServer(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
-        assert "WARNING" not in server.said()
+        assert "WARNING" not in server.read_log()
 
 
 def test_it_says_where_it_listens_and_what_is_there(tmp_path: Path) -> None:
     with WaitressServer(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
         assert server.process is not None
         assert server.process.stdout is not None
-        said = "".join(server.process.stdout.readline() for _ in range(3))
+        output = "".join(server.process.stdout.readline() for _ in range(3))
         for path in ("/admin", "/openapi/swagger"):
-            assert f": {server.url}{path}\n" in said
+            assert f": {server.url}{path}\n" in output
             assert requests.get(f"{server.url}{path}", timeout=30).status_code == 200
 
 
-def test_a_port_in_use_is_said_without_a_traceback(tmp_path: Path) -> None:
+def test_a_port_in_use_is_an_error_without_a_traceback(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -72,7 +72,7 @@ def test_a_port_in_use_is_said_without_a_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_it_stops_when_told_to(tmp_path: Path) -> None:
+def test_it_stops_on_sigterm(tmp_path: Path) -> None:
     server = WaitressServer(f"sqlite:///{tmp_path}/bso.db", tmp_path, cold=True)
     server.start()
     assert server.calls("GET", "/readyz").status == 200
@@ -88,10 +88,12 @@ def test_a_body_of_20_mb_is_refused_by_a_real_server(tmp_path: Path) -> None:
         assert server.calls("GET", "/healthz").status == 200
 
 
-@pytest.mark.parametrize("kind", [WaitressServer, GunicornServer])
-def test_a_body_in_chunks_is_read_like_any_other(kind: type[WaitressServer | GunicornServer], tmp_path: Path) -> None:
+@pytest.mark.parametrize("server_class", [WaitressServer, GunicornServer])
+def test_a_body_in_chunks_is_read_like_any_other(
+    server_class: type[WaitressServer | GunicornServer], tmp_path: Path
+) -> None:
     with (
-        kind(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server,
+        server_class(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server,
         socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection,
     ):
         server.calls.register()
@@ -104,34 +106,33 @@ def test_a_body_in_chunks_is_read_like_any_other(kind: type[WaitressServer | Gun
 
 
 def test_its_password_is_printed_nowhere(user_url: str, mariadb: MariaDB, tmp_path: Path) -> None:
-    said = tmp_path / "stdout"
     with WaitressServer(user_url, tmp_path, ZEUS_BSO_LOG_LEVEL="DEBUG", ZEUS_BSO_LOG_FORMAT="json") as server:
         calls = server.calls
         assert calls.register().status == 201
         assert server.process is not None
         assert server.process.stdout is not None
-        said.write_text(server.process.stdout.readline() + server.process.stdout.readline())
+        output = server.process.stdout.readline() + server.process.stdout.readline()
         name = user_url.rpartition("/")[2]
         mariadb.execute(f"ALTER USER {name}@'%' ACCOUNT LOCK", *_kill(mariadb, name))
         for answer in (calls.ask(), calls("GET", "/jobs"), calls("GET", "/readyz")):
             assert answer.status == 503
             assert "s3cret" not in answer.text
-    assert "Data in mysql+pymysql://" in said.read_text()
-    assert "failed" in server.said()
-    for text in (said.read_text(), server.said()):
+    assert "Data in mysql+pymysql://" in output
+    assert "failed" in server.read_log()
+    for text in (output, server.read_log()):
         assert "s3cret" not in text
 
 
 def test_the_logs_are_lines_of_json(tmp_path: Path) -> None:
     with WaitressServer(f"sqlite:///{tmp_path}/bso.db", tmp_path, ZEUS_BSO_LOG_FORMAT="json") as server:
         server.calls("GET", "/healthz")
-    events = [json.loads(line) for line in server.said().splitlines()]
+    events = [json.loads(line) for line in server.read_log().splitlines()]
     request = next(event for event in events if event["event"] == "request")
     assert (request["method"], request["path"], request["status"]) == ("GET", "/healthz", 200)
     assert request["request_id"]
 
 
-def test_the_replay_command_tells_whether_the_decisions_follow(database_url: str, tmp_path: Path) -> None:
+def test_the_replay_command_checks_whether_the_decisions_follow(database_url: str, tmp_path: Path) -> None:
     with WaitressServer(database_url, tmp_path) as server:
         calls = server.calls
         calls.register()

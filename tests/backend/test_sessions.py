@@ -1,4 +1,4 @@
-"""How long somebody who has logged in stays so."""
+"""The end of a user's session."""
 
 import time
 
@@ -17,7 +17,7 @@ HOUR_S = 3600
 
 
 class Clock:
-    """What the server takes for the time."""
+    """The server's clock, which a test can move ahead."""
 
     def __init__(self) -> None:
         self.ahead_s = 0.0
@@ -28,9 +28,9 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(login, "time", made)
-    return made
+    clock = Clock()
+    monkeypatch.setattr(login, "time", clock)
+    return clock
 
 
 def test_a_session_is_over_12_hours_after_the_login_however_it_is_used(
@@ -45,7 +45,7 @@ def test_a_session_is_over_12_hours_after_the_login_however_it_is_used(
         page = client.get("/admin/job/?job=train")
         assert page.status_code == 200
         form = {"paused": "1", "csrf_token": csrf(page.text)}
-        assert client.post("/admin/job/pause?job=train", data=form).status_code == 302  # its message makes a new cookie
+        assert client.post("/admin/job/pause?job=train", data=form).status_code == 302  # its message sets a new cookie
     clock.ahead_s = 12 * HOUR_S + 5
     assert client.get("/admin/job/?job=train").location.startswith("/admin/login/")
     assert client.post("/admin/job/pause?job=train", data=form).location.startswith("/admin/login/")

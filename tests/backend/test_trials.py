@@ -1,4 +1,4 @@
-"""The life of a trial beside its reports: ending it, leases, heartbeats, and runs that come back."""
+"""The life of a trial apart from its reports: ends, leases, heartbeats, and runs that come back."""
 
 from typing import Any
 
@@ -71,14 +71,14 @@ def test_a_run_within_its_lease_keeps_its_batch_size(calls: Calls, trial: dict[s
     assert calls.record(trial)["status"] == "Dispatched"
 
 
-def test_a_run_that_is_not_heard_of_for_its_lease_is_lost_at_the_next_ask(
+def test_a_run_whose_lease_expired_is_lost_at_the_next_ask(
     calls: Calls, trial: dict[str, Any], database_url: str
 ) -> None:
     stand_in = lose(calls, database_url, trial)
     assert (stand_in["batch_size"], stand_in["type"]) == (trial["batch_size"], "Pruning")
     record = calls.record(trial)
     assert (record["status"], record["converged"]) == ("Failed", None)
-    assert "not heard of" in record["outcome"]
+    assert "lease expired" in record["outcome"]
     assert record["outcome_code"] == "lost"
 
 
@@ -99,7 +99,7 @@ def test_an_overdue_run_that_reports_is_not_lost(calls: Calls, trial: dict[str, 
     assert calls.record(trial)["status"] == "Dispatched"
 
 
-def test_the_lease_is_a_setting_and_is_told_to_the_caller(app: Flask, calls: Calls, database_url: str) -> None:
+def test_the_lease_is_a_setting_and_the_caller_receives_it(app: Flask, calls: Calls, database_url: str) -> None:
     app.config["LEASE_S"] = 10.0
     calls.register()
     trial = calls.trial()
@@ -217,14 +217,12 @@ def test_a_run_that_came_to_its_end_gets_its_trial_back_only_if_it_resumes_it(
     assert calls.must(calls.report(trial))["reason"] == "continue"
 
 
-def test_a_run_that_broke_gets_its_trial_back_even_if_it_begins_anew(calls: Calls, trial: dict[str, Any]) -> None:
+def test_a_run_that_failed_gets_its_trial_back_even_if_it_does_not_resume(calls: Calls, trial: dict[str, Any]) -> None:
     calls.must(calls.end(trial, reason="RuntimeError: connection closed by peer"))
     assert calls.trial(run_id="first", resumes=False)["outcome"] is None
 
 
-def test_what_is_left_of_a_broken_attempt_does_not_end_the_run_that_has_gone_on(
-    calls: Calls, trial: dict[str, Any]
-) -> None:
+def test_an_outdated_attempt_does_not_end_the_run_that_continues(calls: Calls, trial: dict[str, Any]) -> None:
     for number in (1, 2):
         calls.must(calls.report(trial, report_number=number, current_epoch=number))
     calls.must(calls.end(trial, reason="NCCL timeout", report_number=1))
@@ -233,7 +231,7 @@ def test_what_is_left_of_a_broken_attempt_does_not_end_the_run_that_has_gone_on(
     assert calls.record(trial)["outcome"] == "the disk is full"
 
 
-def test_what_a_run_had_ended_with_may_happen_to_it_again(calls: Calls, trial: dict[str, Any]) -> None:
+def test_a_run_that_came_back_may_be_ended_again(calls: Calls, trial: dict[str, Any]) -> None:
     for reason in ("the disk is full", "the disk is still full"):
         calls.must(calls.end(trial, reason=reason))
         assert calls.record(trial)["outcome_code"] == "ended"

@@ -1,4 +1,4 @@
-"""Users: what they may be called, and what their passwords and those of nobody cost to look at."""
+"""Users: valid names and passwords, and the time that a login takes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from backend.errors import UnusableName, UnusablePassword
 from backend.usecases import users
 from backend.usecases.audit import COMMAND_LINE
-from backend.usecases.users import LONGEST_PASSWORD, SHORTEST_PASSWORD, Role
+from backend.usecases.users import MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH, Role
 from tests.logins import PASSWORD, log_in
 from tests.servers import backend
 
@@ -19,7 +19,7 @@ Make = Callable[..., None]
 
 @pytest.fixture
 def make(app: Flask) -> Make:
-    """Makes a user."""
+    """A function that creates a user."""
 
     def make(name: str = "ada", password: str = PASSWORD) -> None:
         with app.app_context():
@@ -30,7 +30,7 @@ def make(app: Flask) -> Make:
 
 @pytest.mark.parametrize("name", ["", " ", " ada", "ada\n", "a\x00da", "a\tda", "a\u202eda", "a" * 256], ids=ascii)
 def test_a_name_that_nobody_could_read_or_type_is_refused(make: Make, app: Flask, name: str) -> None:
-    with pytest.raises(UnusableName, match="1 to 255 characters"):
+    with pytest.raises(UnusableName, match="1 to 255 printable characters"):
         make(name)
     with app.app_context():
         assert users.list_all() == []
@@ -43,7 +43,7 @@ def test_any_other_name_logs_in(make: Make, client: FlaskClient, name: str) -> N
     assert client.get("/admin/").status_code == 200
 
 
-@pytest.mark.parametrize("length", [0, SHORTEST_PASSWORD - 1, LONGEST_PASSWORD + 1])
+@pytest.mark.parametrize("length", [0, MIN_PASSWORD_LENGTH - 1, MAX_PASSWORD_LENGTH + 1])
 def test_a_password_too_short_or_too_long_is_refused(make: Make, app: Flask, length: int) -> None:
     with pytest.raises(UnusablePassword, match="12 to 1024 characters"):
         make(password="x" * length)
@@ -52,7 +52,7 @@ def test_a_password_too_short_or_too_long_is_refused(make: Make, app: Flask, len
         users.change("ada", COMMAND_LINE, password="x" * length)
 
 
-@pytest.mark.parametrize("length", [SHORTEST_PASSWORD, LONGEST_PASSWORD])
+@pytest.mark.parametrize("length", [MIN_PASSWORD_LENGTH, MAX_PASSWORD_LENGTH])
 def test_the_shortest_and_the_longest_password_log_in(make: Make, client: FlaskClient, length: int) -> None:
     make(password="é" * length)
     assert log_in(client, "ada", "é" * length).status_code == 302
@@ -61,7 +61,7 @@ def test_the_shortest_and_the_longest_password_log_in(make: Make, client: FlaskC
 def test_the_command_line_says_what_is_wrong_with_a_name(tmp_path: Path) -> None:
     done = backend("user", "create", "", "--password-stdin", folder=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: a user's name has 1 to 255 characters")
+    assert done.stderr.startswith("Error: a user's name must have 1 to 255 printable characters")
 
 
 def test_a_change_of_nothing_is_refused_and_ends_no_session(
@@ -83,13 +83,13 @@ def test_a_wrong_password_costs_the_same_whether_or_not_there_is_such_a_user(
     make("gone")
     with app.app_context():
         users.change("gone", COMMAND_LINE, disabled=True)
-    looked_at: list[tuple[str, str]] = []
-    real = users.check_password_hash
+    checked: list[tuple[str, str]] = []
+    original = users.check_password_hash
 
     def check(hashed: str, password: str) -> bool:
-        looked_at.append((hashed.partition("$")[0], password))
-        return real(hashed, password)
+        checked.append((hashed.partition("$")[0], password))
+        return original(hashed, password)
 
     monkeypatch.setattr(users, "check_password_hash", check)
     assert log_in(client, name, "guess").status_code == 401
-    assert looked_at == [("scrypt:32768:8:1", "guess")]
+    assert checked == [("scrypt:32768:8:1", "guess")]

@@ -1,4 +1,4 @@
-"""The compose file and the images' contents, as far as they can be checked without running anything of them."""
+"""The compose file and the Dockerfiles, checked without running a container."""
 
 import re
 import subprocess
@@ -40,15 +40,15 @@ def test_each_dockerfile_is_a_services() -> None:
 
 
 def test_the_server_waits_for_the_migration_and_that_for_a_healthy_database() -> None:
-    made = services(example())
-    assert made["migration"]["depends_on"] == {"database": {"condition": "service_healthy"}}
-    assert made["server"]["depends_on"] == {"migration": {"condition": "service_completed_successfully"}}
-    assert "restart" not in made["migration"]  # it runs once
+    compose = services(example())
+    assert compose["migration"]["depends_on"] == {"database": {"condition": "service_healthy"}}
+    assert compose["server"]["depends_on"] == {"migration": {"condition": "service_completed_successfully"}}
+    assert "restart" not in compose["migration"]  # it runs once
 
 
 def test_the_services_run_the_commands_of_their_images() -> None:
-    made = services(example())
-    assert not any({"command", "entrypoint"} & set(made[name]) for name in BUILT)
+    compose = services(example())
+    assert not any({"command", "entrypoint"} & set(compose[name]) for name in BUILT)
 
 
 def test_the_compose_file_uses_the_variables_of_the_example_and_the_server_knows_them() -> None:
@@ -72,9 +72,9 @@ def test_the_example_has_the_defaults_and_no_password() -> None:
 
 def test_a_database_elsewhere_and_another_port_may_be_named() -> None:
     url = "mysql+pymysql://db.example/other"
-    made = services(example(ZEUS_BSO_DATABASE_URL=url, ZEUS_BSO_SERVER_PORT="9000"))
-    assert all(made[name]["environment"]["ZEUS_BSO_DATABASE_URL"] == url for name in BUILT)
-    assert made["server"]["ports"] == ["9000:8000"]
+    compose = services(example(ZEUS_BSO_DATABASE_URL=url, ZEUS_BSO_SERVER_PORT="9000"))
+    assert all(compose[name]["environment"]["ZEUS_BSO_DATABASE_URL"] == url for name in BUILT)
+    assert compose["server"]["ports"] == ["9000:8000"]
 
 
 def test_the_images_share_all_layers_down_to_the_user_who_is_not_root() -> None:
@@ -88,20 +88,20 @@ def test_the_images_share_all_layers_down_to_the_user_who_is_not_root() -> None:
 
 
 def test_what_the_images_copy_is_there_and_all_that_is_not_ignored() -> None:
-    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert all((ROOT / name).exists() for name in kept)
+    included = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert all((ROOT / name).exists() for name in included)
     for service in BUILT:
         copied = re.findall(r"^COPY (.+) \S+$", Image.of(service).text, re.MULTILINE)
-        assert {name for line in copied for name in line.split()} == kept
+        assert {name for line in copied for name in line.split()} == included
 
 
 def test_nothing_that_the_images_install_needs_torch() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (extra,) = {found for name in BUILT for found in re.findall(r"'\.\[(\w+)\]'", Image.of(name).text)}
-    wanted = [Requirement(line) for line in project["dependencies"] + project["optional-dependencies"][extra]]
+    (extra,) = {match for name in BUILT for match in re.findall(r"'\.\[(\w+)\]'", Image.of(name).text)}
+    to_visit = [Requirement(line) for line in project["dependencies"] + project["optional-dependencies"][extra]]
     seen = set()
-    while wanted:
-        requirement = wanted.pop()
+    while to_visit:
+        requirement = to_visit.pop()
         key = (canonicalize_name(requirement.name), frozenset(requirement.extras))
         if key in seen:
             continue
@@ -110,8 +110,8 @@ def test_nothing_that_the_images_install_needs_torch() -> None:
             needed = Requirement(line)
             extras = requirement.extras or {""}
             if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
-                wanted.append(needed)
+                to_visit.append(needed)
     names = {name for name, _ in seen}
     assert "gunicorn" in names
-    assert "alembic" in names  # by way of another
+    assert "alembic" in names  # a dependency of a dependency
     assert not names & {"torch", "lightning", "pytorch-lightning", "zeus-ml"}

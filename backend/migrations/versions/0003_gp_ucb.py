@@ -1,4 +1,4 @@
-"""What the policy gp-ucb needs: bounds of trials, warm starts of jobs.
+"""Columns for the policy gp-ucb: cost bounds of trials, warm starts of jobs.
 
 Revision ID: 0003
 Revises: 0002

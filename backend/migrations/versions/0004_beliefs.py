@@ -1,4 +1,4 @@
-"""What was learnt from ended trials, and an index to the others.
+"""Stored summaries of ended trials, and an index to find the other trials.
 
 Revision ID: 0004
 Revises: 0003

@@ -1,4 +1,4 @@
-"""What probes of batch sizes told.
+"""Results of probes of batch sizes.
 
 Revision ID: 0005
 Revises: 0004

@@ -1,4 +1,4 @@
-"""Users, the audit log, tokens of a team, paused jobs, and what jobs are searched by.
+"""Users, the audit log, tokens limited to a prefix, paused jobs, and columns to search jobs by.
 
 Revision ID: 0007
 Revises: 0006
@@ -56,8 +56,8 @@ def upgrade() -> None:
     jobs = sa.table("jobs", sa.column("id"), sa.column("spec"), sa.column("policy"), sa.column("gpu_model"))
     connection = op.get_bind()
     for id_, spec in connection.execute(sa.select(jobs.c.id, jobs.c.spec)).all():
-        told = json.loads(spec)
-        values = {"policy": told.get("policy", "zeus"), "gpu_model": told["gpu_model"]}
+        fields = json.loads(spec)
+        values = {"policy": fields.get("policy", "zeus"), "gpu_model": fields["gpu_model"]}
         connection.execute(jobs.update().where(jobs.c.id == id_).values(**values))
 
 

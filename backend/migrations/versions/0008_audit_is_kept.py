@@ -1,6 +1,6 @@
-"""The audit log refuses to be changed, on SQLite.
+"""Triggers that refuse changes to the audit log, on SQLite.
 
-MySQL and MariaDB have accounts to withhold that from (docs/server.md), and let few accounts make triggers.
+On MySQL and MariaDB, few accounts may create triggers. There the account's privileges protect the log (docs/server.md).
 
 Revision ID: 0008
 Revises: 0007
@@ -16,12 +16,12 @@ depends_on = None
 TRIGGERS = {
     "audit_is_not_changed": "UPDATE ON audit",
     "audit_is_not_deleted": "DELETE ON audit",
-    # REPLACE deletes without a trigger's notice.
+    # REPLACE deletes rows without firing the delete trigger.
     "audit_is_not_replaced": "INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE id = NEW.id)",
 }
 
 
-# Whoever makes the table anew in a later migration has to make these anew too: they go with the old one.
+# A later migration that recreates the table must recreate these triggers too. They are dropped with the old table.
 def upgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
         for name, deed in TRIGGERS.items():
