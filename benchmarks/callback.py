@@ -1,10 +1,10 @@
-"""What the callback adds to each validation of a Lightning training, beside an empty callback.
+"""Measure the time that ZeusBSOCallback adds to each validation of a Lightning training.
 
     python -m benchmarks.callback [--epochs 200] [--rounds 5]
 
-The same small training, epoch by epoch, with an empty callback and with ZeusBSOCallback, which reports to a real server
-(`python -m backend serve`, SQLite) on loopback; the two take turns. An epoch is one step and one validation, so
-that what differs between the epochs' times is what the callback does in them.
+The same small training runs with an empty callback and with ZeusBSOCallback in turn. ZeusBSOCallback reports to a real
+server (`python -m backend serve`, SQLite) on loopback. An epoch is one step and one validation, so the difference
+between the times of an epoch is the callback's work.
 """
 
 import argparse
@@ -33,11 +33,11 @@ from lightning_bso import JobSpec, ZeusBSOCallback
 
 ROOT = Path(__file__).parent.parent
 SETTLED_AFTER = 5
-"""The first epochs of a fit are not counted."""
+"""Number of epochs at the start of a fit that do not count."""
 
 
 class Module(pl.LightningModule):
-    """A training that takes hardly any time and never reaches its target."""
+    """A very short training that never reaches its target."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,19 +66,19 @@ class Module(pl.LightningModule):
 
 
 class Clock(pl.Callback):
-    """Notes when each epoch begins."""
+    """Records when each epoch starts."""
 
     def __init__(self) -> None:
-        self.began: list[float] = []
+        self.epoch_starts: list[float] = []
 
     @override
     def on_train_epoch_start(self, *_: Any) -> None:
-        self.began.append(time.perf_counter())
+        self.epoch_starts.append(time.perf_counter())
 
 
 @contextmanager
 def server(folder: str) -> Iterator[str]:
-    """A server process; its address."""
+    """Run a server process, and yield its address."""
     command = [sys.executable, "-m", "backend", "serve", "--port", "0", "--database-url", f"sqlite:///{folder}/bso.db"]
     environment = os.environ | {"ZEUS_BSO_LOG_LEVEL": "WARNING"}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
@@ -90,7 +90,7 @@ def server(folder: str) -> Iterator[str]:
 
 
 def epoch_seconds(callback: pl.Callback, epochs: int) -> list[float]:
-    """What each epoch takes."""
+    """Train, and return the seconds of each epoch."""
     clock = Clock()
     trainer = pl.Trainer(
         max_epochs=epochs,
@@ -102,7 +102,7 @@ def epoch_seconds(callback: pl.Callback, epochs: int) -> list[float]:
         enable_model_summary=False,
     )
     trainer.fit(Module())
-    return [after - before for before, after in pairwise(clock.began)][SETTLED_AFTER:]
+    return [after - before for before, after in pairwise(clock.epoch_starts)][SETTLED_AFTER:]
 
 
 def main() -> None:
@@ -115,7 +115,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     for name in ("lightning.pytorch", "lightning_bso"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    taken: dict[str, list[float]] = {"empty callback": [], "ZeusBSOCallback": []}
+    times: dict[str, list[float]] = {"empty callback": [], "ZeusBSOCallback": []}
     with tempfile.TemporaryDirectory() as folder, server(folder) as url:
         for _ in range(arguments.rounds):
             job = JobSpec(
@@ -125,15 +125,15 @@ def main() -> None:
                 target_metric=1.0,
                 max_epochs=arguments.epochs + 1,
             )
-            taken["empty callback"] += epoch_seconds(pl.Callback(), arguments.epochs)
-            taken["ZeusBSOCallback"] += epoch_seconds(ZeusBSOCallback(url, job), arguments.epochs)
+            times["empty callback"] += epoch_seconds(pl.Callback(), arguments.epochs)
+            times["ZeusBSOCallback"] += epoch_seconds(ZeusBSOCallback(url, job), arguments.epochs)
     machine = platform.processor() or platform.machine()
     print(f"{machine}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}")
     print(f"{'ms per epoch of one validation':32}{'median':>8}{'p95':>8}{'epochs':>8}")
-    for name, seconds in taken.items():
+    for name, seconds in times.items():
         p95 = statistics.quantiles(seconds, n=20)[18]
         print(f"{name:32}{statistics.median(seconds) * 1e3:8.2f}{p95 * 1e3:8.2f}{len(seconds):8}")
-    added = statistics.median(taken["ZeusBSOCallback"]) - statistics.median(taken["empty callback"])
+    added = statistics.median(times["ZeusBSOCallback"]) - statistics.median(times["empty callback"])
     print(f"{'added to the median':32}{added * 1e3:8.2f}")
 
 

@@ -1,6 +1,6 @@
-"""A database of many jobs: random ones of the simulator, played through the real service.
+"""Fills a database with many random jobs of the simulator, through the real service.
 
-Every run asks, reports once half-way and once at its end, and does what the verdict says, as a training would.
+Like a training, every run asks, reports half-way and at its end, and follows the verdict.
 """
 
 import math
@@ -18,43 +18,43 @@ from lightning_bso.wire import RegisteredJobSpec, ReportRequest
 GPUS = ("NVIDIA H200", "NVIDIA A100-SXM4-80GB", "NVIDIA A40", "Tesla V100-PCIE-32GB")
 LEASE_S = 24 * 3600
 RUNNING_EVERY = 10
-"""Of so many jobs one has its last run still under way."""
+"""One in this many jobs has a last run that is still running."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """What was made."""
+    """The content of a filled database."""
 
     job_ids: list[str]
-    """In the order in which they were made."""
+    """Ids of the jobs, in the order of their creation."""
     trials: int
     stuck: int
-    """Jobs of which no batch size is left to give."""
+    """Number of jobs with no batch size left to dispatch."""
 
 
 def play_through(jobs: int, trials: int) -> Filled:
-    """Make jobs, and so many trials of each. Needs the context of an application.
+    """Create jobs and their trials. Requires an application context.
 
-    A stuck job is left as it is; its other trials are made by the next job. The last one is under `gp-ucb`, which
-    always has a batch size to give, so none is missing in the end.
+    If a job gets stuck, the next job has the missing trials in addition to its own. The last job is under `gp-ucb`,
+    which always has a batch size to dispatch, so no trial is missing in the end.
 
     Args:
-        jobs: how many.
-        trials: of each job, on average.
+        jobs: number of jobs.
+        trials: average number of trials per job.
     """
-    made, stuck, missing = [], 0, 0
+    job_ids, stuck, missing = [], 0, 0
     for number in reversed(range(jobs)):
         workload = synthetic.workload(number)
-        made.append(_register(workload, number))
+        job_ids.append(_register(workload, number))
         missing += trials
         running = missing if number % RUNNING_EVERY == 0 else None
         try:
             for run in range(1, missing + 1):
-                _launch(workload, made[-1], run, np.random.default_rng((number, run)), keeps_running=run == running)
+                _launch(workload, job_ids[-1], run, np.random.default_rng((number, run)), keeps_running=run == running)
                 missing -= 1
         except JobStuck:
             stuck += 1
-    return Filled(made, jobs * trials - missing, stuck)
+    return Filled(job_ids, jobs * trials - missing, stuck)
 
 
 def _register(workload: Workload, number: int) -> str:
@@ -81,11 +81,11 @@ def _register(workload: Workload, number: int) -> str:
     return job_id
 
 
-def _launch(workload: Workload, job_id: str, run: int, luck: np.random.Generator, *, keeps_running: bool) -> None:
-    asked = runs.ask(job_id, f"run-{run}", by=COMMAND_LINE, lease_s=LEASE_S, host=f"node-{run % 16}")
-    record = workload.sizes[asked.batch_size]
-    needed = record.epochs[int(luck.random() * len(record.epochs))]
-    last = int(min(needed, workload.spec.max_epochs))
+def _launch(workload: Workload, job_id: str, run: int, rng: np.random.Generator, *, keeps_running: bool) -> None:
+    trial = runs.ask(job_id, f"run-{run}", by=COMMAND_LINE, lease_s=LEASE_S, host=f"node-{run % 16}")
+    record = workload.sizes[trial.batch_size]
+    epochs_to_target = record.epochs[int(rng.random() * len(record.epochs))]
+    last = int(min(epochs_to_target, workload.spec.max_epochs))
     for number, epoch in enumerate(sorted({math.ceil(last / 2), last}), 1):
         if keeps_running and epoch == last:
             return
@@ -93,11 +93,11 @@ def _launch(workload: Workload, job_id: str, run: int, luck: np.random.Generator
         verdict = runs.report(
             ReportRequest(
                 job_id=job_id,
-                batch_size=asked.batch_size,
-                trial_number=asked.trial_number,
+                batch_size=trial.batch_size,
+                trial_number=trial.trial_number,
                 time=time_s,
                 energy=time_s * record.power_w,
-                metric=1.0 if epoch >= needed else 0.5,
+                metric=1.0 if epoch >= epochs_to_target else 0.5,
                 current_epoch=epoch,
                 report_number=number,
                 energy_source="nvml",

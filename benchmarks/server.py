@@ -1,8 +1,8 @@
-"""How long an ask and a report take, against a real server, as a job's history grows.
+"""Measure how long an ask and a report take on a real server, for jobs with a growing history.
 
     python -m benchmarks.server [--database-url mysql+pymysql://…] [--sizes 0 1000 10000] [--policy gp-ucb]
 
-One client on loopback, waitress with its eight threads. The history is written through the service itself.
+One client calls the server on loopback, and waitress has eight threads. The service itself writes the history.
 Prints the median and the 99th percentile of each call.
 """
 
@@ -30,7 +30,7 @@ BATCH_SIZES = [8 * 2**n for n in range(10)]
 
 
 def report_for(ask: AskAnswer, number: int) -> ReportRequest:
-    """The first or second, converged, report of a run; costs are lowest at batch size 256."""
+    """Return the first report of a run, or the second, with which it converges. Batch size 256 costs least."""
     noise = random.Random(ask.trial_number).uniform(0.95, 1.05)
     energy = (100 + abs(BATCH_SIZES.index(ask.batch_size) - 5) * 20) * noise * number / 2
     return ReportRequest(
@@ -46,7 +46,7 @@ def report_for(ask: AskAnswer, number: int) -> ReportRequest:
 
 
 def quantiles(seconds: list[float]) -> str:
-    """Median and 99th percentile in milliseconds."""
+    """Format the median and the 99th percentile in milliseconds."""
     return f"{statistics.median(seconds) * 1e3:7.2f} {statistics.quantiles(seconds, n=100)[98] * 1e3:7.2f}"
 
 
@@ -93,13 +93,13 @@ def main() -> None:
                         runs.report(report_for(ask, 2), by=COMMAND_LINE, lease_s=3600)
                 times: tuple[list[float], ...] = ([], [], [])
                 for call in range(arguments.calls):
-                    began = time.perf_counter()
+                    started = time.perf_counter()
                     ask = client.ask(job.job_id or "", f"run-{call}")
-                    times[0].append(time.perf_counter() - began)
+                    times[0].append(time.perf_counter() - started)
                     for number in (1, 2):
-                        began = time.perf_counter()
+                        started = time.perf_counter()
                         client.report(report_for(ask, number))
-                        times[number].append(time.perf_counter() - began)
+                        times[number].append(time.perf_counter() - started)
                 columns = "  |  ".join(quantiles(column) for column in times)
                 print(f"{size:>6}    {columns}")
 

@@ -1,10 +1,10 @@
-"""The digits under LightningCLI: the batch size picked by the optimizer, all of it said in a YAML file.
+"""The training of digits under LightningCLI. A YAML file configures the optimizer, which chooses the batch size.
 
-Start a server (`make serve`), then launch this again and again:
+Start a server (`make serve`), then launch this repeatedly:
 
     python examples/lightning_cli.py fit --config examples/lightning_cli.yaml --bso.server_url http://127.0.0.1:8000
 
-Without the address it is a plain training with the batch size in `lightning_digits.py`.
+Without the address the optimizer is off, and the training uses the batch size in `lightning_digits.py`.
 """
 
 from lightning_digits import Classifier, Digits

@@ -1,15 +1,18 @@
-"""A Lightning training that recurs: handwritten digits, with the batch size picked by the optimizer.
+"""A recurring Lightning training of handwritten digits. The optimizer chooses its batch size.
 
-Start a server (`make serve`), then launch this again and again:
+Start a server (`make serve`), then launch this repeatedly:
 
     python examples/lightning_digits.py
 
-It needs no download: scikit-learn brings 1,797 digits of 8 x 8 pixels along. Each launch shuffles and
-starts from other random weights, as a retraining on fresh data would.
+It needs no download: scikit-learn includes 1,797 digits of 8 x 8 pixels. Each launch shuffles the data and starts
+from other random weights, like a retraining on fresh data.
 
-In two processes, and as a run that goes on in the same trial when it was interrupted and is launched again:
+To train in two processes:
 
     python examples/lightning_digits.py --devices 2
+
+To save checkpoints. If this run is interrupted, launch it again with the same folder, and it resumes its trial:
+
     python examples/lightning_digits.py --checkpoints a_folder_of_this_run
 """
 
@@ -40,7 +43,7 @@ class Digits(pl.LightningDataModule):
 
     def __init__(self, batch_size: int = 128) -> None:
         super().__init__()
-        self.batch_size = batch_size  # the callback sets this, before train_dataloader() is called
+        self.batch_size = batch_size  # the callback sets this before Lightning calls train_dataloader()
         images, labels = load_digits(return_X_y=True)
         parts = train_test_split(images / 16, labels, test_size=450, random_state=0, stratify=labels)
         train_x, val_x, train_y, val_y = parts
@@ -76,9 +79,9 @@ class Classifier(pl.LightningModule):
 def train(
     server_url: str, seed: int, job: JobSpec = JOB, devices: int = 1, checkpoints: str | None = None
 ) -> ZeusBSOCallback:
-    """One recurrence, on as many processes as `devices`. Raises ZeusBSOTrainFailError when it has not converged."""
+    """Train one recurrence in `devices` processes. Raises ZeusBSOTrainFailError if it does not converge."""
     pl.seed_everything(seed, verbose=False)
-    torch.set_num_threads(1)  # more would only wait for each other: the network is small
+    torch.set_num_threads(1)  # the network is too small for several threads
     bso = ZeusBSOCallback(server_url, job, monitor="val_acc")
     saving = [] if checkpoints is None else [ModelCheckpoint(checkpoints, save_last=True)]
     trainer = pl.Trainer(
@@ -100,13 +103,13 @@ if __name__ == "__main__":
     parser.add_argument("--server-url", default="http://127.0.0.1:8000")
     parser.add_argument("--seed", type=int, default=None, help="random by default, as in a real retraining")
     parser.add_argument("--devices", type=int, default=1, help="number of processes")
-    parser.add_argument("--checkpoints", default=None, help="folder of this run's checkpoints, to go on from")
+    parser.add_argument("--checkpoints", default=None, help="folder for this run's checkpoints, to resume from")
     arguments = parser.parse_args()
     seed = arguments.seed
-    if seed is None:  # Lightning tells the other processes of a run the seed of the first
+    if seed is None:  # Lightning passes the first process's seed to the other processes in this variable
         seed = int(os.environ.get("PL_GLOBAL_SEED", torch.seed() % 2**32))
     try:
         run = train(arguments.server_url, seed, devices=arguments.devices, checkpoints=arguments.checkpoints)
     except ZeusBSOTrainFailError as failure:
         raise SystemExit(f"Failed: {failure}") from None
-    print(f"Batch size {run.batch_size}: {run.result.message if run.result else 'ended, and no server has judged it'}")
+    print(f"Batch size {run.batch_size}: {run.result.message if run.result else 'ended without a verdict'}")

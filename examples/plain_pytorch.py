@@ -1,6 +1,6 @@
-"""The same recurring training without Lightning: a loop of one's own around `BatchSizeOptimizer`.
+"""The recurring training of digits without Lightning: a plain PyTorch loop around `BatchSizeOptimizer`.
 
-Start a server (`make serve`), then launch this again and again:
+Start a server (`make serve`), then launch this repeatedly:
 
     python examples/plain_pytorch.py
 """
@@ -16,7 +16,7 @@ from lightning_bso import BatchSizeOptimizer, ZeusBSOTrainFailError
 
 
 def train(server_url: str) -> str:
-    """One recurrence; what the server says of it. Raises ZeusBSOTrainFailError when it has not converged."""
+    """Train one recurrence, and return the server's message. Raises ZeusBSOTrainFailError if it does not converge."""
     job = JOB.model_copy(update={"job_id_prefix": "digits-plain"})
     with BatchSizeOptimizer(server_url=server_url, job=job) as bso:
         data = Digits(bso.get_batch_size())
@@ -33,7 +33,7 @@ def train(server_url: str) -> str:
             with torch.no_grad():
                 accuracy = (model(val_images).argmax(1) == val_labels).float().mean().item()
             bso.on_evaluate(accuracy)
-    return bso.result.message if bso.result else "ended, and no server has judged it"
+    return bso.result.message if bso.result else "ended without a verdict"
 
 
 if __name__ == "__main__":

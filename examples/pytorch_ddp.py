@@ -1,6 +1,6 @@
-"""The same recurring training without Lightning, in several processes of torch.distributed.
+"""The recurring training of digits without Lightning, in several processes of torch.distributed.
 
-Start a server (`make serve`), then launch this again and again:
+Start a server (`make serve`), then launch this repeatedly:
 
     torchrun --nproc-per-node 2 examples/pytorch_ddp.py
 """
@@ -17,7 +17,7 @@ from lightning_bso import BatchSizeOptimizer, TorchRanks, ZeusBSOTrainFailError
 
 
 def train(server_url: str) -> str:
-    """One recurrence; what the server says of it. Raises ZeusBSOTrainFailError on all ranks, or on none."""
+    """Train one recurrence, and return the server's message. All ranks raise ZeusBSOTrainFailError, or none does."""
     job = JOB.model_copy(update={"job_id_prefix": "digits-ddp"})
     with BatchSizeOptimizer(server_url=server_url, job=job, ranks=TorchRanks()) as bso:
         data = Digits(bso.get_batch_size())
@@ -35,11 +35,11 @@ def train(server_url: str) -> str:
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(model(images), labels).backward()
                 optimizer.step()
-            with torch.no_grad():  # all ranks have the same weights, and the same data to validate with
+            with torch.no_grad():  # all ranks have the same weights and the same validation data
                 accuracy = (model.module(val_images).argmax(1) == val_labels).float().mean().item()
             bso.on_evaluate(accuracy)
             epoch += 1
-    return bso.result.message if bso.result else "ended, and no server has judged it"
+    return bso.result.message if bso.result else "ended without a verdict"
 
 
 if __name__ == "__main__":

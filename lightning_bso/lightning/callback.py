@@ -1,7 +1,9 @@
-"""Lightning's moments, and what the optimizer does in each. What a batch size is set on: `dataloading.py`.
+"""The callback that connects Lightning's hooks with the optimizer.
 
-The order of a fit: `setup` asks and sets the batch size (later is too late: a scheduler that is made for
-the number of steps builds the loaders), `on_train_start` begins to measure, `on_validation_end` reports.
+`setup` asks for the batch size and sets it. A later hook is too late: a scheduler that needs the number of steps
+builds the loaders. `on_train_start` starts the measurement, and `on_validation_end` reports.
+The run itself, without Lightning, is in `lightning_bso.optimizer`. How a batch size reaches the loaders is in
+`dataloading.py`.
 """
 
 from collections.abc import Callable
@@ -17,22 +19,22 @@ from lightning_bso.energy import EnergyMonitor, gpu_indices
 from lightning_bso.identity import check_run_id
 from lightning_bso.lightning.checkpoints import saved_run
 from lightning_bso.lightning.checks import check_trainer, check_validation_data
-from lightning_bso.lightning.child_processes import abandon_with_process
+from lightning_bso.lightning.child_processes import abandon_at_exit
 from lightning_bso.lightning.dataloading import check_can_accumulate, check_reached, find_setter, split
 from lightning_bso.lightning.feedback import closing_line, log_run
 from lightning_bso.lightning.lr_scaling import LR_SCALINGS, LRScaling, scale_learning_rates
 from lightning_bso.lightning.probing import Probe
-from lightning_bso.optimizer import BatchSizeOptimizer, server_address
+from lightning_bso.optimizer import SERVER_URL_VARIABLE, BatchSizeOptimizer, server_address
 from lightning_bso.ranks import Ranks, TorchRanks
 from lightning_bso.wire import JobSpec, ReportAnswer
 
 
 class ZeusBSOCallback(pl.Callback):
-    """Trains with the batch size that the optimizer's server picks, and reports what the run costs.
+    """A callback that trains with the batch size that the server chooses, and reports what the run costs.
 
-    The server learns from every run: launched again and again, a job comes to its cheapest batch size. A run
-    ends when the metric reaches the job's target, and fails when it has not within `max_epochs`, or when its
-    cost passes `beta_knob` times the lowest known.
+    The server learns from every run. A job that is launched again and again converges to its cheapest batch size.
+    A run ends when the metric reaches the job's target. It fails when the metric does not reach the target within
+    `max_epochs`, or when its cost exceeds `beta_knob` times the lowest known cost.
 
     Example:
         >>> job = JobSpec(job_id_prefix="digits", batch_sizes=[32, 64, 128], default_batch_size=64,
@@ -40,31 +42,35 @@ class ZeusBSOCallback(pl.Callback):
         >>> trainer = Trainer(max_epochs=60, callbacks=[ZeusBSOCallback("http://127.0.0.1:8000", job)])
 
     Args:
-        server_url: the server's address; None: `$ZEUS_BSO_SERVER_URL`, and without that the callback is off.
-        job: the training that recurs, as a JobSpec or a dict of one. Its batch sizes are global ones. None: only where
-            the callback is off.
+        server_url: the server's address. None: `$ZEUS_BSO_SERVER_URL`. If that is not set, the callback is off.
+        job: the training that recurs, as a JobSpec or a dict of its fields. Its batch sizes are global. None is
+            allowed only where the callback is off.
         monitor: name of the logged validation metric that is compared with the job's target.
-        energy_monitor: a ZeusMonitor to measure with; None: made if the run uses GPUs.
-        token: access token; None: `$ZEUS_BSO_TOKEN`, if set.
-        run_id: name of this run; a process that asks again under it gets the same trial. None: that of the checkpoint
-            that the fit is resumed from, the scheduler's (`$SLURM_JOB_ID`, `$TORCHELASTIC_RUN_ID`), or else a new one.
-        batch_arg_name: attribute of the module or datamodule, or their hparams, that holds the batch size; dots lead
-            into an attribute ("data.batch_size"). Of several names ("train_batch_size", "val_batch_size") all are set.
-        max_device_batch_size: the most that one device takes at a time; None: no limit.
-        accumulate: "auto": a batch that is larger than `max_device_batch_size` is taken in the fewest equal parts,
-            whose gradients the Trainer accumulates. None: a job with such a batch size is refused.
-        lr_scaling: how learning rates, written for the job's default batch size, follow this run's: "linear", "sqrt"
-            (by the root of the ratio), or "auto", by the optimizer's class. None: not at all.
+        energy_monitor: a ZeusMonitor to measure with. None: the callback creates one if the run uses GPUs.
+        token: access token. None: `$ZEUS_BSO_TOKEN`, if set.
+        run_id: name of this run. A process that asks again under this name gets the same trial. None: the name in the
+            checkpoint that the fit resumes from, else the scheduler's (`$SLURM_JOB_ID`, `$TORCHELASTIC_RUN_ID`), else
+            a new name.
+        batch_arg_name: attribute that holds the batch size, on the module, the datamodule or their hparams. Dots lead
+            into an attribute ("data.batch_size"). Give several names ("train_batch_size", "val_batch_size") to set all.
+        max_device_batch_size: the largest batch that one device takes at a time. None: no limit.
+        accumulate: "auto": split a batch larger than `max_device_batch_size` into the fewest equal parts, and let the
+            Trainer accumulate their gradients. None: refuse a job with such a batch size.
+        lr_scaling: how to scale learning rates, which are written for the job's default batch size. "linear": by the
+            ratio of the run's batch size to the default; "sqrt": by the root of the ratio; "auto": by the rule for the
+            optimizer's class. None: no scaling.
         fallback_to_default: train with the default batch size, unreported, when no server answers at the start.
-        on_fail: "raise": a run that has failed raises out of `fit`; "stop": it ends `fit` normally, and `result` tells.
-        probe: "auto": after the first run of a job that converges, time a few steps of every batch size, if that takes
-            less than 2 % of the run's time, so that the next runs know what an epoch costs and what does not fit in
-            memory. A copy of the module takes these steps. Where that is not safe or would not tell, the log says why.
+        on_fail: "raise": a failed run raises out of `fit`. "stop": a failed run ends `fit` normally, and `result` holds
+            the verdict.
+        probe: "auto": after the job's first run that converges, time a few steps with every batch size, if that takes
+            less than 2 % of the run's time. The next runs then know what an epoch costs and which batch sizes do not
+            fit in memory. A copy of the module takes these steps. If a probe would not be safe or conclusive, the
+            callback makes none and logs the reason.
 
     Raises:
         ZeusBSOTrainFailError: out of `fit`, when the run has failed (with on_fail="raise"). Launch it again.
         pydantic.ValidationError: the job is not valid.
-        MisconfigurationException: another argument is not.
+        MisconfigurationException: another argument is not valid.
     """
 
     def __init__(
@@ -84,21 +90,22 @@ class ZeusBSOCallback(pl.Callback):
         on_fail: Literal["raise", "stop"] = "raise",
         probe: Literal["auto"] | None = None,
     ) -> None:
-        _check_known("on_fail", on_fail, "raise", "stop")
-        _check_known("probe", probe, "auto", None)
-        _check_known("accumulate", accumulate, "auto", None)
-        _check_known("lr_scaling", lr_scaling, *LR_SCALINGS, None)
+        _check_choice("on_fail", on_fail, "raise", "stop")
+        _check_choice("probe", probe, "auto", None)
+        _check_choice("accumulate", accumulate, "auto", None)
+        _check_choice("lr_scaling", lr_scaling, *LR_SCALINGS, None)
         if max_device_batch_size is not None and max_device_batch_size < 1:
             raise MisconfigurationException(
-                f"max_device_batch_size={max_device_batch_size} is no batch size; give 1 or more"
+                f"max_device_batch_size={max_device_batch_size} is not a batch size; give 1 or more"
             )
         if accumulate is not None and max_device_batch_size is None:
             raise MisconfigurationException(
-                "accumulate='auto' needs max_device_batch_size, the most that one device takes at a time"
+                "accumulate='auto' requires max_device_batch_size; give the largest batch that one device takes at a "
+                "time"
             )
-        _check_by(check_run_id, run_id)
+        _check_argument(check_run_id, run_id)
         if server_url:
-            _check_by(check_address, server_url)
+            _check_argument(check_address, server_url)
         self.server_url = server_url
         self._job = None if job is None else JobSpec.model_validate(job)
         self.monitor = monitor
@@ -114,7 +121,7 @@ class ZeusBSOCallback(pl.Callback):
         self._token = token
         self._run: BatchSizeOptimizer | None = None
         self.batch_size: int | None = None
-        """Global batch size of the current run; None before `setup`."""
+        """Global batch size of the current run, or None before `setup`."""
         self._loader_size = 0
 
     @property
@@ -122,7 +129,7 @@ class ZeusBSOCallback(pl.Callback):
         """The training that recurs.
 
         Raises:
-            MisconfigurationException: the callback was made without one.
+            MisconfigurationException: the callback has no job.
         """
         if self._job is None:
             raise MisconfigurationException("ZeusBSOCallback has a server, but no job; give job=JobSpec(…)")
@@ -130,17 +137,17 @@ class ZeusBSOCallback(pl.Callback):
 
     @property
     def trial_number(self) -> int | None:
-        """Number of the run's trial; None before it has one, and when it is not reported."""
+        """Number of the run's trial, or None before the run has a trial and while the run is not reported."""
         return self._run.trial.trial_number if self._run and self._run.trial else None
 
     @property
     def job_id(self) -> str | None:
-        """Name of the job on the server; None before the run has a trial."""
+        """Name of the job on the server, or None before the run has a trial."""
         return self._run.trial.job_id if self._run and self._run.trial else None
 
     @property
     def result(self) -> ReportAnswer | None:
-        """The verdict that ended the run; None before it."""
+        """The verdict that ended the run, or None before the verdict."""
         return self._run.result if self._run else None
 
     @override
@@ -152,12 +159,14 @@ class ZeusBSOCallback(pl.Callback):
         if server_url is None or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its debugging flags
             rank_zero_info(
                 "ZeusBSOCallback is off: %s.",
-                "this is a fast_dev_run" if server_url else "no server_url is given",
+                "this is a fast_dev_run"
+                if server_url
+                else f"no server_url is given, and ${SERVER_URL_VARIABLE} is not set",
             )
             return
         check_trainer(trainer, self.job)
         self._check_device_batch_sizes(trainer, pl_module)
-        place = self._placer(trainer, pl_module)
+        set_device_batch_size = self._make_device_setter(trainer, pl_module)
         run = BatchSizeOptimizer(
             self.energy_monitor,
             server_url,
@@ -170,34 +179,34 @@ class ZeusBSOCallback(pl.Callback):
         )
         self.batch_size = run.get_batch_size(saved_run(trainer, self.state_key))
         self._run = run
-        abandon_with_process(trainer, run)
-        self._loader_size = place(self.batch_size // trainer.world_size)
+        abandon_at_exit(trainer, run)
+        self._loader_size = set_device_batch_size(self.batch_size // trainer.world_size)
         if self.accumulate is not None:
             run.accumulate_grad_batches = trainer.accumulate_grad_batches
         if run.trial is not None:
             rank_zero_info(
                 "Batch size %d%s for trial %d of job %s: %s",
                 self.batch_size,
-                self._shares(trainer),
+                self._describe_shares(trainer),
                 run.trial.trial_number,
                 run.trial.job_id,
                 run.trial.reason,
             )
 
     def batch_size_setter(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[int], None]:
-        """What puts a batch size where this fit's train loader is made from; called in `setup`.
+        """Return the function that sets the batch size of this fit's train loader. `setup` calls this method.
 
-        Override it for training data whose batch size is held neither by an attribute nor by loaders given to `fit`.
+        Override it if neither an attribute nor a loader given to `fit` holds the batch size of the training data.
 
         Args:
-            trainer: the trainer, before its loaders are built.
-            pl_module: the module that is fitted.
+            trainer: the trainer, before it builds its loaders.
+            pl_module: the module to fit.
 
         Returns:
-            A function of the loader's batch size. It is called before the loaders are built.
+            A function that takes the loader's batch size. `setup` calls it before Lightning builds the loaders.
 
         Raises:
-            MisconfigurationException: there is nothing to put it in. No trial has been taken yet.
+            MisconfigurationException: nothing holds a batch size. Raised before the run takes a trial.
         """
         names = [self.batch_arg_name] if isinstance(self.batch_arg_name, str) else self.batch_arg_name
         return find_setter(trainer, pl_module, names)
@@ -219,12 +228,12 @@ class ZeusBSOCallback(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
         run = self._run
         if index == 0 and run is not None and run.trial is not None and trainer.progress_bar_callback is not None:
-            shown = {
+            values = {
                 "zeus_bso/batch_size": float(run.trial.batch_size),
                 "zeus_bso/trial": float(run.trial.trial_number),
             }
-            shown |= {} if run.cost_j is None else {"zeus_bso/cost_j": run.cost_j}
-            self.log_dict(shown, prog_bar=True, logger=False, batch_size=1)  # type: ignore[attr-defined]  # Lightning's
+            values |= {} if run.cost_j is None else {"zeus_bso/cost_j": run.cost_j}
+            self.log_dict(values, prog_bar=True, logger=False, batch_size=1)  # type: ignore[attr-defined]  # Lightning's
 
     @override
     def on_train_batch_end(self, *_: Any, **__: Any) -> None:
@@ -247,7 +256,7 @@ class ZeusBSOCallback(pl.Callback):
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # What is logged no more, or in training alone, keeps its last value, which would pass for this validation's.
+        # A metric that this validation does not log keeps its last value. That value must not be reported again.
         if self._run is not None and trainer.state.fn == "fit":
             trainer.callback_metrics.pop(self.monitor, None)
 
@@ -257,7 +266,7 @@ class ZeusBSOCallback(pl.Callback):
         if run is None or run.result is not None or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         run.report(self._metric(trainer, run.ranks), trainer.current_epoch + int(trainer.is_last_batch))
-        self._show(trainer, run)
+        self._log_run(trainer, run)
         self._raise_if_failed(run)
         if run.training_finished:
             trainer.should_stop = True
@@ -282,70 +291,74 @@ class ZeusBSOCallback(pl.Callback):
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        # A tuner leaves its fit by an exception of its own, which no other hook hears of.
+        # A Tuner ends its fit with its own exception, and Lightning calls no other hook for that.
         if stage == "fit" and self._run is not None:
-            self._run.end("fit was left without a verdict")
+            self._run.end("fit ended early without a verdict")
         self._stop_accumulating(trainer)
 
-    def _placer(self, trainer: pl.Trainer, module: pl.LightningModule) -> Callable[[int], int]:
-        """What sets a batch size of one device, and says how much of it a loader batch holds."""
+    def _make_device_setter(self, trainer: pl.Trainer, module: pl.LightningModule) -> Callable[[int], int]:
+        """Return a function that sets the batch size of one device and returns the batch size of its loader."""
         set_batch_size = self.batch_size_setter(trainer, module)
 
-        def place(batch_size: int) -> int:
+        def set_device_batch_size(batch_size: int) -> int:
             loader_size = batch_size
             if self.accumulate is not None and self.max_device_batch_size is not None:
                 loader_size, trainer.accumulate_grad_batches = split(batch_size, self.max_device_batch_size)
             set_batch_size(loader_size)
             return loader_size
 
-        return place
+        return set_device_batch_size
 
     def _stop_accumulating(self, trainer: pl.Trainer) -> None:
         if self.accumulate is not None and self.batch_size is not None:
-            trainer.accumulate_grad_batches = 1  # as it was: the next fit may have another batch size
+            trainer.accumulate_grad_batches = 1  # the value before the fit; the next fit may have another batch size
 
     def _check_device_batch_sizes(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.accumulate is not None:
             check_can_accumulate(trainer, module)
         elif self.max_device_batch_size is not None:
-            most = self.max_device_batch_size * trainer.world_size
-            beyond = [size for size in self.job.batch_sizes if size > most]
-            if beyond:
+            limit = self.max_device_batch_size * trainer.world_size
+            too_large = [size for size in self.job.batch_sizes if size > limit]
+            if too_large:
                 raise MisconfigurationException(
-                    f"max_device_batch_size={self.max_device_batch_size} on {trainer.world_size} devices does not "
-                    f"allow the job's batch sizes {', '.join(map(str, beyond))}. Take them out of the job, or let them "
-                    "be reached by gradient accumulation: accumulate='auto'"
+                    f"max_device_batch_size={self.max_device_batch_size} with a world size of {trainer.world_size} "
+                    f"does not allow the job's batch sizes {', '.join(map(str, too_large))}. Remove them from the job, "
+                    "or set accumulate='auto' to reach them by gradient accumulation"
                 )
 
-    def _shares(self, trainer: pl.Trainer) -> str:
-        """How the batch is divided, in brackets; nothing where it is not."""
+    def _describe_shares(self, trainer: pl.Trainer) -> str:
+        """Describe in brackets how the batch is divided. Empty if it is not divided."""
         shares = [f"{self._loader_size} a device"] if trainer.world_size > 1 else []
         if self.accumulate is not None and trainer.accumulate_grad_batches > 1:
             shares = [f"{self._loader_size} a device", f"{trainer.accumulate_grad_batches} accumulated"]
         return f" ({', '.join(shares)})" if shares else ""
 
     def _finish(self, trainer: pl.Trainer, run: BatchSizeOptimizer, number: int) -> None:
-        """End a run whose fit is over and that has no verdict, or take the one that comes at the last moment."""
+        """End a run without a verdict after its fit. A last attempt to send missed reports may still bring the verdict.
+
+        Raises:
+            MisconfigurationException: the fit took no training step.
+        """
         batches = trainer.fit_loop.total_batch_idx + 1
         if batches == 0:
             run.finish("no training step was run")
             raise MisconfigurationException(
-                f"no training step was run with batch size {self.batch_size}: with drop_last=True the training data "
-                "must fill at least one batch. Remove such batch sizes from the job, or set drop_last=False"
+                f"no training step was run with batch size {self.batch_size}. With drop_last=True the training data "
+                "must fill at least one batch: remove larger batch sizes from the job, or set drop_last=False"
             )
         run.finish(f"fit ended after {trainer.current_epoch} epochs and {batches} batches without a verdict")
-        if run.result is not None:  # by a report that was made up for
-            self._show(trainer, run)
+        if run.result is not None:  # a resent report has brought the verdict
+            self._log_run(trainer, run)
             self._raise_if_failed(run)
         else:
             rank_zero_warn(
-                f"fit ended before the optimizer had a verdict on trial {number}, so the run taught it nothing. "
-                f"Let the Trainer's max_epochs (or max_steps) allow the job's max_epochs, {self.job.max_epochs}, and "
-                "no other callback stop it before"
+                f"fit ended before the optimizer had a verdict on trial {number}, so the optimizer learned nothing "
+                "from this run. Set the Trainer's max_epochs (or max_steps) high enough for the job's max_epochs, "
+                f"{self.job.max_epochs}, and make sure that no other callback stops the fit earlier"
             )
 
-    def _show(self, trainer: pl.Trainer, run: BatchSizeOptimizer) -> None:
-        """Log what the run has cost so far and, once there is a verdict, say how it did."""
+    def _log_run(self, trainer: pl.Trainer, run: BatchSizeOptimizer) -> None:
+        """Log the run's costs so far. After the verdict, also log the closing line."""
         if trainer.is_global_zero and run.trial is not None and self.batch_size is not None:
             log_run(trainer, self.batch_size, run.trial.trial_number, run.spent, run.cost_j)
             if run.result is not None:
@@ -358,38 +371,44 @@ class ZeusBSOCallback(pl.Callback):
     def _probe(self, trainer: pl.Trainer, module: pl.LightningModule, run: BatchSizeOptimizer) -> None:
         if self.probe is None or not run.probe_wanted or run.meter is None or self.batch_size is None:
             return
-        if run.ranks.rank != 0:  # several ranks make no probe, which one of them says
+        if run.ranks.rank != 0:  # a run of several ranks makes no probe, and rank 0 logs that
             return
-        accumulates = self.accumulate is not None
         probe = Probe(
-            trainer, module, self._placer, self.batch_size, run.meter, run.spent, run.epochs, accumulates=accumulates
+            trainer,
+            module,
+            self._make_device_setter,
+            self.batch_size,
+            run.meter,
+            run.spent,
+            run.epochs,
+            accumulates=self.accumulate is not None,
         )
-        found = probe.run(self.job.batch_sizes)
-        if found is not None:
-            run.report_probe(found)  # if there is nothing to tell, so that no later run tries again
+        sizes = probe.run(self.job.batch_sizes)
+        if sizes is not None:
+            run.report_probe(sizes)  # an empty list too, so that no later run tries again
 
     def _metric(self, trainer: pl.Trainer, ranks: Ranks) -> float:
-        # Where it is logged without sync_dist the ranks differ, or some have none.
-        logged = trainer.callback_metrics.get(self.monitor)
-        metric = ranks.mean(None if logged is None else float(logged))
+        # If the metric is logged without sync_dist, the ranks have different values, and some may have none.
+        value = trainer.callback_metrics.get(self.monitor)
+        metric = ranks.mean(None if value is None else float(value))
         if metric is None:
-            known = ", ".join(sorted(trainer.callback_metrics)) or "none"
+            logged_names = ", ".join(sorted(trainer.callback_metrics)) or "none"
             raise MisconfigurationException(
-                f"ZeusBSOCallback(monitor={self.monitor!r}) found no such metric after the validation; logged are: "
-                f"{known}. Log it in validation_step or on_validation_epoch_end: self.log({self.monitor!r}, …)"
+                f"ZeusBSOCallback(monitor={self.monitor!r}) found no such metric after the validation. Logged metrics: "
+                f"{logged_names}. Give one of these as monitor, or log yours in validation_step or "
+                f"on_validation_epoch_end: self.log({self.monitor!r}, …)"
             )
         return metric
 
 
-def _check_known(name: str, value: str | None, *known: str | None) -> None:
-    if value not in known:
-        names = ", ".join(repr(each) for each in known if each is not None)
+def _check_choice(name: str, value: str | None, *choices: str | None) -> None:
+    if value not in choices:
         raise MisconfigurationException(
-            f"{name}={value!r} is not known; give {names}" + (", or leave it out" if None in known else "")
+            f"{name}={value!r} is not a valid value; choose from: {', '.join(map(repr, choices))}"
         )
 
 
-def _check_by(check: Callable[[Any], object], value: object) -> None:
+def _check_argument(check: Callable[[Any], object], value: object) -> None:
     try:
         check(value)
     except ValueError as error:

@@ -1,6 +1,7 @@
-"""What a checkpoint tells of its run before Lightning restores it: `Callback.setup`, which asks, comes first.
+"""Reads the callback's state from a checkpoint before Lightning restores the checkpoint.
 
-What the callback puts into a checkpoint, and how it compares it once it is restored, is in `callback.py`.
+`Callback.setup` asks for the batch size, and Lightning calls it before it restores. Which state the callback saves,
+and how it checks the restored state, is in `lightning_bso.optimizer`.
 """
 
 import inspect
@@ -13,47 +14,50 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 
 def saved_run(trainer: pl.Trainer, state_key: str) -> dict[str, Any] | None:
-    """A callback's state in the checkpoint that this fit is to be resumed from; call it in `Callback.setup`.
+    """Return a callback's state in the checkpoint that this fit resumes from. Call this in `Callback.setup`.
 
     Args:
         trainer: the trainer of the fit.
-        state_key: the callback's.
+        state_key: the callback's key in the checkpoint.
 
     Returns:
-        The state; None where the fit begins anew, or its checkpoint cannot be looked into.
+        The state, or None if the fit does not resume or its checkpoint cannot be read here.
 
     Raises:
-        MisconfigurationException: the training cannot be resumed from it, or was not measured so far.
+        MisconfigurationException: the training cannot be resumed from the checkpoint, or was not measured before.
     """
-    resuming = _resuming(trainer)
-    path = resuming.get("ckpt_path")
+    arguments = _run_arguments(trainer)
+    path = arguments.get("ckpt_path")
     if path is None:
         return None
-    plain = resuming.get("weights_only") is not False  # who trusts the checkpoint says so to `fit`
+    weights_only = arguments.get("weights_only") is not False  # False: the caller of `fit` trusts the checkpoint
     try:
-        checkpoint = torch.load(str(path), map_location="cpu", mmap=True, weights_only=plain)
-    except Exception as error:  # Lightning may be able to: it lies elsewhere, or holds objects of classes
+        checkpoint = torch.load(str(path), map_location="cpu", mmap=True, weights_only=weights_only)
+    except Exception as error:  # Lightning may still read it: from other storage, or with objects of other classes
         rank_zero_warn(
-            f"ZeusBSOCallback cannot look into {path} beforehand ({type(error).__name__}: {error}). If this training "
-            "is not resumed with its batch size, give the run_id that it had"
+            f"ZeusBSOCallback cannot read {path} before the fit ({type(error).__name__}: {error}). If this training "
+            "does not resume with its batch size, give the run_id of the interrupted run"
         )
         return None
     if "optimizer_states" not in checkpoint:
         raise MisconfigurationException(
-            f"{path} holds weights alone, from which no training can be resumed. Begin a new run with them: "
+            f"{path} holds only weights, so a training cannot be resumed from it. Start a new run with the weights: "
             "load_from_checkpoint(…), and fit without ckpt_path"
         )
     state: dict[str, Any] | None = checkpoint.get("callbacks", {}).get(state_key)
     if not state:
         raise MisconfigurationException(
-            f"{path} comes from a training without the batch-size optimizer: what that had cost is not known, nor "
-            "whether its batch size was one of the job's. Train without ckpt_path, or go on without ZeusBSOCallback"
+            f"{path} comes from a training without the batch-size optimizer, so its cost is unknown and its batch size "
+            "may not be in the job. Train without ckpt_path, or resume without ZeusBSOCallback"
         )
     return state
 
 
-def _resuming(trainer: pl.Trainer) -> dict[str, Any]:
-    """What `fit` was told of the checkpoint: the trainer keeps it in its `_run` alone until it restores it."""
+def _run_arguments(trainer: pl.Trainer) -> dict[str, Any]:
+    """Return the local variables of `Trainer._run`, or nothing outside of that method.
+
+    Before the trainer restores a checkpoint, no attribute holds the checkpoint's path.
+    """
     frame = inspect.currentframe()
     while frame is not None:
         if frame.f_code.co_name == "_run" and frame.f_locals.get("self") is trainer:

@@ -1,4 +1,7 @@
-"""What is looked at before a fit takes a trial: whether its Trainer can bring that to a verdict."""
+"""Checks that a Trainer can bring a trial to a verdict, before the fit takes a trial.
+
+Checks of the batch size and its loaders are in `dataloading.py`.
+"""
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -8,51 +11,54 @@ from lightning_bso.wire import JobSpec
 
 
 def check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
-    """Refuse what cannot end in a verdict, and warn of what is not likely to.
+    """Refuse a fit that cannot end in a verdict. Warn about a fit that may end without one.
 
     Raises:
-        MisconfigurationException: it cannot.
+        MisconfigurationException: the fit cannot end in a verdict.
     """
     if not isinstance(trainer, pl.Trainer):
         raise MisconfigurationException(
-            f"ZeusBSOCallback is a callback of lightning.pytorch, and this Trainer is of {type(trainer).__module__}. "
-            "Import it from lightning.pytorch"
+            f"ZeusBSOCallback is a callback of lightning.pytorch, but this Trainer is from {type(trainer).__module__}. "
+            "Import Trainer from lightning.pytorch"
         )
     if 0 in (trainer.max_epochs, trainer.max_steps, trainer.limit_train_batches):
         raise MisconfigurationException(
-            "this fit takes no training step: max_epochs, max_steps or limit_train_batches is 0"
+            "this fit takes no training step, because max_epochs, max_steps or limit_train_batches is 0. Raise it, or "
+            "train without ZeusBSOCallback"
         )
     uneven = [size for size in job.batch_sizes if size % trainer.world_size]
     if uneven:
         raise MisconfigurationException(
-            f"the job's batch sizes are those of all {trainer.world_size} processes together, and "
-            f"{', '.join(map(str, uneven))} cannot be divided among {trainer.world_size}. Give the job multiples of "
-            f"{trainer.world_size}, or train on a number of devices that divides them"
+            f"the job's batch sizes are global, and {', '.join(map(str, uneven))} cannot be divided among the "
+            f"{trainer.world_size} processes of this run. Give the job multiples of {trainer.world_size}, or train on "
+            "a number of devices that divides all batch sizes"
         )
     if not trainer.enable_validation:
         raise MisconfigurationException(
-            "ZeusBSOCallback learns from validations, and this fit has none: it needs a validation_step, a "
-            "validation loader, and limit_val_batches above 0"
+            "ZeusBSOCallback learns from validations, and this fit has none. Give it a validation_step and a "
+            "validation loader, and set limit_val_batches above 0"
         )
     if trainer.accumulate_grad_batches > 1:
         rank_zero_warn(
-            f"accumulate_grad_batches={trainer.accumulate_grad_batches} multiplies the batch size that the optimizer "
-            "gives: its batch sizes are those of one loader batch"
+            f"accumulate_grad_batches={trainer.accumulate_grad_batches} multiplies the batch size that the server "
+            "chooses, because the job's batch sizes are those of one loader batch"
         )
     if trainer.max_epochs is not None and 0 <= trainer.max_epochs < job.max_epochs:
         rank_zero_warn(
-            f"Trainer(max_epochs={trainer.max_epochs}) ends before the job's max_epochs={job.max_epochs}: a run "
-            "that has not converged by then ends without a verdict, and the optimizer learns nothing from it"
+            f"Trainer(max_epochs={trainer.max_epochs}) ends before the job's max_epochs={job.max_epochs}. A run that "
+            "has not converged by then ends without a verdict, and the optimizer learns nothing from it. Raise the "
+            "Trainer's max_epochs"
         )
 
 
 def check_validation_data(trainer: pl.Trainer) -> None:
-    """Refuse a fit that has begun, and whose validations have nothing to look at; call it in `on_train_start`.
+    """Refuse a fit whose validation loaders have no batches. Call this in `Callback.on_train_start`.
 
     Raises:
-        MisconfigurationException: they have not.
+        MisconfigurationException: there is no validation batch.
     """
-    if trainer.val_dataloaders is not None and not sum(trainer.num_val_batches):  # None: they are built later
+    if trainer.val_dataloaders is not None and not sum(trainer.num_val_batches):  # None: Lightning builds them later
         raise MisconfigurationException(
-            "ZeusBSOCallback learns from validations, and those of this fit have no batch: give it validation data"
+            "ZeusBSOCallback learns from validations, and the validation loaders of this fit have no batches. Give it "
+            "validation data"
         )

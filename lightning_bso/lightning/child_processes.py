@@ -1,6 +1,6 @@
-"""The end of processes that Lightning has forked or spawned for a fit, of which no callback in them hears.
+"""Abandons the run when a process that Lightning forked or spawned for a fit ends with an error.
 
-Lightning tells an error to the callbacks of the main process, which know of no run.
+Lightning reports such an error only to the callbacks of the main process, and these hold no run.
 """
 
 import sys
@@ -12,15 +12,15 @@ from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcess
 from lightning_bso.optimizer import BatchSizeOptimizer
 
 
-def abandon_with_process(trainer: pl.Trainer, run: BatchSizeOptimizer) -> None:
-    """Have a run abandoned by the error that ends this process, if Lightning has made the process for the fit."""
+def abandon_at_exit(trainer: pl.Trainer, run: BatchSizeOptimizer) -> None:
+    """Abandon a run if an error ends this process. Does nothing unless Lightning created the process for the fit."""
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         Finalize(None, _abandon, (run,), exitpriority=0)
 
 
 def _abandon(run: BatchSizeOptimizer) -> None:
-    error = sys.exception()  # on its way out of this process
+    error = sys.exception()  # the error that ends this process
     if type(error) is SystemExit and error.__context__ is not None:
-        error = error.__context__  # that torch has made an exit of
-    if error is not None:  # without one the run is over, or torch has kept quiet about a Ctrl-C
+        error = error.__context__  # torch turned this error into an exit
+    if error is not None:  # without an error the run is over, or torch suppressed a Ctrl-C
         run.abandon(error)

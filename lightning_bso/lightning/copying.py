@@ -1,6 +1,7 @@
-"""What a short fit like a training's is made of: a copy of what was trained, and a Trainer; or why there is none.
+"""Builds the short fit of a probe: a copy of the trained module, and a Trainer that trains like the run's Trainer.
 
-The copy must share nothing with the original that training changes. Where that cannot be told, there is no copy.
+The copy must share nothing with the original that training changes. If that cannot be verified, there is no copy.
+The probe itself is in `probing.py`.
 """
 
 import copy
@@ -24,30 +25,31 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from lightning_bso.lightning.dataloading import train_loaders
 
 
-def obstacle(trainer: pl.Trainer, module: pl.LightningModule, *, accumulates: bool) -> str | None:
-    """Why a short fit of a copy would not be like this fit, or would not end; None if it would.
+def find_obstacle(trainer: pl.Trainer, module: pl.LightningModule, *, accumulates: bool) -> str | None:
+    """Return why a short fit of a copy would differ from this fit or would not end, or None if nothing prevents it.
 
     Args:
         trainer: the trainer of the fit, which is over.
-        module: the module that was fitted.
-        accumulates: whether a larger batch is taken in parts.
+        module: the fitted module.
+        accumulates: whether larger batches are split into parts.
     """
     batches = trainer.fit_loop.max_batches
     if not isinstance(batches, int) or batches == 0:
-        return "the number of batches in an epoch is not known"
+        return "the number of batches per epoch is unknown"
     if type(trainer.strategy) is not SingleDeviceStrategy:
-        return "it is made where one process trains on one device"
-    if not all(isinstance(one, DataLoader) and not _is_stream(one.dataset) for one in train_loaders(trainer)):
-        return "its data come as a stream, or by no DataLoader, so they may come only once"
+        return "it requires one process that trains on one device"
+    if not all(isinstance(loader, DataLoader) and not _is_stream(loader.dataset) for loader in train_loaders(trainer)):
+        return "its training data are a stream, or not in a DataLoader, so they may be readable only once"
     if trainer.overfit_batches > 0:  # type: ignore[attr-defined]  # set by its debugging flags
-        return "with overfit_batches the validation would be a part of it"
-    schedulers = [one for one in trainer.callbacks if isinstance(one, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
+        return "with overfit_batches the probe would include the validation"
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    schedulers = [callback for callback in callbacks if isinstance(callback, GradientAccumulationScheduler)]
     if accumulates or schedulers or trainer.accumulate_grad_batches > 1:
-        return "gradients are accumulated, and what does not fit in memory may fit in more parts"
+        return "gradients are accumulated, so a batch size that does not fit in memory may fit in more parts"
     if any(map(_is_compiled, module.modules())):
-        return "torch.compile would compile anew for every batch size, which takes long"
+        return "torch.compile would compile again for every batch size, which takes long"
     if any(tensor.layout is not torch.strided for tensor in _tensors(module)):
-        return "the module holds sparse tensors, and torch cannot tell whether these have stayed the same"
+        return "the module holds sparse tensors, and torch cannot check that the probe leaves them unchanged"
     return None
 
 
@@ -60,56 +62,62 @@ def _is_stream(dataset: object) -> bool:
 
 
 def _is_compiled(part: torch.nn.Module) -> bool:
-    """Whether `torch.compile` has wrapped it, or is in the place of its methods."""
+    """Return whether `torch.compile` has wrapped a module or replaced its methods."""
     return hasattr(part, "_orig_mod") or any(
         getattr(part, name, None) is not None for name in ("_compiler_ctx", "_compiled_call_impl")
     )
 
 
-def copies(trainer: pl.Trainer, module: pl.LightningModule) -> tuple[pl.LightningModule, pl.LightningDataModule | None]:
-    """The module and its datamodule once more, set up as they are; the data themselves are shared.
+def copy_modules(
+    trainer: pl.Trainer, module: pl.LightningModule
+) -> tuple[pl.LightningModule, pl.LightningDataModule | None]:
+    """Copy the module and its datamodule in their current state. The copies share the data with the originals.
 
     Raises:
-        ValueError: the copy would reach the original.
-        Exception: what they hold says that it cannot be copied, each kind in its own way.
+        ValueError: the copy could change the original.
+        Exception: an attribute cannot be copied. The class of the attribute decides which exception it raises.
     """
     datamodule: pl.LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]  # set by a connector
-    originals = {id(one) for one in _reach(module, datamodule)}
-    made = copy.deepcopy((module, datamodule), {id(trainer): None} | _data(module, datamodule))
-    for one in _reach(*made, down_to=originals):
-        if id(one) in originals and _leads_back(one):
-            name = getattr(one, "__qualname__", type(one).__name__)
-            raise ValueError(f"a copy would share {name} with the original, and may change it by that")
-    for part in made:
+    original_ids = {id(value) for value in _walk(module, datamodule)}
+    copied = copy.deepcopy((module, datamodule), {id(trainer): None} | _shared_data(module, datamodule))
+    for value in _walk(*copied, stop_at=original_ids):
+        if id(value) in original_ids and _may_hold_original(value):
+            name = getattr(value, "__qualname__", type(value).__name__)
+            raise ValueError(f"a copy would share {name} with the original, so training it could change the original")
+    for part in copied:
         if part is not None:
-            vars(part).update(dict.fromkeys(_OF_WHOLE_TRAININGS, _do_nothing))
-    vars(made[0]).update(configure_callbacks=list)  # none: they are for a whole training
-    return made
+            vars(part).update(dict.fromkeys(_SKIPPED_HOOKS, _do_nothing))
+    vars(copied[0]).update(configure_callbacks=list)  # no callbacks: they belong to a whole training
+    return copied
 
 
-_OF_WHOLE_TRAININGS = (
-    *("prepare_data", "setup", "teardown", "on_fit_start", "on_train_start"),  # has been done, and may take long
-    *("on_train_epoch_end", "on_train_end", "on_fit_end", "on_exception"),  # may write down what was trained
+_SKIPPED_HOOKS = (
+    *("prepare_data", "setup", "teardown", "on_fit_start", "on_train_start"),  # have run already, and may take long
+    *("on_train_epoch_end", "on_train_end", "on_fit_end", "on_exception"),  # may save the trained model
 )
-"""Hooks that do not run again: the copy has what they have done, and what they write is the training's."""
+"""Hooks that a copy does not run. The copy already has their effects, and must not overwrite what the run saved."""
 
 
 def _do_nothing(*_: Any, **__: Any) -> None:
-    """Stands for a hook that is not to run again."""
+    """Replace a hook that must not run again."""
 
 
-def _data(module: pl.LightningModule, datamodule: pl.LightningDataModule | None) -> dict[int, Any]:
-    """What is shared with a copy, by id: datasets, loaders, and the arrays that the datamodule alone holds."""
-    of_datamodule = list(_reach(datamodule))
-    of_modules = list(_reach(module, *(one for one in of_datamodule if isinstance(one, torch.nn.Module))))
-    not_to_share = set(map(id, of_modules))
-    data = [one for one in (*of_modules, *of_datamodule) if isinstance(one, Dataset | DataLoader)]
-    arrays = [one for one in of_datamodule if isinstance(one, np.ndarray | torch.Tensor)]
-    return {id(one): one for one in (*data, *(one for one in arrays if id(one) not in not_to_share))}
+def _shared_data(module: pl.LightningModule, datamodule: pl.LightningDataModule | None) -> dict[int, Any]:
+    """Return the values that a copy shares with the original, by id.
+
+    These are datasets, loaders, and the arrays that only the datamodule holds.
+    """
+    datamodule_values = list(_walk(datamodule))
+    datamodule_modules = [value for value in datamodule_values if isinstance(value, torch.nn.Module)]
+    module_values = list(_walk(module, *datamodule_modules))
+    module_ids = set(map(id, module_values))
+    data = [value for value in (*module_values, *datamodule_values) if isinstance(value, Dataset | DataLoader)]
+    arrays = [value for value in datamodule_values if isinstance(value, np.ndarray | torch.Tensor)]
+    return {id(value): value for value in (*data, *(array for array in arrays if id(array) not in module_ids))}
 
 
-def _leads_back(value: object) -> bool:
-    """Whether `copy.deepcopy` takes it as it is, though it may hold what has been copied."""
+def _may_hold_original(value: object) -> bool:
+    """Return whether `copy.deepcopy` shares a value instead of copying it, although it may hold a copied object."""
     if isinstance(value, types.FunctionType):
         return bool(value.__closure__)
     if isinstance(value, types.BuiltinMethodType):  # such as the `append` of a list
@@ -117,22 +125,25 @@ def _leads_back(value: object) -> bool:
     return isinstance(value, weakref.ref)
 
 
-def _reach(*holders: object, down_to: Set[int] = frozenset()) -> Iterator[Any]:
-    """Everything that these hold, each once, down to their data, and to what has one of these ids."""
+def _walk(*holders: object, stop_at: Set[int] = frozenset()) -> Iterator[Any]:
+    """Yield every value that these objects hold, each once.
+
+    It does not look into data, nor into a value whose id is in `stop_at`.
+    """
     seen: set[int] = set()
-    ahead = list(holders)
-    while ahead:
-        value = ahead.pop()
+    pending = list(holders)
+    while pending:
+        value = pending.pop()
         if isinstance(value, str | bytes | int | float | None) or id(value) in seen:
             continue
         seen.add(id(value))
         yield value
-        # A tuple is not copied where all in it is taken as it is.
-        if id(value) not in down_to or isinstance(value, tuple):
-            ahead += _inside(value)
+        # deepcopy shares a tuple if it shares every element, so the elements of a shared tuple are needed too.
+        if id(value) not in stop_at or isinstance(value, tuple):
+            pending += _contents(value)
 
 
-def _inside(value: Any) -> list[Any]:
+def _contents(value: Any) -> list[Any]:
     match value:
         case dict():
             return list(value.values())
@@ -148,58 +159,61 @@ def _inside(value: Any) -> list[Any]:
 
 
 @contextmanager
-def left_alone(module: torch.nn.Module) -> Iterator[None]:
-    """See to it that a module's numbers are the same afterwards, by putting them back if need be.
+def unchanged_tensors(module: torch.nn.Module) -> Iterator[None]:
+    """Ensure that a module's parameters, buffers and gradients are the same afterwards. Restores them if necessary.
 
-    A copy that reaches the original in a way that nobody can see, such as a global name, changes it all the same.
+    A copy may change the original through a reference that nothing can detect, such as a global name.
 
     Raises:
-        RuntimeError: they have been changed, and put back.
+        RuntimeError: the tensors were changed, and have been restored.
     """
     tensors = _tensors(module)
-    kept = [(tensor, tensor.detach().clone(), tensor.grad) for tensor in tensors]
+    saved = [(tensor, tensor.detach().clone(), tensor.grad) for tensor in tensors]
     for tensor in tensors:
         tensor.grad = None
     changed = False
     try:
         yield
     finally:
-        for tensor, _, gradient in kept:
+        for tensor, _, gradient in saved:
             changed = changed or tensor.grad is not None
             tensor.grad = gradient
         with torch.no_grad():
-            for tensor, values, _ in kept:
+            for tensor, values, _ in saved:
                 if not _is_same(tensor, values):
                     tensor.copy_(values)
                     changed = True
     if changed:
-        raise RuntimeError("its copy trained the module itself, which has been put back; is there a global name of it?")
+        raise RuntimeError(
+            "the copy changed the trained module, which has been restored; does a global name refer to the module?"
+        )
 
 
 def _is_same(tensor: torch.Tensor, values: torch.Tensor) -> bool:
-    # NaN equals nothing, not even itself; the first question takes no memory.
+    # torch.equal comes first, because it needs no memory. It is False for NaN, which does not even equal itself.
     return torch.equal(tensor, values) or torch.allclose(tensor, values, rtol=0.0, atol=0.0, equal_nan=True)
 
 
-def trainer_like(trainer: pl.Trainer, callback: pl.Callback, least_epochs: int, folder: str) -> pl.Trainer:
-    """A Trainer that steps as this one does, and does nothing else.
+def trainer_like(trainer: pl.Trainer, callback: pl.Callback, min_epochs: int, folder: str) -> pl.Trainer:
+    """Create a Trainer that takes training steps like this one, and does nothing else.
 
     Args:
-        trainer: the trainer that it is like.
-        callback: its only callback.
-        least_epochs: that it may take, if the callback does not stop it.
-        folder: for what is written.
+        trainer: the trainer to imitate.
+        callback: the only callback of the new trainer.
+        min_epochs: number of epochs that the new trainer may take at least, unless the callback stops it.
+        folder: folder for the new trainer's files.
     """
     device: torch.device = trainer.strategy.root_device
     return pl.Trainer(
         accelerator=device.type,
         devices=[device.index] if device.type == "cuda" else 1,
-        # Not Slurm's environment: preempted, it would save the copy as the run, and begin with what the run has saved.
+        # Not Slurm's environment: at a preemption it would save the copy as the run, and it would resume from the run's
+        # saved state.
         plugins=[copy.deepcopy(trainer.precision_plugin), LightningEnvironment()],
         gradient_clip_val=trainer.gradient_clip_val,
         gradient_clip_algorithm=trainer.gradient_clip_algorithm,
         limit_train_batches=trainer.limit_train_batches,
-        max_epochs=max(trainer.max_epochs or 0, least_epochs),
+        max_epochs=max(trainer.max_epochs or 0, min_epochs),
         limit_val_batches=0,
         logger=DummyLogger() if trainer.loggers else False,
         callbacks=[callback],

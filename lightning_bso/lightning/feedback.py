@@ -1,6 +1,6 @@
-"""What a person sees of the optimizer: values in every logger and the progress bar, and a line at the end.
+"""The output for users: values in every logger, and a closing line that compares a run with its job.
 
-When these are shown is in `callback.py`.
+`callback.py` decides when they appear, and fills the progress bar.
 """
 
 import lightning.pytorch as pl
@@ -12,30 +12,30 @@ JOULES_PER_WH = 3600.0
 
 
 def log_run(trainer: pl.Trainer, batch_size: int, trial_number: int, spent: Reading, cost_j: float | None) -> None:
-    """Log to every logger what a run has cost so far, as `zeus_bso/…`.
+    """Log the costs of a run so far to every logger, as `zeus_bso/…`.
 
     Args:
-        trainer: the trainer in `on_validation_end`, where a callback's own `log` is refused.
-        batch_size: the global one.
-        trial_number: the run's.
+        trainer: the trainer in `on_validation_end`, where Lightning refuses a callback's own `log`.
+        batch_size: the global batch size.
+        trial_number: the number of the run's trial.
         spent: joules and seconds so far.
-        cost_j: cost so far, None where the server has not told it.
+        cost_j: cost so far in joules, or None before the server has returned one.
     """
     values = {"batch_size": float(batch_size), "trial": float(trial_number)}
     values |= {"energy_j": spent.energy_j, "time_s": spent.time_s} | ({} if cost_j is None else {"cost_j": cost_j})
-    step = trainer.fit_loop.epoch_loop._batches_that_stepped  # that of the validation's own metrics
+    step = trainer.fit_loop.epoch_loop._batches_that_stepped  # the step of the validation's own metrics
     for logger in trainer.loggers:
         logger.log_metrics({f"zeus_bso/{name}": value for name, value in values.items()}, step=step)
 
 
 def closing_line(batch_size: int, result: ReportAnswer, spent: Reading, job: JobSummary | None) -> str:
-    """How a run that has a verdict did, beside the job's other runs.
+    """Return a line that compares a run that has a verdict with the job's other runs.
 
     Args:
-        batch_size: the run's.
+        batch_size: batch size of the run.
         result: the verdict.
-        spent: what the run took.
-        job: the job after the run, None where the server has not told it.
+        spent: joules and seconds of the run.
+        job: the job after the run, or None if the server did not return it.
     """
     line = f"Batch-size optimizer: {result.message}. The run took {spent.energy_j:.4g} J and {spent.time_s:.4g} s"
     if job is None:
@@ -45,12 +45,12 @@ def closing_line(batch_size: int, result: ReportAnswer, spent: Reading, job: Job
     if best is not None and best.mean_cost is not None:
         line += f"; the cheapest batch size so far is {best.batch_size}, with {best.mean_cost:.4g} J on average"
     default = sizes[job.spec.default_batch_size]
-    other = batch_size != default.batch_size and result.converged
-    if other and default.mean_cost is not None and default.mean_energy is not None:
+    compares = batch_size != default.batch_size and result.converged
+    if compares and default.mean_cost is not None and default.mean_energy is not None:
         saved_j = default.mean_energy - spent.energy_j
         line += (
-            f". With the default {default.batch_size} runs cost {default.mean_cost:.4g} J on average; this one "
-            f"{'saved' if saved_j >= 0 else 'took'} {abs(saved_j):.4g} J ({abs(saved_j) / JOULES_PER_WH:.3g} Wh) of "
-            f"energy {'against' if saved_j >= 0 else 'more than'} that"
+            f". Runs with the default batch size {default.batch_size} cost {default.mean_cost:.4g} J on average; this "
+            f"run used {abs(saved_j):.4g} J ({abs(saved_j) / JOULES_PER_WH:.3g} Wh) "
+            f"{'less' if saved_j >= 0 else 'more'} energy than they do on average"
         )
     return line

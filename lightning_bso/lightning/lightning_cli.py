@@ -1,7 +1,7 @@
-"""LightningCLI with a group of options for the optimizer. What these do: `callback.py`.
+"""A LightningCLI with a group of options for the optimizer. `callback.py` says what the options do.
 
-The stock LightningCLI takes the callback, too, as a group or under `--trainer.callbacks`; here the job's fields are
-options with their explanations, and there is none for the token, which must not be saved with the configuration.
+The stock LightningCLI accepts the callback too, as a group or under `--trainer.callbacks`. This class adds an option
+with help text for each field of the job. It has no option for the token, because the configuration is saved.
 """
 
 from argparse import ArgumentParser
@@ -23,10 +23,10 @@ GROUP = "bso"
 
 
 class BSOLightningCLI(LightningCLI):
-    """LightningCLI with the arguments of ZeusBSOCallback as `--bso.…`, and those of its job as `--bso.job.…`.
+    """A LightningCLI with the arguments of ZeusBSOCallback as `--bso.…`, and the fields of its job as `--bso.job.…`.
 
-    The optimizer is off unless `--bso.server_url`, or `$ZEUS_BSO_SERVER_URL`, names a server; only then the job must be
-    complete. The token comes from `$ZEUS_BSO_TOKEN` alone.
+    The optimizer is off unless `--bso.server_url` or `$ZEUS_BSO_SERVER_URL` names a server. The job must be complete
+    only if the optimizer is on. The token comes from `$ZEUS_BSO_TOKEN` only.
 
     Example:
         >>> BSOLightningCLI(Model, Data)
@@ -36,13 +36,13 @@ class BSOLightningCLI(LightningCLI):
     @override
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_core_arguments_to_parser(parser)
-        without = {"job", "token", "energy_monitor"}
-        parser.add_class_arguments(ZeusBSOCallback, GROUP, skip=without, instantiate=False, sub_configs=True)
-        added = parser.add_class_arguments(JobSpec, f"{GROUP}.job", instantiate=False, sub_configs=True)
-        for action in parser._actions:  # argparse has no other way to find an argument again
-            action.required = action.required and action.dest not in added
+        skipped = {"job", "token", "energy_monitor"}
+        parser.add_class_arguments(ZeusBSOCallback, GROUP, skip=skipped, instantiate=False, sub_configs=True)
+        job_options = parser.add_class_arguments(JobSpec, f"{GROUP}.job", instantiate=False, sub_configs=True)
+        for action in parser._actions:  # argparse has no public way to look up an argument
+            action.required = action.required and action.dest not in job_options
             if action.dest == f"{GROUP}.job":
-                load = action._load_config  # type: ignore[attr-defined]  # jsonargparse's, of what is not an option
+                load = action._load_config  # type: ignore[attr-defined]  # jsonargparse's, for the whole group
                 action._load_config = partial(_load_job, load)  # type: ignore[attr-defined]
 
     @override
@@ -52,12 +52,12 @@ class BSOLightningCLI(LightningCLI):
         options = {} if group is None else group.as_dict()
         options["server_url"] = server_address(options.get("server_url"))
         if self.subcommand in (None, "fit") and options["server_url"] is not None:
-            # First: Lightning keeps the checkpoint callbacks at the end.
+            # At the front, because Lightning keeps the checkpoint callbacks at the end.
             trainer.callbacks.insert(0, self._make_callback(options))  # type: ignore[attr-defined]  # set by a connector
         return trainer
 
     def _make_callback(self, options: dict[str, Any]) -> ZeusBSOCallback:
-        options["job"] = _given(options.get("job") or {})
+        options["job"] = _drop_missing(options.get("job") or {})
         try:
             return ZeusBSOCallback(**options)
         except ValidationError as error:
@@ -69,8 +69,8 @@ class BSOLightningCLI(LightningCLI):
             self._parser(self.subcommand).error(f"--{GROUP}: {error}")
 
 
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a job without those that must have a value and have none: what the parser did not insist on."""
+def _drop_missing(fields: dict[str, Any]) -> dict[str, Any]:
+    """Drop the required fields of a job that have no value. The parser lets them pass, and JobSpec reports them."""
     return {
         name: value
         for name, value in fields.items()
@@ -79,5 +79,5 @@ def _given(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _load_job(load: Callable[[Any, ArgumentParser], Any], value: Any, parser: ArgumentParser) -> Any:
-    """A job's file; `null`, which a saved configuration may have in its place, is no job."""
+    """Load the file of a job. A saved configuration may have `null` instead of a file, which means no job."""
     return {} if value in (None, "null") else load(value, parser)

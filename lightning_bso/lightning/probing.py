@@ -1,7 +1,7 @@
-"""Time a few training steps with every batch size of a job, after a run of it that has converged.
+"""Times a few training steps with every batch size of a job, after one of its runs has converged.
 
-The steps are those of a short fit of a copy (`copying.py`), so that the training that is over cannot be harmed. What
-is found out is reported by `callback.py`; what becomes of it is the server's affair.
+The steps belong to a short fit of a copy (`copying.py`), so they cannot harm the finished training. `callback.py`
+starts the probe and reports its results. The server decides how to use them.
 """
 
 import logging
@@ -25,210 +25,229 @@ from typing_extensions import override
 
 from lightning_bso.energy import EnergyMeter, Reading
 from lightning_bso.errors import is_out_of_memory
-from lightning_bso.lightning.copying import copies, left_alone, obstacle, trainer_like
+from lightning_bso.lightning.copying import copy_modules, find_obstacle, trainer_like, unchanged_tensors
 from lightning_bso.lightning.dataloading import check_reached, train_loaders
 from lightning_bso.wire import ProbedSize
 
 log = logging.getLogger(__name__)
 
-Placer = Callable[[pl.Trainer, pl.LightningModule], Callable[[int], int]]
-"""Called in a fit's `setup`: what puts a device's batch size in place, and says how much of it a loader batch holds."""
+SetterFactory = Callable[[pl.Trainer, pl.LightningModule], Callable[[int], int]]
+"""Creates, in a fit's `setup`, the function that sets a device's batch size and returns its loader's batch size."""
 
 WARM_UP_STEPS = 3
-"""Not measured: the first ones allocate memory and choose kernels."""
-STEPS, MEASURE_S = 10, 1.0
-"""A batch size is measured for at least so many steps and seconds; counters of GPUs move every tenth of a second."""
-MOST_SHARE = 0.02
-"""Of the run's time: a probe that would take longer is not begun, and one that does is broken off."""
+"""Steps without measurement: the first steps allocate memory and choose kernels."""
+MIN_STEPS, MIN_MEASURE_S = 10, 1.0
+"""A measurement takes at least this many steps and seconds. A GPU updates its energy counter every 0.1 s."""
+MAX_SHARE = 0.02
+"""Upper bound of the probe's time, as a share of the run's time. A longer probe does not start, or stops early."""
 
 
 @dataclass(slots=True)
 class Probe:
-    """A probe of batch sizes after a run, to be made in `Callback.on_fit_end`, when the model has left the device."""
+    """A probe of batch sizes after a run. Run it in `Callback.on_fit_end`, when the model has left the device."""
 
     trainer: pl.Trainer
     module: pl.LightningModule
-    placer: Placer
-    """What sets the batch size of a fit."""
+    make_setter: SetterFactory
+    """Creates the function that sets the batch size of a fit."""
     batch_size: int
-    """That of the run."""
+    """The run's batch size."""
     meter: EnergyMeter
-    """The run's, not in use."""
+    """The run's meter, which must not be in use."""
     spent: Reading
-    """What the run has cost."""
+    """Energy and time of the run."""
     epochs: int
-    """That the run has taken."""
+    """Epochs that the run has completed."""
     accumulates: bool
-    """Whether a larger batch is taken in parts."""
+    """Whether larger batches are split into parts."""
     _deadline: float = field(default=math.inf, init=False)
-    _found: list["_Probed"] = field(default_factory=list, init=False)
+    _measurements: list["_Measurement"] = field(default_factory=list, init=False)
 
     def run(self, batch_sizes: Sequence[int]) -> list[ProbedSize] | None:
-        """What an epoch costs with each of these, by a few steps of each; those next to the run's own first.
+        """Measure the cost of an epoch with each batch size. Raises nothing: the training has already succeeded.
 
-        Nothing is raised: the training has ended well.
+        The run's batch size comes first, then the smaller and then the larger batch sizes, from the nearest on.
 
         Returns:
-            One entry for each batch size that was reached in time. Empty where there can be no probe, or it would take
-            too long beside the run, or it cannot tell, which the log says. None: somebody has interrupted it.
+            One entry for each batch size that was measured in time. Empty if a probe is not possible, takes too long
+            compared with the run, or fails; the log gives the reason. None if Ctrl-C or SIGTERM interrupts the probe.
         """
         try:
             return self._run(batch_sizes)
         except (KeyboardInterrupt, SIGTERMException) as error:
-            told = "SIGTERM" if isinstance(error, SIGTERMException) else "Ctrl-C"
+            signal_name = "SIGTERM" if isinstance(error, SIGTERMException) else "Ctrl-C"
             log.warning(
-                "The probe of batch sizes was broken off by %s; the training was over, and fit ends as usual", told
+                "The probe of batch sizes was interrupted by %s. The training was over, and fit ends normally",
+                signal_name,
             )
             return None
         except Exception as error:
-            log.warning("The probe of batch sizes tells nothing: %s: %s", type(error).__name__, error)
+            log.warning("The probe of batch sizes failed: %s: %s", type(error).__name__, error)
             return []
 
     def _run(self, batch_sizes: Sequence[int]) -> list[ProbedSize]:
-        most_s = MOST_SHARE * self.spent.time_s
-        self._deadline = time.monotonic() + most_s
-        reason = obstacle(self.trainer, self.module, accumulates=self.accumulates)
+        limit_s = MAX_SHARE * self.spent.time_s
+        self._deadline = time.monotonic() + limit_s
+        reason = find_obstacle(self.trainer, self.module, accumulates=self.accumulates)
         if reason is not None or not self.epochs:
             log.warning("No probe of batch sizes: %s", reason or "the run took less than an epoch")
             return []
-        # A verdict may come in the middle of an epoch, of which `epochs` counts those completed.
-        begun = (self.trainer.fit_loop.epoch_loop.total_batch_idx + 1) / self.trainer.fit_loop.max_batches
-        epochs = max(self.epochs, begun)
-        own = Reading(self.spent.energy_j / epochs, self.spent.time_s / epochs)
-        guesses_s = {size: self._guess_s(size, own.time_s) for size in batch_sizes}
-        if sum(guesses_s.values()) > most_s:
+        # `epochs` counts completed epochs only, but a verdict may come in the middle of an epoch.
+        epochs_begun = (self.trainer.fit_loop.epoch_loop.total_batch_idx + 1) / self.trainer.fit_loop.max_batches
+        epochs = max(self.epochs, epochs_begun)
+        run_epoch = Reading(self.spent.energy_j / epochs, self.spent.time_s / epochs)
+        estimates_s = {size: self._estimate_s(size, run_epoch.time_s) for size in batch_sizes}
+        estimate_s = sum(estimates_s.values())
+        if estimate_s > limit_s:
             log.info(
-                "No probe of batch sizes: it would take some %.0f s after a run of %.0f s",
-                sum(guesses_s.values()),
+                "No probe of batch sizes: it would take about %.0f s after a run of %.0f s",
+                estimate_s,
                 self.spent.time_s,
             )
             return []
-        log.info("Probing %d batch sizes, which takes some %.0f s", len(batch_sizes), sum(guesses_s.values()))
-        with isolate_rng(), _generators_kept(self.trainer), _in_silence(), left_alone(self.module):
+        log.info("Probing %d batch sizes, which takes about %.0f s", len(batch_sizes), estimate_s)
+        with isolate_rng(), _unchanged_generators(self.trainer), _lightning_silenced(), unchanged_tensors(self.module):
             try:
-                problem = self._time_copies(guesses_s)
+                problem = self._measure_copy(estimates_s)
             finally:
-                garbage_collection_cuda()  # here the copies are gone
+                garbage_collection_cuda()  # no copy exists any more
         if problem is not None:
-            log.warning("The probe of batch sizes was broken off: %s", problem)
-        return _carried_on(self._found, self.batch_size, own)
+            log.warning("The probe of batch sizes stopped early: %s", problem)
+        return _to_probed_sizes(self._measurements, self.batch_size, run_epoch)
 
-    def _guess_s(self, batch_size: int, epoch_s: float) -> float:
-        """The seconds that steps with it take: with larger batches in proportion, with smaller ones up to as long."""
+    def _estimate_s(self, batch_size: int, epoch_s: float) -> float:
+        """Estimate the seconds for the steps with a batch size.
+
+        A step with a larger batch takes proportionally longer. A step with a smaller batch takes at most the run's
+        step time.
+        """
         step_s = epoch_s / self.trainer.fit_loop.max_batches * max(batch_size / self.batch_size, 1.0)
-        return WARM_UP_STEPS * step_s + max(MEASURE_S, STEPS * step_s)
+        return WARM_UP_STEPS * step_s + max(MIN_MEASURE_S, MIN_STEPS * step_s)
 
-    def _time_copies(self, guesses_s: dict[int, float]) -> str | None:
-        """Fit a copy with each batch size; what was found is appended, and what ended it early is told."""
-        on_interrupt = signal.getsignal(signal.SIGINT)
+    def _measure_copy(self, estimates_s: dict[int, float]) -> str | None:
+        """Fit a copy with each batch size, and append the measurements. Return why it stopped early, if it did."""
+        interrupt_handler = signal.getsignal(signal.SIGINT)
         try:
-            return self._time_in_turn(guesses_s)
+            return self._measure_in_turn(estimates_s)
         except SIGTERMException:
             raise
-        except (Exception, SystemExit) as error:  # of whatever the copied module or its loaders do not like
+        except (Exception, SystemExit) as error:  # the copied module or its loaders may raise anything
             return f"{type(error).__name__}: {error}"
         finally:
-            if signal.getsignal(signal.SIGINT) is not on_interrupt:  # Lightning has heard of one, and lets none come
-                signal.signal(signal.SIGINT, on_interrupt)
-            try:  # for a setter that reaches beyond the copy
-                self.placer(self.trainer, self.module)(self.batch_size)
+            # After a Ctrl-C Lightning ignores all further ones.
+            if signal.getsignal(signal.SIGINT) is not interrupt_handler:
+                signal.signal(signal.SIGINT, interrupt_handler)
+            try:  # a setter may also change objects outside of the copy
+                self.make_setter(self.trainer, self.module)(self.batch_size)
             except Exception as error:
-                log.warning("The batch size may not be the run's any more: %s: %s", type(error).__name__, error)
+                log.warning(
+                    "The probe could not restore the run's batch size of %d: %s: %s",
+                    self.batch_size,
+                    type(error).__name__,
+                    error,
+                )
 
-    def _time_in_turn(self, guesses_s: dict[int, float]) -> str | None:
-        copied, datamodule = copies(self.trainer, self.module)
-        own, beyond_s = self.batch_size, 0.0
-        sizes = sorted(guesses_s, key=lambda size: (size != own, size > own, abs(size - own)))
+    def _measure_in_turn(self, estimates_s: dict[int, float]) -> str | None:
+        module, datamodule = copy_modules(self.trainer, self.module)
+        run_size, max_overrun_s = self.batch_size, 0.0
+        sizes = sorted(estimates_s, key=lambda size: (size != run_size, size > run_size, abs(size - run_size)))
         for size in sizes:
-            began = time.monotonic()
-            if began + guesses_s[size] + beyond_s > self._deadline:
-                return f"it takes longer than was foreseen, and ends before {size}"
-            found = self._time_steps(size, copied, datamodule)
-            beyond_s = max(beyond_s, time.monotonic() - began - guesses_s[size])
-            if found is None and size == own:
-                return f"too few steps could be taken with {size}"
-            if found is not None and not found.fits:
-                if size <= own:
-                    return f"batch size {size} did not fit in memory, and {own} had; something else takes it"
-                nothing = Reading(0.0, 0.0)  # larger ones do not fit either
-                self._found += [found, *(_Probed(larger, nothing, None) for larger in sizes if larger > size)]
+            started = time.monotonic()
+            if started + estimates_s[size] + max_overrun_s > self._deadline:
+                return f"it takes longer than estimated, and ends before batch size {size}"
+            measurement = self._measure(size, module, datamodule)
+            max_overrun_s = max(max_overrun_s, time.monotonic() - started - estimates_s[size])
+            if measurement is None and size == run_size:
+                return f"too few training steps ran with batch size {size}"
+            if measurement is not None and not measurement.fits:
+                if size <= run_size:
+                    return (
+                        f"batch size {size} did not fit in memory, but the run's batch size {run_size} did; something "
+                        "else uses the memory"
+                    )
+                no_cost = Reading(0.0, 0.0)  # larger batch sizes do not fit either
+                self._measurements += [
+                    measurement,
+                    *(_Measurement(larger, no_cost, None) for larger in sizes if larger > size),
+                ]
                 break
-            self._found += [found] if found is not None else []
+            self._measurements += [measurement] if measurement is not None else []
         return None
 
-    def _time_steps(
-        self, batch_size: int, copied: pl.LightningModule, datamodule: pl.LightningDataModule | None
-    ) -> "_Probed | None":
-        """What a batch size costs; None if there were too few steps to tell."""
+    def _measure(
+        self, batch_size: int, module: pl.LightningModule, datamodule: pl.LightningDataModule | None
+    ) -> "_Measurement | None":
+        """Measure what a batch size costs. Return None if there were too few steps."""
         source = self.trainer.fit_loop._data_source
         loader = None if source.is_module() else source.instance
-        timer, fits = _Timer(self.placer, batch_size, self.meter, self._deadline), True
+        timer, fits = _Timer(self.make_setter, batch_size, self.meter, self._deadline), True
         garbage_collection_cuda()
         with TemporaryDirectory() as folder:
-            like = trainer_like(self.trainer, timer, WARM_UP_STEPS + STEPS, folder)
+            probe_trainer = trainer_like(self.trainer, timer, WARM_UP_STEPS + MIN_STEPS, folder)
             self.meter.begin()
             try:
-                like.fit(copied, train_dataloaders=loader, datamodule=datamodule)
+                probe_trainer.fit(module, train_dataloaders=loader, datamodule=datamodule)
             except BaseException as error:
                 if not is_out_of_memory(error):
-                    with suppress(Exception):  # it may be the meter that has failed
+                    with suppress(Exception):  # the meter itself may have failed
                         self.meter.end()
                     if timer.interrupted:
-                        raise KeyboardInterrupt from error  # of which Lightning has made a SystemExit
+                        raise KeyboardInterrupt from error  # Lightning turned the interrupt into a SystemExit
                     raise
                 fits = False
             finally:
-                # It has been held back and is not the probe's affair; a handler of the user's own has been called.
-                if like.received_sigterm and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                # Lightning holds SIGTERM back, and this process must still get it. A user's handler has already run.
+                if probe_trainer.received_sigterm and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
                     signal.raise_signal(signal.SIGTERM)
         cost = timer.finish()
         if not fits:
-            return _Probed(batch_size, cost, None)
+            return _Measurement(batch_size, cost, None)
         if timer.measured is None:
             return None
-        share = like.num_training_batches / timer.steps
-        return _Probed(batch_size, cost, Reading(timer.measured.energy_j * share, timer.measured.time_s * share))
+        share = probe_trainer.num_training_batches / timer.steps
+        epoch = Reading(timer.measured.energy_j * share, timer.measured.time_s * share)
+        return _Measurement(batch_size, cost, epoch)
 
 
 @dataclass(slots=True, frozen=True)
-class _Probed:
-    """What timing the steps of a batch size told."""
+class _Measurement:
+    """The result of timing the steps of a batch size."""
 
     batch_size: int
     cost: Reading
-    """Of the probe itself, from the beginning of the fit to its end."""
+    """Cost of the measurement itself, from the start of its fit to the end."""
     epoch: Reading | None
-    """Of all training batches of an epoch, without its validation; None: it does not fit in memory."""
+    """Cost of all training batches of an epoch, without its validation, or None if the batch does not fit in memory."""
 
     @property
     def fits(self) -> bool:
-        """Whether it fits in memory."""
+        """Whether the batch size fits in memory."""
         return self.epoch is not None
 
 
 class _Timer(pl.Callback):
-    """Sets a batch size, measures the steps after the warm-up, and ends the training when it has seen enough."""
+    """Sets a batch size, measures the steps after the warm-up, and stops the fit after enough steps."""
 
-    def __init__(self, placer: Placer, batch_size: int, meter: EnergyMeter, deadline: float) -> None:
+    def __init__(self, make_setter: SetterFactory, batch_size: int, meter: EnergyMeter, deadline: float) -> None:
         self.steps = 0
-        """After the warm-up."""
+        """Steps after the warm-up."""
         self.measured: Reading | None = None
-        """Of these steps, once there have been enough."""
+        """Energy and time of these steps, or None before there are enough."""
         self.interrupted = False
         """Whether Ctrl-C has ended the fit."""
-        self._placer, self._batch_size, self._meter, self._deadline = placer, batch_size, meter, deadline
-        self._began: float | None = None
+        self._make_setter, self._batch_size, self._meter, self._deadline = make_setter, batch_size, meter, deadline
+        self._started: float | None = None
         self._readings: list[Reading] = []
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._loader_size = self._placer(trainer, pl_module)(self._batch_size)
+        self._loader_size = self._make_setter(trainer, pl_module)(self._batch_size)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         check_reached(trainer, self._loader_size)
         for config in trainer.lr_scheduler_configs:
-            config.frequency = sys.maxsize  # never: what they wait for, or are made for, is another training's
+            config.frequency = sys.maxsize  # no step: the metric or the number of steps is another training's
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -243,31 +262,32 @@ class _Timer(pl.Callback):
         if self.measured is not None:
             return
         self.steps += 1
-        if self._began is None:
+        if self._started is None:
             if self.steps == WARM_UP_STEPS:
                 self._next_window()
-                self.steps, self._began = 0, time.monotonic()
-        elif self.steps >= STEPS and time.monotonic() >= min(self._began + MEASURE_S, self._deadline):
-            self.measured = self._next_window()  # what the end of a fit takes is no step's
+                self.steps, self._started = 0, time.monotonic()
+        elif self.steps >= MIN_STEPS and time.monotonic() >= min(self._started + MIN_MEASURE_S, self._deadline):
+            self.measured = self._next_window()  # a new window, because the end of a fit is not a step
             trainer.should_stop = True
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.measured is None and self._began is not None and self.steps >= STEPS:
-            self.measured = self._next_window()  # its epochs are over before there were enough seconds
+        if self.measured is None and self._started is not None and self.steps >= MIN_STEPS:
+            self.measured = self._next_window()  # the last epoch ended before there were enough seconds
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self.interrupted = isinstance(exception, KeyboardInterrupt)
 
     def finish(self) -> Reading:
-        """End what is being measured. Returns what the whole fit has cost."""
+        """End the open measurement window, and return energy and time of the whole fit."""
         self._end_window()
-        return Reading(sum(one.energy_j for one in self._readings), sum(one.time_s for one in self._readings))
+        energy_j = sum(reading.energy_j for reading in self._readings)
+        return Reading(energy_j, sum(reading.time_s for reading in self._readings))
 
     def _check_time(self) -> None:
         if self.measured is None and time.monotonic() > self._deadline:
-            raise TimeoutError(f"it takes longer than was foreseen, and ends in {self._batch_size}")
+            raise TimeoutError(f"it takes longer than estimated, and ends during batch size {self._batch_size}")
 
     def _next_window(self) -> Reading:
         reading = self._end_window()
@@ -276,19 +296,19 @@ class _Timer(pl.Callback):
 
     def _end_window(self) -> Reading:
         reading = self._meter.end()
-        if not all(math.isfinite(figure) and figure >= 0 for figure in (reading.energy_j, reading.time_s)):
-            raise ValueError(f"the energy meter told {reading.energy_j} J in {reading.time_s} s")
+        if not all(math.isfinite(value) and value >= 0 for value in (reading.energy_j, reading.time_s)):
+            raise ValueError(f"the energy meter returned {reading.energy_j} J in {reading.time_s} s")
         self._readings.append(reading)
         return reading
 
 
 @contextmanager
-def _generators_kept(trainer: pl.Trainer) -> Iterator[None]:
-    """Put back the generators that a fit's own loaders shuffle with."""
+def _unchanged_generators(trainer: pl.Trainer) -> Iterator[None]:
+    """Restore the generators that a fit's own loaders shuffle with."""
     loaders = train_loaders(trainer)
-    holders = [getattr(loader, name, None) for loader in loaders for name in ("sampler", "batch_sampler")]
-    found = [getattr(holder, "generator", None) for holder in (*loaders, *holders)]
-    states = [(generator, generator.get_state()) for generator in found if isinstance(generator, torch.Generator)]
+    samplers = [getattr(loader, name, None) for loader in loaders for name in ("sampler", "batch_sampler")]
+    generators = [getattr(holder, "generator", None) for holder in (*loaders, *samplers)]
+    states = [(generator, generator.get_state()) for generator in generators if isinstance(generator, torch.Generator)]
     try:
         yield
     finally:
@@ -297,8 +317,8 @@ def _generators_kept(trainer: pl.Trainer) -> Iterator[None]:
 
 
 @contextmanager
-def _in_silence() -> Iterator[None]:
-    """Keep back what Lightning says of every fit; it would be taken for the training's own."""
+def _lightning_silenced() -> Iterator[None]:
+    """Suppress Lightning's messages about every fit. They would look like messages about the training."""
     lightning_log = logging.getLogger("lightning.pytorch")
     level = lightning_log.level
     lightning_log.setLevel(logging.ERROR)
@@ -310,21 +330,24 @@ def _in_silence() -> Iterator[None]:
         lightning_log.setLevel(level)
 
 
-def _carried_on(found: list[_Probed], batch_size: int, own: Reading) -> list[ProbedSize]:
-    """What a whole epoch costs: as the run's own, with the difference that the batch size makes to its training."""
-    training = next((one.epoch for one in found if one.batch_size == batch_size), None)
+def _to_probed_sizes(measurements: list[_Measurement], batch_size: int, run_epoch: Reading) -> list[ProbedSize]:
+    """Extrapolate to whole epochs: the cost of the run's epoch, plus the difference in the cost of its training steps.
+
+    Empty if the run's own batch size was not measured.
+    """
+    training = next((each.epoch for each in measurements if each.batch_size == batch_size), None)
     if training is None:
         return []
-    rest = Reading(max(own.energy_j - training.energy_j, 0.0), max(own.time_s - training.time_s, 0.0))
+    rest = Reading(max(run_epoch.energy_j - training.energy_j, 0.0), max(run_epoch.time_s - training.time_s, 0.0))
     return [
         ProbedSize(
-            batch_size=one.batch_size,
-            fits=one.epoch is not None,
-            epoch_energy=one.epoch.energy_j + rest.energy_j if one.epoch else 0.0,
-            epoch_time=one.epoch.time_s + rest.time_s if one.epoch else 0.0,
-            energy=one.cost.energy_j,
-            time=one.cost.time_s,
+            batch_size=each.batch_size,
+            fits=each.epoch is not None,
+            epoch_energy=each.epoch.energy_j + rest.energy_j if each.epoch else 0.0,
+            epoch_time=each.epoch.time_s + rest.time_s if each.epoch else 0.0,
+            energy=each.cost.energy_j,
+            time=each.cost.time_s,
         )
-        for one in found
-        if one.epoch is None or one.epoch.time_s > 0
+        for each in measurements
+        if each.epoch is None or each.epoch.time_s > 0
     ]

@@ -1,1 +1,1 @@
-"""The examples, run as a user runs them."""
+"""The examples, launched like a user launches them."""

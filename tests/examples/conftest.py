@@ -1,4 +1,4 @@
-"""A real server for every example, on which its first run is the job's first."""
+"""A real server with an empty database for every example."""
 
 from collections.abc import Iterator
 from pathlib import Path

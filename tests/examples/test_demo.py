@@ -1,4 +1,4 @@
-"""The demo: what it prints is what its database says, and it goes on where it was."""
+"""The demo: its output agrees with its database, and the next demo continues the job."""
 
 import re
 import sqlite3
@@ -17,7 +17,7 @@ ETA, DEFAULT = 0.5, 128
 
 
 def demo(database: Path, recurrences: int) -> str:
-    """Run the demo on a database; what it printed."""
+    """Run the demo on a database, and return its output."""
     run = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "demo.py"), f"--recurrences={recurrences}", f"--database={database}"],
         cwd=database.parent,
@@ -32,7 +32,7 @@ def demo(database: Path, recurrences: int) -> str:
 
 
 class Recorded:
-    """What a demo's database holds, computed without any of the project's code."""
+    """The content of a demo's database, read without the project's code."""
 
     def __init__(self, database: Path) -> None:
         with closing(sqlite3.connect(database)) as connection:
@@ -54,44 +54,43 @@ class Recorded:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the demos of this module keep their data."""
+    """The database of the demos in this module."""
     return tmp_path_factory.mktemp("demo") / "demo.db"
 
 
 @pytest.fixture(scope="module")
 def first(database: Path) -> tuple[str, Recorded]:
-    """What the first demo printed and left."""
+    """The output and the database of the first demo."""
     return demo(database, 2), Recorded(database)
 
 
 @pytest.fixture(scope="module")
 def second(first: tuple[str, Recorded], database: Path) -> tuple[str, Recorded]:
-    """What the second demo printed and left, on the same data."""
+    """The output and the database of the second demo, on the same database."""
     return demo(database, 1), Recorded(database)
 
 
-@pytest.mark.parametrize("which", ["first", "second"])
-def test_the_summary_is_what_the_database_says(which: str, request: pytest.FixtureRequest) -> None:
-    printed, recorded = request.getfixturevalue(which)
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_the_summary_is_what_the_database_says(name: str, request: pytest.FixtureRequest) -> None:
+    printed, recorded = request.getfixturevalue(name)
     cheapest = min(recorded.mean_costs, key=recorded.mean_costs.__getitem__)
     cost = recorded.mean_costs[cheapest]
-    assert f"Cheapest batch size: {cheapest}, {cost:.2f} J a run on average." in printed
+    assert f"Cheapest batch size: {cheapest}, {cost:.2f} J per run on average." in printed
     default = recorded.mean_costs.get(DEFAULT)
     if default is None:
         assert f"The default, {DEFAULT}, has not converged." in printed
     elif cheapest == DEFAULT:
-        assert "so far nothing is known that would save anything" in printed
+        assert "so far no other batch size is cheaper" in printed
     else:
         saved = default - cost
-        assert (
-            f"Against the default ({DEFAULT}, {default:.2f} J) it saves {saved:.2f} J, {saved / default:.1%}" in printed
-        )
+        comparison = f"Compared with the default ({DEFAULT}, {default:.2f} J) it saves {saved:.2f} J"
+        assert f"{comparison}, {saved / default:.1%}" in printed
 
 
 def test_the_cost_of_the_session_is_what_its_launches_have_cost(first: tuple[str, Recorded]) -> None:
     printed, recorded = first
     launches = len(recorded.costs)
-    assert f"The {launches} launches of this session cost {sum(recorded.costs):.2f} J in all" in printed
+    assert f"The {launches} launches of this session cost {sum(recorded.costs):.2f} J in total" in printed
 
 
 def test_every_launch_has_a_line_and_every_recurrence_converges(first: tuple[str, Recorded]) -> None:
@@ -107,12 +106,12 @@ def test_every_launch_has_a_line_and_every_recurrence_converges(first: tuple[str
 def test_the_next_demo_goes_on_with_the_same_job(first: tuple[str, Recorded], second: tuple[str, Recorded]) -> None:
     printed, recorded = second
     before = first[1]
-    assert f"Job {before.job_id}: goes on after {len(before.costs)} trials." in printed
+    assert f"Job {before.job_id}: continues after {len(before.costs)} trials." in printed
     assert recorded.job_id == before.job_id
     assert recorded.costs[: len(before.costs)] == before.costs
     assert recorded.converged == 3
     new = recorded.costs[len(before.costs) :]
-    assert f"The {len(new)} launches of this session cost {sum(new):.2f} J in all" in printed
+    assert f"The {len(new)} launches of this session cost {sum(new):.2f} J in total" in printed
 
 
 def test_it_says_how_to_look_around(first: tuple[str, Recorded], database: Path) -> None:

@@ -1,4 +1,4 @@
-"""The trainings among the examples, launched as their docstrings say."""
+"""The example trainings, launched with the commands in their docstrings."""
 
 import signal
 import subprocess
@@ -13,7 +13,7 @@ from tests.servers import ROOT, WaitressServer, environment
 
 
 def begin(script: str, folder: Path, *arguments: str, by: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
-    """Begin an example in another folder than its own, if need be by a launcher."""
+    """Start an example in another folder than its own, through a launcher if one is given."""
     return subprocess.Popen(
         [sys.executable, *by, str(ROOT / "examples" / script), *arguments],
         cwd=folder,
@@ -35,7 +35,7 @@ def launch(script: str, folder: Path, *arguments: str, by: tuple[str, ...] = ())
 
 
 def only_trial(client: BsoClient) -> TrialRecord:
-    """The one trial of the one job on a server."""
+    """Return the only trial of the only job on a server."""
     (job,) = client.list_jobs().jobs
     (trial,) = client.list_trials(job.job_id).trials
     return trial
@@ -71,9 +71,9 @@ def test_the_lightning_training_goes_on_in_its_trial_after_a_sigterm(
     scripted.script = handed_on(server.url, preempt)
     checkpoints = ("--checkpoints", str(tmp_path / "run"))
     with begin("lightning_digits.py", tmp_path, "--server-url", scripted.url, *checkpoints) as running:
-        _, said = running.communicate(timeout=120)
+        _, stderr = running.communicate(timeout=120)
     interrupted = only_trial(client)
-    assert (interrupted.status, interrupted.current_epoch) == ("Dispatched", 3), said
+    assert (interrupted.status, interrupted.current_epoch) == ("Dispatched", 3), stderr
 
     resumed = launch("lightning_digits.py", tmp_path, "--server-url", server.url, *checkpoints)
     assert resumed.returncode == 0, resumed.stderr

@@ -1,6 +1,6 @@
-"""A script with BSOLightningCLI in a process of its own: python -m tests.lightning.cli_process fit …
+"""A script with BSOLightningCLI in its own process: python -m tests.lightning.cli_process fit …
 
-It says "epoch N" before each epoch, and then waits for a line of standard input. Its metric stays at 0.5.
+It prints "epoch N" before each epoch, and then waits for a line of standard input. Its metric stays at 0.5.
 """
 
 from lightning_bso import BSOLightningCLI
@@ -9,7 +9,7 @@ from tests.lightning.trainings import Module
 
 
 class Launched(Module):
-    """Without arguments of its own."""
+    """A module without arguments."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A real server for all tests of this folder, and a client that does not wait as long as a real one."""
+"""A real server for all tests of this folder, and a client with short waits."""
 
 import pytest
 
@@ -12,5 +12,5 @@ __all__ = ["_no_long_waits", "client", "scripted", "server"]
 
 @pytest.fixture
 def callback(server: WaitressServer) -> ZeusBSOCallback:
-    """A callback with a job of its own, whose first batch size is 16."""
+    """A callback with its own job, whose first batch size is 16."""
     return ZeusBSOCallback(server.url, job(), energy_monitor=ScriptedMonitor())

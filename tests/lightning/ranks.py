@@ -1,4 +1,4 @@
-"""Trainings in two real processes that form one run, each with its exit code and with what it has seen."""
+"""Trainings in two real processes that form one run. Each process returns its exit code and its results."""
 
 import json
 import multiprocessing
@@ -23,7 +23,7 @@ RANKS = 2
 
 
 class RankModule(Module):
-    """Logs metrics of its own on each rank, without sync; None: logs none."""
+    """Logs its own metrics on each rank, without sync. None: it logs no metric."""
 
     def __init__(self, metrics: Iterable[float | None] = repeat(0.5)) -> None:
         super().__init__()
@@ -35,37 +35,36 @@ class RankModule(Module):
 
 
 class Rank:
-    """What became of one process."""
+    """A process of a run, after its end."""
 
     def __init__(self, exit_code: int | None, folder: Path, number: int) -> None:
         self.exit_code = exit_code
-        self.said = (folder / f"rank{number}.txt").read_text()
-        """On standard error."""
-        seen = folder / f"rank{number}.json"
-        self.seen: dict[str, Any] = json.loads(seen.read_text()) if seen.exists() else {}
+        self.stderr = (folder / f"rank{number}.txt").read_text()
+        path = folder / f"rank{number}.json"
+        self.result: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
 
 
 def run_ranks(folder: Path, training: Callable[[int], dict[str, Any]], *, nodes: int = 1) -> list[Rank]:
-    """Run a training in two processes of one run, on one node or on two, and wait for both.
+    """Run a training in two processes of one run, and wait for both.
 
     Args:
-        folder: for what they say and have seen.
-        training: what each does, given its rank; it returns what it has seen.
-        nodes: number of nodes that the processes are told to be on.
+        folder: folder for the processes' output and results.
+        training: what each process runs. It gets its rank, and returns its results.
+        nodes: number of nodes that the environment variables describe.
     """
     port = str(free_port())
-    context = multiprocessing.get_context("fork")  # all is imported
+    context = multiprocessing.get_context("fork")  # all modules are imported already
 
     def begin(number: int) -> None:
         local_rank, node = (number, 0) if nodes == 1 else (0, number)
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ |= {"NODE_RANK": str(node), "LOCAL_RANK": str(local_rank)}
-        with (folder / f"rank{number}.txt").open("w") as said:
-            os.dup2(said.fileno(), 2)
+        with (folder / f"rank{number}.txt").open("w") as output:
+            os.dup2(output.fileno(), 2)
         sys.stderr = os.fdopen(2, "w", buffering=1)
         torch.set_num_threads(1)
-        seen = training(number)
-        (folder / f"rank{number}.json").write_text(json.dumps(seen))
+        result = training(number)
+        (folder / f"rank{number}.json").write_text(json.dumps(result))
 
     processes = [context.Process(target=begin, args=(number,)) for number in range(RANKS)]
     for process in processes:
@@ -73,7 +72,7 @@ def run_ranks(folder: Path, training: Callable[[int], dict[str, Any]], *, nodes:
     for process in processes:
         process.join(DEADLINE_S)
     for process in processes:
-        process.kill()  # one that hangs has no exit code of its own
+        process.kill()  # a hanging process has no exit code before this
         process.join()
     return [Rank(process.exitcode, folder, number) for number, process in enumerate(processes)]
 
@@ -89,9 +88,9 @@ def fit_in_ranks(
     checkpoints: Path | None = None,
     **options: Any,
 ) -> list[Rank]:
-    """Fit under ddp with a callback; `module` and `monitor` are made for each rank.
+    """Fit under ddp with a callback. `module` and `monitor` create one object for each rank.
 
-    In the folder `checkpoints`, if given, every epoch is saved, and the fit goes on from what is there.
+    If `checkpoints` is given, every epoch is saved in that folder, and the fit resumes from its last checkpoint.
     """
 
     def training(number: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A batch size that is too large for a device is reached by accumulating gradients, and is the same training."""
+"""Gradient accumulation reaches a batch size that is too large for a device, and gives the same training."""
 
 from typing import Any
 
@@ -19,19 +19,19 @@ from tests.servers import WaitressServer
 pytestmark = pytest.mark.filterwarnings("ignore:.*max_epochs")
 
 
-def accumulating(server: WaitressServer, most: int, fields: dict[str, Any] | None = None, **options: Any) -> Any:
-    """A callback whose devices take so many rows at a time."""
+def accumulating(server: WaitressServer, limit: int, fields: dict[str, Any] | None = None, **options: Any) -> Any:
+    """Create a callback that accumulates, with a limit on the batch size of a device."""
     return ZeusBSOCallback(
         server.url,
         fields or job(),
         energy_monitor=ScriptedMonitor(),
-        max_device_batch_size=most,
+        max_device_batch_size=limit,
         **{"accumulate": "auto", **options},
     )
 
 
 def weights_after(callback: pl.Callback, **options: Any) -> torch.Tensor:
-    """Those of a training that begins from a given seed."""
+    """Train from a fixed seed, and return the weights."""
     torch.manual_seed(0)
     module = Module()
     fit(callback, module, max_epochs=3, **options)
@@ -41,8 +41,8 @@ def weights_after(callback: pl.Callback, **options: Any) -> torch.Tensor:
 def test_parts_make_the_same_training_as_the_whole(server: WaitressServer) -> None:
     whole = weights_after(ZeusBSOCallback(server.url, job(), energy_monitor=ScriptedMonitor()))
     parts = weights_after(accumulating(server, 4))
-    begun = weights_after(ZeusBSOCallback(None, job()), max_steps=0)
-    assert not torch.equal(whole, begun)
+    initial = weights_after(ZeusBSOCallback(None, job()), max_steps=0)
+    assert not torch.equal(whole, initial)
     torch.testing.assert_close(parts, whole)
 
 
@@ -112,7 +112,7 @@ def test_without_accumulation_what_a_device_cannot_take_is_refused(server: Waitr
 
 
 class ByHand(Module):
-    """Optimizes by hand."""
+    """Uses manual optimization."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,41 +120,41 @@ class ByHand(Module):
 
 
 @pytest.mark.parametrize(
-    ("module", "options", "others", "saying"),
+    ("module", "options", "others", "message"),
     [
-        (ByHand, {}, [], "optimizes by hand"),
-        (Module, {"accumulate_grad_batches": 2}, [], "accumulate_grad_batches=2 already"),
+        (ByHand, {}, [], "optimizes manually"),
+        (Module, {"accumulate_grad_batches": 2}, [], "already has accumulate_grad_batches=2"),
         (Module, {}, [GradientAccumulationScheduler({4: 2})], "GradientAccumulationScheduler"),
     ],
     ids=["manual optimization", "Trainer", "scheduler"],
 )
 def test_what_cannot_be_accumulated_is_refused_before_a_trial_is_taken(
-    server: WaitressServer, client: BsoClient, module: type, options: Any, others: Any, saying: str
+    server: WaitressServer, client: BsoClient, module: type, options: Any, others: Any, message: str
 ) -> None:
     fields = job()
     running = trainer(accumulating(server, 4, fields), *others, **options)
-    with pytest.raises(MisconfigurationException, match=saying):
+    with pytest.raises(MisconfigurationException, match=message):
         running.fit(module())
     assert number_of_trials(client, fields["job_id_prefix"]) == 0
     assert running.accumulate_grad_batches == options.get("accumulate_grad_batches", 1)
 
 
 @pytest.mark.parametrize(
-    ("options", "saying"),
+    ("options", "message"),
     [
-        ({"accumulate": "auto"}, "needs max_device_batch_size"),
-        ({"accumulate": "always", "max_device_batch_size": 4}, "'always' is not known"),
-        ({"max_device_batch_size": 0}, "is no batch size"),
+        ({"accumulate": "auto"}, "requires max_device_batch_size"),
+        ({"accumulate": "always", "max_device_batch_size": 4}, "'always' is not a valid value"),
+        ({"max_device_batch_size": 0}, "is not a batch size"),
     ],
 )
-def test_options_that_make_no_sense_are_refused_at_once(options: Any, saying: str) -> None:
-    with pytest.raises(MisconfigurationException, match=saying):
+def test_options_that_make_no_sense_are_refused_at_once(options: Any, message: str) -> None:
+    with pytest.raises(MisconfigurationException, match=message):
         ZeusBSOCallback(None, job(), **options)
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000))
-def test_the_parts_are_equal_small_enough_and_the_fewest(batch_size: int, most: int) -> None:
-    size, parts = split(batch_size, most)
+def test_the_parts_are_equal_small_enough_and_the_fewest(batch_size: int, limit: int) -> None:
+    size, parts = split(batch_size, limit)
     assert size * parts == batch_size
-    assert size <= most
-    assert not any(batch_size % fewer == 0 and batch_size // fewer <= most for fewer in range(1, parts))
+    assert size <= limit
+    assert not any(batch_size % fewer == 0 and batch_size // fewer <= limit for fewer in range(1, parts))

@@ -1,4 +1,4 @@
-"""Beside what else ends, limits or watches a training: Lightning's own callbacks and the Trainer's options."""
+"""The callback together with Lightning's own callbacks and with options of the Trainer."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_early_stopping_that_comes_first_ends_the_run_without_a_verdict(
 ) -> None:
     impatient = EarlyStopping("val_acc", mode="max", patience=1)
     both = [impatient, callback] if first else [callback, impatient]
-    with pytest.warns(UserWarning, match="no other callback stop it before"):
+    with pytest.warns(UserWarning, match="no other callback stops the fit earlier"):
         trainer(*both).fit(Module())
     assert reported_epochs(server, callback.job.job_id_prefix) == [1, 2]
     assert (
@@ -78,7 +78,7 @@ def test_epochs_are_counted_where_batches_are_limited(
     assert reported_epochs(server, callback.job.job_id_prefix) == [1, 2]
 
 
-def test_loaders_that_are_made_anew_every_epoch_keep_the_batch_size(callback: ZeusBSOCallback) -> None:
+def test_loaders_that_are_rebuilt_every_epoch_keep_the_batch_size(callback: ZeusBSOCallback) -> None:
     module = Module([0.5, 0.5, 1.0])
     fit(callback, module, reload_dataloaders_every_n_epochs=1)
     assert module.sizes_seen == {FIRST_SIZE}
@@ -86,27 +86,27 @@ def test_loaders_that_are_made_anew_every_epoch_keep_the_batch_size(callback: Ze
 
 
 class TwoValidations(Module):
-    """Validates on two loaders; Lightning then adds the loader's number to a metric's name."""
+    """Validates on two loaders. Lightning then adds the loader's number to a metric's name."""
 
     def validation_step(self, *_: Any) -> None:
         self.log("val_acc", 1.0)
 
     def on_validation_epoch_end(self) -> None:
-        """The metric is logged in each step."""
+        """Do nothing: each step logs the metric."""
 
     def val_dataloader(self) -> Iterable[DataLoader[Any]]:  # type: ignore[override]  # Lightning takes several
         return [DataLoader(rows(), batch_size=ROWS)] * 2
 
 
-def test_of_several_validation_loaders_one_is_named(server: WaitressServer, client: BsoClient) -> None:
+def test_the_monitor_names_one_of_several_validation_loaders(server: WaitressServer, client: BsoClient) -> None:
     fields = job()
     named = ZeusBSOCallback(server.url, fields, "val_acc/dataloader_idx_1", energy_monitor=ScriptedMonitor())
     fit(named, TwoValidations())
     assert only_trial(client, fields["job_id_prefix"]).converged
 
 
-def test_if_none_is_named_the_error_tells_the_names(callback: ZeusBSOCallback) -> None:
-    with pytest.raises(Exception, match="logged are: val_acc/dataloader_idx_0, val_acc/dataloader_idx_1"):
+def test_if_the_monitor_names_none_the_error_lists_the_names(callback: ZeusBSOCallback) -> None:
+    with pytest.raises(Exception, match="Logged metrics: val_acc/dataloader_idx_0, val_acc/dataloader_idx_1"):
         fit(callback, TwoValidations())
 
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run: in the loggers, in the progress bar, and in a line at the end."""
+"""The output of a run for users: in the loggers, in the progress bar, and in a closing line."""
 
 import csv
 import logging
@@ -33,20 +33,20 @@ def test_every_logger_gets_what_the_run_costs(callback: ZeusBSOCallback, tmp_pat
 def test_tensorboard_shows_what_the_run_costs(callback: ZeusBSOCallback, tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path)
     trainer(callback, logger=logger).fit(Module([0.5, 1.0]))
-    kept = EventAccumulator(logger.log_dir).Reload()
-    costs = kept.Scalars("zeus_bso/cost_j")
+    events = EventAccumulator(logger.log_dir).Reload()
+    costs = events.Scalars("zeus_bso/cost_j")
     assert [(scalar.step, scalar.value) for scalar in costs] == [(3, 10.0), (7, 20.0)]  # the last step of each epoch
 
 
 def test_any_logger_can_take_the_names_and_values(callback: ZeusBSOCallback) -> None:
     class Strict(Logger):
-        """Takes what the pickiest of Lightning's loggers do: MLflow's names, and plain numbers."""
+        """Accepts only what Lightning's strictest loggers accept: MLflow's names, and plain numbers."""
 
         name, version = "strict", 0
         logged: ClassVar[set[str]] = set()
 
         def log_hyperparams(self, *_: Any, **__: Any) -> None:
-            """Of no interest here."""
+            """Ignore them."""
 
         def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
             assert type(step) is int
@@ -68,14 +68,14 @@ def test_the_logged_hyperparameters_have_the_batch_size_of_the_run(callback: Zeu
 
 
 def test_the_progress_bar_shows_batch_size_trial_and_cost(callback: ZeusBSOCallback) -> None:
-    class Seen(TQDMProgressBar):
+    class RecordingBar(TQDMProgressBar):
         metrics: dict[str, Any]
 
         def on_train_batch_end(self, running: Any, module: Any, *rest: Any) -> None:
             super().on_train_batch_end(running, module, *rest)
             self.metrics = dict(self.get_metrics(running, module))
 
-    bar = Seen()
+    bar = RecordingBar()
     trainer(callback, bar, enable_progress_bar=True).fit(Module([0.5, 1.0]))
     assert (bar.metrics["zeus_bso/batch_size"], bar.metrics["zeus_bso/trial"]) == (16, 1)
     assert bar.metrics["zeus_bso/cost_j"] == 10.0
@@ -92,7 +92,8 @@ def test_one_line_at_the_end_compares_the_run_with_the_job(
     (line,) = (entry.message for entry in caplog.records if entry.message.startswith("Batch-size optimizer:"))
     assert "The run took 18 J and 1 s; the cheapest batch size so far is 8, with 18 J on average" in line
     assert (
-        "With the default 16 runs cost 36 J on average; this one saved 18 J (0.005 Wh) of energy against that" in line
+        "Runs with the default batch size 16 cost 36 J on average; this run used 18 J (0.005 Wh) less energy than they "
+        "do on average" in line
     )
 
 
@@ -100,7 +101,7 @@ def test_a_verdict_that_comes_as_the_fit_ends_is_shown_like_any_other(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Away(pl.Callback):
-        """The server, from the second epoch to the end of the training."""
+        """Stops the server from the second epoch to the end of the training."""
 
         def on_train_epoch_start(self, running: pl.Trainer, *_: Any) -> None:
             if running.current_epoch == 1:

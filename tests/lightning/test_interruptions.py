@@ -1,4 +1,4 @@
-"""A fit that breaks ends its trial; one that is interrupted leaves it open, for it may go on later."""
+"""A fit that fails with an error ends its trial. An interrupted fit leaves its trial open, so it can resume."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from tests.servers import WaitressServer
 
 @pytest.fixture(autouse=True)
 def _signals_as_before() -> Iterator[None]:
-    """Lightning ignores Ctrl-C for the rest of the process once it has handled one."""
+    """Restore the signal handlers: after a Ctrl-C Lightning ignores all further ones in the process."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():
@@ -40,7 +40,7 @@ class Breaking(Module):
 
 
 def stored(client: BsoClient, callback: ZeusBSOCallback) -> tuple[Any, ...]:
-    """Status, outcome and energy of the callback's trial."""
+    """Return status, outcome and energy of the callback's trial."""
     trial = only_trial(client, callback.job.job_id_prefix)
     return trial.status, trial.outcome, trial.energy
 
@@ -86,7 +86,7 @@ def test_other_words_for_a_lack_of_memory_are_understood(
 
 
 class LargeAtFirst(Module):
-    """Finds no memory before it trains."""
+    """Runs out of memory before the first training step."""
 
     def __init__(self, moment: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""LightningCLI, ours and the stock one, with a real server: flags, files, the environment, and what is off."""
+"""BSOLightningCLI and the stock LightningCLI with a real server: flags, files, the environment, and switching off."""
 
 import signal
 import subprocess
@@ -54,22 +54,22 @@ class Module(pl.LightningModule):
 
 
 def flags(group: str, **values: object) -> list[str]:
-    """Values as command-line arguments of a group."""
+    """Return values as the command-line arguments of a group."""
     return [f"--{group}.{name}={value}" for name, value in values.items()]
 
 
 def launch(*arguments: str, cli: type[LightningCLI] = BSOLightningCLI, **options: object) -> LightningCLI:
-    """A script with these arguments."""
+    """Launch a script with these arguments."""
     return cli(Module, args=list(arguments), save_config_kwargs={"overwrite": True}, **options)
 
 
 def callbacks(cli: LightningCLI) -> list[ZeusBSOCallback]:
-    """The optimizer's callbacks of a launch."""
+    """Return the optimizer's callbacks of a launch."""
     return [callback for callback in cli.trainer.callbacks if isinstance(callback, ZeusBSOCallback)]
 
 
 def newest_trial(client: BsoClient, cli: LightningCLI) -> TrialRecord:
-    """What the server knows of the run of a launch."""
+    """Return the newest trial of a launch's job from the server."""
     (bso,) = callbacks(cli)
     assert bso.job_id is not None
     return client.list_trials(bso.job_id).trials[-1]
@@ -81,14 +81,14 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def job(**changes: object) -> dict[str, object]:
-    """The fields of a job that no other test has."""
+    """Return the fields of a job that no other test uses."""
     fields = {"batch_sizes": [16, 32], "default_batch_size": 16, "max_epochs": 3}
     return {"job_id_prefix": f"from-cli-{uuid4().hex}"} | fields | changes
 
 
 @pytest.fixture
 def job_file(tmp_path: Path) -> str:
-    """A job in a file of its own."""
+    """A job in its own file."""
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(job()))
     return str(path)
@@ -109,14 +109,14 @@ def test_a_flag_beside_the_jobs_file_wins(server: WaitressServer, client: BsoCli
 
 
 def test_a_field_may_be_null(server: WaitressServer, client: BsoClient, job_file: str) -> None:
-    # A gpu_model or a seed that is null is the default; a beta_knob that is null is none, and not the default.
+    # Null selects the default for gpu_model and mab_seed. For beta_knob it means no bound, which is not the default.
     fields = {"beta_knob": "null", "gpu_model": "null", "mab_seed": "null"}
     cli = launch("fit", *QUIET, f"--bso.server_url={server.url}", f"--bso.job={job_file}", *flags("bso.job", **fields))
     (bso,) = callbacks(cli)
     assert client.describe(str(bso.job_id)).spec.beta_knob is None
 
 
-def test_a_script_may_fit_by_itself(server: WaitressServer, client: BsoClient, job_file: str) -> None:
+def test_a_script_may_call_fit(server: WaitressServer, client: BsoClient, job_file: str) -> None:
     cli = launch(*QUIET, f"--bso.server_url={server.url}", f"--bso.job={job_file}", run=False)
     cli.trainer.fit(cli.model)
     assert newest_trial(client, cli).converged
@@ -188,25 +188,25 @@ def test_only_fit_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--bso.job.job_id_prefix=x", "--bso.job.batch_sizes=[1,2]"], "--bso.job.default_batch_size: Field required"),
         (flags("bso.job", **job(default_batch_size=17)), "default_batch_size 17 is not among batch_sizes"),
         (flags("bso.job", **job(eta_knob="a")), "bso.job.eta_knob"),
         (["--bso.job.job_id_prefx=x"], "--bso.job.job_id_prefx"),
         ([*flags("bso.job", **job()), "--bso.on_fail=ignore"], "bso.on_fail"),
-        ([*flags("bso.job", **job()), "--bso.accumulate=auto"], "accumulate='auto' needs max_device_batch_size"),
-        ([*flags("bso.job", **job()), "--bso.server_url=localhost:8000"], "'localhost:8000' is no address"),
+        ([*flags("bso.job", **job()), "--bso.accumulate=auto"], "accumulate='auto' requires max_device_batch_size"),
+        ([*flags("bso.job", **job()), "--bso.server_url=localhost:8000"], "'localhost:8000' is not an address"),
         (["--bso.job=null"], "--bso.job.job_id_prefix: Field required"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_flag(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+def test_an_error_message_names_the_flag(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         launch("fit", *QUIET, "--bso.server_url=http://127.0.0.1:9", *arguments)
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, 0)])
@@ -231,8 +231,8 @@ def test_an_interrupted_script_exits_as_without_the_optimizer_and_leaves_its_tri
         while (line := script.stdout.readline()) != "epoch 1\n":
             assert line, script.communicate()[1]
         script.send_signal(how)
-        _, said = script.communicate("go\n", timeout=60)  # Lightning ends the batch before it heeds a SIGTERM
-    assert script.returncode == status, said
+        _, stderr = script.communicate("go\n", timeout=60)  # Lightning ends the batch before it handles a SIGTERM
+    assert script.returncode == status, stderr
     trial = only_trial(client, str(fields["job_id_prefix"]))
     assert (trial.status, trial.current_epoch) == ("Dispatched", 1)
 
@@ -242,7 +242,7 @@ def test_help_explains_the_options_and_the_jobs_fields(capsys: pytest.CaptureFix
         launch("fit", "--help")
     printed = " ".join(capsys.readouterr().out.split())
     assert "--bso.monitor MONITOR name of the logged validation metric" in printed
-    assert "--bso.job.job_id_prefix JOB_ID_PREFIX What the names of this training's jobs start with" in printed
+    assert "--bso.job.job_id_prefix JOB_ID_PREFIX Common beginning of the names of this training's jobs" in printed
     assert "--bso.token" not in printed
 
 

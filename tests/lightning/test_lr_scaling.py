@@ -1,6 +1,6 @@
-"""The learning rate follows the batch size: a run is the one that would have been written for its batch size.
+"""The learning rate scales with the batch size: a run equals a training whose rates are written for its batch size.
 
-The jobs here were written for batches of 4 rows, and their second run gets 16: four times as many.
+The rates here are written for batches of 4 rows, and the second run of each job gets 16: four times as many.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from torch.optim import lr_scheduler as lrs
 from torch.optim.swa_utils import SWALR
 
 from lightning_bso import BsoClient, ZeusBSOCallback
-from tests.client.jobs import ScriptedMonitor, begun, job, only_trial
+from tests.client.jobs import ScriptedMonitor, job, only_trial, start_run
 from tests.databases import free_port
 from tests.lightning.ranks import run_ranks
 from tests.lightning.trainings import ROWS, Module, fit, trainer
@@ -30,13 +30,13 @@ EPOCHS = 10
 STEPS = EPOCHS * ROWS // SIZE
 
 Rates = list[list[dict[str, Any]]]
-"""By step and param group."""
+"""The values of each param group, by step."""
 Schedule = Callable[[optim.Optimizer, float], Any]
-"""Makes a scheduler whose own learning rates, if it is given any, are multiplied by a number."""
+"""Creates a scheduler. Its own learning rates, if it has any, are multiplied by a number."""
 
 
 def both(rate: float, by: float) -> list[float]:
-    """A bound for each of the two param groups."""
+    """Return a rate for each of the two param groups."""
     return [rate * by, rate * by / 8]
 
 
@@ -80,14 +80,14 @@ every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCH
 
 
 def sgd(groups: list[dict[str, Any]]) -> optim.Optimizer:
-    """The optimizer whose momentum schedulers may change too."""
+    """Create the optimizer whose momentum schedulers may change too."""
     return optim.SGD(groups, momentum=0.9)
 
 
 class Scheduled(Module):
-    """Trains two param groups with learning rates of their own, and notes what they are at every step.
+    """Trains two param groups with different learning rates, and records the rates at every step.
 
-    Its rates and those of its schedule are written down multiplied by `by`. It converges in its last epoch.
+    Its rates and those of its schedule are multiplied by `by`. It converges in its last epoch.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Scheduled(Module):
         return [optimizer], [{"scheduler": scheduler, "interval": interval, "monitor": "val_acc"}]
 
     def on_train_start(self) -> None:
-        for config in self.trainer.lr_scheduler_configs:  # what they say is so
+        for config in self.trainer.lr_scheduler_configs:  # schedulers and optimizers agree
             groups = config.scheduler.optimizer.param_groups
             assert config.scheduler.get_last_lr() == [group["lr"] for group in groups]
 
@@ -126,20 +126,20 @@ class Scheduled(Module):
         self.log("val_acc", 1.0 if self.trainer.current_epoch == EPOCHS - 1 else 0.5)
 
     def on_before_optimizer_step(self, optimizer: optim.Optimizer) -> None:
-        noted = ("lr", "momentum", "betas")
+        names = ("lr", "momentum", "betas")
         self.rates.append(
-            [{name: number(group[name]) for name in noted if name in group} for group in optimizer.param_groups]
+            [{name: number(group[name]) for name in names if name in group} for group in optimizer.param_groups]
         )
 
 
 def number(value: Any) -> Any:
-    """A tensor's number; all else as it is."""
+    """Return the number in a tensor. Return any other value unchanged."""
     return value.item() if isinstance(value, torch.Tensor) else value
 
 
 @cache
 def as_written(schedule: Schedule, by: float, **options: Any) -> Rates:
-    """The rates of a run without the callback, written with rates so many times as large."""
+    """Return the rates of a run without the callback whose code multiplies its rates by `by`."""
     module = Scheduled(schedule, by, **options)
     trainer(max_epochs=EPOCHS).fit(module)
     assert len(module.rates) == STEPS
@@ -147,20 +147,20 @@ def as_written(schedule: Schedule, by: float, **options: Any) -> Rates:
 
 
 def second_run(server: WaitressServer, rule: Any) -> ZeusBSOCallback:
-    """A callback whose job has had its first run, so that this one gets four times its batch size."""
+    """Create a callback for the second run of a job. Its batch size is four times the default."""
     fields = job(batch_sizes=[DEFAULT_SIZE, SIZE], default_batch_size=DEFAULT_SIZE, beta_knob=None)
-    begun(server.url, job=fields).on_evaluate(1.0)
+    start_run(server.url, job=fields).on_evaluate(1.0)
     return ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor(), lr_scaling=rule)
 
 
 def first_run(server: WaitressServer, rule: Any) -> ZeusBSOCallback:
-    """A callback that gets the batch size that its learning rates were written for."""
+    """Create a callback for the first run of a job. It gets the batch size that the rates are written for."""
     fields = job(batch_sizes=[DEFAULT_SIZE, SIZE], default_batch_size=DEFAULT_SIZE)
     return ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor(), lr_scaling=rule)
 
 
 def factor(callback: ZeusBSOCallback, module: Scheduled) -> float:
-    """How many times as large as written the learning rates of a fit are."""
+    """Fit a module, and return the factor between its learning rates and the written ones."""
     fit(callback, module)
     first = [group["lr"] for group in module.rates[0]]
     assert first == both(first[0], 1)
@@ -184,7 +184,7 @@ def test_rates_that_are_tensors_are_scaled_too(schedule: Schedule, server: Waitr
 
 
 class Preempted(Scheduled):
-    """Has to leave in its fourth epoch."""
+    """Gets a SIGTERM in its fourth epoch."""
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
         if self.trainer.global_step == 14:
@@ -192,7 +192,10 @@ class Preempted(Scheduled):
 
 
 def resumed_rates(schedule: Schedule, by: float, folder: Path, *callbacks: pl.Callback) -> Rates:
-    """The rates from step 10 on, of a run that was preempted and resumed from there; a callback for either part."""
+    """Return the rates from step 10 on of a run that is preempted and then resumed at step 10.
+
+    The first callback is for the preempted part, and the second for the resumed part.
+    """
     checkpoint = ModelCheckpoint(folder, every_n_train_steps=10, save_last=True)
     with pytest.raises(SIGTERMException):
         trainer(*callbacks[:1], checkpoint, enable_checkpointing=True).fit(Preempted(schedule, by))
@@ -211,7 +214,7 @@ def test_a_run_that_is_resumed_has_the_rates_of_one_that_was_not(
     rates = resumed_rates(schedule, 1.0, tmp_path / "scaled", first, second)
     assert first.batch_size == second.batch_size == SIZE
     assert rates == resumed_rates(schedule, 4.0, tmp_path / "written")
-    if schedule is not SCHEDULES["ReduceLROnPlateau"]:  # Lightning leaves out a step of it after it has resumed a run
+    if schedule is not SCHEDULES["ReduceLROnPlateau"]:  # Lightning skips one of its steps after resuming
         assert rates == as_written(schedule, 4.0)[10:]
 
 
@@ -223,7 +226,7 @@ def test_the_rule_says_how_far_the_rate_follows(rule: str | None, times: float, 
 @pytest.mark.parametrize(
     ("make", "times"),
     [(optim.SGD, 4.0), (optim.ASGD, 4.0)]
-    + [(kind, 2.0) for kind in (optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam, optim.Adamax, optim.RMSprop)],
+    + [(make, 2.0) for make in (optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam, optim.Adamax, optim.RMSprop)],
 )
 def test_auto_goes_by_the_optimizer(make: Any, times: float, server: WaitressServer) -> None:
     assert factor(second_run(server, "auto"), Scheduled(make=make)) == pytest.approx(times)
@@ -242,39 +245,40 @@ def test_auto_goes_by_each_optimizer_of_several(server: WaitressServer) -> None:
         def __init__(self) -> None:
             super().__init__()
             self.automatic_optimization = False
-            self.seen: list[float] = []
+            self.rates_seen: list[float] = []
 
         def configure_optimizers(self) -> Any:
             first, second = (part.parameters() for part in self.layer.children())
             linear, root = optim.SGD(first, lr=0.1), optim.Adam(second, lr=0.1)
-            plan = lrs.LambdaLR(linear, lambda step: 0.5**step)
-            plans = [plan, plan, lrs.ExponentialLR(root, 0.5)]  # whatever is there twice is scaled once
+            schedule = lrs.LambdaLR(linear, lambda step: 0.5**step)
+            schedules = [schedule, schedule, lrs.ExponentialLR(root, 0.5)]  # the repeated schedule is scaled once
             return [
-                {"optimizer": plan.optimizer, "lr_scheduler": {"scheduler": plan, "interval": "step"}} for plan in plans
+                {"optimizer": each.optimizer, "lr_scheduler": {"scheduler": each, "interval": "step"}}
+                for each in schedules
             ]
 
         def training_step(self, batch: Any, index: int) -> None:  # type: ignore[override]
-            *_, optimizer = optimizers = self.optimizers()
-            self.seen += [group["lr"] for one in (optimizers[0], optimizer) for group in one.param_groups]
+            first, *_, last = self.optimizers()
+            self.rates_seen += [group["lr"] for optimizer in (first, last) for group in optimizer.param_groups]
             self.manual_backward(super().training_step(batch, index))
-            for one in (optimizers[0], optimizer):
-                one.step()
-                one.zero_grad()
+            for optimizer in (first, last):
+                optimizer.step()
+                optimizer.zero_grad()
             schedulers = self.lr_schedulers()
             schedulers[0].step()
             schedulers[2].step()
 
     module = Several()
     fit(second_run(server, "auto"), module)
-    assert module.seen[:6] == pytest.approx([0.4, 0.2, 0.2, 0.1, 0.1, 0.05])
+    assert module.rates_seen[:6] == pytest.approx([0.4, 0.2, 0.2, 0.1, 0.1, 0.05])
 
 
 def test_a_param_group_that_joins_later_has_the_scaled_default(server: WaitressServer) -> None:
     class Growing(Scheduled):
         def configure_optimizers(self) -> Any:
             optimizer = optim.SGD(self.layer[0].parameters(), lr=0.1)
-            plan = lrs.ReduceLROnPlateau(optimizer, "max", 0.1, 0, min_lr=0.05)
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plan, "monitor": "val_acc"}}
+            scheduler = lrs.ReduceLROnPlateau(optimizer, "max", 0.1, 0, min_lr=0.05)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_acc"}}
 
         def on_train_start(self) -> None:
             self.trainer.optimizers[0].add_param_group({"params": self.layer[1].parameters()})
@@ -286,21 +290,21 @@ def test_a_param_group_that_joins_later_has_the_scaled_default(server: WaitressS
 
 
 def test_a_fit_after_another_is_not_scaled_twice(server: WaitressServer) -> None:
-    class Kept(Scheduled):
+    class SharedRate(Scheduled):
         def __init__(self) -> None:
             super().__init__()
-            self.kept = torch.tensor(0.1)
+            self.rate_tensor = torch.tensor(0.1)
 
         def configure_optimizers(self) -> Any:
-            return optim.SGD(self.parameters(), lr=self.kept)
+            return optim.SGD(self.parameters(), lr=self.rate_tensor)
 
-    callback, module = second_run(server, "linear"), Kept()
-    first = []
+    callback, module = second_run(server, "linear"), SharedRate()
+    first_rates = []
     for _ in range(2):
         module.rates.clear()
         fit(callback, module)
-        first.append((callback.batch_size, module.rates[0][0]["lr"]))
-    assert first == [(SIZE, pytest.approx(0.4)), (DEFAULT_SIZE, pytest.approx(0.1))]
+        first_rates.append((callback.batch_size, module.rates[0][0]["lr"]))
+    assert first_rates == [(SIZE, pytest.approx(0.4)), (DEFAULT_SIZE, pytest.approx(0.1))]
 
 
 def test_every_process_scales_by_the_batch_size_of_all(server: WaitressServer, tmp_path: Path) -> None:
@@ -313,8 +317,8 @@ def test_every_process_scales_by_the_batch_size_of_all(server: WaitressServer, t
         return {"batch_size": module.batch_size, "rates": [group["lr"] for group in module.rates[-1]]}
 
     ranks = run_ranks(tmp_path, training)
-    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].said
-    assert [rank.seen for rank in ranks] == [{"batch_size": SIZE // 2, "rates": both(0.4, 1)}] * 2
+    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].stderr
+    assert [rank.result for rank in ranks] == [{"batch_size": SIZE // 2, "rates": both(0.4, 1)}] * 2
 
 
 def test_a_run_with_the_default_batch_size_is_left_as_it_is_written(server: WaitressServer) -> None:
@@ -345,53 +349,53 @@ def test_a_rate_found_beforehand_is_scaled_as_one_that_is_written(server: Waitre
 
 
 class Timm:
-    """A scheduler that is none of torch's."""
+    """A scheduler that is not torch's."""
 
     def __init__(self, optimizer: optim.Optimizer) -> None:
         self.optimizer = optimizer
         self.base_values = [group["lr"] for group in optimizer.param_groups]
 
     def step(self, *_: Any) -> None:
-        """Keep the rates as they were planned."""
+        """Change nothing."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing to be kept."""
+        """Return an empty state."""
         return {}
 
     load_state_dict = step
 
 
 class Foreign(Scheduled):
-    """Uses it."""
+    """Uses the scheduler that is not torch's."""
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         scheduler.step()
 
 
 @pytest.mark.parametrize(
-    ("module", "others", "saying"),
+    ("module", "others", "message"),
     [
-        (Scheduled(make=optim.Adagrad), [], r"learning rate of Adagrad.*knows SGD.*'linear' or 'sqrt'"),
-        (Foreign(lambda opt, by: Timm(opt)), [], "plan of Timm.*scale in configure_optimizers"),
+        (Scheduled(make=optim.Adagrad), [], r"learning rate of Adagrad.*supports SGD.*'linear' or 'sqrt'"),
+        (Foreign(lambda opt, by: Timm(opt)), [], "schedule of Timm.*scale in configure_optimizers"),
         (
             Scheduled(),
             [LearningRateFinder(num_training_steps=2, update_attr=False)],
-            "LearningRateFinder.*Leave one of them out",
+            "LearningRateFinder.*Remove one of the two",
         ),
     ],
-    ids=["an optimizer that auto does not know", "a scheduler that is none of torch's", "a search for the rate"],
+    ids=["an optimizer that auto does not support", "a scheduler that is not torch's", "a search for the rate"],
 )
 def test_what_cannot_be_scaled_is_refused_in_the_first_run_and_ends_its_trial(
     module: Scheduled,
     others: list[pl.Callback],
-    saying: str,
+    message: str,
     server: WaitressServer,
     client: BsoClient,
     tmp_path: Path,
 ) -> None:
     callback = first_run(server, "auto")
     running = trainer(callback, *others, default_root_dir=tmp_path)
-    with pytest.raises(MisconfigurationException, match=saying):
+    with pytest.raises(MisconfigurationException, match=message):
         running.fit(module)
     assert running.global_step == 0
     trial = only_trial(client, callback.job.job_id_prefix)
@@ -400,5 +404,5 @@ def test_what_cannot_be_scaled_is_refused_in_the_first_run_and_ends_its_trial(
 
 
 def test_an_unknown_rule_is_refused_before_any_call() -> None:
-    with pytest.raises(MisconfigurationException, match=r"lr_scaling='cubic'.*'linear', 'sqrt', 'auto'"):
+    with pytest.raises(MisconfigurationException, match=r"lr_scaling='cubic'.*'linear', 'sqrt', 'auto', None"):
         ZeusBSOCallback(f"http://127.0.0.1:{free_port()}", job(), lr_scaling="cubic")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The power limit: Zeus' own code in a real Trainer, over GPUs whose driver is made up."""
+"""The power limit: Zeus' own code in a real Trainer, over GPUs with a fake driver."""
 
 import json
 import math
@@ -24,11 +24,11 @@ from tests.lightning.trainings import Module, trainer
 from tests.servers import WaitressServer
 
 STEP_J = {250: 10.0, 200: 8.0, 150: 6.0, 100: 7.0, 225: 9.0}
-"""What a step takes at each limit in watts."""
+"""Energy of a step in joules, by the limit in watts."""
 VALIDATION_J = 1000.0
 CHEAPEST_W = 150
 STEPS = 16
-"""Steps of an epoch, in batches of four."""
+"""Steps of an epoch with batches of four."""
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpus]:
 
 
 class Drawing(pl.Callback):
-    """Lets the GPUs draw what a step takes at their limit; a validation takes far more."""
+    """Makes the GPUs use the energy of a step at their limit. A validation uses far more."""
 
     def __init__(self, gpus: FakeGpus) -> None:
         self.gpus = gpus
@@ -56,13 +56,13 @@ class Drawing(pl.Callback):
 
 
 def quick(**options: Any) -> ZeusPowerLimitCallback:
-    """A callback that goes by energy alone, and needs few steps."""
-    few = {"eta_knob": 1.0, "power_limit_step_w": 50, "wait_steps": 0, "warmup_steps": 1, "profile_steps": 2}
-    return ZeusPowerLimitCallback(**{**few, "energy_monitor": ZeusMonitor(gpu_indices=[0]), **options})
+    """Create a callback that minimizes energy alone, and takes few steps."""
+    defaults = {"eta_knob": 1.0, "power_limit_step_w": 50, "wait_steps": 0, "warmup_steps": 1, "profile_steps": 2}
+    return ZeusPowerLimitCallback(**{**defaults, "energy_monitor": ZeusMonitor(gpu_indices=[0]), **options})
 
 
 def fit(gpus: FakeGpus, callback: ZeusPowerLimitCallback, *others: pl.Callback, **options: Any) -> Drawing:
-    """Fit for two epochs; what was drawn."""
+    """Fit for two epochs, and return the callback that used the GPUs."""
     drawing = Drawing(gpus)
     trainer(callback, *others, drawing, **{"max_epochs": 2, **options}).fit(Module())
     return drawing
@@ -88,18 +88,18 @@ def test_a_limit_that_an_administrator_has_set_is_back_after_the_fit(gpu: FakeGp
 
 
 def test_a_limit_that_is_not_the_default_is_said_with_how_to_reset_it(gpu: FakeGpus) -> None:
-    gpu.limits_mw = [150_000]  # as a process leaves it that is killed while it looks for a limit
-    said = r"GPU 0 was found limited to 150 W, not to its default of 225 W.*`nvidia-smi -i GPU -pl 225`"
-    with pytest.warns(UserWarning, match=said):
+    gpu.limits_mw = [150_000]  # as after a process that was killed during its search
+    warning = r"GPU 0 has a power limit of 150 W instead of its default of 225 W.*`nvidia-smi -i GPU -pl 225`"
+    with pytest.warns(UserWarning, match=warning):
         fit(gpu, quick())
 
 
 def test_a_gpu_with_its_default_limit_is_not_warned_of(gpu: FakeGpus, recwarn: pytest.WarningsRecorder) -> None:
     fit(gpu, quick())
-    assert not [warning for warning in recwarn if "limited to" in str(warning.message)]
+    assert not [warning for warning in recwarn if "power limit of" in str(warning.message)]
 
 
-def test_a_driver_that_does_not_tell_its_limit_gets_the_default_again(
+def test_a_driver_that_does_not_report_its_limit_gets_the_default_again(
     gpu: FakeGpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_handle: int) -> int:
@@ -110,7 +110,7 @@ def test_a_driver_that_does_not_tell_its_limit_gets_the_default_again(
     assert gpu.limits_mw == [gpu.default_limit_mw]
 
 
-@pytest.mark.parametrize("at_step", [2, 20])  # while it measures, and after
+@pytest.mark.parametrize("at_step", [2, 20])  # during the search, and after it
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
 def test_the_default_limit_is_back_after_an_error(gpu: FakeGpus, error: BaseException, at_step: int) -> None:
     class Breaks(pl.Callback):
@@ -122,13 +122,13 @@ def test_the_default_limit_is_back_after_an_error(gpu: FakeGpus, error: BaseExce
     with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
         fit(gpu, quick(energy_monitor=monitor), Breaks())
     assert gpu.limits_mw == [gpu.default_limit_mw]
-    fit(gpu, quick(energy_monitor=monitor))  # no window of the monitor has been left open
+    fit(gpu, quick(energy_monitor=monitor))  # the monitor has no open window
 
 
 def test_validations_are_not_measured(gpu: FakeGpus) -> None:
     callback = quick(profile_steps=3)
     limits_w = fit(gpu, callback, val_check_interval=6, max_epochs=4).limits_w
-    assert limits_w[:9] == [250] * 4 + [200] * 2 + [200] * 3  # what the validation cuts short is done once more
+    assert limits_w[:9] == [250] * 4 + [200] * 2 + [200] * 3  # the validation cuts a measurement short; it is repeated
     assert callback.power_limit_w == CHEAPEST_W
 
 
@@ -137,8 +137,8 @@ def test_what_was_measured_is_kept_for_the_next_runs_of_that_batch_size(gpu: Fak
     again = quick(profile_folder=tmp_path / "power")
     assert fit(gpu, again).limits_w == [CHEAPEST_W] * 2 * STEPS
     assert again.power_limit_w == CHEAPEST_W
-    (kept,) = (tmp_path / "power").iterdir()
-    assert kept.name == "NVIDIA-A40_1x4.json"
+    (stored_file,) = (tmp_path / "power").iterdir()
+    assert stored_file.name == "NVIDIA-A40_1x4.json"
 
     module = Module()
     module.batch_size = 2
@@ -150,21 +150,19 @@ def test_what_was_measured_is_kept_for_the_next_runs_of_that_batch_size(gpu: Fak
 
 def test_what_was_measured_serves_every_eta(gpu: FakeGpus, tmp_path: Path) -> None:
     fit(gpu, quick(profile_folder=tmp_path))
-    (kept,) = tmp_path.iterdir()
-    measured = json.loads(kept.read_text())
+    (stored_file,) = tmp_path.iterdir()
+    measured = json.loads(stored_file.read_text())
     for measurement in measured["measurements"]:
         measurement["time"] = 1.0 if measurement["power_limit"] == 200 else 2.0
-    kept.write_text(json.dumps(measured))
+    stored_file.write_text(json.dumps(measured))
     assert set(fit(gpu, quick(profile_folder=tmp_path, eta_knob=0.0)).limits_w) == {200}
 
 
 def test_a_file_that_cannot_be_read_is_named(gpu: FakeGpus, tmp_path: Path) -> None:
     fit(gpu, quick(profile_folder=tmp_path))
-    (kept,) = tmp_path.iterdir()
-    kept.write_text(kept.read_text()[:20])
-    with pytest.warns(
-        UserWarning, match=r"left as they are: ValueError: .*NVIDIA-A40_1x4\.json cannot be read, remove"
-    ):
+    (stored_file,) = tmp_path.iterdir()
+    stored_file.write_text(stored_file.read_text()[:20])
+    with pytest.warns(UserWarning, match=r"not changed: ValueError: .*NVIDIA-A40_1x4\.json cannot be read; remove it"):
         assert set(fit(gpu, quick(profile_folder=tmp_path)).limits_w) == {225}
 
 
@@ -175,27 +173,27 @@ def test_a_file_that_cannot_be_written_costs_the_run_nothing(gpu: FakeGpus, tmp_
                 (tmp_path / "power").rmdir()
 
     callback = quick(profile_folder=tmp_path / "power")
-    with pytest.warns(UserWarning, match="no longer looked for: FileNotFoundError"):
+    with pytest.warns(UserWarning, match="search for the cheapest power limit ended with an error: FileNotFoundError"):
         limits_w = fit(gpu, callback, RemovesTheFolder()).limits_w
     assert limits_w[-1] == callback.power_limit_w == CHEAPEST_W
 
 
-def test_without_permission_it_says_so_once_and_stands_aside(gpu: FakeGpus) -> None:
+def test_without_permission_it_warns_once_and_does_nothing(gpu: FakeGpus) -> None:
     gpu.refuses = lambda _limit_mw: True
-    with pytest.warns(UserWarning, match="Power limits are left as they are: .*Insufficient Permissions") as warned:
+    with pytest.warns(UserWarning, match="Power limits are not changed: .*Insufficient Permissions") as warnings:
         drawing = fit(gpu, quick())
-    assert [str(warning.message) for warning in warned if "ower limits" in str(warning.message)][1:] == []
+    assert [str(warning.message) for warning in warnings if "ower limits" in str(warning.message)][1:] == []
     assert drawing.limits_w == [225] * 2 * STEPS
 
 
 def test_a_limit_that_is_refused_in_between_ends_the_search_and_not_the_training(gpu: FakeGpus) -> None:
     gpu.refuses = lambda limit_mw: limit_mw == 150_000
-    with pytest.warns(UserWarning, match="no longer looked for: ZeusGPUNoPermissionError"):
+    with pytest.warns(UserWarning, match="power limit ended with an error: ZeusGPUNoPermissionError"):
         drawing = fit(gpu, quick())
     assert drawing.limits_w == [250] * 3 + [200] * 3 + [225] * (2 * STEPS - 6)
 
 
-def test_without_a_gpu_it_says_so_once_and_stands_aside() -> None:
+def test_without_a_gpu_it_warns_once_and_does_nothing() -> None:
     with pytest.warns(UserWarning, match="this training uses no GPU"):
         trainer(ZeusPowerLimitCallback(warmup_steps=1, profile_steps=2), max_epochs=1).fit(Module())
 
@@ -221,7 +219,7 @@ def test_beside_the_batch_size_optimizer_the_run_pays_for_what_was_drawn(
     assert len(drawing.limits_w) == 2 * STEPS
 
 
-def test_a_second_fit_looks_anew(gpu: FakeGpus) -> None:
+def test_a_second_fit_searches_again(gpu: FakeGpus) -> None:
     callback = quick()
     fit(gpu, callback)
     assert fit(gpu, callback).limits_w[:4] == [250, 250, 250, 200]
@@ -247,7 +245,7 @@ def test_processes_find_one_limit_together_or_none_does(tmp_path: Path, denied: 
     def training(rank: int) -> dict[str, Any]:
         patch = pytest.MonkeyPatch()
         gpus = fake_nvml.install(patch, "NVIDIA A40", "NVIDIA A40")
-        patch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)  # Zeus adds up what was measured on the GPUs
+        patch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)  # Zeus adds the measurements up on the GPUs
         gpus.refuses = lambda _limit_mw: rank == denied
         callback = quick(energy_monitor=ZeusMonitor(gpu_indices=[rank]), profile_folder=tmp_path / "power")
         limits_mw: list[int] = []
@@ -262,16 +260,16 @@ def test_processes_find_one_limit_together_or_none_does(tmp_path: Path, denied: 
         return {"limits_w": [limit_mw // 1000 for limit_mw in limits_mw], "after_mw": gpus.limits_mw[rank]}
 
     ranks = run_ranks(tmp_path, training)
-    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].said + ranks[1].said
+    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].stderr + ranks[1].stderr
     steps = 2 * STEPS // 2
     searched = [250] * 3 + [200] * 3
     for rank in ranks:
-        assert rank.seen["after_mw"] == 225_000
+        assert rank.result["after_mw"] == 225_000
         if denied is None:
-            assert rank.seen["limits_w"][:6] == searched
-            assert rank.seen["limits_w"][-1] == CHEAPEST_W
+            assert rank.result["limits_w"][:6] == searched
+            assert rank.result["limits_w"][-1] == CHEAPEST_W
         else:
-            assert rank.seen["limits_w"] == [225] * steps
+            assert rank.result["limits_w"] == [225] * steps
     if denied is None:
-        (kept,) = (tmp_path / "power").iterdir()
-        assert kept.name == "NVIDIA-A40_2x4.json"
+        (stored_file,) = (tmp_path / "power").iterdir()
+        assert stored_file.name == "NVIDIA-A40_2x4.json"

@@ -1,4 +1,4 @@
-"""A run of several processes is one run: one ask, one report a validation, one end for all of them."""
+"""Several processes form one run: one ask, one report per validation, and one end for all of them."""
 
 import logging
 from collections.abc import Iterator
@@ -23,20 +23,20 @@ def test_all_ranks_train_with_their_share_and_stop_together(
     server: WaitressServer, client: BsoClient, tmp_path: Path
 ) -> None:
     fields = job(target_metric=0.7)
-    metrics = [(0.2, 0.4), (0.4, 1.0)]  # alone, rank 1 would have stopped at 0.4 and 1.0, rank 0 never
+    metrics = [(0.2, 0.4), (0.4, 1.0)]  # by its own metrics rank 1 would stop after two epochs, and rank 0 never
     ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule(metrics[rank]))
-    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].said
+    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].stderr
     for rank in ranks:
-        assert rank.seen == {"batch_size": 16, "sizes": [8], "epochs": 2, "trial": 1, "converged": True}
+        assert rank.result == {"batch_size": 16, "sizes": [8], "epochs": 2, "trial": 1, "converged": True}
     trial = only_trial(client, fields["job_id_prefix"])
-    assert (trial.converged, trial.energy, trial.time) == (True, 20.0, 2.0)  # the node's monitor counts once
+    assert (trial.converged, trial.energy, trial.time) == (True, 20.0, 2.0)  # one monitor per node counts
     assert reported_epochs(server, fields["job_id_prefix"]) == [1, 2]
 
 
 def test_the_energy_of_all_nodes_is_counted(server: WaitressServer, client: BsoClient, tmp_path: Path) -> None:
     fields = job()
     ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule([0.5, 1.0]), nodes=2)
-    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].said
+    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].stderr
     trial = only_trial(client, fields["job_id_prefix"])
     assert (trial.energy, trial.time) == (40.0, 2.0)
 
@@ -47,14 +47,14 @@ def test_without_a_monitor_every_process_estimates_its_part(
     fields = job(max_power=0.0, number_of_gpus=0, gpu_model="")
     del fields["max_power"], fields["number_of_gpus"], fields["gpu_model"]
     ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule([1.0]), monitor=lambda rank: None)
-    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].said
+    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].stderr
     trial = only_trial(client, fields["job_id_prefix"])
     assert trial.energy_source == "estimated"
     assert trial.energy > 0
     (job_id,) = (
         listed.job_id for listed in client.list_jobs().jobs if listed.job_id.startswith(fields["job_id_prefix"])
     )
-    assert client.describe(job_id).spec.number_of_gpus == 1  # the node's
+    assert client.describe(job_id).spec.number_of_gpus == 1  # one per node
 
 
 def test_a_metric_that_only_some_ranks_log_is_the_metric(
@@ -63,29 +63,29 @@ def test_a_metric_that_only_some_ranks_log_is_the_metric(
     fields = job()
     metrics: list[Iterator[float | None]] = [repeat(None), iter([0.5, 1.0])]
     ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule(metrics[rank]))
-    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].said
+    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].stderr
     assert only_trial(client, fields["job_id_prefix"]).converged
 
 
-def test_that_several_ranks_make_no_probe_is_said_once(
+def test_several_ranks_log_once_that_they_make_no_probe(
     server: WaitressServer, client: BsoClient, tmp_path: Path
 ) -> None:
     fields = job(policy="gp-ucb")
 
     def training(rank: int) -> dict[str, Any]:
-        said: list[str] = []
+        messages: list[str] = []
         handler = logging.Handler()
-        handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+        handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
         logging.getLogger(probing.__name__).addHandler(handler)
         callback = ZeusBSOCallback(server.url, fields, probe="auto")  # every rank has a meter
         fit(callback, RankModule([1.0]), devices=2, strategy="ddp")
-        return {"said": said, "job_id": callback.job_id}
+        return {"messages": messages, "job_id": callback.job_id}
 
     first, second = run_ranks(tmp_path, training)
-    assert [first.exit_code, second.exit_code] == [0, 0], first.said + second.said
-    (told,) = first.seen["said"] + second.seen["said"]
-    assert told == "No probe of batch sizes: it is made where one process trains on one device"
-    assert not client.ask(first.seen["job_id"], "another run").probe_wanted
+    assert [first.exit_code, second.exit_code] == [0, 0], first.stderr + second.stderr
+    (message,) = first.result["messages"] + second.result["messages"]
+    assert message == "No probe of batch sizes: it requires one process that trains on one device"
+    assert not client.ask(first.result["job_id"], "another run").probe_wanted
 
 
 def test_a_run_that_fails_raises_on_every_rank(server: WaitressServer, client: BsoClient, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_run_that_fails_raises_on_every_rank(server: WaitressServer, client: B
     ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule())
     for rank in ranks:
         assert rank.exit_code == 1
-        assert "ZeusBSOTrainFailError: batch size 16" in rank.said
+        assert "ZeusBSOTrainFailError: batch size 16" in rank.stderr
     trial = only_trial(client, fields["job_id_prefix"])
     assert (trial.converged, trial.energy) == (False, 20.0)
 
@@ -105,7 +105,7 @@ def test_a_metric_that_no_rank_logs_is_an_error_on_every_rank(
     ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule(repeat(None)))
     for rank in ranks:
         assert rank.exit_code == 1
-        assert "found no such metric after the validation" in rank.said
+        assert "found no such metric after the validation" in rank.stderr
     assert "found no such metric" in str(only_trial(client, fields["job_id_prefix"]).outcome)
 
 
@@ -113,7 +113,7 @@ def test_a_server_that_does_not_answer_is_an_error_on_every_rank(tmp_path: Path)
     ranks = fit_in_ranks(tmp_path, f"http://127.0.0.1:{free_port()}", job(), lambda rank: RankModule())
     for rank in ranks:
         assert rank.exit_code == 1
-        assert "ServerUnreachable" in rank.said
+        assert "ServerUnreachable" in rank.stderr
 
 
 def test_a_job_that_the_server_refuses_is_an_error_on_every_rank(server: WaitressServer, tmp_path: Path) -> None:
@@ -123,12 +123,12 @@ def test_a_job_that_the_server_refuses_is_an_error_on_every_rank(server: Waitres
     other = fields | {"eta_knob": 0.25}
     for rank in fit_in_ranks(tmp_path, server.url, other, lambda rank: RankModule()):
         assert rank.exit_code == 1
-        assert "ServerRefused" in rank.said
-        assert "eta_knob" in rank.said
+        assert "ServerRefused" in rank.stderr
+        assert "eta_knob" in rank.stderr
 
 
 class Breaking(RankModule):
-    """Breaks in its second epoch."""
+    """Raises in its second epoch."""
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         if self.trainer.current_epoch == 1:
@@ -146,7 +146,7 @@ def test_a_rank_that_breaks_ends_the_trial(server: WaitressServer, client: BsoCl
 
 
 class BrokenMonitor(ScriptedMonitor):
-    """Its driver goes away."""
+    """Fails at the end of a window."""
 
     def end_window(self, key: str, sync_execution: bool = True) -> Any:
         raise RuntimeError("the driver is gone")
@@ -164,12 +164,12 @@ def test_a_meter_that_fails_on_one_node_ends_the_trial_and_not_the_training(
         tmp_path, server.url, fields, lambda rank: RankModule(), nodes=2, monitor=monitor, max_epochs=2
     )
     for rank in ranks:
-        assert "AssertionError" in rank.said  # no result: the fit has come to its end without a verdict
+        assert "AssertionError" in rank.stderr  # no result, because the fit ends without a verdict
     assert "the driver is gone" in str(only_trial(client, fields["job_id_prefix"]).outcome)
 
 
 class BreakingModule(Module):
-    """Breaks in its second epoch."""
+    """Raises in its second epoch."""
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         if self.trainer.current_epoch == 1:

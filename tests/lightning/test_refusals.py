@@ -1,4 +1,4 @@
-"""What cannot end in a verdict is refused before a trial is taken, with what to do about it."""
+"""A fit that cannot end in a verdict is refused before it takes a trial. The message says what to do."""
 
 from typing import Any
 
@@ -23,9 +23,9 @@ def _no_trial_is_taken(callback: ZeusBSOCallback, client: BsoClient) -> Any:
     assert (callback.batch_size, callback.trial_number) == (None, None)
 
 
-def refused(callback: ZeusBSOCallback, module: pl.LightningModule, *data: Any, saying: str, **options: Any) -> None:
-    """Fit, which must be refused before any step is done."""
-    with pytest.raises(MisconfigurationException, match=saying):
+def refused(callback: ZeusBSOCallback, module: pl.LightningModule, *data: Any, message: str, **options: Any) -> None:
+    """Fit, and check that the callback refuses the fit with this message."""
+    with pytest.raises(MisconfigurationException, match=message):
         fit(callback, module, *data, **options)
 
 
@@ -34,28 +34,28 @@ def test_a_training_without_the_attribute(callback: ZeusBSOCallback) -> None:
         def train_dataloader(self) -> DataLoader[Any]:
             return DataLoader(rows(), batch_size=4)
 
-    refused(callback, NoAttribute(), saying=r"no attribute 'batch_size'.*batch_arg_name")
+    refused(callback, NoAttribute(), message=r"no attribute 'batch_size'.*batch_arg_name")
 
 
 def test_a_loader_with_a_batch_sampler(callback: ZeusBSOCallback) -> None:
     sampler = BatchSampler(SequentialSampler(range(64)), batch_size=4, drop_last=False)
-    refused(callback, Bare(), DataLoader(rows(), batch_sampler=sampler), saying="batch_sampler.*plain DataLoader")
+    refused(callback, Bare(), DataLoader(rows(), batch_sampler=sampler), message="batch_sampler.*plain DataLoader")
 
 
 def test_a_loader_without_batches(callback: ZeusBSOCallback) -> None:
-    refused(callback, Bare(), DataLoader(rows(), batch_size=None), saying="no batching")
+    refused(callback, Bare(), DataLoader(rows(), batch_size=None), message="no batching")
 
 
-def test_a_loader_of_a_class_of_its_own(callback: ZeusBSOCallback) -> None:
+def test_a_loader_of_a_subclass(callback: ZeusBSOCallback) -> None:
     class Special(DataLoader[Any]):
         pass
 
-    refused(callback, Bare(), Special(rows(), batch_size=4), saying="Special.*plain DataLoader")
+    refused(callback, Bare(), Special(rows(), batch_size=4), message="Special.*plain DataLoader")
 
 
-def test_a_loader_among_several_that_cannot_be_made_anew(callback: ZeusBSOCallback) -> None:
+def test_a_loader_among_several_that_cannot_be_rebuilt(callback: ZeusBSOCallback) -> None:
     loaders = {"a": DataLoader(rows(), batch_size=4), "b": DataLoader(rows(), batch_size=None)}
-    refused(callback, Bare(), loaders, saying="no batching")
+    refused(callback, Bare(), loaders, message="no batching")
 
 
 def test_several_names_of_which_one_is_missing(server: WaitressServer) -> None:
@@ -75,29 +75,30 @@ def test_an_attribute_that_cannot_be_set(callback: ZeusBSOCallback) -> None:
         def train_dataloader(self) -> DataLoader[Any]:
             return DataLoader(rows(), batch_size=self.batch_size)
 
-    refused(callback, ReadOnly(), saying="cannot set the attribute 'batch_size', which is read-only")
+    refused(callback, ReadOnly(), message="cannot set the attribute 'batch_size', which is read-only")
 
 
 def test_a_fit_whose_validation_is_switched_off(callback: ZeusBSOCallback) -> None:
-    refused(callback, Module(), saying="learns from validations", limit_val_batches=0)
+    refused(callback, Module(), message="learns from validations", limit_val_batches=0)
 
 
 @pytest.mark.parametrize("none", [{"max_epochs": 0}, {"max_steps": 0}, {"limit_train_batches": 0}])
 def test_a_fit_without_a_training_step(callback: ZeusBSOCallback, none: dict[str, int]) -> None:
-    refused(callback, Module(), saying="takes no training step", **none)
+    refused(callback, Module(), message="takes no training step", **none)
 
 
 def test_a_module_without_a_validation_loader(callback: ZeusBSOCallback) -> None:
     class NoLoader(Module):
         val_dataloader = pl.LightningModule.val_dataloader
 
-    refused(callback, NoLoader(), saying="a validation loader")
+    refused(callback, NoLoader(), message="a validation loader")
 
 
 def test_the_trainer_of_another_lightning(callback: ZeusBSOCallback) -> None:
-    others = type("Trainer", (), {"fast_dev_run": False, "__module__": "pytorch_lightning.trainer.trainer"})
-    with pytest.raises(MisconfigurationException, match=r"this Trainer is of pytorch_lightning\..*Import it from"):
-        callback.setup(others(), Module(), "fit")
+    other_class = type("Trainer", (), {"fast_dev_run": False, "__module__": "pytorch_lightning.trainer.trainer"})
+    message = r"this Trainer is from pytorch_lightning\..*Import Trainer from"
+    with pytest.raises(MisconfigurationException, match=message):
+        callback.setup(other_class(), Module(), "fit")
 
 
 def test_a_module_that_does_not_validate(callback: ZeusBSOCallback) -> None:
@@ -105,12 +106,12 @@ def test_a_module_that_does_not_validate(callback: ZeusBSOCallback) -> None:
         training_step = Bare.training_step
         configure_optimizers = Bare.configure_optimizers
 
-    refused(callback, NoValidation(), Data(), saying="needs a validation_step")
+    refused(callback, NoValidation(), Data(), message="Give it a validation_step")
 
 
 def test_a_batch_size_that_cannot_be_divided_among_the_processes(server: WaitressServer) -> None:
     odd = ZeusBSOCallback(server.url, job(batch_sizes=[8, 9, 16]))
-    with pytest.raises(ProcessRaisedException, match="all 2 processes together, and 9 cannot be divided among 2"):
+    with pytest.raises(ProcessRaisedException, match="sizes are global, and 9 cannot be divided among the 2 processes"):
         fit(odd, Module(), devices=2, strategy="ddp_fork")
 
 
@@ -120,15 +121,15 @@ def test_a_job_that_is_not_valid(server: WaitressServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        ({"server_url": "localhost:8000"}, "'localhost:8000' is no address"),
-        ({"on_fail": "ignore"}, "on_fail='ignore' is not known; give 'raise', 'stop'"),
-        ({"probe": "always"}, "probe='always' is not known; give 'auto', or leave it out"),
+        ({"server_url": "localhost:8000"}, "'localhost:8000' is not an address"),
+        ({"on_fail": "ignore"}, "on_fail='ignore' is not a valid value; choose from: 'raise', 'stop'"),
+        ({"probe": "always"}, "probe='always' is not a valid value; choose from: 'auto', None"),
     ],
 )
-def test_an_argument_that_is_not_valid(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(MisconfigurationException, match=said):
+def test_an_argument_that_is_not_valid(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(MisconfigurationException, match=message):
         ZeusBSOCallback(**{"job": job()} | options)
 
 

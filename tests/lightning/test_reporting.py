@@ -17,7 +17,7 @@ from tests.servers import WaitressServer
 
 
 def failed_after(server: WaitressServer, epochs: int, monitor: ScriptedMonitor | None = None, **options: Any) -> str:
-    """Fit to the job's last epoch without reaching the target; the prefix of the job."""
+    """Fit to the job's last epoch without reaching the target, and return the job's prefix."""
     fields = job(max_epochs=epochs)
     callback = ZeusBSOCallback(server.url, fields, energy_monitor=monitor or ScriptedMonitor())
     with pytest.raises(ZeusBSOTrainFailError):
@@ -97,7 +97,7 @@ def test_a_metric_that_is_not_logged_is_an_error_that_names_those_that_are(
 ) -> None:
     fields = job()
     callback = ZeusBSOCallback(server.url, fields, monitor="val_f1", energy_monitor=ScriptedMonitor())
-    with pytest.raises(MisconfigurationException, match=r"monitor='val_f1'.*logged are: val_acc"):
+    with pytest.raises(MisconfigurationException, match=r"monitor='val_f1'.*Logged metrics: val_acc"):
         fit(callback, Module())
     stored = only_trial(client, fields["job_id_prefix"])
     assert stored.status == "Failed"
@@ -105,7 +105,7 @@ def test_a_metric_that_is_not_logged_is_an_error_that_names_those_that_are(
 
 
 class LoggedOnce(Module):
-    """Logs its metric in the first validation, and no more."""
+    """Logs its metric in the first validation only."""
 
     def on_validation_epoch_end(self) -> None:
         if self.trainer.current_epoch == 0:
@@ -113,7 +113,7 @@ class LoggedOnce(Module):
 
 
 class LoggedInTraining(Module):
-    """Logs in its training steps, and in no validation, what would be the target under the metric's name."""
+    """Logs the target under the metric's name in its training steps, and nothing in validations."""
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         self.log("val_acc", 1.0)
@@ -138,7 +138,7 @@ def test_the_metric_of_one_of_several_validation_loaders(server: WaitressServer)
             self.log("val_acc", (0.5, 1.0)[dataloader_idx])
 
         def on_validation_epoch_end(self) -> None:
-            """All is logged in the steps."""
+            """Do nothing: the steps log the metrics."""
 
         def val_dataloader(self) -> list[Any]:
             return [super().val_dataloader()] * 2

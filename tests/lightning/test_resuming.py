@@ -1,4 +1,4 @@
-"""A fit that is resumed from a checkpoint goes on with its own trial, or is told why it cannot."""
+"""A fit that resumes from a checkpoint resumes its own trial, or raises an error that says why it cannot."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,18 +12,18 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_bso import BatchSizeOptimizer, BsoClient, BSOError, ZeusBSOCallback
 from lightning_bso.ranks import Ranks
-from tests.client.jobs import ScriptedMonitor, begun, job, number_of_trials, only_trial, record
+from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial, start_run, stored_trial
 from tests.databases import free_port
 from tests.lightning.trainings import Module, trainer
 from tests.servers import WaitressServer
 
 
 class Paused(Exception):
-    """Ends a fit as if its process had been lost: no hook of the callback hears of it."""
+    """Ends a fit as if its process had been killed: the callback does not notice it."""
 
 
 class Pausing(Module):
-    """Is lost after two epochs."""
+    """Stops like a killed process after two epochs."""
 
     def on_train_epoch_start(self) -> None:
         if self.trainer.current_epoch == 2:
@@ -34,7 +34,7 @@ class Pausing(Module):
 
 
 def interrupted(module: Module, folder: Path, *callbacks: pl.Callback, error: type[Exception] = Paused) -> str:
-    """Fit a module until it raises an error, and tell the path of the checkpoint."""
+    """Fit a module until it raises an error, and return the path of the checkpoint."""
     saving = ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=False)
     with pytest.raises(error):
         trainer(*callbacks, saving, enable_checkpointing=True).fit(module)
@@ -42,17 +42,17 @@ def interrupted(module: Module, folder: Path, *callbacks: pl.Callback, error: ty
 
 
 def paused(folder: Path, *callbacks: pl.Callback) -> str:
-    """Fit two epochs, and tell the path of the checkpoint."""
+    """Fit two epochs, and return the path of the checkpoint."""
     return interrupted(Pausing([0.1, 0.2]), folder, *callbacks)
 
 
 def resumed(callback: ZeusBSOCallback, path: str) -> None:
-    """Go on from a checkpoint, and converge."""
+    """Resume from a checkpoint, and converge."""
     trainer(callback).fit(Module([1.0]), ckpt_path=path)
 
 
 def other(callback: ZeusBSOCallback, **options: Any) -> ZeusBSOCallback:
-    """Another process' callback for the same job."""
+    """Create another process's callback for the same job."""
     return ZeusBSOCallback(callback.server_url, **{"job": callback.job, "energy_monitor": ScriptedMonitor()} | options)
 
 
@@ -69,28 +69,28 @@ def test_the_checkpoint_leads_to_its_trial_and_its_totals(
 
 
 def test_a_checkpoint_holds_what_was_used_since_the_last_report(server: WaitressServer, client: BsoClient) -> None:
-    bso = begun(server.url)
+    bso = start_run(server.url)
     bso.on_evaluate(0.5)
     state = bso.state_dict()
     assert (state["energy_j"], state["time_s"]) == (20.0, 2.0)
     bso.on_evaluate(1.0)
-    assert record(client, bso).energy == 30.0
+    assert stored_trial(client, bso).energy == 30.0
 
 
 def test_a_checkpoint_older_than_the_last_report_takes_nothing_back(
     callback: ZeusBSOCallback, client: BsoClient, tmp_path: Path
 ) -> None:
     path = paused(tmp_path, callback)
-    with begun(callback.server_url, job=callback.job, run_id=run_id_of(path)) as late:
+    with start_run(callback.server_url, job=callback.job, run_id=run_id_of(path)) as late:
         late.on_evaluate(0.3, 2)
-        late._trial = None  # lost
+        late._trial = None  # as if its process had been killed
     reported = only_trial(client, callback.job.job_id_prefix).energy
     resumed(other(callback), path)
     assert only_trial(client, callback.job.job_id_prefix).energy >= reported + 10.0
 
 
 def run_id_of(path: str) -> str:
-    """The name of a checkpoint's run."""
+    """Return the name of a checkpoint's run."""
     return str(torch.load(path, weights_only=True)["callbacks"]["ZeusBSOCallback"]["run_id"])
 
 
@@ -104,7 +104,7 @@ def _no_new_trial(callback: ZeusBSOCallback, client: BsoClient) -> Iterator[None
 def test_weights_alone_are_refused(callback: ZeusBSOCallback, tmp_path: Path) -> None:
     weights = ModelCheckpoint(tmp_path, save_last=True, save_weights_only=True)
     trainer(weights, enable_checkpointing=True, max_epochs=1).fit(Module())
-    with pytest.raises(MisconfigurationException, match=r"holds weights alone.*load_from_checkpoint"):
+    with pytest.raises(MisconfigurationException, match=r"holds only weights.*load_from_checkpoint"):
         resumed(callback, weights.last_model_path)
 
 
@@ -118,7 +118,7 @@ def test_a_checkpoint_of_another_job_is_refused_before_that_has_a_trial(
     callback: ZeusBSOCallback, client: BsoClient, tmp_path: Path
 ) -> None:
     path, changed = paused(tmp_path, callback), job()
-    with pytest.raises(BSOError, match=r"the checkpoint comes from trial 1 of job .*batch size 16.*take its weights"):
+    with pytest.raises(BSOError, match=r"comes from trial 1 of job .*batch size 16.*load only its weights"):
         resumed(other(callback, job=changed), path)
     assert number_of_trials(client, changed["job_id_prefix"]) == 0
 
@@ -172,7 +172,7 @@ def test_an_unreported_checkpoint_of_a_job_with_other_batch_sizes_is_refused(
     unreported = ZeusBSOCallback(nowhere, callback.job, energy_monitor=ScriptedMonitor(), fallback_to_default=True)
     path = paused(tmp_path, unreported)
     changed = job(batch_sizes=[8, 32], default_batch_size=8)
-    with pytest.raises(BSOError, match=r"batch size 16\. That is none of this job's \(8, 32\).*take its weights"):
+    with pytest.raises(BSOError, match=r"batch size 16, but this job has only 8, 32\. .*load only its weights"):
         resumed(other(callback, job=changed), path)
 
 
@@ -180,32 +180,32 @@ def test_an_unreported_checkpoint_that_cannot_be_divided_among_the_processes_is_
     server: WaitressServer,
 ) -> None:
     class Three(Ranks):
-        """Three processes that are all alike."""
+        """Three identical processes."""
 
         size = 3
 
         def gather(self, value: Any) -> list[Any]:
             return [value] * self.size
 
-    state = begun(f"http://127.0.0.1:{free_port()}", fallback_to_default=True).state_dict()
+    state = start_run(f"http://127.0.0.1:{free_port()}", fallback_to_default=True).state_dict()
     bso = BatchSizeOptimizer(ScriptedMonitor(), server.url, job(), ranks=Three())
-    with pytest.raises(BSOError, match=r"batch size 16.*cannot be divided among its 3 processes"):
+    with pytest.raises(BSOError, match=r"batch size 16, which cannot be divided among 3 processes"):
         bso.get_batch_size(resumed_from=state)
 
 
-def test_an_unreported_checkpoint_that_was_not_looked_into_beforehand_says_how_it_can_be(
+def test_an_unreported_checkpoint_that_was_not_read_before_the_fit_says_how_to_read_it(
     server: WaitressServer,
 ) -> None:
     fields = job()
-    first = begun(f"http://127.0.0.1:{free_port()}", job=fields, fallback_to_default=True)
+    first = start_run(f"http://127.0.0.1:{free_port()}", job=fields, fallback_to_default=True)
     with pytest.raises(BSOError, match=r"fit\(…, weights_only=False\), or get_batch_size\(resumed_from=…\)"):
-        begun(server.url, job=fields).load_state_dict(first.state_dict())
+        start_run(server.url, job=fields).load_state_dict(first.state_dict())
 
 
 def test_a_training_whose_meter_failed_goes_on_unreported(
     callback: ZeusBSOCallback, client: BsoClient, tmp_path: Path
 ) -> None:
-    callback.energy_monitor = ScriptedMonitor([10.0])  # and none after that
+    callback.energy_monitor = ScriptedMonitor([10.0])  # the second window fails
     path = paused(tmp_path, callback)
     second = other(callback)
     module = Module([1.0])
@@ -218,7 +218,7 @@ def test_a_resumed_training_keeps_its_batch_size_when_the_server_does_not_answer
     server: WaitressServer, tmp_path: Path
 ) -> None:
     fields = job(beta_knob=None)
-    with begun(server.url, job=fields) as first:
+    with start_run(server.url, job=fields) as first:
         first.on_evaluate(1.0)
     path = paused(tmp_path, ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor()))
     nowhere = f"http://127.0.0.1:{free_port()}"
@@ -248,10 +248,10 @@ def test_a_scheduler_names_the_run_and_each_further_one(
     fields = job()
     names = []
     for _ in range(2):
-        interrupted, going_on = begun(server.url, job=fields), begun(server.url, job=fields)
-        assert interrupted.trial == going_on.trial
-        names.append(going_on.run_id)
-        going_on.on_evaluate(1.0)
+        interrupted, resumed = start_run(server.url, job=fields), start_run(server.url, job=fields)
+        assert interrupted.trial == resumed.trial
+        names.append(resumed.run_id)
+        resumed.on_evaluate(1.0)
     assert names[0].endswith("-17")
     assert names[1] == f"{names[0]}-2"
     assert number_of_trials(client, fields["job_id_prefix"]) == 2
@@ -286,47 +286,47 @@ def test_a_fit_without_a_verdict_goes_on_in_its_trial_by_its_checkpoint(
 def test_a_scheduler_s_name_may_be_long(name: str, server: WaitressServer, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = job()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", name)
-    first = begun(server.url, job=fields)
-    assert first.trial == begun(server.url, job=fields).trial
+    first = start_run(server.url, job=fields)
+    assert first.trial == start_run(server.url, job=fields).trial
     first.on_evaluate(1.0)
-    assert begun(server.url, job=fields).run_id == f"{first.run_id}-2"
+    assert start_run(server.url, job=fields).run_id == f"{first.run_id}-2"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", f"{name}, another")
-    assert not begun(server.url, job=fields).run_id.startswith(first.run_id)
+    assert not start_run(server.url, job=fields).run_id.startswith(first.run_id)
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "new\nline"])
 def test_a_name_that_cannot_be_one_is_refused_at_once(name: str, server: WaitressServer) -> None:
-    with pytest.raises(MisconfigurationException, match="is no name of a run; give 1 to 64 printable characters"):
+    with pytest.raises(MisconfigurationException, match="is not a valid run id; give 1 to 64 printable characters"):
         ZeusBSOCallback(server.url, job(), run_id=name)
-    with pytest.raises(ValueError, match="is no name of a run"):
-        begun(server.url, run_id=name)
+    with pytest.raises(ValueError, match="is not a valid run id"):
+        start_run(server.url, run_id=name)
 
 
 def test_torchruns_default_is_no_name(server: WaitressServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     fields = job()
-    assert begun(server.url, job=fields).run_id != begun(server.url, job=fields).run_id
+    assert start_run(server.url, job=fields).run_id != start_run(server.url, job=fields).run_id
 
 
-def test_a_training_between_validations_is_not_taken_for_lost(
+def test_a_training_between_validations_renews_its_lease(
     server: WaitressServer, client: BsoClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beats = []
     heartbeat = BsoClient.heartbeat
     monkeypatch.setattr(BsoClient, "heartbeat", lambda *call: beats.append(call) or heartbeat(*call))
-    bso = begun(server.url)
+    bso = start_run(server.url)
     assert bso.trial is not None
     assert bso.trial.lease_s is not None
     for _ in range(10):
         bso.keep_alive()
     assert beats == []
-    bso._outbox._heard_at -= bso.trial.lease_s / 3
+    bso._outbox._last_contact -= bso.trial.lease_s / 3
     for _ in range(10):
         bso.keep_alive()
     assert len(beats) == 1
 
 
-def test_a_trainer_lets_the_server_know_of_a_training_whose_validations_are_far_apart(
+def test_a_trainer_renews_the_lease_when_validations_are_far_apart(
     callback: ZeusBSOCallback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beats: list[int] = []
@@ -339,7 +339,7 @@ def test_a_trainer_lets_the_server_know_of_a_training_whose_validations_are_far_
             assert run.trial is not None
             assert run.trial.lease_s is not None
             if index == 1:
-                run._outbox._heard_at -= run.trial.lease_s / 3  # so long has the step before taken
+                run._outbox._last_contact -= run.trial.lease_s / 3  # as if the previous step had taken this long
 
     def beat(*call: Any) -> Any:
         beats.append(module.trainer.global_step)

@@ -1,4 +1,4 @@
-"""The server's batch size reaches the training data, wherever the user's code keeps it."""
+"""The server's batch size reaches the training data, wherever the user's code holds the batch size."""
 
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ from tests.lightning.trainings import (
 )
 from tests.servers import WaitressServer
 
-# These fits end after one epoch, below the job's ten, which is warned of.
+# These fits end after one epoch. The job has ten, so the callback warns.
 pytestmark = pytest.mark.filterwarnings("ignore:.*max_epochs")
 
 
@@ -142,11 +142,11 @@ def test_a_property_that_shows_the_hyperparameter_may_be_read_only(callback: Zeu
 
 
 class Several(Bare):
-    """Sees the batches of several loaders."""
+    """Trains on the batches of several loaders."""
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         batches = list(batch.values()) if isinstance(batch, dict) else batch
-        losses = [super(Several, self).training_step(one, index) for one in batches]
+        losses = [super(Several, self).training_step(part, index) for part in batches]
         return sum(losses[1:], losses[0])
 
 
@@ -155,7 +155,7 @@ def two_loaders() -> dict[str, DataLoader[Any]]:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "make_loaders",
     [
         two_loaders,
         lambda: list(two_loaders().values()),
@@ -163,12 +163,14 @@ def two_loaders() -> dict[str, DataLoader[Any]]:
     ],
     ids=["dict", "list", "CombinedLoader"],
 )
-def test_it_reaches_all_of_several_loaders_given_to_fit(callback: ZeusBSOCallback, given: Callable[[], Any]) -> None:
-    module, loaders = Several(), given()
+def test_it_reaches_all_of_several_loaders_given_to_fit(
+    callback: ZeusBSOCallback, make_loaders: Callable[[], Any]
+) -> None:
+    module, loaders = Several(), make_loaders()
     running = fit(callback, module, loaders, max_epochs=1)
     assert (module.sizes_seen, running.num_training_batches) == ({FIRST_SIZE}, ROWS // FIRST_SIZE)
-    kept = CombinedLoader(loaders).flattened if not isinstance(loaders, CombinedLoader) else loaders.flattened
-    assert [loader.batch_size for loader in kept] == [2, 4]  # those of the user are left as they are
+    originals = CombinedLoader(loaders).flattened if not isinstance(loaders, CombinedLoader) else loaders.flattened
+    assert [loader.batch_size for loader in originals] == [2, 4]  # the user's loaders are unchanged
 
 
 def test_a_subclass_says_how_to_set_it(server: WaitressServer) -> None:
@@ -199,7 +201,7 @@ def test_a_subclass_says_how_to_set_it(server: WaitressServer) -> None:
 
 def test_a_subclass_may_set_it_on_the_sampler_of_a_loader(server: WaitressServer) -> None:
     class Special(DataLoader[Any]):
-        """Of a class that cannot be made anew."""
+        """A class that the callback cannot rebuild."""
 
     class Setting(ZeusBSOCallback):
         def batch_size_setter(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[int], None]:

@@ -1,4 +1,4 @@
-"""Where Lightning would go on with the old batch size in silence, the fit is stopped and the trial given back."""
+"""If Lightning would silently train with the old batch size, the fit stops and the trial ends without a cost."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -25,14 +25,14 @@ class BuiltInSetup(Data):
 
 
 class FixedSize(Data):
-    """Has an attribute, and does not use it."""
+    """Has the attribute, but does not use it."""
 
     def train_dataloader(self) -> DataLoader[Any]:
         return DataLoader(rows(), batch_size=4)
 
 
 class WithoutAttribute(Data):
-    """Relies on a number of its own."""
+    """Has a constant batch size, and no attribute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class WithoutAttribute(Data):
 
 
 class BuiltInInit(Module):
-    """Builds its loader when it is made."""
+    """Builds its loader in `__init__`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ def test_validations_without_data_stop_the_fit_before_it_is_charged(
         def val_dataloader(self) -> Any:
             return []
 
-    with pytest.raises(MisconfigurationException, match="give it validation data"):
+    with pytest.raises(MisconfigurationException, match="Give it validation data"):
         fit(callback, NoData())
     assert only_trial(client, callback.job.job_id_prefix).energy == 0.0
 
@@ -122,7 +122,7 @@ def test_a_module_that_steps_its_own_optimizer_has_trained(callback: ZeusBSOCall
 
 
 class FixedBatches:
-    """A batch sampler that does not say how large its batches are."""
+    """A batch sampler without a `batch_size` attribute."""
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter([[0, 1, 2], [3, 4, 5]])
@@ -131,13 +131,13 @@ class FixedBatches:
         return 2
 
 
-def test_a_loader_that_does_not_tell_its_batch_size_is_warned_of(callback: ZeusBSOCallback) -> None:
+def test_a_loader_without_a_visible_batch_size_gives_a_warning(callback: ZeusBSOCallback) -> None:
     class Hidden(Data):
         def train_dataloader(self) -> DataLoader[Any]:
             return DataLoader(rows(), batch_sampler=FixedBatches())
 
     with (
-        pytest.raises(ZeusBSOTrainFailError),  # what this training comes to in the end
+        pytest.raises(ZeusBSOTrainFailError),  # this training never reaches its target
         pytest.warns(UserWarning, match=f"cannot see the batch size.*{FIRST_SIZE}"),
     ):
         fit(callback, Bare(), Hidden())

@@ -1,4 +1,4 @@
-"""Trainings of several processes of which some are killed or interrupted go on in their trial."""
+"""Runs of several processes resume their trial after some processes were killed or interrupted."""
 
 import multiprocessing
 import os
@@ -23,7 +23,7 @@ Strike = Callable[[int], None]
 
 
 class Struck(RankModule):
-    """Something happens to its ranks as their third epoch begins."""
+    """Calls `strike` on every rank at the start of the third epoch."""
 
     def __init__(self, strike: Strike) -> None:
         super().__init__()
@@ -52,13 +52,13 @@ def test_ranks_that_are_killed_go_on_from_their_checkpoint_in_the_same_trial(
 ) -> None:
     fields, saved = job(), tmp_path / "saved"
     ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: Struck(strike), checkpoints=saved)
-    assert [rank.exit_code for rank in ranks] == exit_codes, ranks[0].said
+    assert [rank.exit_code for rank in ranks] == exit_codes, ranks[0].stderr
     before = only_trial(client, fields["job_id_prefix"])
     assert str(before.outcome).startswith(outcome)
     assert before.current_epoch == 2
 
     ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule([0.5, 1.0]), checkpoints=saved)
-    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].said
+    assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].stderr
     after = only_trial(client, fields["job_id_prefix"])
     assert (after.converged, after.current_epoch, after.energy) == (True, 4, before.energy + 20.0)
 
@@ -69,7 +69,7 @@ def interrupt_the_group(rank: int) -> None:
 
 
 def preempt_the_group(rank: int) -> None:
-    os.kill(os.getpid(), signal.SIGTERM)  # each at the same point: Lightning's handlers wait for one another
+    os.kill(os.getpid(), signal.SIGTERM)  # on all ranks at the same point, because Lightning's handlers synchronize
     if rank == 0:
         os.kill(os.getppid(), signal.SIGTERM)
 
@@ -77,7 +77,7 @@ def preempt_the_group(rank: int) -> None:
 def preempt_the_main_process(rank: int) -> None:
     if rank == 0:
         os.kill(os.getppid(), signal.SIGTERM)
-        signal.pause()  # torch has the others interrupted when the main process is gone
+        signal.pause()  # torch interrupts the other processes when the main process is gone
 
 
 @pytest.mark.parametrize("strike", [interrupt_the_group, preempt_the_group, preempt_the_main_process])
@@ -88,17 +88,17 @@ def test_forked_processes_that_are_interrupted_leave_their_trial_open(
     saving = ModelCheckpoint(tmp_path, save_last=True, save_on_train_epoch_end=False)
 
     def train(_held: Any) -> None:
-        os.setsid()  # as a shell or a scheduler starts it
+        os.setsid()  # a shell or a scheduler starts it in its own session too
         signal.signal(signal.SIGINT, signal.default_int_handler)
         callback = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor())
         trainer(callback, saving, devices=2, strategy="ddp_fork", enable_checkpointing=True).fit(Struck(strike))
 
-    context = multiprocessing.get_context("fork")  # all is imported
+    context = multiprocessing.get_context("fork")  # all modules are imported already
     ended, held = context.Pipe(duplex=False)
     main = context.Process(target=train, args=(held,))
     main.start()
     held.close()
-    assert wait([ended], DEADLINE_S), "a process is left"  # each holds the other end
+    assert wait([ended], DEADLINE_S), "a process is still running"  # every process holds the other end of the pipe
     main.join(DEADLINE_S)
     before = only_trial(client, fields["job_id_prefix"])
     assert (before.status, before.outcome, before.current_epoch) == ("Dispatched", None, 2)

@@ -1,4 +1,4 @@
-"""When the callback is on and when off, how it is printed and pickled, and what it measures with."""
+"""When the callback is on or off, how it is printed and pickled, and which meter it uses."""
 
 import copy
 import pickle
@@ -53,11 +53,11 @@ def test_other_stages_than_fit_need_no_server() -> None:
     trainer(callback).validate(Module([0.5]), verbose=False)
 
 
-def test_making_it_needs_no_server_and_does_not_look_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    def looked() -> bool:
+def test_creating_it_needs_no_server_and_does_not_look_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_available() -> bool:
         raise AssertionError("looked for GPUs")
 
-    monkeypatch.setattr(torch.cuda, "is_available", looked)
+    monkeypatch.setattr(torch.cuda, "is_available", is_available)
     callback = ZeusBSOCallback("http://127.0.0.1:9", job())
     assert callback.job.default_batch_size == 16
 

@@ -1,4 +1,4 @@
-"""How a fit ends by the server's verdict, and what happens when it ends before one."""
+"""How the server's verdict ends a fit, and what happens when a fit ends before a verdict."""
 
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,22 @@ from tests.servers import WaitressServer
 
 
 class Witness(pl.Callback):
-    """Notes which hooks of the fit's end have run."""
+    """Records which hooks run at the end of the fit."""
 
     def __init__(self) -> None:
-        self.seen: list[str] = []
+        self.hooks: list[str] = []
 
     def on_train_end(self, *_: Any) -> None:
-        self.seen.append("train end")
+        self.hooks.append("train end")
 
     def on_fit_end(self, *_: Any) -> None:
-        self.seen.append("fit end")
+        self.hooks.append("fit end")
 
     def teardown(self, *_: Any, **__: Any) -> None:
-        self.seen.append("teardown")
+        self.hooks.append("teardown")
 
     def on_exception(self, *_: Any) -> None:
-        self.seen.append("exception")
+        self.hooks.append("exception")
 
 
 def test_a_run_that_converges_ends_the_fit_in_good_order(
@@ -42,14 +42,14 @@ def test_a_run_that_converges_ends_the_fit_in_good_order(
     assert running.state.finished
     assert running.should_stop
     assert running.current_epoch == 3
-    assert witness.seen == ["train end", "fit end", "teardown"]
+    assert witness.hooks == ["train end", "fit end", "teardown"]
     assert Path(checkpoint.best_model_path).is_file()
     assert float(checkpoint.best_model_score or 0) == 1.0
     assert callback.result is not None
     assert callback.result.converged
     assert callback.result.reason == "converged"
     stored = only_trial(client, callback.job.job_id_prefix)
-    windows = 5  # one for each report, and one for each checkpoint between two
+    windows = 5  # one for each of 3 reports, and one for each of 2 checkpoints between them
     assert (stored.status, stored.converged, stored.current_epoch, stored.energy) == (
         "Succeeded",
         True,
@@ -65,7 +65,7 @@ def test_a_run_that_has_not_converged_in_max_epochs_raises_out_of_fit(
     callback, witness = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor()), Witness()
     with pytest.raises(ZeusBSOTrainFailError, match=r"batch size 16 .*within 2 epochs.*launch the training again"):
         trainer(callback, witness, max_epochs=2).fit(Module())
-    assert witness.seen == ["exception"]
+    assert witness.hooks == ["exception"]
     stored = only_trial(client, fields["job_id_prefix"])
     assert (stored.status, stored.converged, stored.current_epoch) == ("Succeeded", False, 2)
     assert callback.result is not None
@@ -75,19 +75,19 @@ def test_a_run_that_has_not_converged_in_max_epochs_raises_out_of_fit(
 def test_a_run_that_costs_too_much_raises_out_of_fit(server: WaitressServer, client: BsoClient) -> None:
     fields = job()
     fit(ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor([10.0])), Module([1.0]))
-    dear = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor([15.0, 15.0]))
+    expensive = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor([15.0, 15.0]))
     module = Module([0.5, 1.0])
     with pytest.raises(ZeusBSOTrainFailError, match="cost 30 J exceeds 20 J"):
-        fit(dear, module)
-    assert dear.result is not None
-    assert (dear.result.reason, dear.result.cost) == ("cost_bound", 30.0)
+        fit(expensive, module)
+    assert expensive.result is not None
+    assert (expensive.result.reason, expensive.result.cost) == ("cost_bound", 30.0)
 
 
-@pytest.mark.parametrize("least", [{"min_epochs": 3}, {"min_steps": 12}])
+@pytest.mark.parametrize("minimum", [{"min_epochs": 3}, {"min_steps": 12}])
 def test_a_fit_that_must_go_on_after_convergence_goes_on_unreported(
-    least: dict[str, int], callback: ZeusBSOCallback, server: WaitressServer, client: BsoClient
+    minimum: dict[str, int], callback: ZeusBSOCallback, server: WaitressServer, client: BsoClient
 ) -> None:
-    running = fit(callback, Module([1.0, 0.5, 0.5, 0.5]), **least)
+    running = fit(callback, Module([1.0, 0.5, 0.5, 0.5]), **minimum)
     assert running.current_epoch == 3
     assert reported_epochs(server, callback.job.job_id_prefix) == [1]
     assert only_trial(client, callback.job.job_id_prefix).converged
@@ -96,12 +96,12 @@ def test_a_fit_that_must_go_on_after_convergence_goes_on_unreported(
 def test_a_fit_that_ends_before_a_verdict_says_so_at_its_beginning_and_gives_the_trial_back(
     callback: ZeusBSOCallback, client: BsoClient
 ) -> None:
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning) as warnings:
         running = fit(callback, Module(), max_epochs=2)
     assert running.state.finished
-    said = [str(warning.message) for warning in warned]
-    assert any("Trainer(max_epochs=2) ends before the job's max_epochs=10" in text for text in said)
-    assert any("before the optimizer had a verdict on trial 1" in text for text in said)
+    messages = [str(warning.message) for warning in warnings]
+    assert any("Trainer(max_epochs=2) ends before the job's max_epochs=10" in message for message in messages)
+    assert any("before the optimizer had a verdict on trial 1" in message for message in messages)
     stored = only_trial(client, callback.job.job_id_prefix)
     assert (stored.status, stored.converged) == ("Failed", None)
     assert stored.outcome == "fit ended after 2 epochs and 8 batches without a verdict"
@@ -116,7 +116,7 @@ def test_a_fit_that_ends_by_max_steps_gives_the_trial_back(callback: ZeusBSOCall
 
 
 @pytest.mark.parametrize("last_metric", [1.0, 0.5])
-def test_a_verdict_on_a_report_that_was_made_up_for_at_the_end_counts(
+def test_a_verdict_on_a_report_that_was_resent_at_the_end_counts(
     server: WaitressServer, client: BsoClient, scripted: ScriptedServer, last_metric: float
 ) -> None:
     class Down(Module):

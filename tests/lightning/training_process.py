@@ -1,9 +1,9 @@
-"""A training in a process of its own, one line of standard input for every epoch that it may begin.
+"""A training in its own process. It reads one line of standard input before every epoch.
 
     python -m tests.lightning.training_process URL JOB_AS_JSON METRIC…
 
-It prints the batch size, and "epoch N" before it waits for the line. In the folder `$CHECKPOINTS`, if that is
-set, it saves every epoch, and it goes on from what is there.
+It prints the batch size, and "epoch N" before it waits for a line. If `$CHECKPOINTS` names a folder, it saves every
+epoch there, and resumes from the last checkpoint in it.
 """
 
 import json
@@ -21,24 +21,24 @@ from tests.lightning.trainings import Module, trainer
 
 
 class OneLineAnEpoch(pl.Callback):
-    """Says where the training is, and waits until it may go on."""
+    """Prints the epoch, and waits for a line before the epoch starts."""
 
     def on_train_start(self, running: pl.Trainer, module: pl.LightningModule) -> None:
-        say(f"batch size {module.batch_size}")
+        write_line(f"batch size {module.batch_size}")
 
     def on_train_epoch_start(self, running: pl.Trainer, *_: Any) -> None:
-        say(f"epoch {running.current_epoch}")
+        write_line(f"epoch {running.current_epoch}")
         sys.stdin.readline()
 
 
-def say(line: str) -> None:
-    """Tell the test."""
+def write_line(line: str) -> None:
+    """Write a line for the test."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background would have it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts its processes with it ignored
     url, job, *metrics = sys.argv[1:]
     callback = ZeusBSOCallback(url, json.loads(job), energy_monitor=ScriptedMonitor())
     callbacks, folder = [callback, OneLineAnEpoch()], os.environ.get("CHECKPOINTS")
@@ -46,4 +46,4 @@ if __name__ == "__main__":
         callbacks.append(ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=False))
     running = trainer(*callbacks, enable_checkpointing=folder is not None)
     running.fit(Module(map(float, metrics)), ckpt_path="last" if folder is not None else None)
-    say(f"converged: {callback.result.converged}" if callback.result else "no verdict")
+    write_line(f"converged: {callback.result.converged}" if callback.result else "no verdict")

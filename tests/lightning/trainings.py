@@ -1,4 +1,4 @@
-"""Tiny trainings: 64 rows, a metric that a test writes down beforehand, and batch sizes that are seen."""
+"""Tiny trainings with 64 rows. The test gives their metrics, and they record the batch sizes that they see."""
 
 from collections.abc import Iterable, Sequence
 from itertools import repeat
@@ -13,20 +13,20 @@ from tests.servers import WaitressServer
 
 ROWS = 64
 OLD_SIZE = 4
-"""The batch size that everything has before the callback sets another."""
+"""The batch size of every module and loader before the callback sets another."""
 FIRST_SIZE = 16
-"""The batch size that the server gives first, the default of `tests.client.jobs.job`."""
+"""The server's first batch size, the default of `tests.client.jobs.job`."""
 
 
 def rows() -> Dataset[Any]:
-    """The training data: each row is its number."""
+    """Return the training data. Each row holds its own number."""
     return TensorDataset(torch.arange(ROWS).float().unsqueeze(1))
 
 
 class Bare(pl.LightningModule):
-    """A module without loaders of its own. Logs the metrics given, one a validation.
+    """A module without train loader or batch size. Logs the given metrics, one per validation.
 
-    In the sanity check the metric is one that would end the run, were it reported.
+    The metric of the sanity check would end the run if the callback reported it.
     """
 
     def __init__(self, metrics: Iterable[float] = repeat(0.5)) -> None:
@@ -42,7 +42,7 @@ class Bare(pl.LightningModule):
         return (self.layer(batch[0] / ROWS) ** 2).mean()
 
     def validation_step(self, batch: Sequence[torch.Tensor], _: int) -> None:
-        """The metric is logged at the end of the validation."""
+        """Do nothing: the end of the validation logs the metric."""
 
     def on_validation_epoch_end(self) -> None:
         self.log("val_acc", 1.0 if self.trainer.sanity_checking else next(self._metrics))
@@ -55,7 +55,7 @@ class Bare(pl.LightningModule):
 
 
 class Module(Bare):
-    """Holds its batch size in an attribute."""
+    """Has its batch size in an attribute."""
 
     def __init__(self, metrics: Iterable[float] = repeat(0.5)) -> None:
         super().__init__(metrics)
@@ -66,7 +66,7 @@ class Module(Bare):
 
 
 class ModuleWithHparams(Bare):
-    """Holds its batch size in its hyperparameters."""
+    """Has its batch size in its hyperparameters."""
 
     def __init__(self, batch_size: int = OLD_SIZE) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class ModuleWithHparams(Bare):
 
 
 class Data(pl.LightningDataModule):
-    """Holds its batch size in an attribute."""
+    """Has its batch size in an attribute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Data(pl.LightningDataModule):
 
 
 class DataWithHparams(pl.LightningDataModule):
-    """Holds its batch size in its hyperparameters."""
+    """Has its batch size in its hyperparameters."""
 
     def __init__(self, batch_size: int = OLD_SIZE) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class DataWithHparams(pl.LightningDataModule):
 
 
 def trainer(*callbacks: pl.Callback, **options: Any) -> pl.Trainer:
-    """A quiet Trainer on the CPU for ten epochs, as many as the job allows."""
+    """Create a quiet Trainer on the CPU for ten epochs, the job's maximum."""
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     return pl.Trainer(
         **{"accelerator": "cpu", "devices": 1, "max_epochs": 10, "enable_model_summary": False, **quiet, **options},
@@ -114,7 +114,7 @@ def trainer(*callbacks: pl.Callback, **options: Any) -> pl.Trainer:
 
 
 def fit(callback: pl.Callback, module: pl.LightningModule, *data: Any, **options: Any) -> pl.Trainer:
-    """Fit, with a loader or a datamodule if one is given."""
+    """Fit a module, with the given loaders or datamodule, and return the trainer."""
     running = trainer(callback, **options)
     datamodules = [part for part in data if isinstance(part, pl.LightningDataModule)]
     loaders = [part for part in data if not isinstance(part, pl.LightningDataModule)]
@@ -123,7 +123,7 @@ def fit(callback: pl.Callback, module: pl.LightningModule, *data: Any, **options
 
 
 def reported_epochs(server: WaitressServer, job_id_prefix: str) -> list[int]:
-    """The epochs of every report on a job's runs, as they came in."""
+    """Return the epochs of all reports on a job's runs, in the order of their arrival."""
     query = (
         "SELECT reports.epoch FROM reports JOIN trials ON reports.trial = trials.id JOIN jobs ON trials.job = jobs.id "
         f"WHERE jobs.job_id LIKE '{job_id_prefix}%' ORDER BY reports.revision"
