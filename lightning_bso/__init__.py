@@ -1,7 +1,7 @@
-"""lightning-bso: the cheapest batch size for a training that runs again and again.
+"""lightning-bso finds the cheapest batch size for a training that runs again and again.
 
-The public names are loaded when they are first used: importing this package loads neither torch nor
-Lightning nor Zeus.
+Each public name is loaded on first use, so importing this package loads neither torch nor Lightning nor Zeus.
+Start reading at `optimizer` (a run without a framework) or at `lightning.callback` (the same with Lightning).
 """
 
 import importlib
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lightning_bso.ranks import TorchRanks
     from lightning_bso.wire import JobParams, JobSpec, ProbedSize
 
-_HOMES = {
+_MODULES = {
     "BSOError": "errors",
     "BSOLightningCLI": "lightning.lightning_cli",
     "BatchSizeOptimizer": "optimizer",
@@ -59,10 +59,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     except ModuleNotFoundError as error:
         hint = f"{name} needs {error.name}: pip install 'lightning-bso[lightning]'"
         raise ImportError(hint, name=error.name) from error

@@ -1,8 +1,8 @@
-"""Meters: joules and seconds of a run, and where these figures come from.
+"""Energy meters, which measure the joules and seconds of a run, and the power limits of GPUs.
 
-`ZeusMeter` reads the GPUs' counters through Zeus, which is imported only when a meter needs it.
-`EstimatedMeter` is for machines without any counter. Another source is a class here with the same face,
-and a case in `make_meter`.
+`ZeusMeter` reads the GPUs' energy counters through Zeus. Zeus is imported only when a meter needs it.
+`EstimatedMeter` is for machines without a counter. To add another source, write a class here with the methods of
+`EnergyMeter`, and choose it in `make_meter`. How the optimizer handles a meter that fails: `measurement`.
 """
 
 import logging
@@ -22,12 +22,12 @@ from lightning_bso.wire import EnergySource
 log = logging.getLogger(__name__)
 
 WATTS_PER_BUSY_CORE = 10.0
-"""Assumed by the estimate: server CPUs are rated at some 5 to 15 W a core. It is a guess, not a measurement."""
+"""Assumed power of a core for the estimate. Server CPUs are rated at about 5 to 15 W per core; this is a guess."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was used between `begin` and `end` of a meter."""
+    """Energy and time between `begin` and `end` of a meter."""
 
     energy_j: float
     time_s: float
@@ -35,7 +35,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a run trains on, and where the figures of its energy come from."""
+    """The GPUs that a run trains on, and the source of its energy figures."""
 
     source: EnergySource
     gpu_model: str
@@ -45,19 +45,19 @@ class Machine:
 
 
 class EnergyMonitor(Protocol):
-    """What is needed of a ZeusMonitor: anything with these three will do."""
+    """The part of a ZeusMonitor that the meter uses. Another class with these three members works, too."""
 
     gpu_indices: list[int]
 
     def begin_window(self, key: str, sync_execution: bool = True) -> None:
-        """Begin a measurement."""
+        """Begin a measurement window."""
 
     def end_window(self, key: str, sync_execution: bool = True) -> Any:
-        """End it; the result has `time` in seconds and `total_energy` in joules."""
+        """End the window. The result has `time` in seconds and `total_energy` in joules."""
 
 
 class EnergyMeter(Protocol):
-    """Measures the energy and time of one run, window by window, and knows the machine it measures."""
+    """Measures the energy and time of one run, window by window, and describes the measured machine."""
 
     machine: Machine
 
@@ -69,28 +69,28 @@ class EnergyMeter(Protocol):
 
 
 class ZeusMeter:
-    """Reads the counters of the GPUs that a ZeusMonitor watches.
+    """Reads the energy counters of the GPUs that a ZeusMonitor watches.
 
     Args:
-        monitor: a ZeusMonitor (of zeus-ml or of the later zeus package), or anything with its face.
+        monitor: a ZeusMonitor (from zeus-ml or from the later zeus package), or another object with its interface.
 
     Raises:
-        EnergyUnavailable: it watches no GPU, or GPUs of several models, or their counters cannot be read.
+        EnergyUnavailable: the monitor watches no GPU or GPUs of several models, or a counter cannot be read.
     """
 
     def __init__(self, monitor: EnergyMonitor) -> None:
         if not monitor.gpu_indices:
             raise EnergyUnavailable(
-                "the energy monitor watches no GPU, so every run would seem to cost 0 J. Check "
-                "CUDA_VISIBLE_DEVICES and nvidia-smi; for a training on the CPU, give no monitor"
+                "the energy monitor watches no GPU, so every run would cost 0 J. Check CUDA_VISIBLE_DEVICES and "
+                "nvidia-smi. For a training on the CPU, give no monitor"
             )
         self._monitor = monitor
         self._window = f"lightning-bso-{uuid.uuid4().hex}"
-        # On GPUs a window must end when the queued work has, not before.
+        # On GPUs, a window must not end before the queued work has ended.
         self._synchronize = _uses_cuda()
         self.machine = describe_gpus(monitor.gpu_indices)
         if self.machine.source != "estimated":
-            self._try_counters()
+            self._check_counters()
 
     def begin(self) -> None:
         """Begin a window."""
@@ -101,25 +101,25 @@ class ZeusMeter:
         measured = self._monitor.end_window(self._window, sync_execution=self._synchronize)
         return Reading(float(measured.total_energy), float(measured.time))
 
-    def _try_counters(self) -> None:
-        """Read the counters once: those of a part of a GPU (MIG) are there and refuse only then."""
+    def _check_counters(self) -> None:
+        """Read the counters once. The counter of a GPU partition (MIG) exists, but reading it fails."""
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Zeus wonders at a window that ends before a counter has moved
+                warnings.simplefilter("ignore")  # Zeus warns about a window in which no counter changed
                 self._monitor.begin_window(self._window, sync_execution=False)
                 self._monitor.end_window(self._window, sync_execution=False)
-        except Exception as error:  # each driver has its own
+        except Exception as error:  # each driver raises its own class
             raise EnergyUnavailable(
-                f"the energy of the GPUs cannot be read ({type(error).__name__}: {error}). A part of a GPU (MIG) has "
-                "no counter of its own; train on whole GPUs"
+                f"the energy of the GPUs cannot be read ({type(error).__name__}: {error}). A GPU partition (MIG) has "
+                "no energy counter of its own; train on whole GPUs"
             ) from error
 
 
 class EstimatedMeter:
-    """Estimates energy as CPU time of this process times an assumed power; data loader workers not included."""
+    """Estimates energy as CPU time of this process times an assumed power. Data loader workers are not included."""
 
     def __init__(self) -> None:
-        # Of all cores, not of those that this process may use: a job is named after its machine.
+        # Counts all cores, not only those that this process may use, because a job is named after its machine.
         self.machine = Machine("estimated", "cpu", 1, WATTS_PER_BUSY_CORE * (os.cpu_count() or 1))
         self._began: tuple[float, float] | None = None
 
@@ -130,19 +130,19 @@ class EstimatedMeter:
     def end(self) -> Reading:
         """End the window."""
         if self._began is None:
-            raise RuntimeError("the meter was ended before it was begun")
+            raise RuntimeError("end() was called before begin()")
         cpu_began, began = self._began
         self._began = None
         return Reading((time.process_time() - cpu_began) * WATTS_PER_BUSY_CORE, time.perf_counter() - began)
 
 
 def make_meter(monitor: EnergyMonitor | None = None, gpu_indices: list[int] | None = None) -> EnergyMeter:
-    """The best meter for this run: the monitor given, else Zeus' for a run on GPUs, else an estimate.
+    """Return a meter for this run: the given monitor's, else Zeus' if the run uses GPUs, else an estimate.
 
     Args:
-        monitor: a ZeusMonitor to use, if the caller has one.
-        gpu_indices: the GPUs of the run, as the framework counts them, none for a run on the CPU; None: all that
-            Zeus sees, if this process uses any.
+        monitor: a ZeusMonitor, if the caller has one.
+        gpu_indices: the GPUs of the run, as the framework counts them. Empty: the run is on the CPU. None: all GPUs
+            that Zeus finds, if this process uses any GPU.
 
     Raises:
         EnergyUnavailable: the run uses GPUs whose energy cannot be read.
@@ -154,129 +154,134 @@ def make_meter(monitor: EnergyMonitor | None = None, gpu_indices: list[int] | No
     return EstimatedMeter()
 
 
-def joined(parts: list[Machine]) -> Machine:
-    """One machine of several, such as the GPUs of a run, or its nodes.
+def join_machines(parts: list[Machine]) -> Machine:
+    """Return one machine that stands for several, such as the GPUs or the nodes of a run.
 
     Raises:
-        EnergyUnavailable: they differ.
+        EnergyUnavailable: the machines have different GPU models or energy sources.
     """
     if len({(part.source, part.gpu_model) for part in parts}) > 1:
-        models, sources = ({part.gpu_model for part in parts}, {part.source for part in parts})
+        models, sources = {part.gpu_model for part in parts}, {part.source for part in parts}
         differences = ", ".join(sorted(models if len(models) > 1 else sources))
         raise EnergyUnavailable(
             f"the GPUs of this run differ ({differences}), so its costs would not be comparable; use GPUs of one model"
         )
     first = parts[0]
-    number_of_gpus, max_power_w = (sum(part.number_of_gpus for part in parts), sum(part.max_power_w for part in parts))
-    return Machine(first.source, first.gpu_model, number_of_gpus, max_power_w)
+    return Machine(
+        first.source,
+        first.gpu_model,
+        number_of_gpus=sum(part.number_of_gpus for part in parts),
+        max_power_w=sum(part.max_power_w for part in parts),
+    )
 
 
 def _uses_cuda() -> bool:
-    """Whether this process trains on GPUs. Looks at torch only if the training has imported it."""
+    """Return whether this process trains on GPUs. Asks torch only if the training has imported it."""
     torch = sys.modules.get("torch")
     return torch is not None and bool(torch.cuda.is_available())
 
 
 def gpu_indices(root_device: Any) -> list[int]:
-    """The GPU that a process trains on, given the torch.device that its framework has picked; none on the CPU."""
+    """Return the GPU index of a torch.device that the framework trains on, as a list. Empty on the CPU."""
     return [root_device.index or 0] if root_device.type == "cuda" else []
 
 
 def make_zeus_monitor(gpu_indices: list[int] | None) -> EnergyMonitor:
-    """A ZeusMonitor of these GPUs; None: of all that Zeus sees.
+    """Return a ZeusMonitor of these GPUs, or of all GPUs that Zeus finds if `gpu_indices` is None.
 
     Raises:
-        EnergyUnavailable: their energy cannot be read.
+        EnergyUnavailable: the energy of the GPUs cannot be read.
     """
-    os.environ.setdefault("ZEUS_LOG_LEVEL", "WARNING")  # Zeus logs to standard output, from its import on
+    os.environ.setdefault("ZEUS_LOG_LEVEL", "WARNING")  # from its import on, Zeus logs to standard output
     try:
         from zeus.monitor import ZeusMonitor
 
         monitor: EnergyMonitor = ZeusMonitor(gpu_indices=gpu_indices)
-    except Exception as error:  # Zeus raises many kinds, KeyError for a missing library among them
+    except Exception as error:  # Zeus raises many classes, for example KeyError for a missing library
         raise EnergyUnavailable(
             f"this training uses GPUs, but Zeus cannot read their energy ({type(error).__name__}: {error}). "
-            "Install zeus-ml and the GPU driver's management library, or give an energy monitor that works"
+            "Install zeus-ml and the GPU driver's management library, or give a working energy monitor"
         ) from error
     return monitor
 
 
 def describe_gpus(gpu_indices: list[int]) -> Machine:
-    """GPUs, as far as Zeus knows them.
+    """Return the model and power of these GPUs, as far as Zeus knows them.
 
     Raises:
-        EnergyUnavailable: they are of several models.
+        EnergyUnavailable: the GPUs are of several models.
     """
     os.environ.setdefault("ZEUS_LOG_LEVEL", "WARNING")
     try:
         from zeus.device import get_gpus
 
         gpus = get_gpus()
-        # zeus-ml writes getName, the later zeus package get_name.
-        names = {index: _either(gpus, "getName", "get_name")(index) for index in gpu_indices}
-        limits = _either(gpus, "getPowerManagementLimitConstraints", "get_power_management_limit_constraints")
+        # The method is getName in zeus-ml, and get_name in the later zeus package.
+        names = {index: _first_attribute(gpus, "getName", "get_name")(index) for index in gpu_indices}
+        limits = _first_attribute(gpus, "getPowerManagementLimitConstraints", "get_power_management_limit_constraints")
         powers_w = {index: limits(index)[1] / 1000 for index in gpu_indices}
     except Exception as error:
         log.warning(
-            "Zeus cannot describe the GPUs of this energy monitor (%s: %s), so its figures are labelled "
-            "'estimated', and the job must say max_power, gpu_model and number_of_gpus",
+            "Zeus does not know the GPUs of this energy monitor (%s: %s). Its figures are labelled 'estimated', and "
+            "the job must set max_power, gpu_model and number_of_gpus",
             type(error).__name__,
             error,
         )
         return Machine("estimated", "", len(gpu_indices), 0.0)
     source: EnergySource = "amd" if "AMD" in type(gpus).__name__ else "nvml"
-    return joined([Machine(source, name, 1, powers_w[index]) for index, name in names.items()])
+    return join_machines([Machine(source, name, 1, powers_w[index]) for index, name in names.items()])
 
 
 def power_limits_mw(gpu_indices: list[int]) -> dict[int, int]:
-    """The power limits that GPUs have at present, of those that tell."""
-    return _told(gpu_indices, _power_limit_mw)
+    """Return the GPUs' current power limits in milliwatts. A GPU whose limit cannot be read is left out."""
+    return _read_limits(gpu_indices, _power_limit_mw)
 
 
 def default_power_limits_mw(gpu_indices: list[int]) -> dict[int, int]:
-    """The power limits that GPUs have if nobody sets another, of those that tell."""
-    return _told(gpu_indices, _default_power_limit_mw)
+    """Return the GPUs' default power limits in milliwatts. A GPU whose default cannot be read is left out."""
+    return _read_limits(gpu_indices, _default_power_limit_mw)
 
 
-def _told(gpu_indices: list[int], ask: Callable[[Any, int], int]) -> dict[int, int]:
+def _read_limits(gpu_indices: list[int], read: Callable[[Any, int], int]) -> dict[int, int]:
     from zeus.device import get_gpus
 
     gpus = get_gpus()
-    found = {}
+    limits_mw = {}
     for index in gpu_indices:
-        with suppress(Exception):  # a driver that does not tell can still be asked to set the default
-            found[index] = ask(gpus, index)
-    return found
+        with suppress(Exception):  # a GPU that is left out can still be set to its default
+            limits_mw[index] = read(gpus, index)
+    return limits_mw
 
 
 def _power_limit_mw(gpus: Any, index: int) -> int:
     if hasattr(gpus, "get_power_management_limit"):
         return int(gpus.get_power_management_limit(index))
-    import pynvml  # zeus-ml can set a limit, but not tell it
+    import pynvml  # zeus-ml can set a limit, but not read it
 
     return int(pynvml.nvmlDeviceGetPowerManagementLimit(gpus.gpus[index].handle))
 
 
 def _default_power_limit_mw(gpus: Any, index: int) -> int:
-    import pynvml  # Zeus can set the default, but not tell it
+    import pynvml  # Zeus can set the default, but not read it
 
     return int(pynvml.nvmlDeviceGetPowerManagementDefaultLimit(gpus.gpus[index].handle))
 
 
-def put_back_power_limits(gpu_indices: list[int], limits_mw: dict[int, int]) -> None:
-    """Give GPUs these power limits again, and their default where none is known.
+def restore_power_limits(gpu_indices: list[int], limits_mw: dict[int, int]) -> None:
+    """Set these power limits again, and the default on a GPU without a limit in `limits_mw`.
 
-    Raises what Zeus raises where that is not permitted.
+    Raises:
+        Exception: Zeus' error, if this process has no permission to set a limit.
     """
     from zeus.device import get_gpus
 
     gpus = get_gpus()
     for index in gpu_indices:
         if index in limits_mw:
-            _either(gpus, "setPowerManagementLimit", "set_power_management_limit")(index, limits_mw[index])
+            _first_attribute(gpus, "setPowerManagementLimit", "set_power_management_limit")(index, limits_mw[index])
         else:
-            _either(gpus, "resetPowerManagementLimit", "reset_power_management_limit")(index)
+            _first_attribute(gpus, "resetPowerManagementLimit", "reset_power_management_limit")(index)
 
 
-def _either(of: Any, older: str, newer: str) -> Any:
-    return getattr(of, older, None) or getattr(of, newer)
+def _first_attribute(gpus: Any, older: str, newer: str) -> Any:
+    return getattr(gpus, older, None) or getattr(gpus, newer)

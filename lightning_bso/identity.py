@@ -1,4 +1,7 @@
-"""What a job is: its spec, the machine that it runs on, and the name that follows from both. And a run's name."""
+"""The identity of jobs and runs: a job's complete spec and name, and a run's name.
+
+These functions call no server. `optimizer` registers the job and asks for the run's batch size.
+"""
 
 import hashlib
 import os
@@ -7,50 +10,53 @@ from lightning_bso.energy import Machine
 from lightning_bso.errors import EnergyUnavailable
 from lightning_bso.wire import MAX_RUN_ID_LENGTH, JobSpec, RegisteredJobSpec
 
-ROOM_FOR_A_NUMBER = 8
-"""What a scheduler's name leaves free, for the number of a further run under it."""
+RUN_NUMBER_LENGTH = 8
+"""Characters that a run id from a scheduler leaves free, for the number of a later run under the same id."""
 
 
 def complete_spec(job: JobSpec, machine: Machine) -> RegisteredJobSpec:
-    """The job with its machine, as far as the job does not say it itself, and with a name.
+    """Return the job with a name, and with the machine's values where the job does not give its own.
 
     Raises:
-        EnergyUnavailable: neither the job nor the meter knows it.
+        EnergyUnavailable: neither the job nor the meter knows the machine.
     """
     fields = job.model_dump()
     fields["max_power"] = job.max_power or machine.max_power_w
     fields["number_of_gpus"] = job.number_of_gpus or machine.number_of_gpus
     fields["gpu_model"] = job.gpu_model or machine.gpu_model
     if not (fields["max_power"] and fields["gpu_model"]):
-        raise EnergyUnavailable("the GPUs are not known: give the job its max_power (in W) and gpu_model")
+        raise EnergyUnavailable("the GPUs are unknown: set max_power (in W) and gpu_model in the job")
     spec = RegisteredJobSpec.model_validate(fields)
     if spec.job_id is not None:
         return spec
-    # Defaults are left out, so that a later version with one more field still finds the job.
+    # The hash leaves out defaults, so a later version with one more field still finds the job.
     identity = spec.model_dump_json(exclude={"job_id"}, exclude_defaults=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     return spec.model_copy(update={"job_id": f"{spec.job_id_prefix}-{digest}"})
 
 
-def scheduled_run_id() -> str | None:
-    """The name that a run has by its scheduler, the same when that launches it again; None without one."""
+def scheduler_run_id() -> str | None:
+    """Return the run id that the scheduler's environment gives, or None without a scheduler.
+
+    The id stays the same when the scheduler launches the run again.
+    """
     slurm, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID")
     if slurm:
         return f"slurm-{slurm}" + (f".{step}" if step else "")
     elastic = os.environ.get("TORCHELASTIC_RUN_ID")
-    if elastic in (None, "", "none"):  # torchrun's own default
+    if elastic in (None, "", "none"):  # "none" is torchrun's default
         return None
-    name = f"torchelastic-{elastic}"
-    if len(name) <= MAX_RUN_ID_LENGTH - ROOM_FOR_A_NUMBER and name.isprintable():
-        return name
-    return f"torchelastic-{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:32]}"
+    run_id = f"torchelastic-{elastic}"
+    if len(run_id) <= MAX_RUN_ID_LENGTH - RUN_NUMBER_LENGTH and run_id.isprintable():
+        return run_id
+    return f"torchelastic-{hashlib.sha256(run_id.encode(errors='surrogateescape')).hexdigest()[:32]}"
 
 
 def check_run_id(run_id: str | None) -> None:
-    """Make sure that a caller's name of a run can be one.
+    """Check the run id that a caller gives. None is valid.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: the run id is empty, too long, or not printable.
     """
     if run_id is not None and not (0 < len(run_id) <= MAX_RUN_ID_LENGTH and run_id.isprintable()):
-        raise ValueError(f"run_id={run_id!r} is no name of a run; give 1 to {MAX_RUN_ID_LENGTH} printable characters")
+        raise ValueError(f"run_id={run_id!r} is not a valid run id; give 1 to {MAX_RUN_ID_LENGTH} printable characters")

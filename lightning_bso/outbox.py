@@ -1,7 +1,7 @@
-"""What a run tells the server as it trains: reports, kept until the server has them, and heartbeats between them.
+"""Sends one run's reports, and heartbeats between them. Keeps each report until the server has received it.
 
-A training neither fails nor waits long for a server that does not answer; that is said once in the log, and so is its
-return. What is reported, and what follows from the answers: `optimizer`.
+An unreachable server neither fails nor delays a training for long. The log says once that the server is unreachable,
+and once that it is reachable again. `optimizer` writes the reports and acts on the answers.
 """
 
 import logging
@@ -16,81 +16,86 @@ from lightning_bso.wire import AskAnswer, ReportAnswer, ReportRequest
 log = logging.getLogger(__name__)
 
 LONG_WAIT_S = 1.0
+"""After a failed call that took longer than this, the outbox makes a pause."""
 PAUSE_FACTOR = 10
-"""A server that has kept a training waiting in vain for long is then left alone for so many times as long."""
+"""Length of the pause, as a multiple of the time that the failed call took."""
 
 
 class Outbox:
-    """The reports of one run that are to be sent."""
+    """The reports of one run that the server has not received yet, oldest first."""
 
     def __init__(self, client: BsoClient) -> None:
         self._client = client
         self._reports: deque[ReportRequest] = deque()
-        self._heard_at = 0.0  # when the server last heard of the run, on the monotonic clock
-        self._not_before = 0.0  # when to try a server again that did not answer, on the monotonic clock
-        self._silent = False  # whether the log has said that the server does not answer
+        # Both times are on the monotonic clock.
+        self._last_contact = 0.0
+        self._pause_until = 0.0
+        self._unreachable = False  # whether the log has said so
         self.answer: ReportAnswer | None = None
-        """To the last report that was received; None before the first."""
+        """Answer to the last report that the server received, or None before the first."""
 
     def __len__(self) -> int:
         return len(self._reports)
 
     def put(self, report: ReportRequest) -> None:
-        """Add a report, to be sent after those before it."""
+        """Add a report, to be sent after the reports before it."""
         self._reports.append(report)
 
     def clear(self) -> None:
-        """Drop what has not been sent."""
+        """Drop the reports that have not been sent."""
         self._reports.clear()
 
-    def was_heard(self) -> None:
-        """Note that the server has just heard of the run in another way."""
-        self._heard_at = time.monotonic()
+    def mark_contact(self) -> None:
+        """Note that the server has just received a call of this run."""
+        self._last_contact = time.monotonic()
 
     def send(self, *, last_chance: bool = False) -> None:
-        """Send what has not been sent, oldest first, up to a verdict or until the server does not answer.
+        """Send the reports, oldest first, until the server gives a verdict or is unreachable.
 
-        What takes longer than an answer may is gone on with at the next call, unless this is the last chance.
+        Sending stops after `client.READ_TIMEOUT_S`, and the next call continues.
+
+        Args:
+            last_chance: no later call will follow, so ignore the time limit and the pause.
 
         Raises:
-            ServerRefused: the server will not have a report.
+            ServerRefused: the server refuses a report.
         """
-        began = time.monotonic()
-        not_before = 0.0 if last_chance else self._not_before
-        while self._reports and time.monotonic() >= not_before:
-            if not last_chance and time.monotonic() > began + client.READ_TIMEOUT_S:
+        started = time.monotonic()
+        pause_until = 0.0 if last_chance else self._pause_until
+        while self._reports and time.monotonic() >= pause_until:
+            if not last_chance and time.monotonic() > started + client.READ_TIMEOUT_S:
                 return
-            asked = time.monotonic()
+            call_started = time.monotonic()
             try:
                 self.answer = self._client.report(self._reports[0])
             except ServerUnreachable as error:
-                self._leave_alone(error, waited_s=time.monotonic() - asked)
+                self._back_off(error, waited_s=time.monotonic() - call_started)
                 return
-            if self._silent:
-                log.warning("The server answers again; %d reports are being made up for", len(self._reports))
-            self._silent = False
-            self.was_heard()
+            if self._unreachable:
+                log.warning("The server is reachable again; sending %d missed reports", len(self._reports))
+            self._unreachable = False
+            self.mark_contact()
             self._reports.popleft()
             if self.answer.stop_train:
                 self.clear()
 
     def keep_alive(self, trial: AskAnswer) -> None:
-        """Let the server know that a run is alive, where it has not heard of it for a third of the lease."""
+        """Send a heartbeat if the last contact with the server is at least a third of the lease ago."""
         now = time.monotonic()
-        if trial.lease_s is None or now < max(self._heard_at + trial.lease_s / 3, self._not_before):
+        if trial.lease_s is None or now < max(self._last_contact + trial.lease_s / 3, self._pause_until):
             return
-        self.was_heard()
+        self.mark_contact()  # also before a call that fails, so that the next step does not repeat it
         try:
             self._client.heartbeat(trial.job_id, trial.trial_number)
         except ServerUnreachable as error:
-            self._leave_alone(error, waited_s=time.monotonic() - now)
+            self._back_off(error, waited_s=time.monotonic() - now)
         except ServerRefused as error:
-            log.info("Trial %d needs no word of its training: %s", trial.trial_number, error)
+            log.info("The server refused the heartbeat of trial %d: %s", trial.trial_number, error)
 
-    def _leave_alone(self, error: ServerUnreachable, *, waited_s: float) -> None:
-        """Say once that the server does not answer, and let it be for a while if that took long."""
+    def _back_off(self, error: ServerUnreachable, *, waited_s: float) -> None:
+        """Log once that the server is unreachable, and pause if the call took long."""
         if waited_s > LONG_WAIT_S:
-            self._not_before = time.monotonic() + PAUSE_FACTOR * waited_s
-        if not self._silent:
-            log.warning("Training goes on, and reports what it measures once the server is back: %s", error)
-        self._silent = True
+            self._pause_until = time.monotonic() + PAUSE_FACTOR * waited_s
+        if not self._unreachable:
+            log.warning("Training continues, and missed reports are sent once the server is reachable: %s", error)
+        self._unreachable = True

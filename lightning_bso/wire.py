@@ -1,11 +1,11 @@
-"""Every request, answer, path and limit of the protocol, in one place for both sides.
+"""Every request, answer, path and limit of the protocol, for the client and the server.
 
-Pydantic models only: nothing here does I/O or decides anything. The protocol is the one that Zeus' own
-batch-size-optimizer client speaks; what goes beyond it is optional for the caller (`docs/protocol.md`
-lists it). Unknown fields are ignored, NaN and infinities are refused.
+Only pydantic models live here, without I/O and without decisions. The protocol is that of Zeus' own
+batch-size-optimizer client. Every extension is optional for the caller; `docs/protocol.md` lists them.
+The models ignore unknown fields and refuse NaN and infinities.
 
-To add a field: add it here, then a column in `backend/models.py`, a migration, and a line in
-`backend/store.py` or `backend/states.py`.
+To add a field, add it here, then add a column in `backend/database/models.py`, a migration, and a line in
+`backend/database/store.py` or `backend/database/states.py`.
 """
 
 import unicodedata
@@ -39,25 +39,25 @@ MAX_ID_LENGTH = 255
 MAX_RUN_ID_LENGTH = 64
 MAX_REASON_LENGTH = 500
 MAX_BATCH_SIZES = 1024
-MAX_GP_UCB_BATCH_SIZES = 64  # its work grows with their cube
+MAX_GP_UCB_BATCH_SIZES = 64  # the work grows with the cube of their number
 MAX_INT = 2**31 - 1
 MAX_SEED = 2**63 - 1
-MAX_QUANTITY = 1e30  # J, s, W: beyond anything real, and its products and squares stay finite
-SMALLEST_PRECISION = 1e-60  # 1/MAX_QUANTITY**2: a smaller one means nothing, and its inverse overflows
+MAX_QUANTITY = 1e30  # J, s, W: larger than any real value; its products and squares stay finite
+SMALLEST_PRECISION = 1e-60  # 1/MAX_QUANTITY**2: a smaller precision has no meaning, and its inverse overflows
 MAX_PAGE = 1000
 _RESERVED_ENDS = ("/trials", "/belief", "/savings", "/reset")
-GENERATED_ID_LENGTH = 9  # "-" and eight hexadecimal digits behind a job_id_prefix
+GENERATED_ID_LENGTH = 9  # "-" and eight hexadecimal digits after a job_id_prefix
 
 Policy = Literal["gp-ucb", "zeus"]
 
 EnergySource = Literal["nvml", "amd", "apple", "rapl", "estimated"]
-"""Where an energy figure comes from: a counter of that kind, or an estimate from CPU time."""
+"""The source of an energy figure: an energy counter of this type, or an estimate from CPU time."""
 
 
 def _json_number(value: Any, info: ValidationInfo) -> Any:
-    """Refuse "1" and true for 1, which pydantic takes, but not 1.0, which JSON Schema calls an integer.
+    """Refuse "1" and true for 1, which pydantic would accept. Accept 1.0, which JSON Schema calls an integer.
 
-    A value that stands in no message is text from a command line, where all numbers are.
+    A value outside of a message (without a field name) comes from a command line, where every number is text.
     """
     if isinstance(value, bool) or (isinstance(value, (str, bytes)) and info.field_name is not None):
         raise PydanticCustomError("number_type", "Input should be a number")
@@ -81,48 +81,48 @@ RunId = Annotated[str, Field(min_length=1, max_length=MAX_RUN_ID_LENGTH), AfterV
 
 
 class Wire(BaseModel):
-    """Base of all that is sent: immutable, finite, tolerant of fields it does not know."""
+    """Base class of all messages: immutable, finite numbers only, and unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class _JobFields(Wire):
-    """What describes a job apart from the machine it runs on."""
+    """The fields that describe a job, without those of the machine that it runs on."""
 
     job_id: Id | None = None
-    """Name of the job, starting with `job_id_prefix`. None: made from the prefix."""
+    """Name of the job, which starts with `job_id_prefix`. None: generated from the prefix."""
     job_id_prefix: Id
-    """What the names of this training's jobs start with."""
+    """Common beginning of the names of this training's jobs."""
     batch_sizes: Annotated[list[PositiveCount], Field(min_length=1, max_length=MAX_BATCH_SIZES)]
-    """Global batch sizes to choose from, each once; sorted on receipt."""
+    """Global batch sizes to choose from, without repetition. They are sorted on receipt."""
     default_batch_size: PositiveCount
-    """The batch size used today, one of `batch_sizes`; explored first."""
+    """The batch size used today, one of `batch_sizes`. It is tried first."""
     eta_knob: Annotated[Number, Field(ge=0, le=1)] = 0.5
-    """Weight of energy against time in the cost: 1 saves energy alone, 0 time alone."""
+    """Weight of energy against time in the cost. 1: only energy counts; 0: only time counts."""
     beta_knob: PositiveQuantity | None = 2.0
-    """A run is stopped once its cost exceeds this many times the lowest known. None: never."""
+    """A run is stopped when its cost exceeds the lowest known cost times this factor. None: never."""
     target_metric: Number = 0.5
     """Value of the validation metric at which the training has converged."""
     higher_is_better_metric: StrictBool = True
-    """True: converged at or above the target (accuracy); False: at or below (loss)."""
+    """True: converged at or above the target (accuracy). False: converged at or below the target (loss)."""
     max_epochs: PositiveCount = 100
-    """A run that has not reached the target after this many epochs has failed."""
+    """A run fails if it has not reached the target after this many epochs."""
     num_pruning_rounds: Count = 2
-    """Rounds over all batch sizes before the bandit begins; 0: none."""
+    """Rounds over all batch sizes before the bandit starts. 0: none."""
     window_size: Count = 0
-    """How many of a batch size's latest results the bandit looks at; 0: all."""
+    """Number of the latest results of a batch size that the bandit uses. 0: all."""
     mab_prior_mean: Annotated[Number, Field(ge=-MAX_QUANTITY, le=MAX_QUANTITY)] = 0.0
     """Mean of the bandit's prior over the reward (minus the cost, in joules)."""
     mab_prior_precision: Quantity = 0.0
-    """Precision (1/variance) of that prior; 0: no prior knowledge."""
+    """Precision (1/variance) of the bandit's prior. 0: no prior knowledge."""
     mab_num_explorations: Count = 2
-    """How often the bandit tries each batch size before it samples."""
+    """Number of times that the bandit tries each batch size before it samples."""
     mab_seed: Annotated[Int, Field(ge=0, le=MAX_SEED)] | None = None
-    """Seed of the bandit: the same seed and reports give the same choices. None: one is drawn."""
+    """Seed of the bandit: the same seed and reports give the same choices. None: the server draws a seed."""
     policy: Policy = "zeus"
-    """How batch sizes are picked: `gp-ucb`, or `zeus`, the published policy."""
+    """The policy that chooses batch sizes: `gp-ucb`, or `zeus`, the published policy."""
     warm_start_from: Id | None = None
-    """Under `gp-ucb`: id of a job whose knowledge of the epochs to the target this one begins with."""
+    """With `gp-ucb`: id of another job. This job starts with that job's knowledge of the epochs to the target."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -145,8 +145,8 @@ class _JobFields(Wire):
         if self.job_id is not None and (self.job_id == "batch_size" or self.job_id.endswith(_RESERVED_ENDS)):
             raise PydanticCustomError(
                 "reserved_job_id",
-                "job_id must not be batch_size nor end in {ends}, which name something else in the server's addresses; "
-                "change its end",
+                "job_id must not be batch_size and must not end in {ends}, because other URLs of the server use these; "
+                "change the job_id",
                 {"ends": " or ".join(_RESERVED_ENDS)},
             )
         if 0 < self.mab_prior_precision < SMALLEST_PRECISION:
@@ -158,53 +158,54 @@ class _JobFields(Wire):
         if self.policy == "gp-ucb" and len(self.batch_sizes) > MAX_GP_UCB_BATCH_SIZES:
             raise PydanticCustomError(
                 "too_many_batch_sizes",
-                "policy gp-ucb takes up to {limit} batch_sizes; leave some out, or choose policy zeus",
+                "policy gp-ucb accepts at most {limit} batch_sizes; remove some, or choose policy zeus",
                 {"limit": MAX_GP_UCB_BATCH_SIZES},
             )
         if self.warm_start_from is not None and self.policy != "gp-ucb":
             raise PydanticCustomError(
-                "warm_start_policy", "warm_start_from needs policy gp-ucb; change the policy, or leave it out"
+                "warm_start_policy",
+                "warm_start_from requires policy gp-ucb; change the policy, or remove warm_start_from",
             )
         if self.job_id is None and len(self.job_id_prefix) > MAX_ID_LENGTH - GENERATED_ID_LENGTH:
             raise PydanticCustomError(
                 "prefix_too_long",
-                "job_id_prefix leaves no room for a generated job_id; shorten it to {limit} characters",
+                "job_id_prefix is too long for a generated job_id; shorten the prefix to {limit} characters",
                 {"limit": MAX_ID_LENGTH - GENERATED_ID_LENGTH},
             )
         return self
 
 
 class JobSpec(_JobFields):
-    """A training that recurs, as its user describes it (Zeus calls it JobParams, too).
+    """A training that recurs, as its user describes it. Zeus also calls this JobParams.
 
-    The fields of the machine are read from the energy meter unless given. The policy is the better one, while a spec
-    sent by a program that knows of none means the published one.
+    The energy meter gives the machine's fields that the user leaves out. The default policy is the better one. The
+    default of `RegisteredJobSpec` is the published policy, for programs that do not know the field.
     """
 
     policy: Policy = "gp-ucb"
-    """How batch sizes are picked: `gp-ucb`, or `zeus`, the published policy."""
+    """The policy that chooses batch sizes: `gp-ucb`, or `zeus`, the published policy."""
 
     max_power: PositiveQuantity | None = None
-    """Maximum power draw in watts, summed over the GPUs used. None: read from the GPUs."""
+    """Maximum power draw in watts, summed over the GPUs of a run. None: read from the GPUs."""
     number_of_gpus: PositiveCount | None = None
-    """GPUs used by one run. None: those the meter watches."""
+    """Number of GPUs of one run. None: those that the meter watches."""
     gpu_model: Id | None = None
-    """Model name of these GPUs. None: read from them."""
+    """Model name of these GPUs. None: read from the GPUs."""
 
 
 class RegisteredJobSpec(_JobFields):
-    """A job with the machine that it runs on: the body of `POST /jobs`, and its answer."""
+    """A job and the machine that it runs on. This is the body of `POST /jobs` and of its answer."""
 
     max_power: PositiveQuantity
-    """Maximum power draw in watts, summed over the GPUs used."""
+    """Maximum power draw in watts, summed over the GPUs of a run."""
     number_of_gpus: PositiveCount
-    """GPUs used by one run."""
+    """Number of GPUs of one run."""
     gpu_model: Id
     """Model name of these GPUs."""
 
 
 class JobQuery(Wire):
-    """Names a job in a URL's query."""
+    """Query parameters of a URL that name a job."""
 
     job_id: Id
 
@@ -214,15 +215,15 @@ class AskRequest(Wire):
 
     job_id: Id
     run_id: RunId
-    """The caller's name for its run; makes the ask repeatable."""
+    """The caller's name for its run. Repeating the ask under this name is safe."""
     resumes: StrictBool = True
-    """False: the run begins anew, and does not go on with a trial that was left at its end; how that ended is told."""
+    """False: the run does not resume a trial whose fit ended without a verdict. The answer has that trial's outcome."""
     host: Id | None = None
-    """The machine that the run is on, for the people who look at it."""
+    """Name of the machine that runs the training, shown to users."""
 
 
 class AskAnswer(Wire):
-    """The batch size to train with, and for a run that goes on what it last reported."""
+    """The batch size to train with. For a run that resumes, also its last reported totals."""
 
     job_id: str
     batch_size: int
@@ -230,24 +231,24 @@ class AskAnswer(Wire):
     type: str = ""
     """`Pruning`, `MAB`, `Concurrent` or `Paused`."""
     reason: str = ""
-    """Why this batch size."""
+    """Why this batch size was chosen."""
     status: str = "Dispatched"
-    """`Dispatched` while the run goes on, `Succeeded` with a verdict, `Failed` without one."""
+    """`Dispatched` while the run is open, `Succeeded` if it ended with a verdict, `Failed` if it ended without one."""
     outcome: str | None = None
-    """Why the run has ended for good; None: it goes on, or was only taken for lost."""
+    """Why the run has ended finally. None: the run is open, or only its lease has expired."""
     lease_s: float | None = None
-    """Seconds of silence after which the server takes the run for lost."""
+    """Seconds without a call after which the lease expires and the run counts as lost."""
     time: float = 0.0
     energy: float = 0.0
     current_epoch: int = 0
     report_number: int = 0
     """Number of the last report, 0 before the first."""
     probe_wanted: bool = False
-    """Whether the job would gain by a probe of its batch sizes, and no run has made one or told that there is none."""
+    """Whether a probe would help the job. False once a run has reported a probe, or that none is possible."""
 
 
 class ReportRequest(Wire):
-    """What one validation found. Time and energy count from the beginning of the run's training."""
+    """The result of one validation. Time and energy count from the start of the run's training."""
 
     job_id: Id
     batch_size: PositiveCount
@@ -257,21 +258,21 @@ class ReportRequest(Wire):
     energy: Quantity
     """Joules of training so far."""
     metric: Number | None
-    """The validation metric; null: it was NaN or infinite, the run has diverged."""
+    """The validation metric. null: the metric was NaN or infinite, so the run has diverged."""
     current_epoch: Count
     """Epochs completed."""
     report_number: PositiveCount | None = None
-    """1, 2, 3 …: makes the report repeatable."""
+    """1, 2, 3 and so on. Repeating a report with its number is safe."""
     energy_source: EnergySource | None = None
     accumulate_grad_batches: PositiveCount = 1
-    """Parts that each device takes its share of a batch in; 1: it takes the whole at a time."""
+    """Number of parts in which each device processes its share of a batch. 1: the whole share at once."""
     out_of_memory: StrictBool = False
-    """The run has ended since its batch size does not fit in memory; `metric` is null."""
+    """True: the run ended because its batch size does not fit in memory. `metric` is then null."""
 
     @model_validator(mode="after")
     def _has_no_metric_without_memory(self) -> Self:
         if self.out_of_memory and self.metric is not None:
-            raise PydanticCustomError("out_of_memory", "out_of_memory ends a run without a metric; let metric be null")
+            raise PydanticCustomError("out_of_memory", "out_of_memory ends a run without a metric; set metric to null")
         return self
 
 
@@ -289,18 +290,18 @@ class ReportAnswer(Wire):
 
 
 class TrialRequest(Wire):
-    """Ends a trial that will not report again; it leaves no result."""
+    """Ends a trial that will not report again. The trial gets no result."""
 
     job_id: Id
     batch_size: PositiveCount
     trial_number: PositiveCount
     reason: Annotated[str, Field(max_length=MAX_REASON_LENGTH)] | None = None
-    """Why the run ended, for the people who look at it."""
+    """Why the run ended, shown to users."""
     over: StrictBool = False
-    """Nothing broke the run: it came to its end, though not to a verdict."""
+    """True: the run came to its regular end without a verdict. False: the run broke."""
     report_number: Count | None = None
-    """Number of the last report that the caller knows of. If there is a later one the run goes on elsewhere, and the
-    trial is left as it is."""
+    """Number of the last report that the caller knows. If the server has a later report, the run has resumed in another
+    process, and the trial does not end."""
 
 
 class HeartbeatRequest(Wire):
@@ -311,141 +312,143 @@ class HeartbeatRequest(Wire):
 
 
 class HeartbeatAnswer(Wire):
-    """Whether the server still counts on the trial, and for how long without word of it."""
+    """The status of the trial, and its lease."""
 
     status: str
     lease_s: float
 
 
 class ProbedSize(Wire):
-    """What timing a few steps with a batch size told, and what that took."""
+    """The result of timing a few steps with a batch size, and the cost of the timing."""
 
     batch_size: PositiveCount
     fits: StrictBool
-    """False: it does not fit in memory, and the epoch's figures are 0."""
+    """False: the batch size does not fit in memory, and the figures of the epoch are 0."""
     epoch_time: Quantity = 0.0
-    """Seconds that an epoch would take, its validation included."""
+    """Seconds that an epoch would take, including its validation."""
     epoch_energy: Quantity = 0.0
-    """Joules that an epoch would take."""
+    """Joules that an epoch would use."""
     time: Quantity
-    """Seconds that finding this out took."""
+    """Seconds that the timing took."""
     energy: Quantity
-    """Joules that it took."""
+    """Joules that the timing used."""
 
     @model_validator(mode="after")
     def _tells_of_an_epoch(self) -> Self:
         if self.fits and self.epoch_time == 0:
-            raise PydanticCustomError("epoch_time", "epoch_time must be above 0 where the batch size fits")
+            raise PydanticCustomError("epoch_time", "epoch_time must be above 0 if the batch size fits in memory")
         if not self.fits and (self.epoch_time or self.epoch_energy):
-            raise PydanticCustomError("fits", "epoch_time and epoch_energy must be 0 where it does not fit in memory")
+            raise PydanticCustomError(
+                "fits", "epoch_time and epoch_energy must be 0 if the batch size does not fit in memory"
+            )
         return self
 
 
 class ProbeRequest(Wire):
-    """What a run has found out about batch sizes of its job by timing a few steps of each."""
+    """A probe: the results of timing a few steps with several batch sizes of a job."""
 
     job_id: Id
     trial_number: PositiveCount
     sizes: Annotated[list[ProbedSize], Field(max_length=MAX_GP_UCB_BATCH_SIZES)]
-    """None: there can be no probe, and no other run is to try."""
+    """Empty: a probe is impossible, and no other run should try."""
 
 
 class BatchSizeSummary(Wire):
-    """What a job knows about one of its batch sizes."""
+    """The results of a job with one of its batch sizes."""
 
     batch_size: int
     runs: int
     """Runs that ended with a verdict."""
     converged: int
-    """Those that reached the target."""
+    """Runs that reached the target."""
     lost: int
-    """Runs that ended without a verdict: crashed, killed, never heard of again."""
+    """Runs that ended without a verdict: crashed, killed, or their lease expired."""
     mean_cost: float | None = None
-    """Mean cost of the converged runs, in joules; None before the first."""
+    """Mean cost of the converged runs, in joules. None: no run has converged."""
     mean_energy: float | None = None
     mean_time: float | None = None
     mean_epochs: float | None = None
     ruled_out: str | None = None
-    """Why it is not given any more; None: it still is, or will be."""
+    """Why the batch size is ruled out. None: the policy may still choose it."""
 
 
 class JobSummary(Wire):
-    """A job as it stands."""
+    """The current state of a job."""
 
     spec: RegisteredJobSpec
     paused: bool = False
-    """Whether every run gets the default batch size, as a person wants it."""
+    """Whether a user has paused the job. Every run of a paused job gets the default batch size."""
     stage: str
-    """`Pruning`, `MAB`, or `Stuck` when no batch size converged."""
+    """`Pruning`, `MAB`, or `Stuck` if no batch size converged."""
     message: str
-    """The stage in words, and what to do when it is `Stuck`."""
+    """The stage in words, with advice if the stage is `Stuck`."""
     created_at: datetime
     trials: int
     running: int
     best_batch_size: int | None = None
-    """The batch size with the lowest mean cost of converged runs."""
+    """The batch size whose converged runs have the lowest mean cost."""
     batch_sizes: list[BatchSizeSummary]
 
 
 class TrialRecord(Wire):
-    """One trial as it is stored."""
+    """One trial as the server has stored it."""
 
     trial_number: int
     run_id: str | None = None
     exploration: int
-    """How many resets came before it; only the trials since the last one count in decisions."""
+    """Number of resets before the trial. Decisions use only the trials since the last reset."""
     batch_size: int
     type: str
     status: str
     reason: str
-    """Why this batch size was given."""
+    """Why this batch size was chosen."""
     outcome_code: str | None = None
-    """Why the trial ended, as one word: that of its last verdict, `ended` (by its caller), `left` (at its end, without
-    a verdict), `stopped` (by a person) or `lost`. None while it runs."""
+    """Why the trial ended, as a code: the `reason` of its last `ReportAnswer`, `ended` (by the caller), `left` (the fit
+    ended without a verdict), `stopped` (by a user) or `lost` (the lease expired). None while the trial runs."""
     outcome: str | None = None
-    """The same in words."""
+    """Why the trial ended, in words."""
     converged: bool | None = None
-    """None until there is a verdict."""
+    """None before the verdict."""
     energy: float
     time: float
     current_epoch: int
     cost: float
     energy_source: EnergySource | None = None
     accumulate_grad_batches: int = 1
-    """Parts that each device took its share of a batch in."""
+    """Number of parts in which each device processed its share of a batch."""
     host: str | None = None
-    """The machine that the run is on, as far as it said."""
+    """Name of the machine that runs the training, if the run sent it."""
     started_at: datetime
     last_seen_at: datetime
     ended_at: datetime | None = None
 
 
 class PageQuery(Wire):
-    """A part of a long list. In a URL every value is text, so numbers are read from it."""
+    """Query parameters for a part of a long list. In a URL every value is text, so text is parsed as a number."""
 
     offset: Annotated[int, Field(ge=0, le=MAX_INT)] = 0
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 100
 
 
 class TrialPage(Wire):
-    """Trials `offset` … of all `total` of a job, by rising number."""
+    """A part of a job's trials, starting at `offset`, by rising number. `total` counts all trials."""
 
     total: int
     trials: list[TrialRecord]
 
 
 class JobsQuery(PageQuery):
-    """A part of the jobs; what is not given does not matter."""
+    """Query parameters for a part of the jobs. A filter that is not given is not applied."""
 
     contains: Annotated[str, Field(max_length=MAX_ID_LENGTH)] | None = None
-    """What the ids hold anywhere."""
+    """Text that the job ids contain."""
     policy: Policy | None = None
     gpu_model: Id | None = None
     paused: bool | None = None
 
 
 class JobListing(Wire):
-    """One line of the list of jobs."""
+    """One job in the list of jobs."""
 
     job_id: str
     gpu_model: str
@@ -455,48 +458,48 @@ class JobListing(Wire):
     running: int
     paused: bool = False
     best_batch_size: int | None = None
-    """The batch size with the lowest mean cost of converged runs."""
+    """The batch size whose converged runs have the lowest mean cost."""
     last_seen_at: datetime | None = None
-    """When a run of it was last heard of."""
+    """Time of the last call of one of the job's runs."""
 
 
 class JobPage(Wire):
-    """Jobs `offset` … of all `total`, newest first."""
+    """A part of the jobs, starting at `offset`, newest first. `total` counts all jobs."""
 
     total: int
     jobs: list[JobListing]
 
 
 class SizeBelief(Wire):
-    """What a policy expects of a batch size."""
+    """The cost that a policy expects of a batch size."""
 
     batch_size: int
     expected_cost: float | None = None
-    """Of a converging run, in joules; None: it cannot say yet."""
+    """Expected cost of a run that converges, in joules. None: the policy has no estimate yet."""
     standard_deviation: float | None = None
-    """How sure that is, in joules."""
+    """Standard deviation of the estimate, in joules."""
     runs: int
-    """That ended with a verdict."""
+    """Runs with this batch size that ended with a verdict."""
     ruled_out: str | None = None
-    """Why it is not given any more."""
+    """Why the batch size is ruled out. None: the policy may still choose it."""
 
 
 class JobBelief(Wire):
-    """What a job's policy believes, and what it would do next."""
+    """The cost that a job's policy expects of each batch size, and the policy's next choice."""
 
     job_id: str
     policy: str
     batch_sizes: list[SizeBelief]
     next_batch_size: int | None = None
-    """What a run that asks now would get; None: nothing is left to give."""
+    """The batch size that a run would get now. None: no batch size is left."""
     next_reason: str
-    """Why; or what to do when there is none."""
+    """Why the policy would choose it, or what to do if no batch size is left."""
     cost_bound: float | None = None
-    """Joules beyond which a run that is given out now is stopped; None: never."""
+    """Cost in joules above which a run that starts now would be stopped. None: never."""
 
 
 class Usage(Wire):
-    """Energy in joules, time in seconds, and the cost in joules that they come to."""
+    """Energy in joules, time in seconds, and the resulting cost in joules."""
 
     energy: float
     time: float
@@ -504,32 +507,33 @@ class Usage(Wire):
 
 
 class JobSavings(Wire):
-    """What a job has spent and saved since it was registered. A recurrence is a run that converged."""
+    """The costs and savings of a job since its registration. A recurrence is a run that converged."""
 
     job_id: str
     launches: int
     """Runs that have ended."""
     recurrences: int
-    """Those that converged."""
+    """Runs that have converged."""
     spent: Usage
-    """By all that have ended, failed ones too."""
+    """Used by all runs that have ended, including failed runs."""
     default_batch_size: int
     against_default: Usage | None = None
-    """Saved, had every recurrence cost the mean of the default's converged runs; None: none has converged."""
+    """Savings compared with the default: every recurrence would have had the mean cost of the default's converged runs.
+    None: no run with the default has converged."""
     best_batch_size: int | None = None
     against_best: Usage | None = None
-    """The same with the best batch size, as nobody knew beforehand; negative: what finding it has cost."""
+    """Savings compared with the best batch size, unknown beforehand. A negative value is the cost of finding it."""
 
 
 class AuditQuery(PageQuery):
-    """A part of the audit log."""
+    """Query parameters for a part of the audit log."""
 
     job_id: Id | None = None
-    """Only what was done to this job."""
+    """Return only entries about this job."""
 
 
 class AuditRecord(Wire):
-    """Something that somebody did."""
+    """One entry of the audit log: an action and its actor."""
 
     at: datetime
     actor: str
@@ -541,30 +545,30 @@ class AuditRecord(Wire):
 
 
 class AuditPage(Wire):
-    """Entries `offset` … of all `total`, newest first."""
+    """A part of the audit log, starting at `offset`, newest first. `total` counts all entries."""
 
     total: int
     entries: list[AuditRecord]
 
 
 class About(Wire):
-    """Whose calls the document is of."""
+    """The product and version in the OpenAPI document."""
 
     title: Literal["lightning-bso"]
     version: str
 
 
 class Document(Wire):
-    """What the description of all calls (OpenAPI) says of the server that answers them."""
+    """The part of the server's OpenAPI document that identifies the server."""
 
     info: About
 
 
 class Fault(Wire):
-    """One thing wrong with a request."""
+    """One fault of a request."""
 
     loc: list[str | int]
-    """Path of the field."""
+    """Path to the field."""
     msg: str
     type: str
 
@@ -574,8 +578,8 @@ class ErrorAnswer(Wire):
 
     message: str
     detail: list[Fault] | None = None
-    """With status 422: every fault."""
+    """With status 422: all faults of the request."""
 
 
 JobParams = JobSpec
-"""The name that Zeus' documentation uses."""
+"""The name in Zeus' documentation."""

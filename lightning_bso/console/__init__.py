@@ -1,4 +1,4 @@
-"""The command `lightning-bso`: it needs the client alone, without torch and Lightning.
+"""The command `lightning-bso`. It requires only the client's packages, not torch and not Lightning.
 
-`cli` reads the command line, `doctor` checks a training machine, `display` lays out what is printed.
+`cli` reads the command line, `doctor` checks a training machine, and `display` formats jobs and trials as text.
 """

@@ -1,7 +1,8 @@
-"""What would keep a training from being optimized, found before it is launched: on this machine, or with its server.
+"""Checks a training machine and its server before a training is launched.
 
-Only what a training would do is tried: the packages are imported, the energy of every GPU is read by the meter that a
-run would have, and the server is asked. Nothing is changed by it. Neither torch nor Zeus need be installed.
+Each check does what a training would do: it imports the packages, reads every GPU's energy with a run's meter, and
+calls the server. The checks change nothing, and they work without torch and without Zeus.
+`cli` prints the findings.
 """
 
 import io
@@ -18,77 +19,83 @@ from urllib.parse import urlsplit
 
 import lightning_bso
 from lightning_bso.client import BsoClient
-from lightning_bso.energy import WATTS_PER_BUSY_CORE, Machine, joined, make_meter
+from lightning_bso.energy import WATTS_PER_BUSY_CORE, Machine, join_machines, make_meter
 from lightning_bso.errors import BSOError, EnergyUnavailable, ServerRefused
 
 INSTALL = "pip install 'lightning-bso[lightning]'"
 NO_JOB = "batch_size"
-"""An id that no job can have."""
+"""An id that no job can have, because it is reserved."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check has found."""
+    """The result of one check."""
 
     level: Literal["ok", "warning", "problem"]
-    """`problem`: a training would fail, or not be optimized."""
+    """`problem`: a training would fail, or would not be optimized."""
     subject: str
     text: str
-    """What is the case, and where it is not as it should be, what to do next."""
+    """The state, and what to do about a warning or a problem."""
 
 
 def check_machine() -> list[Finding]:
-    """Look at the packages and the GPUs of this machine, and at how the energy of a training would be measured."""
-    # Libraries of GPUs that are not there complain to standard output, and Zeus of windows as short as those here.
+    """Check this machine's packages and GPUs, and how a training's energy would be measured."""
+    # Without GPUs their libraries print to standard output. Zeus warns about windows as short as the ones here.
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return [*_check_packages(), *_check_callback(), *_check_gpus()]
 
 
 def check_server(server_url: str, token: str | None) -> Iterator[Finding]:
-    """Look whether a training could use the server; what follows from an earlier problem is not looked at."""
+    """Check whether a training can use the server. Stop at the first problem."""
     try:
         client = BsoClient(server_url, token)
         yield Finding("ok", "server", f"{client.address} answers: lightning-bso {client.server_version()}")
     except (BSOError, ValueError) as error:
         yield Finding("problem", "server", str(error))
         return
-    began = time.perf_counter()
+    start = time.perf_counter()
     try:
         client.check_ready()
     except BSOError as error:
         yield Finding(
-            "problem", "database", f"{error}; the server's log and `python -m backend db check` there say why"
+            "problem",
+            "database",
+            f"{error}; for the cause, see the server's log or run `python -m backend db check` on the server",
         )
         return
-    milliseconds = (time.perf_counter() - began) * 1000
-    yield Finding("ok", "database", f"ready; there and back took {milliseconds:.1f} ms")
-    yield _check_token(client, given=bool(token or urlsplit(server_url).password))
+    milliseconds = (time.perf_counter() - start) * 1000
+    yield Finding("ok", "database", f"ready; the request took {milliseconds:.1f} ms")
+    yield _check_token(client, has_token=bool(token or urlsplit(server_url).password))
 
 
-def _check_token(client: BsoClient, given: bool) -> Finding:
-    """Ask for something that only those may who may run trainings, of a job that cannot be there."""
+def _check_token(client: BsoClient, has_token: bool) -> Finding:
+    """Make a call that requires the scope of trainings, for a job that cannot exist."""
     try:
         client.heartbeat(NO_JOB, 1)
     except ServerRefused as refusal:
         if refusal.status == 401:
             return Finding("problem", "token", f"{refusal}. Set $ZEUS_BSO_TOKEN, or give --token")
         if refusal.status == 403:
-            return Finding("problem", "token", f"{refusal}. So this one may look at jobs, and not train")
+            return Finding("problem", "token", f"{refusal}. This token can read jobs, but a training cannot use it")
     except BSOError as error:
         return Finding("problem", "token", str(error))
-    return Finding("ok", "token", "accepted, and may train (scope run)" if given else "none given, and none is needed")
+    return Finding(
+        "ok", "token", "accepted; trainings may use it (scope run)" if has_token else "none given, and none is required"
+    )
 
 
 def _check_packages() -> Iterator[Finding]:
     yield Finding("ok", "python", platform.python_version())
     for name in ("lightning-bso", "pydantic", "requests"):
-        yield Finding("ok", name, _version(name) or "not installed as a package, runs from a folder")
+        yield Finding("ok", name, _version(name) or "not installed as a package; runs from its folder")
     for name in ("torch", "lightning"):
         version = _version(name)
-        yield Finding("ok" if version else "warning", name, version or f"not installed; trainings need it: {INSTALL}")
-    found = [f"{name} {version}" for name in ("zeus-ml", "zeus") if (version := _version(name))]
-    yield Finding("ok", "zeus", ", ".join(found) or f"not installed; trainings on GPUs need it: {INSTALL}")
+        yield Finding(
+            "ok" if version else "warning", name, version or f"not installed; trainings require it: {INSTALL}"
+        )
+    releases = [f"{name} {version}" for name in ("zeus-ml", "zeus") if (version := _version(name))]
+    yield Finding("ok", "zeus", ", ".join(releases) or f"not installed; trainings on GPUs require it: {INSTALL}")
 
 
 def _version(package: str) -> str | None:
@@ -103,9 +110,9 @@ def _check_callback() -> Iterator[Finding]:
         lightning_bso.ZeusBSOCallback  # noqa: B018 - loads torch and Lightning
     except ImportError as error:
         level: Literal["warning", "problem"] = "problem" if _version("lightning") else "warning"
-        yield Finding(level, "callback", f"{error}; BatchSizeOptimizer does without")
-    except Exception as error:  # of libraries that do not fit together
-        yield Finding("problem", "callback", f"ZeusBSOCallback cannot be imported ({_said(error)}): {INSTALL}")
+        yield Finding(level, "callback", f"{error}; BatchSizeOptimizer works without it")
+    except Exception as error:  # of incompatible libraries
+        yield Finding("problem", "callback", f"ZeusBSOCallback cannot be imported ({_describe(error)}): {INSTALL}")
     else:
         yield Finding("ok", "callback", "ZeusBSOCallback can be imported")
 
@@ -117,9 +124,9 @@ def _check_gpus() -> Iterator[Finding]:
         yield Finding(
             "warning" if hidden else "ok",
             "CUDA_VISIBLE_DEVICES",
-            f"{visible!r} hides all GPUs; unset it to use them" if hidden else visible,
+            f"{visible!r} hides all GPUs; unset the variable to use them" if hidden else visible,
         )
-    number, why_none = _gpus_of_torch()
+    number, why_none = _count_torch_gpus()
     if number == 0:
         yield from _check_estimate(why_none)
         return
@@ -128,13 +135,14 @@ def _check_gpus() -> Iterator[Finding]:
         subject = f"GPU {index}"
         try:
             machine = make_meter(gpu_indices=[index]).machine
-        except Exception as error:  # whatever a driver comes up with
-            known = isinstance(error, EnergyUnavailable)
-            yield Finding("problem", subject, str(error) if known else f"its energy cannot be read ({_said(error)})")
+        except Exception as error:  # each driver raises its own class
+            is_explained = isinstance(error, EnergyUnavailable)
+            text = str(error) if is_explained else f"its energy cannot be read ({_describe(error)})"
+            yield Finding("problem", subject, text)
             continue
         machines.append(machine)
         if machine.source == "estimated":
-            text = "read by Zeus, which does not know it; give the job max_power, gpu_model and number_of_gpus"
+            text = "Zeus reads its energy, but not its model; set max_power, gpu_model and number_of_gpus in the job"
             yield Finding("warning", subject, text)
         else:
             yield Finding("ok", subject, f"{machine.gpu_model}, up to {machine.max_power_w:g} W")
@@ -143,34 +151,36 @@ def _check_gpus() -> Iterator[Finding]:
 
 
 def _check_source(machines: list[Machine]) -> Finding:
-    """Where the figures of a training on all of these GPUs would come from."""
+    """Check the source of the energy figures of a training on all of these GPUs."""
     try:
-        whole = joined(machines)
+        machine = join_machines(machines)
     except EnergyUnavailable as error:
-        return Finding("warning", "energy", f"{error}: by the Trainer's devices, or CUDA_VISIBLE_DEVICES")
-    return Finding("ok", "energy", f"{whole.source}: trainings use GPUs, and Zeus reads the counters of these")
+        return Finding(
+            "warning", "energy", f"{error}: select them with the Trainer's devices, or with CUDA_VISIBLE_DEVICES"
+        )
+    return Finding("ok", "energy", f"{machine.source}: trainings use the GPUs, and Zeus reads their energy counters")
 
 
 def _check_estimate(why: str) -> Iterator[Finding]:
     try:
-        seen = make_meter(gpu_indices=[0]).machine.gpu_model
-        yield Finding("warning", "GPU 0", f"{seen}: Zeus sees it, but trainings do not use it, as {why}")
-    except Exception:  # noqa: S110 - as on every machine without GPUs, or without Zeus
+        model = make_meter(gpu_indices=[0]).machine.gpu_model
+        yield Finding("warning", "GPU 0", f"{model}: Zeus finds it, but trainings do not use it, because {why}")
+    except Exception:  # noqa: S110 - expected on a machine without GPUs or without Zeus
         pass
     yield Finding(
         "warning",
         "energy",
-        f"estimated: {why}, so energy is CPU time at {WATTS_PER_BUSY_CORE:g} W per busy core; for a measurement, train "
-        "on GPUs",
+        f"estimated: {why}, so energy is CPU time times {WATTS_PER_BUSY_CORE:g} W per busy core; train on GPUs to "
+        "measure it",
     )
 
 
-def _gpus_of_torch() -> tuple[int, str]:
-    """How many GPUs a training here would use; if none, why."""
+def _count_torch_gpus() -> tuple[int, str]:
+    """Return the number of GPUs that torch finds, and the reason if it finds none."""
     try:
         import torch
 
-        with warnings.catch_warnings(record=True) as complaints:  # of a driver that torch cannot work with
+        with warnings.catch_warnings(record=True) as complaints:  # for example about an old driver
             warnings.simplefilter("always")
             number = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not (torch.version.cuda or torch.version.hip):
@@ -178,9 +188,9 @@ def _gpus_of_torch() -> tuple[int, str]:
     except ModuleNotFoundError:
         return 0, "torch is not installed"
     except Exception as error:
-        return 0, f"torch cannot be used ({_said(error)})"
+        return 0, f"torch cannot be used ({_describe(error)})"
     return number, "torch finds no GPU" + "".join(f" ({complaint.message})" for complaint in complaints[:1])
 
 
-def _said(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""A real server for all tests of this folder, and a client that does not wait as long as a real one."""
+"""A real server for all tests of this folder, and a client with short waits between its attempts."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from tests.servers import WaitressServer
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WaitressServer]:
-    """A running server; every test has a job of its own on it."""
+    """A running server. Every test has its own job on it."""
     folder = tmp_path_factory.mktemp("server")
     with WaitressServer(f"sqlite:///{folder / 'bso.db'}", folder) as running:
         yield running
@@ -26,12 +26,12 @@ def client(server: WaitressServer) -> BsoClient:
 
 @pytest.fixture
 def scripted() -> Iterator[ScriptedServer]:
-    """A server that misbehaves as the test says."""
+    """A server that answers according to the test's script."""
     with ScriptedServer() as running:
         yield running
 
 
 @pytest.fixture(autouse=True)
 def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many attempts as ever, but hardly a wait in between."""
+    """Keep the number of attempts, but shorten the waits between them."""
     monkeypatch.setattr(client_module, "BACKOFF_S", 0.01)

@@ -1,4 +1,4 @@
-"""GPUs that are not there: NVML's functions replaced, below all of Zeus' own code."""
+"""Fake GPUs: replaces NVML's functions, which all of Zeus' own code calls."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from zeus.utils.framework import torch_is_available
 
 @dataclass
 class FakeGpus:
-    """What NVML tells of the machine's GPUs; a test moves the energy counters on."""
+    """The GPUs that NVML reports. A test advances their energy counters."""
 
     names: list[str]
     max_power_mw: int = 250_000
@@ -21,24 +21,24 @@ class FakeGpus:
     energy_mj: list[int] = field(default_factory=list)
     limits_mw: list[int] = field(default_factory=list)
     synchronized: list[int] = field(default_factory=list)
-    """The GPUs that were waited for, in order."""
+    """Indices of the GPUs that were synchronized, in order."""
     refuses: Callable[[int], bool] = lambda _limit_mw: False
-    """Whether it is not permitted to set a power limit."""
+    """Whether this process has no permission to set a power limit."""
 
     def use(self, *joules: float) -> None:
-        """Let the GPUs use this much energy each."""
-        for index, used in enumerate(joules):
-            self.energy_mj[index] += round(used * 1000)
+        """Advance the energy counter of each GPU."""
+        for index, energy_j in enumerate(joules):
+            self.energy_mj[index] += round(energy_j * 1000)
 
     def limit(self, index: int, limit_mw: int) -> None:
-        """Set a power limit, as root may."""
+        """Set a power limit."""
         if self.refuses(limit_mw):
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
         self.limits_mw[index] = limit_mw
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *names: str) -> FakeGpus:
-    """Give this process GPUs of these models, on which torch trains, and a Zeus that has not looked yet."""
+    """Give this process GPUs of these models, visible to torch, and make Zeus look for GPUs again."""
     gpus = FakeGpus(list(names), energy_mj=[1_000_000 * (index + 1) for index in range(len(names))])
     gpus.limits_mw = [gpus.default_limit_mw] * len(names)
     functions = {
@@ -66,7 +66,7 @@ def install(monkeypatch: pytest.MonkeyPatch, *names: str) -> FakeGpus:
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Zeus look for GPUs anew; monkeypatch puts back what it knew."""
+    """Make Zeus forget its GPUs and look for them again. monkeypatch restores the GPUs after the test."""
     monkeypatch.setattr(zeus.device.gpu, "_gpus", None)
     nvml_is_available.cache_clear()
     torch_is_available.cache_clear()

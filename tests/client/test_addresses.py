@@ -1,4 +1,4 @@
-"""Where the client sends its calls, and with which credentials."""
+"""The server's address and the credentials that the client sends."""
 
 from base64 import b64encode
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.client.scripted import ScriptedServer
 
 
 def authorization(scripted: ScriptedServer) -> str | None:
-    """What the last request said about who sends it."""
+    """Return the Authorization header of the last request."""
     return scripted.requests[-1].headers.get("Authorization")
 
 
@@ -85,7 +85,7 @@ def test_credentials_in_the_address_are_sent_as_basic(scripted: ScriptedServer) 
 
 def test_a_token_from_the_environment_is_sent(scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZEUS_BSO_TOKEN", "from-the-environment")
-    # The answer is not the protocol's, so the run does not begin; what counts is what was sent.
+    # The answer is not one of the protocol, so the run uses its fallback. The test is about the request.
     fallback = BatchSizeOptimizer(server_url=scripted.url, job=job(), fallback_to_default=True)
     assert fallback.get_batch_size() == 16
     assert authorization(scripted) == "Bearer from-the-environment"

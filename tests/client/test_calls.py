@@ -1,10 +1,10 @@
-"""Every call of the client against a real server: what it gives back, and what is refused."""
+"""Every call of the client against a real server: its answer, and its refusals."""
 
 import pytest
 
 from lightning_bso import BsoClient, ServerRefused
 from lightning_bso.wire import MAX_PAGE, TrialRequest
-from tests.client.jobs import record, registered, report_request
+from tests.client.jobs import registered, report_request, stored_trial
 
 
 def test_registering_gives_the_spec_back_and_twice_changes_nothing(client: BsoClient) -> None:
@@ -16,9 +16,9 @@ def test_registering_gives_the_spec_back_and_twice_changes_nothing(client: BsoCl
 
 def test_registering_without_a_job_id_lets_the_server_make_one(client: BsoClient) -> None:
     spec = registered().model_copy(update={"job_id": None})
-    named = client.register(spec)
-    assert named.job_id is not None
-    assert named.job_id.startswith(spec.job_id_prefix)
+    answer = client.register(spec)
+    assert answer.job_id is not None
+    assert answer.job_id.startswith(spec.job_id_prefix)
 
 
 def test_another_spec_under_the_same_id_is_refused_and_the_difference_named(client: BsoClient) -> None:
@@ -45,10 +45,10 @@ def test_an_unknown_job_is_refused_with_what_the_server_says(client: BsoClient) 
 
 def test_a_report_brings_the_verdict(client: BsoClient) -> None:
     trial = client.ask(client.register(registered()).job_id or "", "run")
-    going_on = client.report(report_request(trial))
-    assert (going_on.stop_train, going_on.converged, going_on.cost) == (False, False, 10.0)
-    ended = client.report(report_request(trial, metric=1.0, energy=20.0, current_epoch=2, report_number=2))
-    assert (ended.stop_train, ended.converged, ended.cost) == (True, True, 20.0)
+    first = client.report(report_request(trial))
+    assert (first.stop_train, first.converged, first.cost) == (False, False, 10.0)
+    last = client.report(report_request(trial, metric=1.0, energy=20.0, current_epoch=2, report_number=2))
+    assert (last.stop_train, last.converged, last.cost) == (True, True, 20.0)
 
 
 def test_a_report_sent_twice_brings_the_same_verdict_and_counts_once(client: BsoClient) -> None:
@@ -66,17 +66,17 @@ def test_a_report_that_goes_back_is_refused(client: BsoClient) -> None:
     assert refusal.value.status == 409
 
 
-def test_a_heartbeat_tells_how_the_trial_stands(client: BsoClient) -> None:
+def test_a_heartbeat_returns_the_status_of_the_trial(client: BsoClient) -> None:
     trial = client.ask(client.register(registered()).job_id or "", "run")
-    alive = client.heartbeat(trial.job_id, trial.trial_number)
-    assert (alive.status, alive.lease_s) == ("Dispatched", trial.lease_s)
+    answer = client.heartbeat(trial.job_id, trial.trial_number)
+    assert (answer.status, answer.lease_s) == ("Dispatched", trial.lease_s)
 
 
 def test_ending_a_trial_records_the_reason(client: BsoClient) -> None:
     trial = client.ask(client.register(registered()).job_id or "", "run")
-    named = {"job_id": trial.job_id, "batch_size": trial.batch_size, "trial_number": trial.trial_number}
-    client.end(TrialRequest(**named, reason="out of memory"))
-    stored = record(client, trial)
+    keys = {"job_id": trial.job_id, "batch_size": trial.batch_size, "trial_number": trial.trial_number}
+    client.end(TrialRequest(**keys, reason="out of memory"))
+    stored = stored_trial(client, trial)
     assert (stored.status, stored.outcome) == ("Failed", "out of memory")
 
 
@@ -92,7 +92,7 @@ def test_any_name_of_a_job_is_understood(client: BsoClient, job_id: str) -> None
     client.register(registered(job_id=job_id, job_id_prefix=job_id))
     trial = client.ask(job_id, "run")
     assert client.describe(job_id).trials == 1
-    assert [listed.trial_number for listed in client.list_trials(job_id).trials] == [trial.trial_number]
+    assert [stored.trial_number for stored in client.list_trials(job_id).trials] == [trial.trial_number]
 
 
 def test_lists_are_read_in_parts(client: BsoClient) -> None:

@@ -1,4 +1,4 @@
-"""`lightning-bso ping`, `jobs` and `show`: what people are told of a server and its jobs."""
+"""The output of `lightning-bso ping`, `jobs` and `show`."""
 
 import json
 import re
@@ -22,7 +22,7 @@ Output = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def job_id(client: BsoClient) -> str:
-    """A job with two runs that converged, one between them that did not, one that broke, and one under way."""
+    """A job with two converged runs and a failed run between them, one run that broke, and one that is running."""
     name = f"digits-{uuid4().hex}"
     client.register(registered(job_id=name, job_id_prefix="digits", max_epochs=4, num_pruning_rounds=1))
     for run, metric in enumerate((1.0, 0.5, 1.0)):
@@ -43,7 +43,7 @@ def job_id(client: BsoClient) -> str:
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[tuple[WaitressServer, dict[str, str]]]:
-    """A server that asks who calls, and a token of each scope."""
+    """A server that requires access tokens, and a token of each scope."""
     database = f"sqlite:///{tmp_path / 'bso.db'}"
     with WaitressServer(database, tmp_path) as running:
         tokens = {}
@@ -55,18 +55,18 @@ def guarded(tmp_path: Path) -> Iterator[tuple[WaitressServer, dict[str, str]]]:
 
 def test_a_server_that_is_ready_answers_a_ping(server: WaitressServer, capsys: Output) -> None:
     assert main(["ping", "--server-url", server.url]) == 0
-    at, database, token = capsys.readouterr().out.splitlines()
-    assert at.startswith("ok")
-    assert f"{server.url} answers: lightning-bso 0." in at
+    address, database, token = capsys.readouterr().out.splitlines()
+    assert address.startswith("ok")
+    assert f"{server.url} answers: lightning-bso 0." in address
     assert "ms" in database
-    assert "none is needed" in token
+    assert "none is required" in token
 
 
 def test_a_server_that_is_not_there_does_not_answer_a_ping(capsys: Output) -> None:
     assert main(["ping", "--server-url", f"http://127.0.0.1:{free_port()}"]) == 1
-    (said,) = capsys.readouterr().out.splitlines()
-    assert said.startswith("problem  server")
-    assert "is the server running" in said
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("problem  server")
+    assert "is the server running" in line
 
 
 def test_a_ping_of_something_else_says_so(scripted: ScriptedServer, capsys: Output) -> None:
@@ -81,7 +81,7 @@ def test_a_ping_of_what_is_no_address_says_what_one_looks_like(capsys: Output) -
     assert "http://host:8000" in capsys.readouterr().err
 
 
-def test_a_ping_tells_a_server_whose_database_is_away_from_one_that_is(
+def test_a_ping_reports_a_server_without_its_database(
     server: WaitressServer, scripted: ScriptedServer, capsys: Output
 ) -> None:
     real = handed_on(server.url)
@@ -91,8 +91,8 @@ def test_a_ping_tells_a_server_whose_database_is_away_from_one_that_is(
 
     scripted.script = without_database
     assert main(["ping", "--server-url", scripted.url]) == 1
-    at, database = capsys.readouterr().out.splitlines()
-    assert at.startswith("ok")
+    address, database = capsys.readouterr().out.splitlines()
+    assert address.startswith("ok")
     assert database.startswith("problem  database")
     assert "the database is not available" in database
     assert "db check" in database
@@ -105,13 +105,13 @@ def test_a_ping_says_whether_the_token_lets_trainings_in(
     expected = {
         None: (1, "needs an access token"),
         "wrong": (1, "unknown, expired or revoked"),
-        tokens["read"]: (1, "the one sent has read"),
-        tokens["run"]: (0, "accepted, and may train"),
+        tokens["read"]: (1, "the token sent has scope read"),
+        tokens["run"]: (0, "accepted; trainings may use it"),
     }
-    for token, (status, words) in expected.items():
-        given = [] if token is None else ["--token", token]
-        assert main(["ping", "--server-url", server.url, *given]) == status
-        assert words in capsys.readouterr().out.splitlines()[2]
+    for token, (status, text) in expected.items():
+        options = [] if token is None else ["--token", token]
+        assert main(["ping", "--server-url", server.url, *options]) == status
+        assert text in capsys.readouterr().out.splitlines()[2]
     monkeypatch.setenv("ZEUS_BSO_TOKEN", tokens["run"])
     assert main(["ping", "--server-url", server.url]) == 0
     assert main(["jobs", "--server-url", server.url, "--token", "wrong"]) == 1
@@ -123,9 +123,9 @@ def test_a_token_in_the_address_counts_and_is_not_shown(
 ) -> None:
     server, tokens = guarded
     assert main(["ping", "--server-url", f"http://bso:{tokens['run']}@127.0.0.1:{server.port}"]) == 0
-    said = capsys.readouterr().out
-    assert "accepted" in said
-    assert tokens["run"] not in said
+    output = capsys.readouterr().out
+    assert "accepted" in output
+    assert tokens["run"] not in output
 
 
 def test_help_and_errors_show_no_token_of_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
@@ -134,9 +134,9 @@ def test_help_and_errors_show_no_token_of_the_environment(monkeypatch: pytest.Mo
     for arguments in (["jobs", "--help"], ["jobs"]):
         with pytest.raises(SystemExit):
             main(arguments)
-    said = capsys.readouterr()
-    assert "it holds characters that no token has" in said.err
-    assert "secret" not in said.out + said.err
+    output = capsys.readouterr()
+    assert "it contains characters that are not allowed in a token" in output.err
+    assert "secret" not in output.out + output.err
 
 
 def test_jobs_are_listed_one_a_line_newest_first(server: WaitressServer, client: BsoClient, capsys: Output) -> None:
@@ -170,8 +170,8 @@ def test_jobs_of_all_pages_are_listed_or_as_many_as_wanted(
     scripted.script = in_small_pages
     for options, number in (([], 5), (["--limit", "3"], 3)):
         assert main(["jobs", "--json", "--prefix", prefix, "--server-url", scripted.url, *options]) == 0
-        listed = [job["job_id"] for job in json.loads(capsys.readouterr().out)]
-        assert listed == [f"{prefix}-{4 - index}" for index in range(number)]
+        job_ids = [job["job_id"] for job in json.loads(capsys.readouterr().out)]
+        assert job_ids == [f"{prefix}-{4 - index}" for index in range(number)]
 
 
 def test_a_job_is_listed_with_its_best_batch_size(server: WaitressServer, job_id: str, capsys: Output) -> None:
@@ -196,11 +196,11 @@ def test_the_server_picks_the_jobs_that_are_asked_for(
         (["--prefix", "b"], "b"),
     ):
         assert main(["jobs", "--json", "--contains", mark, "--server-url", scripted.url, *options]) == 0
-        listed = [job["job_id"] for job in json.loads(capsys.readouterr().out)]
-        assert listed == [f"{name}-{mark}" for name in names]
+        job_ids = [job["job_id"] for job in json.loads(capsys.readouterr().out)]
+        assert job_ids == [f"{name}-{mark}" for name in names]
     assert all(f"contains={mark}" in request.path for request in scripted.requests)
     assert main(["jobs", "--contains", mark, "--paused", "--server-url", server.url]) == 0
-    assert capsys.readouterr().out == "There is no such job.\n"
+    assert capsys.readouterr().out == "No job matches these filters.\n"
 
 
 def test_no_more_jobs_are_fetched_than_are_wanted(
@@ -214,16 +214,16 @@ def test_no_more_jobs_are_fetched_than_are_wanted(
 
 
 def test_an_id_that_no_job_can_have_is_refused(capsys: Output) -> None:
-    for wrong in ("x" * 256, "a\tb"):
+    for invalid in ("x" * 256, "a\tb"):
         with pytest.raises(SystemExit):
-            main(["jobs", "--contains", wrong])
-        assert "no job has that" in capsys.readouterr().err
+            main(["jobs", "--contains", invalid])
+        assert "argument --contains: not a valid value: " in capsys.readouterr().err
 
 
 def test_a_list_without_jobs_says_so(server: WaitressServer, scripted: ScriptedServer, capsys: Output) -> None:
     assert main(["jobs", "--server-url", scripted.url]) == 0
     assert main(["jobs", "--prefix", "nobody", "--server-url", server.url]) == 0
-    assert capsys.readouterr().out == "There are no jobs yet.\nNo job's id begins with 'nobody'.\n"
+    assert capsys.readouterr().out == "There are no jobs yet.\nNo job id starts with 'nobody'.\n"
 
 
 def test_a_job_is_shown_with_its_batch_sizes_and_its_latest_trials(
@@ -234,9 +234,9 @@ def test_a_job_is_shown_with_its_batch_sizes_and_its_latest_trials(
     facts = dict(line.split("  ", 1) for line in head)
     assert facts["job"].strip() == job_id
     assert facts["best so far"].strip() == "16"
-    assert facts["machine"].strip() == "1 x A40, 100 W together"
+    assert facts["machine"].strip() == "1 x A40, 100 W in total"
     assert "at least 1 within 4 epochs" in facts["target"]
-    assert facts["saved"].strip() == "cost -30 J, energy -30 J, time -2 s, against always the default, 16"
+    assert facts["saved"].strip() == "cost -30 J, energy -30 J, time -2 s, compared with always using the default 16"
     assert [line.split()[:9] for line in sizes[1:]] == [
         ["8", "1", "0", "1", "0", "-", "-", "-", "-"],
         ["16", "1", "1", "0", "1", "30", "30", "2", "4"],
@@ -257,47 +257,45 @@ def test_a_job_is_shown_with_what_its_policy_expects_and_would_do_next(
     for run in range(3):
         trial = client.ask(name, f"run-{run}")
         client.report(report_request(trial, energy=5000.0 + run, metric=1.0))
-    belief = client.tell_belief(name)
+    belief = client.get_belief(name)
     assert main(["show", name, "--server-url", server.url]) == 0
     head, sizes, _ = capsys.readouterr().out.split("\n\n")
     assert f"next run     batch size {belief.next_batch_size}: {belief.next_reason}" in head
     rows = [line.split() for line in sizes.splitlines()[1:]]
     assert [row[9:11] for row in rows] == [
-        [f"{one.expected_cost:.0f}", f"{one.standard_deviation:.4g}"] for one in belief.batch_sizes
+        [f"{size.expected_cost:.0f}", f"{size.standard_deviation:.4g}"] for size in belief.batch_sizes
     ]
 
 
-def test_a_job_with_nothing_left_to_give_says_what_to_do(
+def test_a_job_without_a_batch_size_left_says_what_to_do(
     server: WaitressServer, client: BsoClient, capsys: Output
 ) -> None:
     name = client.register(registered(batch_sizes=[16])).job_id or ""
     client.report(report_request(client.ask(name, "run"), metric=None))
     assert main(["show", name, "--server-url", server.url]) == 0
-    assert re.search("next run +none: .*reset this one", capsys.readouterr().out)
+    assert re.search("next run +none: .*reset this job", capsys.readouterr().out)
 
 
-def test_a_job_of_which_nothing_is_known_yet_is_shown(
-    server: WaitressServer, client: BsoClient, capsys: Output
-) -> None:
+def test_a_job_without_results_is_shown(server: WaitressServer, client: BsoClient, capsys: Output) -> None:
     name = client.register(registered(beta_knob=None, higher_is_better_metric=False)).job_id or ""
     assert main(["show", name, "--server-url", server.url]) == 0
-    shown = capsys.readouterr().out
-    assert "none has converged yet" in shown
-    assert "at most 1 within 10 epochs" in shown
-    assert "no cost bound" in shown
-    assert "next run     batch size 16: " in shown
-    assert "unknown, as the default, 16, has not converged yet" in shown
-    assert "TRIAL " not in shown
+    output = capsys.readouterr().out
+    assert "no batch size has converged yet" in output
+    assert "at most 1 within 10 epochs" in output
+    assert "no cost bound" in output
+    assert "next run     batch size 16: " in output
+    assert "unknown, because the default batch size 16 has not converged yet" in output
+    assert "TRIAL " not in output
 
 
-def test_as_json_all_that_is_told_of_a_job_is_whole(server: WaitressServer, job_id: str, capsys: Output) -> None:
+def test_the_json_of_a_job_is_complete(server: WaitressServer, job_id: str, capsys: Output) -> None:
     assert main(["show", job_id, "--json", "--trials", "2", "--server-url", server.url]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert shown["job"]["spec"]["job_id"] == job_id
-    assert [trial["trial_number"] for trial in shown["trials"]] == [4, 5]
-    assert [size["batch_size"] for size in shown["belief"]["batch_sizes"]] == [8, 16, 32]
-    assert shown["savings"]["against_default"] == {"energy": -30.0, "time": -2.0, "cost": -30.0}
-    assert "\n" in shown["trials"][0]["outcome"]
+    content = json.loads(capsys.readouterr().out)
+    assert content["job"]["spec"]["job_id"] == job_id
+    assert [trial["trial_number"] for trial in content["trials"]] == [4, 5]
+    assert [size["batch_size"] for size in content["belief"]["batch_sizes"]] == [8, 16, 32]
+    assert content["savings"]["against_default"] == {"energy": -30.0, "time": -2.0, "cost": -30.0}
+    assert "\n" in content["trials"][0]["outcome"]
 
 
 def test_the_beginning_of_an_id_is_enough_if_no_other_begins_so(
@@ -311,19 +309,19 @@ def test_the_beginning_of_an_id_is_enough_if_no_other_begins_so(
     assert main(["show", job_id, "--server-url", server.url]) == 0
     capsys.readouterr()
     assert main(["show", job_id[:20], "--server-url", server.url]) == 1
-    said = capsys.readouterr()
-    assert said.err == f"lightning-bso: 2 jobs begin with {job_id[:20]!r}; give more of one: {job_id}-2, {job_id}\n"
+    message = f"2 job ids start with {job_id[:20]!r}; give a longer part of the id: {job_id}-2, {job_id}"
+    assert capsys.readouterr().err == f"lightning-bso: {message}\n"
 
 
 def test_an_unknown_job_is_one_line_that_names_what_comes_close(
     server: WaitressServer, job_id: str, capsys: Output
 ) -> None:
-    almost = job_id.replace("digits", "digit")
-    for name, hint in ((almost, f"did you mean {job_id}"), ("nobody", "`lightning-bso jobs` lists them")):
+    misspelled = job_id.replace("digits", "digit")
+    for name, hint in ((misspelled, f"did you mean {job_id}"), ("nobody", "`lightning-bso jobs` lists all jobs")):
         assert main(["show", name, "--server-url", server.url]) == 1
-        (said,) = capsys.readouterr().err.splitlines()
-        assert f"no job is called {name!r}" in said
-        assert hint in said
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"no job has the id {name!r}" in line
+        assert hint in line
 
 
 def test_a_server_that_fails_is_one_line(
@@ -331,8 +329,8 @@ def test_a_server_that_fails_is_one_line(
 ) -> None:
     scripted.script = in_turn(Reply(500, {"message": "the server failed; its log says why"}))
     assert main(["show", "digits", "--server-url", scripted.url]) == 1
-    (said,) = capsys.readouterr().err.splitlines()
-    assert "its log says why" in said
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "its log says why" in line
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "many", "1.5"])
@@ -343,7 +341,7 @@ def test_a_number_that_cannot_be_is_refused(number: str, capsys: Output) -> None
 
 
 def test_without_address_the_server_of_this_machine_is_asked(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
-    nobody = f"http://127.0.0.1:{free_port()}"
-    monkeypatch.setattr(cli_module, "DEFAULT_SERVER_URL", nobody)
+    url = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setattr(cli_module, "DEFAULT_SERVER_URL", url)
     assert main(["ping"]) == 1
-    assert nobody in capsys.readouterr().out
+    assert url in capsys.readouterr().out

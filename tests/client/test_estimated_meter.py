@@ -1,4 +1,4 @@
-"""The meter for machines without any counter."""
+"""The meter for machines without an energy counter."""
 
 import hashlib
 import threading
@@ -12,8 +12,8 @@ from tests.client.jobs import job, only_trial
 from tests.servers import WaitressServer
 
 
-def worked(cpu_seconds: float) -> Reading:
-    """What the meter says of so much work of this process."""
+def work(cpu_seconds: float) -> Reading:
+    """Use CPU time in this process, and return the meter's reading."""
     meter = EstimatedMeter()
     meter.begin()
     until = time.process_time() + cpu_seconds
@@ -23,7 +23,7 @@ def worked(cpu_seconds: float) -> Reading:
 
 
 def test_energy_grows_with_the_work_of_the_cpu() -> None:
-    little, much = worked(0.02), worked(0.2)
+    little, much = work(0.02), work(0.2)
     assert 0.2 <= little.energy_j < much.energy_j
     assert much.energy_j == pytest.approx(2.0, rel=0.2)  # 10 W for 0.2 s
 
@@ -39,13 +39,13 @@ def test_waiting_takes_time_and_hardly_any_energy() -> None:
 
 def test_a_window_does_not_count_what_was_before_it() -> None:
     meter = EstimatedMeter()
-    worked(0.1)
+    work(0.1)
     meter.begin()
     assert meter.end().energy_j < 0.5
 
 
 def test_ending_a_window_that_was_not_begun_is_an_error() -> None:
-    with pytest.raises(RuntimeError, match="before it was begun"):
+    with pytest.raises(RuntimeError, match="before begin"):
         EstimatedMeter().end()
 
 

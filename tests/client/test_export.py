@@ -1,4 +1,4 @@
-"""`lightning-bso export`: a job's trials as CSV, and what a simulator makes of them."""
+"""`lightning-bso export` writes a job's trials as CSV, and the simulator reads this file."""
 
 import csv
 import math
@@ -15,7 +15,7 @@ from tests.servers import WaitressServer
 
 @pytest.fixture
 def job_id(server: WaitressServer, client: BsoClient) -> str:
-    """A job with one run that converged, one that did not, and one under way."""
+    """A job with one converged run, one failed run, and one that is running."""
     spec = client.register(registered(policy="gp-ucb", max_epochs=4))
     name = spec.job_id or ""
     for run, metric in enumerate((1.0, 0.5)):
@@ -52,7 +52,7 @@ def test_the_simulator_reads_what_was_exported(server: WaitressServer, job_id: s
     assert {record.power_w for record in workload.sizes.values()} == {15.0}
 
 
-def test_the_simulator_is_told_what_was_stopped_what_was_reset_and_by_which_knobs_the_job_goes(
+def test_the_simulator_reads_stopped_trials_resets_and_the_knobs_of_the_job(
     server: WaitressServer, client: BsoClient, tmp_path: Path
 ) -> None:
     spec = client.register(registered(window_size=5, num_pruning_rounds=1, mab_prior_precision=1e-3))
@@ -65,18 +65,20 @@ def test_the_simulator_is_told_what_was_stopped_what_was_reset_and_by_which_knob
     train(metric=0.0, energy=1.0, epochs=10)
     server.calls.reset(name)
     train(metric=1.0, energy=30.0, epochs=3)
-    train(metric=0.0, energy=70.0, epochs=7)  # over twice the bound
+    train(metric=0.0, energy=70.0, epochs=7)  # more than twice the cost bound
     file = tmp_path / "trials.csv"
     assert main(["export", name, "--server-url", server.url, "--output", str(file)]) == 0
-    found = recorded.read(file)
-    played = {size: set(record.epochs) for size, record in found.workload.sizes.items()}
-    assert played == {16: {3.0}, 8: {math.inf}}
-    assert [remark for remark in found.remarks if "stopped by their cost" in remark and ": 1;" in remark]
-    assert "trials from before the last reset are left out: 1" in found.remarks
-    known = found.workload.spec
-    assert (known.window_size, known.num_pruning_rounds, known.mab_prior_precision) == (5, 1, 1e-3)
+    recording = recorded.read(file)
+    epochs = {size: set(record.epochs) for size, record in recording.workload.sizes.items()}
+    assert epochs == {16: {3.0}, 8: {math.inf}}
+    assert [remark for remark in recording.remarks if "stopped by their cost" in remark and ": 1;" in remark]
+    assert "trials from before the last reset are left out: 1" in recording.remarks
+    spec = recording.workload.spec
+    assert (spec.window_size, spec.num_pruning_rounds, spec.mab_prior_precision) == (5, 1, 1e-3)
 
 
-def test_an_unknown_job_is_said_without_a_traceback(server: WaitressServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_job_is_an_error_without_a_traceback(
+    server: WaitressServer, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["export", "nobody", "--server-url", server.url]) == 1
-    assert "no job is called 'nobody'" in capsys.readouterr().err
+    assert "no job has the id 'nobody'" in capsys.readouterr().err

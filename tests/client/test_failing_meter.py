@@ -1,4 +1,4 @@
-"""A meter that fails in mid-training costs the run its place in the record, and never the training."""
+"""A meter that fails during the training ends the trial, but never the training."""
 
 import math
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from lightning_bso import BsoClient
-from tests.client.jobs import ScriptedMonitor, begun, job, only_trial, warnings
+from tests.client.jobs import ScriptedMonitor, job, only_trial, start_run, warnings
 from tests.servers import WaitressServer
 
 
 class FailingMonitor(ScriptedMonitor):
-    """Raises in the calls whose turns (counted from 1, both kinds together) are given."""
+    """Raises an error in the calls with these numbers. Both methods count together, from 1."""
 
     def __init__(self, *failing: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class FailingMonitor(ScriptedMonitor):
         super().begin_window(key, sync_execution)
 
     def end_window(self, key: str, sync_execution: bool = True) -> Any:
-        """End it."""
+        """End the measurement."""
         self._fail_in_turn()
         return super().end_window(key, sync_execution)
 
@@ -40,7 +40,7 @@ def test_a_meter_that_raises_ends_the_trial_with_the_reason_and_not_the_training
     server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture, turn: int, reported: float
 ) -> None:
     fields = job()
-    bso = begun(server.url, FailingMonitor(turn), job=fields)
+    bso = start_run(server.url, FailingMonitor(turn), job=fields)
     for _ in range(4):
         bso.on_evaluate(0.5)
     stored = only_trial(client, fields["job_id_prefix"])
@@ -49,8 +49,8 @@ def test_a_meter_that_raises_ends_the_trial_with_the_reason_and_not_the_training
         "the energy meter failed: OSError: GPU is lost",
         reported,
     )
-    (said,) = warnings(caplog, "Training goes on")
-    assert "GPU is lost" in said
+    (warning,) = warnings(caplog, "Training continues")
+    assert "GPU is lost" in warning
 
 
 @pytest.mark.parametrize(
@@ -58,19 +58,19 @@ def test_a_meter_that_raises_ends_the_trial_with_the_reason_and_not_the_training
     [(10.0, -1000.0), (20.0, -5.0), (-1.0,), (math.nan,), (math.inf,), (1e300,)],
     ids=lambda joules: str(joules),
 )
-def test_a_counter_that_tells_nonsense_does_not_end_the_training(
+def test_an_invalid_reading_does_not_end_the_training(
     server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture, joules: tuple[float, ...]
 ) -> None:
-    def then_ordinary() -> Iterator[float]:
+    def invalid_then_valid() -> Iterator[float]:
         yield from joules
         while True:
             yield 10.0
 
     fields = job()
-    bso = begun(server.url, ScriptedMonitor(then_ordinary()), job=fields)
+    bso = start_run(server.url, ScriptedMonitor(invalid_then_valid()), job=fields)
     for _ in range(3):
         bso.on_evaluate(0.5)
-    assert len(warnings(caplog, "Training goes on")) == 1
+    assert len(warnings(caplog, "Training continues")) == 1
     stored = only_trial(client, fields["job_id_prefix"])
     assert stored.status == "Failed"
     assert "energy" in (stored.outcome or "")

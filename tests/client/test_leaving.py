@@ -1,4 +1,4 @@
-"""How a run is left: by its block's end, by an error, by Ctrl-C. And errors on their way to another process."""
+"""The end of a run: by the end of its block, by an error, by Ctrl-C. Also the pickling of errors."""
 
 import pickle
 
@@ -13,18 +13,18 @@ from lightning_bso import (
     ZeusBSOTrainFailError,
 )
 from lightning_bso.wire import MAX_REASON_LENGTH, ErrorAnswer
-from tests.client.jobs import ScriptedMonitor, begun, job, only_trial
+from tests.client.jobs import ScriptedMonitor, job, only_trial, start_run
 from tests.servers import WaitressServer
 
 
 @pytest.fixture
 def run(server: WaitressServer) -> BatchSizeOptimizer:
-    """A run that has begun to train."""
-    return begun(server.url)
+    """A run that has started to train."""
+    return start_run(server.url)
 
 
 def stored(client: BsoClient, run: BatchSizeOptimizer) -> tuple[str, str | None]:
-    """Status and outcome of the run's trial."""
+    """Return the status and outcome of the run's trial."""
     trial = only_trial(client, run._job.job_id_prefix)
     return trial.status, trial.outcome
 
@@ -38,11 +38,11 @@ def test_an_error_ends_the_trial_with_its_reason(run: BatchSizeOptimizer, client
 def test_a_lack_of_memory_counts_against_the_batch_size_only_once_the_training_has_begun(
     server: WaitressServer, client: BsoClient
 ) -> None:
-    for begins, code in ((False, "ended"), (True, "out_of_memory")):
+    for has_begun, code in ((False, "ended"), (True, "out_of_memory")):
         fields = job()
         with pytest.raises(MemoryError), BatchSizeOptimizer(ScriptedMonitor(), server.url, fields) as bso:
             bso.get_batch_size()
-            if begins:
+            if has_begun:
                 bso.on_train_begin()
             raise MemoryError
         assert only_trial(client, fields["job_id_prefix"]).outcome_code == code
@@ -51,7 +51,7 @@ def test_a_lack_of_memory_counts_against_the_batch_size_only_once_the_training_h
 def test_leaving_without_a_verdict_ends_the_trial(run: BatchSizeOptimizer, client: BsoClient) -> None:
     with run:
         run.on_evaluate(0.5)
-    assert stored(client, run) == ("Failed", "left without a verdict")
+    assert stored(client, run) == ("Failed", "the with block ended without a verdict")
 
 
 def test_ctrl_c_leaves_the_trial_open(run: BatchSizeOptimizer, client: BsoClient) -> None:
@@ -60,13 +60,13 @@ def test_ctrl_c_leaves_the_trial_open(run: BatchSizeOptimizer, client: BsoClient
     assert stored(client, run) == ("Dispatched", None)
 
 
-def test_a_late_error_of_a_broken_attempt_does_not_end_the_run_that_has_gone_on(
+def test_a_late_error_of_a_broken_attempt_does_not_end_the_resumed_run(
     server: WaitressServer, client: BsoClient
 ) -> None:
     fields = job()
-    broken = begun(server.url, job=fields, run_id="run")
+    broken = start_run(server.url, job=fields, run_id="run")
     broken.on_evaluate(0.5)
-    resumed = begun(server.url, job=fields, run_id="run")
+    resumed = start_run(server.url, job=fields, run_id="run")
     resumed.on_evaluate(0.5)
     broken.abandon(RuntimeError("NCCL timeout"))
     resumed.on_evaluate(1.0)
@@ -83,7 +83,7 @@ def test_leaving_after_the_verdict_changes_nothing(run: BatchSizeOptimizer, clie
 
 def test_a_failed_verdict_is_what_is_on_record(server: WaitressServer, client: BsoClient) -> None:
     fields = job(max_epochs=1)
-    with pytest.raises(ZeusBSOTrainFailError), begun(server.url, job=fields) as run:
+    with pytest.raises(ZeusBSOTrainFailError), start_run(server.url, job=fields) as run:
         run.on_evaluate(0.5)
     assert only_trial(client, fields["job_id_prefix"]).status == "Succeeded"
 
@@ -101,7 +101,7 @@ def test_a_reason_may_be_long(run: BatchSizeOptimizer, client: BsoClient) -> Non
 def test_an_error_with_a_name_that_is_no_text_is_the_one_that_is_raised(
     run: BatchSizeOptimizer, client: BsoClient
 ) -> None:
-    name = b"data-\xff.bin".decode(errors="surrogateescape")  # as Python decodes such a file's name
+    name = b"data-\xff.bin".decode(errors="surrogateescape")  # as Python decodes the name of such a file
     with pytest.raises(FileNotFoundError), run:
         raise FileNotFoundError(name)
     assert stored(client, run)[0] == "Failed"

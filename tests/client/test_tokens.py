@@ -1,4 +1,4 @@
-"""A run on a server that asks who calls."""
+"""A run on a server that requires an access token."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +15,11 @@ def guarded(tmp_path: Path) -> Iterator[tuple[WaitressServer, str]]:
     """A server with an access token, and that token."""
     database = f"sqlite:///{tmp_path / 'bso.db'}"
     with WaitressServer(database, tmp_path) as running:
-        made = backend(
+        command = backend(
             *("token", "create", "--label", "ci", "--scope", "run", "--database-url", database), folder=tmp_path
         )
-        assert made.returncode == 0, made.stderr
-        yield running, made.stdout.split()[0]
+        assert command.returncode == 0, command.stderr
+        yield running, command.stdout.split()[0]
 
 
 def test_a_run_with_the_token_is_reported_and_one_without_is_refused(
@@ -27,15 +27,15 @@ def test_a_run_with_the_token_is_reported_and_one_without_is_refused(
 ) -> None:
     server, token = guarded
     fields = job()
-    for wrong in (None, "another"):
+    for wrong_token in (None, "another"):
         with pytest.raises(ServerRefused) as refusal:
-            BatchSizeOptimizer(ScriptedMonitor(), server.url, fields, token=wrong).get_batch_size()
+            BatchSizeOptimizer(ScriptedMonitor(), server.url, fields, token=wrong_token).get_batch_size()
         assert refusal.value.status == 401
         assert token not in str(refusal.value)
     address_with_token = f"http://bso:{token}@127.0.0.1:{server.port}"
     monkeypatch.setenv("ZEUS_BSO_TOKEN", token)
-    for url, given in ((server.url, None), (server.url, token)):
-        bso = BatchSizeOptimizer(ScriptedMonitor(), url, fields, token=given)
+    for url, token_argument in ((server.url, None), (server.url, token)):
+        bso = BatchSizeOptimizer(ScriptedMonitor(), url, fields, token=token_argument)
         bso.get_batch_size()
         bso.on_train_begin()
         bso.on_evaluate(1.0)

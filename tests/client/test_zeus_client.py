@@ -1,4 +1,4 @@
-"""Zeus' own client, unchanged, against this server."""
+"""This server with Zeus' own client, unchanged."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def test_zeus_own_client_trains_a_recurring_job_against_this_server(tmp_path: Pa
         launches = [line.split() for line in run.stdout.splitlines() if line[:1].isdigit()]
         trials = BsoClient(server.url).list_trials("imaginary-1").trials
 
-    # The first pruning round walks down from the default, then up; 128 never converges and is left behind.
+    # The first pruning round tries smaller sizes from the default down, then larger ones. 128 never converges.
     assert [int(size) for size, _ in launches[:5]] == [64, 32, 128, 32, 64]
     assert [outcome for _, outcome in launches[:3]] == ["converged", "converged", "ZeusBSOTrainFailError"]
     assert [trial.batch_size for trial in trials] == [int(size) for size, _ in launches]

@@ -1,4 +1,4 @@
-"""The meter for GPUs: Zeus' own code from the monitor down to NVML, whose functions are replaced."""
+"""The meter for GPUs. Zeus' own code runs from the monitor down to NVML, whose functions are fake."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from lightning_bso import BatchSizeOptimizer, BsoClient, EnergyUnavailable
 from lightning_bso.energy import Machine, ZeusMeter, make_meter
 from tests.client import fake_nvml
 from tests.client.fake_nvml import FakeGpus
-from tests.client.jobs import ScriptedMonitor, begun, job, number_of_trials, only_trial
+from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial, start_run
 from tests.servers import WaitressServer
 
 UNKNOWN_MACHINE = {"max_power": None, "number_of_gpus": None, "gpu_model": None}
@@ -28,7 +28,7 @@ def two_a40(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpus]:
 
 @pytest.fixture
 def cuda_without_counters(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A process that trains on GPUs of which Zeus sees none."""
+    """A process that trains on GPUs that Zeus cannot find."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     fake_nvml.forget(monkeypatch)
     yield
@@ -145,7 +145,7 @@ def test_a_counter_that_cannot_be_read_is_an_error_and_takes_no_trial(
     monkeypatch: pytest.MonkeyPatch,
     monitor: Callable[[], ZeusMonitor] | None,
 ) -> None:
-    def refuse(_handle: int) -> int:  # as NVML does for a part of a GPU
+    def refuse(_handle: int) -> int:  # as NVML does for a GPU partition
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 
     monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", refuse)
@@ -159,7 +159,7 @@ def test_a_monitor_that_zeus_does_not_know_works_if_the_job_names_the_machine(
     server: WaitressServer, client: BsoClient
 ) -> None:
     fields = job(max_power=321.0, gpu_model="TPU", number_of_gpus=None)
-    begun(server.url, ScriptedMonitor([7.0]), job=fields).on_evaluate(1.0)
+    start_run(server.url, ScriptedMonitor([7.0]), job=fields).on_evaluate(1.0)
     stored = only_trial(client, fields["job_id_prefix"])
     assert (stored.energy, stored.energy_source) == (7.0, "estimated")
 
@@ -170,5 +170,5 @@ def test_a_machine_that_nobody_names_is_an_error_and_takes_no_trial(
 ) -> None:
     fields = job(**{missing: None})
     with pytest.raises(EnergyUnavailable, match=r"max_power.*gpu_model"):
-        begun(server.url, job=fields)
+        start_run(server.url, job=fields)
     assert number_of_trials(client, fields["job_id_prefix"]) == 0

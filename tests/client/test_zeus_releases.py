@@ -1,4 +1,4 @@
-"""GPUs are read and limited through zeus-ml and through the zeus package that followed it."""
+"""The meter and the power limits work with zeus-ml and with the later zeus package."""
 
 import os
 import subprocess

@@ -1,6 +1,6 @@
-"""Measures with Zeus' code over two GPUs that are made up; launched by test_zeus_releases.py.
+"""Measures two fake GPUs with Zeus' code. test_zeus_releases.py launches this script.
 
-Prints the release of Zeus, what the meter knows of the GPUs, and the joules of a window.
+It prints the release of Zeus, then the meter's description of the GPUs with the joules of a window.
 """
 
 from importlib import metadata
@@ -22,7 +22,7 @@ pynvml.nvmlSystemGetDriverVersion = lambda: "1"
 torch.cuda.is_available = lambda: True
 torch.cuda.synchronize = lambda *_: None
 
-import zeus  # noqa: E402 - after the GPUs are there
+import zeus  # noqa: E402 - after the fake GPUs exist
 
 from lightning_bso.energy import make_meter  # noqa: E402
 

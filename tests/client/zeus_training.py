@@ -1,7 +1,7 @@
-"""A training under Zeus' own client, launched by test_zeus_client.py: zeus_training.py URL RECURRENCES.
+"""A training with Zeus' own client: zeus_training.py URL RECURRENCES. test_zeus_client.py launches this script.
 
-Its GPU is made up (the functions of NVML that Zeus calls are replaced), all else is Zeus' code. It prints
-one line a launch: the batch size and whether the training converged.
+The GPU is fake: the script replaces the functions of NVML that Zeus calls. All other code is Zeus'. It prints one line
+per launch: the batch size, and whether the training converged.
 """
 
 import sys
@@ -26,7 +26,7 @@ pynvml.nvmlDeviceGetTotalEnergyConsumption = _total_energy
 torch.cuda.is_available = lambda: True
 torch.cuda.synchronize = lambda *_: None
 
-from zeus.monitor import ZeusMonitor  # noqa: E402 - after the GPU is there
+from zeus.monitor import ZeusMonitor  # noqa: E402 - after the fake GPU exists
 from zeus.optimizer.batch_size import BatchSizeOptimizer, JobSpec  # noqa: E402
 
 EPOCHS_NEEDED = {32: 2, 64: 3, 128: 9}
