@@ -18,7 +18,7 @@ PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [
     line.partition("#")[0].strip()
     for block in re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    for line in block.splitlines()
+    for line in block.replace("\\\n", "").splitlines()
 ]
 
 
@@ -93,6 +93,30 @@ def test_the_paths_that_the_readme_names_are_there() -> None:
     assert mentioned
     for path in links + mentioned:
         assert (ROOT / path).exists(), path
+
+
+def test_the_tree_that_the_readme_draws_is_the_one_of_the_checkout() -> None:
+    section = README.partition("## Where things are")[2].partition("\n## ")[0]
+    drawn, parents = set(), [Path()]
+    for indent, name in re.findall(r"^ {4}( *)(\w+)/ {2,}\S", section, re.MULTILINE):
+        depth = len(indent) // 4
+        folder = parents[depth] / name
+        parents[depth + 1 :] = [folder]
+        drawn.add(str(folder))
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tracked = [Path(line) for line in listed.splitlines() if not line.startswith(".")]
+    top_level = {path.parts[0] for path in tracked if len(path.parts) > 1}
+    packages = {
+        str(path.parent)
+        for path in tracked
+        if path.suffix == ".py" and path.parts[0] in ("backend", "lightning_bso") and path.parent.name != "versions"
+    }
+    print(*sorted(drawn), sep="\n")
+    assert drawn == top_level | packages
+
+
+def test_no_line_of_the_readme_is_longer_than_100_characters() -> None:
+    assert [line for line in README.splitlines() if len(line) > 100 and "](http" not in line] == []
 
 
 def test_the_table_of_the_jobs_fields_is_complete() -> None:
