@@ -1,4 +1,4 @@
-"""Databases for the tests: a private MariaDB server, fresh databases on it, and looks into a database."""
+"""Databases for the tests: a private MariaDB server, new databases on it, and helpers that read and change rows."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ STARTUP_S = 60
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on just now."""
+    """Return a TCP port that nothing listens on at the moment."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -35,13 +35,13 @@ def free_port() -> int:
 
 @dataclass
 class MariaDB:
-    """A running MariaDB server of the tests' own."""
+    """A running MariaDB server for the tests only."""
 
     port: int
     process: "subprocess.Popen[bytes]"
     _names: Iterator[int] = field(default_factory=count)
     _statements: list[str] = field(default_factory=list)
-    _emptied: list[str] = field(default_factory=list)
+    _recycled: list[str] = field(default_factory=list)
 
     def execute(self, *statements: str, database: str | None = None) -> None:
         """Run statements as root."""
@@ -54,29 +54,29 @@ class MariaDB:
             connection.commit()
 
     def empty_database(self, character_set: str = "utf8mb4") -> str:
-        """The URL of a new database without any table."""
+        """Create a database without tables, and return its URL."""
         name = f"zeus_{next(self._names)}"
         self.execute(f"CREATE DATABASE {name} CHARACTER SET {character_set}")
-        # The server has no certificate, so PyMySQL would read all authorities' before every connection for nothing.
+        # The server has no certificate. With SSL, PyMySQL would load all certificate authorities at each connection.
         return f"mysql+pymysql://root@127.0.0.1:{self.port}/{name}?ssl_disabled=true"
 
     def database(self) -> str:
-        """The URL of a database with the tables that the migrations make, and nothing in them."""
-        if self._emptied:
-            return self._emptied.pop()
+        """Return the URL of a database with the tables that the migrations create, all empty."""
+        if self._recycled:
+            return self._recycled.pop()
         if not self._statements:
-            self._statements = _tables_made_by_migrations(self.empty_database())
+            self._statements = _statements_of_migrations(self.empty_database())
         url = self.empty_database()
         self.execute(*self._statements, database=make_url(url).database)
         return url
 
-    def give_back(self, url: str) -> None:
-        """Empty a database's tables, so that `database` can hand it out again; this is much faster."""
+    def recycle(self, url: str) -> None:
+        """Empty a database's tables, so that `database` can return it again. This is faster than a new database."""
         statements = ["SET foreign_key_checks = 0"]
         with connected(url) as connection:
             statements += [f"DELETE FROM {table}" for table in inspect(connection).get_table_names()]
         self.execute(*statements, self._statements[-1], database=make_url(url).database)
-        self._emptied.append(url)
+        self._recycled.append(url)
 
 
 def start_mariadb(folder: Path) -> MariaDB:
@@ -85,7 +85,7 @@ def start_mariadb(folder: Path) -> MariaDB:
     if missing:
         raise RuntimeError(f"{', '.join(missing)} not found; install Debian's package mariadb-server")
     data = folder / "data"
-    # One of its own: a server that starts removes the temporary tables that it finds, those of others too.
+    # A separate folder, because a starting server removes all temporary tables in it, also those of other servers.
     temporary = folder / "tmp"
     temporary.mkdir()
     environment = os.environ | {"TMPDIR": str(temporary)}
@@ -124,8 +124,8 @@ def start_mariadb(folder: Path) -> MariaDB:
 
 
 def migrate(url: str) -> None:
-    """Make the tables of a database by the migrations."""
-    with logs.put_back():
+    """Create the tables of a database with the migrations."""
+    with logs.restored():
         app = create_app(Settings(database_url=url, log_level="ERROR"), prepare_database=False)
     with app.app_context():
         schema.upgrade()
@@ -134,7 +134,7 @@ def migrate(url: str) -> None:
 
 @contextmanager
 def connected(url: str) -> Iterator[Connection]:
-    """A connection to a database, in a transaction that is committed at the end."""
+    """Open a connection to a database, in a transaction that commits at the end."""
     engine = create_engine(url, poolclass=NullPool)
     with engine.begin() as connection:
         yield connection
@@ -142,8 +142,8 @@ def connected(url: str) -> Iterator[Connection]:
 
 @contextmanager
 def in_application(url: str) -> Iterator[None]:
-    """The context of an application over a database, as use cases and queries need it."""
-    with logs.put_back():
+    """Enter the context of an application over a database, which use cases require."""
+    with logs.restored():
         app = create_app(Settings(database_url=url, log_level="CRITICAL"))
     with app.app_context():
         try:
@@ -153,7 +153,7 @@ def in_application(url: str) -> Iterator[None]:
 
 
 def dump(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    """All that a database holds, by table, in a fixed order."""
+    """Return all rows of a database by table, in a fixed order."""
     with connected(url) as connection:
         return {
             table: sorted((tuple(row) for row in connection.execute(text(f"SELECT * FROM {table}"))), key=repr)
@@ -162,21 +162,22 @@ def dump(url: str) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def let_time_pass(url: str, job_id: str, trial_number: int, seconds: float) -> None:
-    """Make it that much longer ago that a trial was last heard of."""
+    """Move the time at which a trial was last seen back by some seconds."""
     job = select(Job.id).where(Job.job_id == job_id).scalar_subquery()
-    this = (Trial.job == job, Trial.number == trial_number)
+    is_trial = (Trial.job == job, Trial.number == trial_number)
     with connected(url) as connection:
-        seen = connection.execute(select(Trial.last_seen_at).where(*this)).scalar_one()
-        connection.execute(update(Trial).where(*this).values(last_seen_at=seen - timedelta(seconds=seconds)))
+        last_seen = connection.execute(select(Trial.last_seen_at).where(*is_trial)).scalar_one()
+        connection.execute(update(Trial).where(*is_trial).values(last_seen_at=last_seen - timedelta(seconds=seconds)))
 
 
 def revision(url: str, job_id: str) -> int:
-    """How many calls have changed a job."""
+    """Return how many calls have changed a job."""
     with connected(url) as connection:
         return connection.execute(select(Job.revision).where(Job.job_id == job_id)).scalar_one()
 
 
-def _tables_made_by_migrations(url: str) -> list[str]:
+def _statements_of_migrations(url: str) -> list[str]:
+    """Return the statements that create what the migrations create. They run much faster than the migrations."""
     migrate(url)
     with connected(url) as connection:
         tables = [

@@ -1,4 +1,4 @@
-"""What an application made in the tests' own process does to the logs, undone."""
+"""Undo the log configuration of an application that a test created in its own process."""
 
 import logging
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from structlog.stdlib import ProcessorFormatter
 
 
 @contextmanager
-def put_back() -> Iterator[None]:
-    """Leave the root logger as it was; else no later test sees a log that is below the application's level."""
+def restored() -> Iterator[None]:
+    """Restore the root logger at the end. Otherwise later tests miss logs below the application's level."""
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
     try:
@@ -20,4 +20,4 @@ def put_back() -> Iterator[None]:
             if isinstance(handler.formatter, ProcessorFormatter):
                 root.removeHandler(handler)
         for handler in handlers:
-            root.addHandler(handler)  # which does nothing to one that is there
+            root.addHandler(handler)  # no effect if the handler is still there

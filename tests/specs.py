@@ -1,4 +1,4 @@
-"""Small examples of what the tests talk about: a job as it is sent, and one as the core sees it."""
+"""Example jobs: the body of a registration, and the same job as a core `Spec`."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from backend.core.state import Spec
 
 
 def job(**changes: Any) -> dict[str, Any]:
-    """The body of `POST /jobs`. One joule costs one, time costs nothing, and the target is 1.0."""
+    """Return the body of `POST /jobs`. The cost is the energy in joules, time is free, and the target is 1.0."""
     return {
         "job_id": "train",
         "job_id_prefix": "train",
@@ -25,7 +25,7 @@ def job(**changes: Any) -> dict[str, Any]:
 
 
 def core_spec(**changes: Any) -> Spec:
-    """The same job as the core sees it."""
+    """Return the same job as a core `Spec`."""
     return Spec(
         **{
             "batch_sizes": (8, 16, 32),

@@ -1,4 +1,4 @@
-"""Who may import whom, and what an import of the client's package brings along."""
+"""The import rules between the layers, and the modules that an import of the client's package loads."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ HEAVY = ("torch", "lightning", "zeus")
 
 
 def loaded_after(statement: str) -> set[str]:
-    """The top-level modules that a fresh interpreter has loaded after a statement."""
+    """Return the top-level modules that a new interpreter has loaded after a statement."""
     script = (
         f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
     )
@@ -24,7 +24,7 @@ def loaded_after(statement: str) -> set[str]:
 
 
 def test_the_import_rules_of_setup_cfg_hold() -> None:
-    # The console script's module; the package's own command would have to be found on the path.
+    # Call the function of the console script, because the command itself may not be on the PATH.
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
     run = subprocess.run([*command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr

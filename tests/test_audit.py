@@ -1,4 +1,4 @@
-"""`make audit` where the service that knows of vulnerabilities cannot be reached."""
+"""`make audit` without access to the vulnerability database."""
 
 import os
 import subprocess
@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NOBODY = "http://127.0.0.1:1"
+UNREACHABLE_PROXY = "http://127.0.0.1:1"
 
 
 @pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY"])
 def test_without_the_service_it_says_so_in_one_line_and_fails_nothing(variable: str) -> None:
-    left_out = (
-        "https_proxy",
-        "no_proxy",
-        "makeflags",
-        "makelevel",
-        "mflags",
-    )  # a make that runs the tests is another one
-    environment = {name: value for name, value in os.environ.items() if name.lower() not in left_out}
+    # Remove the proxies of this shell, and the variables of an outer make that may run these tests.
+    excluded = ("https_proxy", "no_proxy", "makeflags", "makelevel", "mflags")
+    environment = {name: value for name, value in os.environ.items() if name.lower() not in excluded}
     done = subprocess.run(
-        ["make", "audit"], cwd=ROOT, env=environment | {variable: NOBODY}, capture_output=True, text=True, check=False
+        ["make", "audit"],
+        cwd=ROOT,
+        env=environment | {variable: UNREACHABLE_PROXY},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "Not audited: pypi.org cannot be asked about vulnerabilities from here.\n"
