@@ -3,8 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-# Python compiles what is imported when it is, and keeps that, unless told not to; compiling all of torch beforehand
-# takes half of the installation.
+# Python compiles a module on its first import and caches the result. Compiling all of torch in advance takes half of
+# the installation.
 unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
@@ -45,11 +45,11 @@ lint: $(INSTALLED) ## Check style, types and the import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# pip-audit passes over what its service does not know, so it would find nothing where an index's mirror knows of nothing.
+# pip-audit skips packages that its service does not know. With a mirror that knows none, it would find nothing.
 ASK_ABOUT_PIP := import pip, requests; \
 	requests.get(f"https://pypi.org/pypi/pip/{pip.__version__}/json", timeout=15).json()["vulnerabilities"]
 
-audit: $(INSTALLED) ## Look for known vulnerabilities in what is installed, where pypi.org tells of them
+audit: $(INSTALLED) ## Look for known vulnerabilities of the installed packages, if pypi.org is reachable
 	@if $(BIN)/python -c '$(ASK_ABOUT_PIP)' 2>/dev/null; then $(BIN)/pip-audit --skip-editable --progress-spinner off; \
 	else echo "Not audited: pypi.org cannot be asked about vulnerabilities from here."; fi
 
@@ -60,7 +60,7 @@ format: $(INSTALLED) ## Format the code
 serve: $(INSTALLED) ## Serve on http://127.0.0.1:8000, data in ./zeus_bso.db
 	$(BIN)/python -m backend serve
 
-clean: ## Remove what can be made anew; your data (*.db) stay
+clean: ## Remove generated files; keep your data (*.db)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
 
 chromium:

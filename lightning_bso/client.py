@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import requests
 from pydantic import ValidationError
 from requests.auth import AuthBase
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 from urllib3.exceptions import HTTPError
 
 from lightning_bso.errors import ServerRefused, ServerUnreachable
@@ -96,11 +96,16 @@ class BsoClient:
         check_address(server_url)
         self._url = server_url.rstrip("/")
         self._shown_url = _without_password(server_url)
-        self._session = requests.Session()
-        if token is not None:
-            self._session.auth = _Bearer(token)
+        self._token = token
+        self._session = self._open_session()
         # Proxies and certificates from the environment. Reading them at every call would slow the calls down.
         self._settings = self._session.merge_environment_settings(self._url, {}, stream=None, verify=None, cert=None)
+
+    def _open_session(self) -> requests.Session:
+        session = requests.Session()
+        if self._token is not None:
+            session.auth = _Bearer(self._token)
+        return session
 
     def register(self, spec: RegisteredJobSpec) -> RegisteredJobSpec:
         """Register a job and return its spec with the `job_id`. The same spec sent again changes nothing.
@@ -191,7 +196,7 @@ class BsoClient:
         return self._call("GET", _job_path(job_id) + "/belief", JobBelief)
 
     def get_savings(self, job_id: str) -> JobSavings:
-        """Return what a job spent and saved, against always the default and against always the best batch size.
+        """Return what a job spent, and its savings compared with the default and with the best batch size.
 
         Raises:
             ServerRefused: 404, no such job.
@@ -273,7 +278,7 @@ class BsoClient:
         """Send a request until the server answers. Return the body of the answer."""
         retrying = Retrying(
             stop=stop_after_attempt(PATIENT_ATTEMPTS if patient else ATTEMPTS),
-            wait=wait_exponential_jitter(multiplier=BACKOFF_S, jitter=BACKOFF_S),
+            wait=wait_exponential(multiplier=BACKOFF_S) + wait_random(0, BACKOFF_S),
             retry=retry_if_exception(
                 lambda error: (
                     isinstance(error, ServerUnreachable)
@@ -289,6 +294,7 @@ class BsoClient:
         try:
             return _within(READ_TIMEOUT_S, lambda: self._exchange(method, path, body, query))
         except TimeoutError as error:
+            self._session = self._open_session()  # the thread that still waits keeps the old one
             raise ServerUnreachable(
                 f"no answer from {self._shown_url} (timed out after {READ_TIMEOUT_S:g} s); "
                 "is the server running, and is the address right?",
@@ -348,7 +354,8 @@ def _within(seconds: float, call: Callable[[], Result]) -> Result:
     """Call a function and wait for its result up to a deadline. A socket's own timeout restarts at every byte.
 
     Raises:
-        TimeoutError: there is no result yet. The call goes on in its thread, and its result is dropped.
+        TimeoutError: there is no result yet. The call goes on in its thread until the server ends it, and its result is
+            dropped.
     """
     result: Future[Result] = Future()
 
@@ -358,7 +365,10 @@ def _within(seconds: float, call: Callable[[], Result]) -> Result:
         except BaseException as error:  # raised where the result is waited for
             result.set_exception(error)
 
-    Thread(target=run, daemon=True).start()
+    try:
+        Thread(target=run, daemon=True).start()
+    except RuntimeError:  # no further thread can start; the socket's own timeouts still apply
+        return call()
     return result.result(timeout=seconds)
 
 

@@ -178,8 +178,8 @@ class _JobFields(Wire):
 class JobSpec(_JobFields):
     """A training that recurs, as its user describes it. Zeus also calls this JobParams.
 
-    The energy meter gives the machine's fields that the user leaves out. The default policy is the better one. The
-    default of `RegisteredJobSpec` is the published policy, for programs that do not know the field.
+    The energy meter gives the machine's fields that the user leaves out. The default policy is `gp-ucb`. In a
+    `RegisteredJobSpec` it is `zeus`, because a program that sends no policy does not know the field.
     """
 
     policy: Policy = "gp-ucb"
@@ -522,7 +522,8 @@ class JobSavings(Wire):
     None: no run with the default has converged."""
     best_batch_size: int | None = None
     against_best: Usage | None = None
-    """Savings compared with the best batch size, unknown beforehand. A negative value is the cost of finding it."""
+    """Savings compared with always using the best batch size, which the job did not know at its start. A negative value
+    is the cost of the search."""
 
 
 class AuditQuery(PageQuery):

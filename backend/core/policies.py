@@ -1,4 +1,4 @@
-"""The two doors: `choose` picks the batch size of a run, `judge` decides what a report means for its run.
+"""The two entry points: `choose` picks the batch size of a run, `judge` decides what a report means for its run.
 
 A policy is a module with the functions of `Policy`. To add a policy, write a package beside `zeus` and `gp_ucb`, and
 list its policy module in `POLICIES`.

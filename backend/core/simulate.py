@@ -1,4 +1,4 @@
-"""Simulate a job without waiting: the two doors decide over a training whose runs are known in advance.
+"""Simulate a job without waiting: `choose` and `judge` decide over a training whose runs are known in advance.
 
 Pure: the cost and the outcome of a run are data (`Workload`), chance comes from a seed, and time is only counted. The
 server would make the same decisions for such trainings.

@@ -294,7 +294,7 @@ def failing_jobs(session: Session, prefix: str | None, limit: int) -> list[tuple
     """Find the jobs with failed runs since the last run that converged, most failures first.
 
     Only runs since a job's last reset count. Runs that a user or their caller ended do not count. A run that converged
-    while the job was paused, or concurrently with an exploring run, does not end a row of failures.
+    while the job was paused, or concurrently with an exploring run, does not reset the count of failures.
 
     Returns:
         The jobs' numbers in the database, each with its number of failures.

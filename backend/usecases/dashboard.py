@@ -217,7 +217,7 @@ class Overview:
     failing_count: int
     """Jobs that need attention, among the `MAX_CHECKED_JOBS` with the most failures."""
     saved: Usage
-    """Savings against always the default batch size, over all jobs with known savings."""
+    """Savings compared with always using the default batch size, over all jobs with known savings."""
     known_savings_count: int
     """Jobs with known savings."""
     unknown_savings_count: int

@@ -1,5 +1,6 @@
 """The embedded server behind `python -m backend serve`: waitress and its limits. docs/server.md explains them."""
 
+import resource
 from typing import Any
 
 from flask import Flask
@@ -7,7 +8,9 @@ from waitress.server import create_server
 
 THREADS = 8
 MAX_CONNECTIONS = 600
-"""Further connections wait. A process may often open 1024 files, and the body of a large request takes one too."""
+"""Further connections wait."""
+MAX_OPEN_FILES = 2 * MAX_CONNECTIONS + 200
+"""A connection takes a file, the body of a large request takes another, and the database takes some."""
 SILENCE_S = 10
 """A connection is closed when nothing arrived on it for this long."""
 MAX_BUFFERED_BODY_BYTES = 64 * 1024 * 1024
@@ -28,6 +31,7 @@ def make_server(app: Flask, host: str, port: int) -> tuple[Any, int]:
     Raises:
         OSError: the address is in use or not available.
     """
+    _allow_open_files()
     server = create_server(
         app,
         host=host,
@@ -45,3 +49,11 @@ def make_server(app: Flask, host: str, port: int) -> tuple[Any, int]:
     # A name such as localhost may stand for several addresses.
     listening = getattr(server, "effective_listen", None) or [(server.effective_host, server.effective_port)]
     return server, listening[0][1]
+
+
+def _allow_open_files() -> None:
+    """Raise this process's limit of open files, as far as the system allows. The usual limit is 1024."""
+    limit, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit < MAX_OPEN_FILES:
+        wanted = MAX_OPEN_FILES if maximum == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, maximum)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, maximum))

@@ -1,7 +1,7 @@
 """The callback that connects Lightning's hooks with the optimizer.
 
-`setup` asks for the batch size and sets it. A later hook is too late: a scheduler that needs the number of steps
-builds the loaders. `on_train_start` starts the measurement, and `on_validation_end` reports.
+`setup` asks for the batch size and sets it. Later hooks are too late: `configure_optimizers` may ask for the number of
+steps, and Lightning then builds the loaders. `on_train_start` starts the measurement, and `on_validation_end` reports.
 The run itself, without Lightning, is in `lightning_bso.optimizer`. How a batch size reaches the loaders is in
 `dataloading.py`.
 """

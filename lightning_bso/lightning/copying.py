@@ -200,7 +200,7 @@ def trainer_like(trainer: pl.Trainer, callback: pl.Callback, min_epochs: int, fo
     Args:
         trainer: the trainer to imitate.
         callback: the only callback of the new trainer.
-        min_epochs: number of epochs that the new trainer may take at least, unless the callback stops it.
+        min_epochs: lower limit of the new trainer's `max_epochs`.
         folder: folder for the new trainer's files.
     """
     device: torch.device = trainer.strategy.root_device

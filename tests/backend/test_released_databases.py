@@ -57,9 +57,9 @@ def calls(app: Flask) -> Calls:
 
 
 def without_wording(answer: Any) -> Any:
-    """An answer without its texts: numbers and codes are compared, words may improve."""
+    """An answer with a mark in place of its texts: numbers and codes are compared, words may improve."""
     if isinstance(answer, dict):
-        return {name: without_wording(value) for name, value in answer.items() if name not in WORDING}
+        return {name: bool(value) if name in WORDING else without_wording(value) for name, value in answer.items()}
     return [without_wording(value) for value in answer] if isinstance(answer, list) else answer
 
 

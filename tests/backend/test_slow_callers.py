@@ -1,17 +1,21 @@
 """Callers of a real server that start requests and do not finish them must not keep other callers out."""
 
+import re
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
+from signal import SIGTERM
+from tempfile import TemporaryFile
 from threading import Event, Thread
 from time import monotonic
 
 import pytest
 
-from backend.web.serving import MAX_CONNECTIONS, SILENCE_S
-from tests.servers import WaitressServer
+from backend.web.serving import MAX_CONNECTIONS, MAX_OPEN_FILES, SILENCE_S
+from tests.servers import WaitressServer, start
 
 HEAD = b"POST /report HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 60000\r\n\r\n"
 BETWEEN_BYTES_S = 0.5
@@ -78,6 +82,27 @@ def test_half_sent_requests_on_all_connections_keep_others_out_until_they_were_s
         began = monotonic()
         assert server.calls("GET", "/healthz").status == 200
         assert monotonic() - began < SILENCE_S + SLACK_S
+
+
+def test_large_half_sent_bodies_do_not_take_the_files_that_others_need(server: WaitressServer) -> None:
+    callers, large = MAX_CONNECTIONS - 100, 560_000  # waitress writes more than 512 KiB into a file
+    beginning = HEAD.replace(b"60000", b"%d" % (2 * large)) + b" " * large
+    with half_sent(server, callers, beginning):
+        assert server.calls("GET", "/readyz").status == 200
+
+
+def test_the_server_may_open_a_second_file_for_each_connection(tmp_path: Path) -> None:
+    command = f"ulimit -Sn 1024 && exec {sys.executable} -m backend serve --port=0"
+    with TemporaryFile("w+") as log:
+        process = start(["sh", "-c", command], tmp_path, stdout=None, stderr=log)
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("Listening")
+            limits = Path(f"/proc/{process.pid}/limits").read_text()
+        finally:
+            process.send_signal(SIGTERM)
+            process.wait(30)
+    assert re.search(r"^Max open files +(\d+)", limits, re.MULTILINE)[1] == str(MAX_OPEN_FILES)  # type: ignore[index]
 
 
 def test_a_request_that_comes_in_parts_is_answered(server: WaitressServer) -> None:

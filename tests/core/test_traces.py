@@ -1,4 +1,4 @@
-"""Whole jobs over measured trainings: the doors make exactly the published decisions.
+"""Whole jobs over measured trainings: `choose` and `judge` make exactly the published decisions.
 
 The data: ShuffleNet v2 on CIFAR-100 with Adadelta (learning rate 0.1) to a validation accuracy of 0.6, on a
 V100 at 250 W, from "Zeus: Understanding and Optimizing GPU Energy Consumption of DNN Training" (You, Chung,
@@ -55,7 +55,7 @@ def target_epoch(size: int, runs_before: int) -> int:
     return TRACES[size][2][runs_before % 4]
 
 
-def by_the_doors(seed: int, eta: float) -> list[Outcome]:
+def as_decided(seed: int, eta: float) -> list[Outcome]:
     """Return the outcomes when the code under test decides."""
     spec = core_spec(
         batch_sizes=tuple(TRACES),
@@ -109,11 +109,11 @@ def as_published(seed: int, eta: float) -> list[Outcome]:
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_a_whole_job_goes_as_published(seed: int, eta: float) -> None:
-    assert by_the_doors(seed, eta) == as_published(seed, eta)
+    assert as_decided(seed, eta) == as_published(seed, eta)
 
 
 def test_a_whole_job_goes_as_it_always_has() -> None:
-    assert [outcome.batch_size for outcome in by_the_doors(seed=1, eta=0.5)] == REGRESSION
+    assert [outcome.batch_size for outcome in as_decided(seed=1, eta=0.5)] == REGRESSION
 
 
 def test_a_whole_job_ends_with_the_batch_sizes_that_cost_least() -> None:
@@ -122,5 +122,5 @@ def test_a_whole_job_ends_with_the_batch_sizes_that_cost_least() -> None:
         for size, (seconds, watts, epochs) in TRACES.items()
     }
     cheapest = sorted(cost, key=cost.__getitem__)[:3]
-    last = [outcome.batch_size for outcome in by_the_doors(seed=1, eta=0.5)][-20:]
+    last = [outcome.batch_size for outcome in as_decided(seed=1, eta=0.5)][-20:]
     assert sum(size in cheapest for size in last) >= 15
