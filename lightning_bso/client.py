@@ -54,11 +54,11 @@ CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 10.0
 """Longest time that one attempt takes, connecting included."""
 
-PATIENT_ATTEMPTS = 6
+PATIENT_ATTEMPTS = 7
 """With the waits between them some 10 s: enough for a server that restarts."""
 ATTEMPTS = 2
 """For calls while training runs. A server closes idle connections, and the second attempt opens a new one."""
-BACKOFF_S = 0.3
+BACKOFF_S = 0.15
 """First wait between two attempts. The wait doubles each time, and a random part of up to this long is added."""
 
 Answer = TypeVar("Answer", bound=Wire)
