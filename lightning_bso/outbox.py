@@ -8,7 +8,7 @@ import logging
 import time
 from collections import deque
 
-from lightning_bso import client
+from lightning_bso import transport
 from lightning_bso.client import BsoClient
 from lightning_bso.errors import ServerRefused, ServerUnreachable
 from lightning_bso.wire import AskAnswer, ReportAnswer, ReportRequest
@@ -52,7 +52,7 @@ class Outbox:
     def send(self, *, last_chance: bool = False) -> None:
         """Send the reports, oldest first, until the server gives a verdict or is unreachable.
 
-        Sending stops after `client.READ_TIMEOUT_S`, and the next call continues.
+        Sending stops after `transport.READ_TIMEOUT_S`, and the next call continues.
 
         Args:
             last_chance: no later call will follow, so ignore the time limit and the pause.
@@ -63,7 +63,7 @@ class Outbox:
         started = time.monotonic()
         pause_until = 0.0 if last_chance else self._pause_until
         while self._reports and time.monotonic() >= pause_until:
-            if not last_chance and time.monotonic() > started + client.READ_TIMEOUT_S:
+            if not last_chance and time.monotonic() > started + transport.READ_TIMEOUT_S:
                 return
             call_started = time.monotonic()
             try:

@@ -14,7 +14,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
-from lightning_bso.client import check_address
 from lightning_bso.energy import EnergyMonitor, gpu_indices
 from lightning_bso.identity import check_run_id
 from lightning_bso.lightning.checkpoints import saved_run
@@ -26,6 +25,7 @@ from lightning_bso.lightning.lr_scaling import LR_SCALINGS, LRScaling, scale_lea
 from lightning_bso.lightning.probing import Probe
 from lightning_bso.optimizer import SERVER_URL_VARIABLE, BatchSizeOptimizer, server_address
 from lightning_bso.ranks import Ranks, TorchRanks
+from lightning_bso.transport import check_address
 from lightning_bso.wire import JobSpec, ReportAnswer
 
 

@@ -342,6 +342,7 @@ def test_a_form_without_its_csrf_token_does_nothing(client: FlaskClient) -> None
         "//evil.example",
         "https://evil.example/admin/",
         "/\\evil.example",
+        "//[",
         "/admin\\..//evil",
         "javascript:alert(1)",
         "/admin/%0d%0aX: y",

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lightning_bso import BsoClient
-from lightning_bso import client as client_module
+from lightning_bso import BsoClient, transport
 from tests.client.scripted import ScriptedServer
 from tests.servers import WaitressServer
 
@@ -34,4 +33,4 @@ def scripted() -> Iterator[ScriptedServer]:
 @pytest.fixture(autouse=True)
 def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the number of attempts, but shorten the waits between them."""
-    monkeypatch.setattr(client_module, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(transport, "BACKOFF_S", 0.01)

@@ -5,8 +5,7 @@ import time
 
 import pytest
 
-from lightning_bso import BsoClient, ServerRefused, ServerUnreachable
-from lightning_bso import client as client_module
+from lightning_bso import BsoClient, ServerRefused, ServerUnreachable, transport
 from lightning_bso.wire import ReportRequest
 from tests.client.jobs import registered
 from tests.client.scripted import JOB_PAGE, Reply, ScriptedServer, in_turn
@@ -21,8 +20,8 @@ REPORT = ReportRequest(
 @pytest.fixture
 def read_timeout(monkeypatch: pytest.MonkeyPatch) -> float:
     """A read timeout that a test can wait for."""
-    monkeypatch.setattr(client_module, "READ_TIMEOUT_S", 0.3)
-    return client_module.READ_TIMEOUT_S
+    monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.3)
+    return transport.READ_TIMEOUT_S
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
@@ -107,7 +106,7 @@ def test_a_call_succeeds_where_no_further_thread_can_start(
 
     scripted.script = in_turn(GOING_ON)
     with monkeypatch.context() as patched:
-        patched.setattr(client_module, "Thread", type("Thread", (), {"__init__": lambda *_, **__: None, "start": fail}))
+        patched.setattr(transport, "Thread", type("Thread", (), {"__init__": lambda *_, **__: None, "start": fail}))
         assert BsoClient(scripted.url).report(REPORT).message == "go on"
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from lightning_bso import BatchSizeOptimizer, BsoClient, ServerUnreachable, ZeusBSOTrainFailError
-from lightning_bso import client as client_module
+from lightning_bso import BatchSizeOptimizer, BsoClient, ServerUnreachable, ZeusBSOTrainFailError, transport
 from lightning_bso import outbox as outbox_module
 from tests.client.jobs import ScriptedMonitor, job, only_trial, start_run, warnings
 from tests.client.scripted import Reply, Request, ScriptedServer, handed_on, in_turn
@@ -186,7 +185,7 @@ def test_an_ask_whose_answer_is_lost_takes_one_trial(server: WaitressServer, scr
 def test_a_server_that_hangs_holds_an_evaluation_up_for_hardly_more_than_the_read_timeout(
     server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.5)
     scripted.script = handed_on(server.url)
     bso = start_run(scripted.url)
     scripted.script = scripted.hang
@@ -199,7 +198,7 @@ def test_a_server_that_hangs_holds_an_evaluation_up_for_hardly_more_than_the_rea
 def test_resending_many_reports_holds_no_evaluation_up_for_much_longer_than_the_read_timeout(
     server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.5)
     fields = job(max_epochs=100)
     scripted.script = handed_on(server.url)
     bso = start_run(scripted.url, job=fields)
@@ -220,7 +219,7 @@ def test_resending_many_reports_holds_no_evaluation_up_for_much_longer_than_the_
 def test_a_meter_that_fails_while_the_server_hangs_does_not_hold_training_up_either(
     server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.5)
     scripted.script = handed_on(server.url)
     bso = start_run(scripted.url, ScriptedMonitor([]))  # has no reading
     scripted.script = scripted.hang
@@ -286,7 +285,7 @@ def test_the_documentations_loop_ends_although_nothing_is_reported_any_more(
 def test_a_server_that_hangs_is_not_called_again_for_a_while(
     server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "READ_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.3)
     monkeypatch.setattr(outbox_module, "LONG_WAIT_S", 0.1)
     scripted.script = handed_on(server.url)
     fields = job()

@@ -13,8 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 
-from lightning_bso import BsoClient, ZeusBSOCallback
-from lightning_bso import client as client_module
+from lightning_bso import BsoClient, ZeusBSOCallback, transport
 from tests import warm
 from tests.client.jobs import ScriptedMonitor, job, only_trial
 from tests.lightning.trainings import Module, fit, reported_epochs, trainer
@@ -129,7 +128,7 @@ def test_a_training_whose_server_is_killed_and_restarted_ends_normally(short_lea
 def test_a_server_that_hangs_for_some_epochs_holds_each_validation_up_for_the_timeout_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "READ_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.3)
     hanging = WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path)  # with a long lease, so without heartbeats
     began_at: list[float] = []
 

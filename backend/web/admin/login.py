@@ -168,7 +168,10 @@ def _own_page(target: str | None) -> str:
     home = url_for("admin.overview")
     if not target:
         return home
-    parts = urlsplit(target)
+    try:
+        parts = urlsplit(target)
+    except ValueError:  # not an address, such as one with an open bracket
+        return home
     is_own = not parts.scheme and not parts.netloc and parts.path.startswith("/admin/")
     if not is_own or "\\" in target or not target.isprintable():
         return home

@@ -1,0 +1,205 @@
+"""HTTP below the protocol: one session, timeouts, retries, errors and the access token.
+
+It sends any request and returns the body of the answer. Every call can be repeated safely, because the server
+recognizes runs and reports by their keys. So a call that got no answer is repeated.
+The calls of the protocol are in `client`. What a run does while the server is away is in `outbox`.
+"""
+
+import re
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Thread
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import requests
+from pydantic import ValidationError
+from requests.auth import AuthBase
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+from urllib3.exceptions import HTTPError
+
+from lightning_bso.errors import ServerRefused, ServerUnreachable
+from lightning_bso.wire import ErrorAnswer, Wire
+
+CONNECT_TIMEOUT_S = 3.0
+READ_TIMEOUT_S = 10.0
+"""Longest time that one attempt takes, connecting included."""
+
+PATIENT_ATTEMPTS = 7
+"""With the waits between them some 10 s: enough for a server that restarts."""
+ATTEMPTS = 2
+"""For calls while training runs. A server closes idle connections, and the second attempt opens a new one."""
+BACKOFF_S = 0.15
+"""First wait between two attempts. The wait doubles each time, and a random part of up to this long is added."""
+
+Result = TypeVar("Result")
+
+
+def check_address(server_url: str) -> None:
+    """Check that a text can be a server's address.
+
+    Raises:
+        ValueError: `server_url` is not an http(s) address.
+    """
+    try:
+        parts = urlsplit(server_url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # an invalid port or IPv6 address
+        usable = False
+    if not usable:
+        shown = _without_password(server_url)
+        raise ValueError(f"server_url {shown!r} is not an address; an address looks like http://host:8000")
+
+
+class Transport:
+    """Sends requests to one server. Not for use by several threads at once.
+
+    Args:
+        server_url: address of the server. A path in it is kept.
+        token: access token, sent as `Authorization: Bearer …`.
+
+    Raises:
+        ValueError: `server_url` is not an http(s) address.
+    """
+
+    def __init__(self, server_url: str, token: str | None = None) -> None:
+        check_address(server_url)
+        self._url = server_url.rstrip("/")
+        self.shown_url = _without_password(server_url)
+        """Address of the server, without a password that the address may contain."""
+        self._token = token
+        self._session = self._open_session()
+        # Proxies and certificates from the environment. Reading them at every call would slow the calls down.
+        self._settings = self._session.merge_environment_settings(self._url, {}, stream=None, verify=None, cert=None)
+
+    def send(
+        self, method: str, path: str, *, body: Wire | None = None, query: Wire | None = None, patient: bool
+    ) -> bytes:
+        """Send a request until the server answers. Return the body of the answer.
+
+        Args:
+            method: HTTP method.
+            path: path below the server's address.
+            body: sent as JSON.
+            query: sent as the query string.
+            patient: whether to wait for a server that restarts, some 10 s. Otherwise the call takes hardly longer than
+                `READ_TIMEOUT_S`.
+
+        Raises:
+            ServerRefused: the server answers that it will not do this.
+            ServerUnreachable: no answer.
+        """
+        retrying = Retrying(
+            stop=stop_after_attempt(PATIENT_ATTEMPTS if patient else ATTEMPTS),
+            wait=wait_exponential(multiplier=BACKOFF_S) + wait_random(0, BACKOFF_S),
+            retry=retry_if_exception(
+                lambda error: (
+                    isinstance(error, ServerUnreachable)
+                    and error.transient
+                    and (patient or not isinstance(error.__cause__, (requests.Timeout, TimeoutError)))
+                )
+            ),
+            reraise=True,
+        )
+        return retrying(self._send_once, method, path, body, query)
+
+    def _send_once(self, method: str, path: str, body: Wire | None, query: Wire | None) -> bytes:
+        try:
+            return _within(READ_TIMEOUT_S, lambda: self._exchange(method, path, body, query))
+        except TimeoutError as error:
+            self._session = self._open_session()  # the thread that still waits keeps the old one
+            raise ServerUnreachable(
+                f"no answer from {self.shown_url} (timed out after {READ_TIMEOUT_S:g} s); "
+                "is the server running, and is the address right?",
+                transient=True,
+            ) from error
+
+    def _exchange(self, method: str, path: str, body: Wire | None, query: Wire | None) -> bytes:
+        try:
+            request = requests.Request(
+                method,
+                self._url + path,
+                data=None if body is None else body.model_dump_json().encode(),
+                params=None if query is None else query.model_dump(),
+                headers={"Content-Type": "application/json"},
+            )
+            response = self._session.send(
+                self._session.prepare_request(request),
+                timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+                allow_redirects=False,  # a redirected POST would arrive as a GET
+                **self._settings,
+            )
+        except requests.RequestException as error:
+            raise ServerUnreachable(
+                f"no answer from {self.shown_url} ({_cause(error)}); is the server running, and is the address right?",
+                transient=True,
+            ) from error
+        if response.is_redirect:
+            target = response.headers.get("Location")
+            raise ServerUnreachable(f"{self.shown_url} redirects to {target}; use that as the server's address")
+        if response.ok:
+            return response.content
+        try:
+            refusal = ErrorAnswer.model_validate_json(response.content)
+        except ValidationError:  # the answer of a proxy or of another server
+            refusal = ErrorAnswer(message=f"{response.reason}: {response.content[:200].decode(errors='replace')}")
+        else:
+            if response.status_code < 500:
+                raise ServerRefused(response.status_code, refusal)
+        raise ServerUnreachable(
+            f"{self.shown_url} failed: {refusal.message} (HTTP {response.status_code})",
+            transient=response.status_code in (502, 503, 504),
+        )
+
+    def _open_session(self) -> requests.Session:
+        session = requests.Session()
+        if self._token is not None:
+            session.auth = _Bearer(self._token)
+        return session
+
+
+class _Bearer(AuthBase):
+    """Sends a token. It is an `auth` and not a header, because a .netrc would override a header."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _within(seconds: float, call: Callable[[], Result]) -> Result:
+    """Call a function and wait for its result up to a deadline. A socket's own timeout restarts at every byte.
+
+    Raises:
+        TimeoutError: there is no result yet. The call goes on in its thread until the server ends it, and its result is
+            dropped.
+    """
+    result: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:  # raised where the result is waited for
+            result.set_exception(error)
+
+    try:
+        Thread(target=run, daemon=True).start()
+    except RuntimeError:  # no further thread can start; the socket's own timeouts still apply
+        return call()
+    return result.result(timeout=seconds)
+
+
+def _without_password(server_url: str) -> str:
+    return re.sub(r"[^/]*@", "", server_url)
+
+
+def _cause(error: BaseException) -> str:
+    """The reason below the layers of requests and urllib3."""
+    while isinstance(error, (requests.RequestException, HTTPError)):
+        deeper = error.__cause__ or error.__context__
+        if deeper is None:
+            break
+        error = deeper
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
