@@ -39,8 +39,10 @@ def upgrade() -> None:
         SchemaOutdated: the schema is newer than this program.
     """
     try:
-        _check_known(_read_version())
-        flask_migrate.upgrade()
+        version = _read_version()
+        _check_known(version)
+        if version != needed_version():
+            flask_migrate.upgrade()
     except DBAPIError as error:
         where = db.engine.url.render_as_string(hide_password=True)
         raise DatabaseUnusable(f"{where}: {error.orig}; check the URL, and that it points to a database") from error

@@ -185,31 +185,31 @@ def test_an_ask_whose_answer_is_lost_takes_one_trial(server: WaitressServer, scr
 def test_a_server_that_hangs_holds_an_evaluation_up_for_hardly_more_than_the_read_timeout(
     server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.8)
     scripted.script = handed_on(server.url)
     bso = start_run(scripted.url)
     scripted.script = scripted.hang
     for _ in range(3):  # with one, two and three reports to resend
         began = time.monotonic()
         bso.on_evaluate(0.5)
-        assert time.monotonic() - began < 2 * 0.5
+        assert time.monotonic() - began < 2 * 0.8
 
 
 def test_resending_many_reports_holds_no_evaluation_up_for_much_longer_than_the_read_timeout(
     server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.8)
     fields = job(max_epochs=100)
     scripted.script = handed_on(server.url)
     bso = start_run(scripted.url, job=fields)
     scripted.script = in_turn(Reply(503))
     for _ in range(8):
         bso.on_evaluate(0.5)
-    scripted.script = handed_on(server.url, lambda _request: scripted.release.wait(0.2))
+    scripted.script = handed_on(server.url, lambda _request: scripted.release.wait(0.35))
     for epochs in range(9, 12):
         began = time.monotonic()
         bso.on_evaluate(0.5)
-        assert time.monotonic() - began < 2 * 0.5
+        assert time.monotonic() - began < 2 * 0.8
         reported = only_trial(BsoClient(server.url), fields["job_id_prefix"]).current_epoch
         assert 0 < reported < epochs
     bso.end("the script is over")  # sends all reports, without a time limit
@@ -219,13 +219,13 @@ def test_resending_many_reports_holds_no_evaluation_up_for_much_longer_than_the_
 def test_a_meter_that_fails_while_the_server_hangs_does_not_hold_training_up_either(
     server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.8)
     scripted.script = handed_on(server.url)
     bso = start_run(scripted.url, ScriptedMonitor([]))  # has no reading
     scripted.script = scripted.hang
     began = time.monotonic()
     bso.on_evaluate(0.5)
-    assert time.monotonic() - began < 2 * 0.5
+    assert time.monotonic() - began < 2 * 0.8
 
 
 def test_a_job_that_is_deleted_in_mid_run_ends_the_reporting_and_not_the_training(
@@ -285,7 +285,7 @@ def test_the_documentations_loop_ends_although_nothing_is_reported_any_more(
 def test_a_server_that_hangs_is_not_called_again_for_a_while(
     server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.8)
     monkeypatch.setattr(outbox_module, "LONG_WAIT_S", 0.1)
     scripted.script = handed_on(server.url)
     fields = job()
@@ -295,7 +295,7 @@ def test_a_server_that_hangs_is_not_called_again_for_a_while(
     requests_before = len(scripted.requests)
     began = time.monotonic()
     bso.on_evaluate(0.2)
-    assert time.monotonic() - began < 0.3
+    assert time.monotonic() - began < 0.8
     assert len(scripted.requests) == requests_before
     scripted.script = handed_on(server.url)
     bso.end("the script is over")  # ignores the pause

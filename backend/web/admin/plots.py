@@ -120,8 +120,8 @@ def cumulative_savings(history: History) -> Figure:
     earlier = savings(spec, history.earlier)
     ended = [entry.trial for entry in history.ended]
     for name, against, colour in (
-        ("compared with always using the default", total.against_default, COLOURS[2]),
-        ("compared with always using the best", total.against_best, COLOURS[3]),
+        ("against the default", total.against_default, COLOURS[2]),
+        ("against the best", total.against_best, COLOURS[3]),
     ):
         if against is not None and total.recurrences:
             per_recurrence_j = (against.cost + total.spent.cost) / total.recurrences
