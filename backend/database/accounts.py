@@ -11,8 +11,6 @@ from sqlalchemy.orm import Session
 
 from backend.database.models import Secret, Token, User, utc_now
 
-__all__ = ["Token", "User"]
-
 
 def add_token(session: Session, token: Token) -> None:
     """Add a token."""

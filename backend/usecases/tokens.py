@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from backend.database import accounts, store
-from backend.database.accounts import Token
+from backend.database.models import Token
 from backend.database.transactions import Session, read_only, transaction
 from backend.errors import InvalidField, LabelTaken, UnknownToken
 from backend.usecases import audit

@@ -13,7 +13,7 @@ from functools import lru_cache
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from backend.database import accounts, audit_log, store
-from backend.database.accounts import User
+from backend.database.models import User
 from backend.database.transactions import Session, read_only, transaction
 from backend.errors import TooManyAttempts, UnknownUser, UnusableName, UnusablePassword, UserExists
 from backend.usecases import audit
