@@ -11,10 +11,12 @@ import hypothesis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from jinja2 import FileSystemBytecodeCache
 
-from backend.app import create_app
+from backend.app import BsoServer, create_app
 from backend.config import ENV_PREFIX, Settings
 from backend.database.extensions import db
+from backend.usecases import users
 from tests import logs
 from tests.calls import Calls
 from tests.databases import MariaDB, migrate, start_mariadb
@@ -46,6 +48,19 @@ def _only_the_tests_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def _restored_root_logger() -> Iterator[None]:
     with logs.restored():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _quick_password_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hash passwords at a low strength. `users.HASH_METHOD` would take longer than many a test."""
+    monkeypatch.setattr(users, "HASH_METHOD", "scrypt:256:8:1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _templates_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let all applications of this process share their compiled templates."""
+    cache = FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+    BsoServer.jinja_options = {"bytecode_cache": cache}
 
 
 @pytest.fixture(scope="session")

@@ -27,9 +27,17 @@ SERVER_IMPORTS = (
     *("backend.cli", "flask_migrate.cli", "flask_openapi3_swagger", "flask_sqlalchemy.cli"),
     *("sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.mysql.pymysql", "gunicorn.app.wsgiapp"),
 )
-TRAINING = "tests.lightning.training_process"
-IMPORTS = {"backend": SERVER_IMPORTS, "gunicorn": SERVER_IMPORTS, TRAINING: (TRAINING,)}
-"""What each module that can start warm has imported already."""
+TRAINING, CLI = "tests.lightning.training_process", "tests.lightning.cli_process"
+TRAINING_IMPORTS = (
+    *(TRAINING, "lightning_bso.lightning.lightning_cli"),
+    *("sklearn.datasets", "sklearn.model_selection", "rich.progress", "rich.table"),
+)
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+IMPORTS = {
+    **dict.fromkeys(("backend", "gunicorn"), SERVER_IMPORTS),
+    **dict.fromkeys((TRAINING, CLI, *map(str, EXAMPLES.glob("*.py"))), TRAINING_IMPORTS),
+}
+"""What each module or script that can start warm has imported already."""
 END_TIMEOUT_S = 10
 _MAX_REQUEST_BYTES = 1 << 17
 
@@ -74,10 +82,10 @@ def start(
     stderr: TextIO,
     pipe_stdin: bool = False,
 ) -> Process:
-    """Start `python -m …` in a new process session.
+    """Start a module (`python -m …`) or a script (`python ….py`) in a new process session.
 
     Args:
-        arguments: the module, a key of `IMPORTS`, and its arguments.
+        arguments: the module or the script, a key of `IMPORTS`, and its arguments.
         cwd: the folder that the process runs in.
         env: the whole environment of the process.
         stdout: file for the standard output; None: a pipe, `Process.stdout`.
@@ -167,9 +175,13 @@ def _run(
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)
-    sys.path[0] = folder
     sys.argv[:] = arguments
-    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    if arguments[0].endswith(".py"):
+        sys.path[0] = str(Path(arguments[0]).parent)
+        runpy.run_path(arguments[0], run_name="__main__")
+    else:
+        sys.path[0] = folder
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 The migrations live in `backend/migrations`, the tables in `models`.
 """
 
+from functools import cache
+
 import flask_migrate
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -26,9 +28,9 @@ def current_version() -> str | None:
         raise DatabaseUnavailable from error
 
 
-def needed_version() -> str | None:
+def needed_version() -> str:
     """Return the schema version that this program requires."""
-    return _migrations().get_current_head()
+    return _versions()[0]
 
 
 def upgrade() -> None:
@@ -84,12 +86,15 @@ def _read_version() -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
-def _migrations() -> ScriptDirectory:
-    return ScriptDirectory.from_config(migrate.get_config())
+@cache
+def _versions() -> tuple[str, ...]:
+    """Return the versions that this program knows, the newest first."""
+    migrations = ScriptDirectory.from_config(migrate.get_config())
+    return tuple(script.revision for script in migrations.walk_revisions())
 
 
 def _check_known(version: str | None) -> None:
-    if version is not None and version not in {script.revision for script in _migrations().walk_revisions()}:
+    if version is not None and version not in _versions():
         raise SchemaOutdated(
             f"the database's schema version is {version}, which this program does not know: a newer version of the "
             "program created it. Update the program"

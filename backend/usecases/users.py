@@ -25,6 +25,8 @@ WINDOW_S = 15 * 60.0
 """A failed login counts for this long."""
 MAX_FAILED_LOGINS_PER_ACCOUNT, MAX_FAILED_LOGINS_PER_ADDRESS = 10, 30
 SESSION_KEY = "session key"
+HASH_METHOD = "scrypt:32768:8:1"
+"""How new passwords are hashed. A stored hash names its own method."""
 _LOGIN_ACTIONS = (Action.TRY_LOGIN, Action.LOG_IN, Action.REFUSE_LOGIN)
 
 
@@ -230,10 +232,10 @@ def _account(user: User) -> Account:
 def _hash(password: str) -> str:
     if not MIN_PASSWORD_LENGTH <= len(password) <= MAX_PASSWORD_LENGTH:
         raise UnusablePassword(f"a password must have {MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH} characters")
-    return generate_password_hash(password)
+    return generate_password_hash(password, HASH_METHOD)
 
 
 @lru_cache
 def _dummy_hash() -> str:
     """Return a hash to check the password of an unknown user against, so that the time taken reveals nothing."""
-    return generate_password_hash(secrets.token_urlsafe())
+    return generate_password_hash(secrets.token_urlsafe(), HASH_METHOD)

@@ -11,10 +11,12 @@ from backend.errors import UnusableName, UnusablePassword
 from backend.usecases import users
 from backend.usecases.audit import COMMAND_LINE
 from backend.usecases.users import MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH, Role
+from tests.databases import dump
 from tests.logins import PASSWORD, log_in
 from tests.servers import backend
 
 Make = Callable[..., None]
+FULL_STRENGTH = users.HASH_METHOD  # fixtures lower it later
 
 
 @pytest.fixture
@@ -75,6 +77,17 @@ def test_a_change_of_nothing_is_refused_and_ends_no_session(
     assert client.get("/admin/").status_code == 200
 
 
+def test_a_password_is_hashed_at_full_strength_and_logs_in(
+    make: Make, client: FlaskClient, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(users, "HASH_METHOD", FULL_STRENGTH)
+    make()
+    (row,) = dump(database_url)["users"]
+    assert any(str(value).startswith("scrypt:32768:8:1$") for value in row)
+    assert log_in(client, "ada", "guess").status_code == 401
+    assert log_in(client, "ada").status_code == 302
+
+
 @pytest.mark.parametrize("name", ["ada", "nobody", "gone"])
 def test_a_wrong_password_costs_the_same_whether_or_not_there_is_such_a_user(
     make: Make, app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, name: str
@@ -92,4 +105,4 @@ def test_a_wrong_password_costs_the_same_whether_or_not_there_is_such_a_user(
 
     monkeypatch.setattr(users, "check_password_hash", check)
     assert log_in(client, name, "guess").status_code == 401
-    assert checked == [("scrypt:32768:8:1", "guess")]
+    assert checked == [(users.HASH_METHOD, "guess")]

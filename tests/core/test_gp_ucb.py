@@ -190,10 +190,19 @@ def test_every_failed_verdict_says_what_becomes_of_the_batch_size(code: VerdictC
 
 
 @lru_cache(maxsize=4096)
+def learned(rows: tuple[Row, ...], spec: Spec) -> JobState:
+    """Return the job with a summary of these runs. The same rows come up again and again, each time with one more."""
+    if not rows:
+        return JobState(spec, ())
+    last = job(*rows, spec=spec).trials[-1:]
+    return JobState(spec, (), belief_of(replace(learned(rows[:-1], spec), trials=last)))
+
+
+@lru_cache(maxsize=4096)
 def next_choice(rows: tuple[Row, ...], spec: Spec) -> Choice | None:
-    """Return the next choice, or None if no batch size is left. The same rows come up again and again."""
+    """Return the next choice, or None if no batch size is left."""
     try:
-        return ask(job(*rows, spec=spec))
+        return ask(learned(rows, spec))
     except NothingConverges as error:
         assert "failed" in str(error) and "reset" in str(error)
         return None
@@ -201,8 +210,7 @@ def next_choice(rows: tuple[Row, ...], spec: Spec) -> Choice | None:
 
 def failed_next(*rows: Row, spec: Spec = FIVE) -> tuple[Row, str]:
     """Return the next run, which reaches the last epoch without a success, and the message of its verdict."""
-    state = job(*rows, spec=spec)
-    choice, epochs = next_choice(rows, spec), spec.max_epochs
+    state, choice, epochs = learned(rows, spec), next_choice(rows, spec), spec.max_epochs
     assert choice is not None
     energy_j = epochs * EPOCH_J
     verdict = judge(

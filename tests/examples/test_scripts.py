@@ -3,35 +3,48 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lightning_bso import BsoClient
 from lightning_bso.wire import TrialRecord
+from tests import warm
 from tests.client.scripted import Request, ScriptedServer, handed_on
 from tests.databases import free_port
-from tests.servers import ROOT, WaitressServer, environment
+from tests.servers import WaitressServer, environment
+from tests.warm import EXAMPLES
+
+TIMEOUT_S = 120
 
 
-def begin(script: str, folder: Path, *arguments: str, by: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
-    """Start an example in another folder than its own, through a launcher if one is given."""
-    return subprocess.Popen(
-        [sys.executable, *by, str(ROOT / "examples" / script), *arguments],
+def launch(
+    script: str, folder: Path, *arguments: str, launcher: tuple[str, ...] = ()
+) -> "subprocess.CompletedProcess[str]":
+    """Run an example to its end, in another folder than its own and in a new Python process."""
+    return subprocess.run(
+        [sys.executable, *launcher, str(EXAMPLES / script), *arguments],
         cwd=folder,
         env=environment(OMP_NUM_THREADS="1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        timeout=TIMEOUT_S,
+        check=False,
     )
 
 
-def launch(script: str, folder: Path, *arguments: str, by: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
-    """Run an example to its end."""
-    with begin(script, folder, *arguments, by=by) as process:
-        try:
-            stdout, stderr = process.communicate(timeout=120)
-        finally:
-            process.kill()
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+@contextmanager
+def running(script: str, folder: Path, *arguments: str) -> Iterator[tuple[warm.Process, Path]]:
+    """Start an example warm. Yields the process and the file of its standard error, and waits for the end."""
+    log = folder / "stderr.txt"
+    with log.open("w") as stderr, (folder / "stdout.txt").open("w") as stdout:
+        command, variables = [str(EXAMPLES / script), *arguments], environment(OMP_NUM_THREADS="1")
+        process = warm.start(command, cwd=folder, env=variables, stdout=stdout, stderr=stderr)
+    try:
+        yield process, log
+        process.wait(TIMEOUT_S)
+    finally:
+        process.send_signal(signal.SIGKILL)
 
 
 def only_trial(client: BsoClient) -> TrialRecord:
@@ -66,17 +79,18 @@ def test_the_lightning_training_goes_on_in_its_trial_after_a_sigterm(
 ) -> None:
     def preempt(request: Request) -> None:
         if request.path == "/report" and request.body["current_epoch"] == 3:
-            running.send_signal(signal.SIGTERM)
+            preempted.send_signal(signal.SIGTERM)
 
     scripted.script = handed_on(server.url, preempt)
     checkpoints = ("--checkpoints", str(tmp_path / "run"))
-    with begin("lightning_digits.py", tmp_path, "--server-url", scripted.url, *checkpoints) as running:
-        _, stderr = running.communicate(timeout=120)
+    with running("lightning_digits.py", tmp_path, "--server-url", scripted.url, *checkpoints) as (preempted, stderr):
+        pass
     interrupted = only_trial(client)
-    assert (interrupted.status, interrupted.current_epoch) == ("Dispatched", 3), stderr
+    assert (interrupted.status, interrupted.current_epoch) == ("Dispatched", 3), stderr.read_text()
 
-    resumed = launch("lightning_digits.py", tmp_path, "--server-url", server.url, *checkpoints)
-    assert resumed.returncode == 0, resumed.stderr
+    with running("lightning_digits.py", tmp_path, "--server-url", server.url, *checkpoints) as (resumed, stderr):
+        pass
+    assert resumed.returncode == 0, stderr.read_text()
     ended = only_trial(client)
     assert ended.converged
     assert ended.energy > interrupted.energy
@@ -94,7 +108,7 @@ def test_the_training_in_two_processes_converges_as_one(
     server: WaitressServer, client: BsoClient, tmp_path: Path
 ) -> None:
     torchrun = ("-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}")
-    run = launch("pytorch_ddp.py", tmp_path, "--server-url", server.url, by=torchrun)
+    run = launch("pytorch_ddp.py", tmp_path, "--server-url", server.url, launcher=torchrun)
     assert run.returncode == 0, run.stderr
     for rank in range(2):
         assert f"Rank {rank}: metric 0.9" in run.stdout
@@ -103,7 +117,7 @@ def test_the_training_in_two_processes_converges_as_one(
 
 
 def test_the_training_under_lightning_cli_converges(server: WaitressServer, client: BsoClient, tmp_path: Path) -> None:
-    config = str(ROOT / "examples" / "lightning_cli.yaml")
+    config = str(EXAMPLES / "lightning_cli.yaml")
     run = launch("lightning_cli.py", tmp_path, "fit", "--config", config, "--bso.server_url", server.url)
     assert run.returncode == 0, run.stderr
     assert "reached the target" in run.stderr
@@ -112,8 +126,9 @@ def test_the_training_under_lightning_cli_converges(server: WaitressServer, clie
 
 
 def test_under_lightning_cli_a_run_that_has_not_converged_exits_with_1(server: WaitressServer, tmp_path: Path) -> None:
-    config = str(ROOT / "examples" / "lightning_cli.yaml")
+    config = str(EXAMPLES / "lightning_cli.yaml")
     arguments = ("fit", "--config", config, "--bso.server_url", server.url, "--bso.job.max_epochs=1")
-    run = launch("lightning_cli.py", tmp_path, *arguments)
-    assert run.returncode == 1
-    assert "ZeusBSOTrainFailError: batch size 128" in run.stderr
+    with running("lightning_cli.py", tmp_path, *arguments) as (failed, stderr):
+        pass
+    assert failed.returncode == 1
+    assert "ZeusBSOTrainFailError: batch size 128" in stderr.read_text()

@@ -1,8 +1,7 @@
 """BSOLightningCLI and the stock LightningCLI with a real server: flags, files, the environment, and switching off."""
 
 import signal
-import subprocess
-import sys
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_bso import BsoClient, BSOLightningCLI, ZeusBSOCallback
 from lightning_bso.wire import TrialRecord
+from tests import warm
 from tests.client.jobs import only_trial
 from tests.servers import ROOT, WaitressServer, environment
 
@@ -211,28 +211,30 @@ def test_an_error_message_names_the_flag(
 
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, 0)])
 def test_an_interrupted_script_exits_as_without_the_optimizer_and_leaves_its_trial_open(
-    how: signal.Signals, status: int, server: WaitressServer, client: BsoClient
+    how: signal.Signals, status: int, server: WaitressServer, client: BsoClient, tmp_path: Path
 ) -> None:
     fields = job(target_metric=1.0)
     arguments = ["fit", *QUIET, f"--bso.server_url={server.url}", *flags("bso.job", **fields)]
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.lightning.cli_process", *arguments],
-        cwd=ROOT,
-        env=environment(OMP_NUM_THREADS="1"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as script:
+    log = tmp_path / "stderr.txt"
+    with log.open("w") as stderr:
+        variables = environment(OMP_NUM_THREADS="1")
+        script = warm.start(
+            [warm.CLI, *arguments], cwd=ROOT, env=variables, stdout=None, stderr=stderr, pipe_stdin=True
+        )
+    try:
         assert script.stdin is not None
         assert script.stdout is not None
         script.stdin.write("go\n")  # through epoch 0
         script.stdin.flush()
         while (line := script.stdout.readline()) != "epoch 1\n":
-            assert line, script.communicate()[1]
+            assert line, log.read_text()
         script.send_signal(how)
-        _, stderr = script.communicate("go\n", timeout=60)  # Lightning ends the batch before it handles a SIGTERM
-    assert script.returncode == status, stderr
+        with suppress(BrokenPipeError):
+            script.stdin.write("go\n")  # Lightning ends the batch before it handles a SIGTERM
+            script.stdin.flush()
+        assert script.wait(60) == status, log.read_text()
+    finally:
+        script.send_signal(signal.SIGKILL)
     trial = only_trial(client, str(fields["job_id_prefix"]))
     assert (trial.status, trial.current_epoch) == ("Dispatched", 1)
 
