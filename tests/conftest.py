@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from backend.app import BsoServer, create_app
 from backend.config import ENV_PREFIX, Settings
 from backend.database.extensions import db
 from backend.usecases import users
-from tests import logs
+from backend.web import logs
 from tests.calls import Calls
 from tests.databases import MariaDB, migrate, start_mariadb
+from tests.logs import restored
 
 # The time of an example depends on the load of the machine, so it says nothing about the code.
 hypothesis.settings.register_profile("without a deadline", deadline=None)
@@ -46,7 +48,7 @@ def _only_the_tests_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _restored_root_logger() -> Iterator[None]:
-    with logs.restored():
+    with restored():
         yield
 
 
@@ -97,22 +99,44 @@ def new_database(request: pytest.FixtureRequest) -> Callable[[str, Path], str]:
     return make
 
 
+@pytest.fixture(scope="session")
+def sqlite_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the SQLite file that one test after the other uses."""
+    return tmp_path_factory.mktemp("database")
+
+
 @pytest.fixture(params=["sqlite", "mariadb"])
 def database_url(
-    request: pytest.FixtureRequest, new_database: Callable[[str, Path], str], tmp_path: Path
+    request: pytest.FixtureRequest, new_database: Callable[[str, Path], str], sqlite_folder: Path
 ) -> Iterator[str]:
     """A new, migrated database. A test with this fixture runs on SQLite and on MariaDB."""
     server: MariaDB | None = request.getfixturevalue("mariadb") if request.param == "mariadb" else None
-    url = new_database(request.param, tmp_path)
+    for file in sqlite_folder.iterdir():
+        file.unlink()  # not overwritten: a process that the last test left behind may still write
+    url = new_database(request.param, sqlite_folder)
     yield url
     if server is not None:
         server.recycle(url)
 
 
+@cache
+def _application(url: str) -> tuple[Flask, dict[str, Any]]:
+    """Create the application over the databases that have this URL one after the other. Returns its configuration too.
+
+    An application takes longer to create than many a test takes.
+    """
+    app = create_app(Settings(database_url=url, log_level="CRITICAL"))
+    return app, dict(app.config)
+
+
 @pytest.fixture
 def app(database_url: str) -> Iterator[Flask]:
     """The application over a new database."""
-    app = create_app(Settings(database_url=database_url, log_level="CRITICAL"))
+    app, configuration = _application(database_url)
+    app.config.update(configuration)
+    logs.configure("CRITICAL", "auto")
+    with app.app_context():
+        app.secret_key = users.session_key()
     yield app
     with app.app_context():
         db.engine.dispose()

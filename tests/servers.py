@@ -19,7 +19,7 @@ from tests.databases import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = (sys.executable, "-m")
-STARTUP_S = 60
+STARTUP_S = END_S = 60
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -140,7 +140,7 @@ class Server:
                 os.killpg(process.pid, sent)  # the process group holds the server and its workers
             else:
                 process.send_signal(sent)
-            return process.wait(timeout=30)
+            return process.wait(timeout=END_S)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

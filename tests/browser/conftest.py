@@ -125,7 +125,14 @@ def browser_errors() -> list[str]:
     return []
 
 
-@pytest.fixture(params=["light", "dark"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test in light mode, and in dark mode too if colours matter to it or the run is of full size."""
+    if "page" in metafunc.fixturenames:
+        dark = metafunc.config.getoption("full_size") or metafunc.definition.get_closest_marker("in_both_modes")
+        metafunc.parametrize("page", ["light", "dark"] if dark else ["light"], indirect=True)
+
+
+@pytest.fixture
 def page(
     request: pytest.FixtureRequest, browser: Browser, site: WaitressServer, browser_errors: list[str]
 ) -> Iterator[Page]:

@@ -126,6 +126,7 @@ def test_an_admin_ends_a_trial_pauses_and_revokes_a_token(page: Page) -> None:
     expect(page.locator("tbody tr").first).to_contain_text("revoke token")
 
 
+@pytest.mark.in_both_modes
 def test_every_page_is_accessible(page: Page, request: pytest.FixtureRequest) -> None:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     theme = request.node.callspec.params["page"]

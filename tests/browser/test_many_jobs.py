@@ -1,6 +1,5 @@
 """The overview and the lists of a server with many jobs: by mouse, by keyboard alone, and on a phone."""
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from backend.usecases import reading
@@ -9,7 +8,6 @@ from tests.databases import in_application
 from tests.servers import WaitressServer
 
 PER_PAGE = 50
-in_light = pytest.mark.parametrize("page", ["light"], indirect=True)
 
 
 def count(site: WaitressServer) -> tuple[int, int]:
@@ -19,7 +17,6 @@ def count(site: WaitressServer) -> tuple[int, int]:
     return jobs, sum(trials.values())
 
 
-@in_light
 def test_the_overview_counts_all_jobs_and_links_to_them(page: Page, site: WaitressServer) -> None:
     log_in(page, "viewer")
     jobs, _ = count(site)
@@ -32,7 +29,6 @@ def test_the_overview_counts_all_jobs_and_links_to_them(page: Page, site: Waitre
     expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
 
 
-@in_light
 def test_the_lists_show_all_jobs_and_trials_in_pages(page: Page, site: WaitressServer) -> None:
     log_in(page, "viewer")
     for name, total in zip(("Jobs", "Trials"), count(site), strict=True):
@@ -47,7 +43,6 @@ def test_the_lists_show_all_jobs_and_trials_in_pages(page: Page, site: WaitressS
     expect(page.get_by_role("link", name="Next")).to_have_count(0)
 
 
-@in_light
 def test_filters_and_order_select_and_sort_the_rows(page: Page) -> None:
     log_in(page, "viewer")
     page.get_by_role("link", name="Jobs", exact=True).click()
@@ -63,7 +58,6 @@ def test_filters_and_order_select_and_sort_the_rows(page: Page) -> None:
     assert jobs == sorted(jobs)
 
 
-@in_light
 def test_the_keyboard_alone_finds_sorts_and_opens_a_job(page: Page) -> None:
     log_in(page, "viewer")
     expect(page.get_by_role("heading", name="Overview")).to_be_visible()
@@ -85,7 +79,6 @@ def test_the_keyboard_alone_finds_sorts_and_opens_a_job(page: Page) -> None:
     expect(page.get_by_role("heading", name=job, exact=True)).to_be_visible()
 
 
-@in_light
 def test_on_a_phone_no_page_is_wider_than_the_screen_and_the_menu_is_there(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 800})
     log_in(page, "admin")
