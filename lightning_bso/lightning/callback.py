@@ -6,12 +6,12 @@ The run itself, without Lightning, is in `lightning_bso.optimizer`. How a batch 
 `dataloading.py`.
 """
 
-from collections.abc import Callable
-from typing import Any, Literal
+from __future__ import annotations
 
-import lightning.pytorch as pl
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_bso.energy import EnergyMonitor, gpu_indices
@@ -20,6 +20,7 @@ from lightning_bso.lightning.checkpoints import saved_run
 from lightning_bso.lightning.checks import check_trainer, check_validation_data
 from lightning_bso.lightning.child_processes import abandon_at_exit
 from lightning_bso.lightning.dataloading import check_can_accumulate, check_reached, find_setter, split
+from lightning_bso.lightning.families import Callback, misconfiguration
 from lightning_bso.lightning.feedback import closing_line, log_run
 from lightning_bso.lightning.lr_scaling import LR_SCALINGS, LRScaling, scale_learning_rates
 from lightning_bso.lightning.probing import Probe
@@ -28,8 +29,11 @@ from lightning_bso.ranks import Ranks, TorchRanks
 from lightning_bso.transport import check_address
 from lightning_bso.wire import JobSpec, ReportAnswer
 
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
-class ZeusBSOCallback(pl.Callback):
+
+class ZeusBSOCallback(Callback):
     """A callback that trains with the batch size that the server chooses, and reports what the run costs.
 
     The server learns from every run. A job that is launched again and again converges to its cheapest batch size.
@@ -95,11 +99,9 @@ class ZeusBSOCallback(pl.Callback):
         _check_choice("accumulate", accumulate, "auto", None)
         _check_choice("lr_scaling", lr_scaling, *LR_SCALINGS, None)
         if max_device_batch_size is not None and max_device_batch_size < 1:
-            raise MisconfigurationException(
-                f"max_device_batch_size={max_device_batch_size} is not a batch size; give 1 or more"
-            )
+            raise misconfiguration(f"max_device_batch_size={max_device_batch_size} is not a batch size; give 1 or more")
         if accumulate is not None and max_device_batch_size is None:
-            raise MisconfigurationException(
+            raise misconfiguration(
                 "accumulate='auto' requires max_device_batch_size; give the largest batch that one device takes at a "
                 "time"
             )
@@ -132,7 +134,7 @@ class ZeusBSOCallback(pl.Callback):
             MisconfigurationException: the callback has no job.
         """
         if self._job is None:
-            raise MisconfigurationException("ZeusBSOCallback has a server, but no job; give job=JobSpec(…)")
+            raise misconfiguration("ZeusBSOCallback has a server, but no job; give job=JobSpec(…)")
         return self._job
 
     @property
@@ -320,7 +322,7 @@ class ZeusBSOCallback(pl.Callback):
             limit = self.max_device_batch_size * trainer.world_size
             too_large = [size for size in self.job.batch_sizes if size > limit]
             if too_large:
-                raise MisconfigurationException(
+                raise misconfiguration(
                     f"max_device_batch_size={self.max_device_batch_size} with a world size of {trainer.world_size} "
                     f"does not allow the job's batch sizes {', '.join(map(str, too_large))}. Remove them from the job, "
                     "or set accumulate='auto' to reach them by gradient accumulation"
@@ -342,7 +344,7 @@ class ZeusBSOCallback(pl.Callback):
         batches = trainer.fit_loop.total_batch_idx + 1
         if batches == 0:
             run.finish("no training step was run")
-            raise MisconfigurationException(
+            raise misconfiguration(
                 f"no training step was run with batch size {self.batch_size}. With drop_last=True the training data "
                 "must fill at least one batch: remove larger batch sizes from the job, or set drop_last=False"
             )
@@ -393,7 +395,7 @@ class ZeusBSOCallback(pl.Callback):
         metric = ranks.mean(None if value is None else float(value))
         if metric is None:
             logged_names = ", ".join(sorted(trainer.callback_metrics)) or "none"
-            raise MisconfigurationException(
+            raise misconfiguration(
                 f"ZeusBSOCallback(monitor={self.monitor!r}) found no such metric after the validation. Logged metrics: "
                 f"{logged_names}. Give one of these as monitor, or log yours in validation_step or "
                 f"on_validation_epoch_end: self.log({self.monitor!r}, …)"
@@ -403,13 +405,11 @@ class ZeusBSOCallback(pl.Callback):
 
 def _check_choice(name: str, value: str | None, *choices: str | None) -> None:
     if value not in choices:
-        raise MisconfigurationException(
-            f"{name}={value!r} is not a valid value; choose from: {', '.join(map(repr, choices))}"
-        )
+        raise misconfiguration(f"{name}={value!r} is not a valid value; choose from: {', '.join(map(repr, choices))}")
 
 
 def _check_argument(check: Callable[[Any], object], value: object) -> None:
     try:
         check(value)
     except ValueError as error:
-        raise MisconfigurationException(str(error)) from error
+        raise misconfiguration(str(error)) from error

@@ -4,13 +4,18 @@
 and how it checks the restored state, is in `lightning_bso.optimizer`.
 """
 
-import inspect
-from typing import Any
+from __future__ import annotations
 
-import lightning.pytorch as pl
+import inspect
+from typing import TYPE_CHECKING, Any
+
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
+from lightning_bso.lightning.families import misconfiguration
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 
 def saved_run(trainer: pl.Trainer, state_key: str) -> dict[str, Any] | None:
@@ -40,13 +45,13 @@ def saved_run(trainer: pl.Trainer, state_key: str) -> dict[str, Any] | None:
         )
         return None
     if "optimizer_states" not in checkpoint:
-        raise MisconfigurationException(
+        raise misconfiguration(
             f"{path} holds only weights, so a training cannot be resumed from it. Start a new run with the weights: "
             "load_from_checkpoint(…), and fit without ckpt_path"
         )
     state: dict[str, Any] | None = checkpoint.get("callbacks", {}).get(state_key)
     if not state:
-        raise MisconfigurationException(
+        raise misconfiguration(
             f"{path} comes from a training without the batch-size optimizer, so its cost is unknown and its batch size "
             "may not be in the job. Train without ckpt_path, or resume without ZeusBSOCallback"
         )

@@ -3,11 +3,17 @@
 Checks of the batch size and its loaders are in `dataloading.py`.
 """
 
-import lightning.pytorch as pl
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
+from lightning_bso.lightning.families import family_of, misconfiguration
 from lightning_bso.wire import JobSpec
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 
 def check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
@@ -16,25 +22,21 @@ def check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
     Raises:
         MisconfigurationException: the fit cannot end in a verdict.
     """
-    if not isinstance(trainer, pl.Trainer):
-        raise MisconfigurationException(
-            f"ZeusBSOCallback is a callback of lightning.pytorch, but this Trainer is from {type(trainer).__module__}. "
-            "Import Trainer from lightning.pytorch"
-        )
+    family_of(trainer)  # raises if the Trainer is not Lightning's
     if 0 in (trainer.max_epochs, trainer.max_steps, trainer.limit_train_batches):
-        raise MisconfigurationException(
+        raise misconfiguration(
             "this fit takes no training step, because max_epochs, max_steps or limit_train_batches is 0. Raise it, or "
             "train without ZeusBSOCallback"
         )
     uneven = [size for size in job.batch_sizes if size % trainer.world_size]
     if uneven:
-        raise MisconfigurationException(
+        raise misconfiguration(
             f"the job's batch sizes are global, and {', '.join(map(str, uneven))} cannot be divided among the "
             f"{trainer.world_size} processes of this run. Give the job multiples of {trainer.world_size}, or train on "
             "a number of devices that divides all batch sizes"
         )
     if not trainer.enable_validation:
-        raise MisconfigurationException(
+        raise misconfiguration(
             "ZeusBSOCallback learns from validations, and this fit has none. Give it a validation_step and a "
             "validation loader, and set limit_val_batches above 0"
         )
@@ -58,7 +60,7 @@ def check_validation_data(trainer: pl.Trainer) -> None:
         MisconfigurationException: there is no validation batch.
     """
     if trainer.val_dataloaders is not None and not sum(trainer.num_val_batches):  # None: Lightning builds them later
-        raise MisconfigurationException(
+        raise misconfiguration(
             "ZeusBSOCallback learns from validations, and the validation loaders of this fit have no batches. Give it "
             "validation data"
         )

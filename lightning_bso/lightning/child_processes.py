@@ -3,18 +3,22 @@
 Lightning reports such an error only to the callbacks of the main process, and these hold no run.
 """
 
+from __future__ import annotations
+
 import sys
 from multiprocessing.util import Finalize
+from typing import TYPE_CHECKING
 
-import lightning.pytorch as pl
-from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
-
+from lightning_bso.lightning.families import classes
 from lightning_bso.optimizer import BatchSizeOptimizer
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 
 def abandon_at_exit(trainer: pl.Trainer, run: BatchSizeOptimizer) -> None:
     """Abandon a run if an error ends this process. Does nothing unless Lightning created the process for the fit."""
-    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+    if isinstance(trainer.strategy.launcher, classes("strategies.launchers.multiprocessing:_MultiProcessingLauncher")):
         Finalize(None, _abandon, (run,), exitpriority=0)
 
 

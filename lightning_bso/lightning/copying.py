@@ -4,6 +4,8 @@ The copy must share nothing with the original that training changes. If that can
 The probe itself is in `probing.py`.
 """
 
+from __future__ import annotations
+
 import copy
 import types
 import weakref
@@ -11,18 +13,17 @@ from collections import deque
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from lightning.pytorch.loggers.logger import DummyLogger
-from lightning.pytorch.plugins.environments import LightningEnvironment
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lightning_bso.lightning.dataloading import train_loaders
+from lightning_bso.lightning.families import classes, family_of, find
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 
 def find_obstacle(trainer: pl.Trainer, module: pl.LightningModule, *, accumulates: bool) -> str | None:
@@ -36,14 +37,15 @@ def find_obstacle(trainer: pl.Trainer, module: pl.LightningModule, *, accumulate
     batches = trainer.fit_loop.max_batches
     if not isinstance(batches, int) or batches == 0:
         return "the number of batches per epoch is unknown"
-    if type(trainer.strategy) is not SingleDeviceStrategy:
+    if type(trainer.strategy) not in classes("strategies:SingleDeviceStrategy"):
         return "it requires one process that trains on one device"
     if not all(isinstance(loader, DataLoader) and not _is_stream(loader.dataset) for loader in train_loaders(trainer)):
         return "its training data are a stream, or not in a DataLoader, so they may be readable only once"
     if trainer.overfit_batches > 0:  # type: ignore[attr-defined]  # set by its debugging flags
         return "with overfit_batches the probe would include the validation"
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
-    schedulers = [callback for callback in callbacks if isinstance(callback, GradientAccumulationScheduler)]
+    scheduler_classes = classes("callbacks:GradientAccumulationScheduler")
+    schedulers = [callback for callback in callbacks if isinstance(callback, scheduler_classes)]
     if accumulates or schedulers or trainer.accumulate_grad_batches > 1:
         return "gradients are accumulated, so a batch size that does not fit in memory may fit in more parts"
     if any(map(_is_compiled, module.modules())):
@@ -153,7 +155,9 @@ def _contents(value: Any) -> list[Any]:
             return [value.func, value.args, value.keywords]
         case types.MethodType():
             return [value.__self__]
-        case type() | types.ModuleType() | types.FunctionType() | Dataset() | DataLoader() | pl.Trainer():
+        case type() | types.ModuleType() | types.FunctionType() | Dataset() | DataLoader():
+            return []
+        case _ if isinstance(value, classes("trainer.trainer:Trainer")):
             return []
     return list(getattr(value, "__dict__", {}).values())
 
@@ -204,21 +208,24 @@ def trainer_like(trainer: pl.Trainer, callback: pl.Callback, min_epochs: int, fo
         folder: folder for the new trainer's files.
     """
     device: torch.device = trainer.strategy.root_device
-    return pl.Trainer(
+    family = family_of(trainer)
+    environment = find(family, "plugins.environments:LightningEnvironment")()
+    new: pl.Trainer = find(family, "trainer.trainer:Trainer")(
         accelerator=device.type,
         devices=[device.index] if device.type == "cuda" else 1,
         # Not Slurm's environment: at a preemption it would save the copy as the run, and it would resume from the run's
         # saved state.
-        plugins=[copy.deepcopy(trainer.precision_plugin), LightningEnvironment()],
+        plugins=[copy.deepcopy(trainer.precision_plugin), environment],
         gradient_clip_val=trainer.gradient_clip_val,
         gradient_clip_algorithm=trainer.gradient_clip_algorithm,
         limit_train_batches=trainer.limit_train_batches,
         max_epochs=max(trainer.max_epochs or 0, min_epochs),
         limit_val_batches=0,
-        logger=DummyLogger() if trainer.loggers else False,
+        logger=find(family, "loggers.logger:DummyLogger")() if trainer.loggers else False,
         callbacks=[callback],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
     )
+    return new

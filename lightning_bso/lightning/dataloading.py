@@ -5,17 +5,20 @@ attribute of the given name: on the module, its hparams, the datamodule and its 
 `callback.py` decides when, and `probing.py` uses the same functions for its short fits.
 """
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from lightning.pytorch.utilities import CombinedLoader
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map
 from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_bso.lightning.families import classes, misconfiguration
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 
 def find_setter(trainer: pl.Trainer, module: pl.LightningModule, names: Sequence[str]) -> Callable[[int], None]:
@@ -73,15 +76,16 @@ def check_can_accumulate(trainer: pl.Trainer, module: pl.LightningModule) -> Non
     Raises:
         MisconfigurationException: the module optimizes manually, or the training already accumulates gradients.
     """
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
     if not module.automatic_optimization:
         obstacle = "this module optimizes manually (automatic_optimization=False), where Lightning does not accumulate"
     elif trainer.accumulate_grad_batches != 1:
         obstacle = f"the Trainer already has accumulate_grad_batches={trainer.accumulate_grad_batches}"
-    elif any(isinstance(each, GradientAccumulationScheduler) for each in trainer.callbacks):  # type: ignore[attr-defined]
+    elif any(isinstance(each, classes("callbacks:GradientAccumulationScheduler")) for each in callbacks):
         obstacle = "a GradientAccumulationScheduler already sets it"
     else:
         return
-    raise MisconfigurationException(
+    raise misconfiguration(
         f"accumulate='auto' sets the Trainer's accumulate_grad_batches, but {obstacle}. Use only one of the two. "
         "Without accumulate, max_device_batch_size refuses a job with batch sizes that a device cannot take"
     )
@@ -134,7 +138,7 @@ def _check_settable(name: str, exists: bool, is_settable: bool) -> None:
             f"found no attribute {name!r} for the batch size on the LightningModule, the LightningDataModule or their "
             "hparams. Add it"
         )
-    raise MisconfigurationException(
+    raise misconfiguration(
         f"ZeusBSOCallback {problem} and build the train loader with it (DataLoader(..., batch_size=self.{name})), or "
         "give the name of your own attribute as batch_arg_name"
     )
@@ -142,7 +146,7 @@ def _check_settable(name: str, exists: bool, is_settable: bool) -> None:
 
 def _rebuild(loaders: Any, batch_size: int) -> Any:
     """Return a loader, or a collection of loaders, like this one with another batch size."""
-    if not isinstance(loaders, CombinedLoader):
+    if not isinstance(loaders, classes("utilities.combined_loader:CombinedLoader")):
         return tree_map(lambda loader: with_batch_size(_rebuildable(loader), batch_size), loaders)
     combined = copy.copy(loaders)
     combined.flattened = [with_batch_size(_rebuildable(loader), batch_size) for loader in loaders.flattened]
@@ -190,7 +194,7 @@ def check_reached(trainer: pl.Trainer, batch_size: int) -> None:
         )
     elif batch_size not in sizes.values():
         other_sizes = ", ".join(map(str, sorted(set(filter(None, others.values())))))
-        raise MisconfigurationException(
+        raise misconfiguration(
             f"the batch size {batch_size} did not reach the train loader, which has {other_sizes}. "
             "Build the loader in train_dataloader() from the attribute that holds the batch size. A loader built in "
             "__init__ or in the datamodule's setup(), or with a fixed number, keeps its own batch size"
@@ -235,11 +239,11 @@ def _rebuildable(loader: Any) -> DataLoader[Any]:
         "train_dataloader() of the module or datamodule; or override ZeusBSOCallback.batch_size_setter"
     )
     if type(loader) is not DataLoader:
-        raise MisconfigurationException(
+        raise misconfiguration(
             f"ZeusBSOCallback cannot set the batch size of the {type(loader).__name__} given to fit. {remedy}"
         )
     if loader.batch_size is None:
-        raise MisconfigurationException(
+        raise misconfiguration(
             f"a DataLoader given to fit has a batch_sampler, or no batching, so its batch size cannot be set. {remedy}"
         )
     return loader

@@ -3,10 +3,15 @@
 `callback.py` decides when they appear, and fills the progress bar.
 """
 
-import lightning.pytorch as pl
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from lightning_bso.energy import Reading
 from lightning_bso.wire import JobSummary, ReportAnswer
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 JOULES_PER_WH = 3600.0
 

@@ -4,20 +4,26 @@ The stock LightningCLI accepts the callback too, as a group or under `--trainer.
 with help text for each field of the job. It has no option for the token, because the configuration is saved.
 """
 
+from __future__ import annotations
+
 from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
-import lightning.pytorch as pl
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from pydantic import ValidationError
 from typing_extensions import override
 
 from lightning_bso.lightning.callback import ZeusBSOCallback
+from lightning_bso.lightning.families import classes, family_of_class, find, loaded
 from lightning_bso.optimizer import server_address
 from lightning_bso.wire import JobSpec
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+else:
+    LightningCLI = find(loaded()[0], "cli:LightningCLI")
 
 GROUP = "bso"
 
@@ -28,10 +34,20 @@ class BSOLightningCLI(LightningCLI):
     The optimizer is off unless `--bso.server_url` or `$ZEUS_BSO_SERVER_URL` names a server. The job must be complete
     only if the optimizer is on. The token comes from `$ZEUS_BSO_TOKEN` only.
 
+    It is the LightningCLI of `lightning.pytorch` or of `pytorch_lightning`, as the model's class is. Without a class,
+    it is that of `lightning.pytorch` if the program has loaded both; give `trainer_class` to choose.
+
     Example:
         >>> BSOLightningCLI(Model, Data)
         python train.py fit --bso.server_url http://127.0.0.1:8000 --bso.job job.yaml
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: D102
+        given = (family_of_class(each) for each in (*args, *kwargs.values()) if isinstance(each, type))
+        family = next(filter(None, given), None)
+        if family is not None:
+            BSOLightningCLI.__bases__ = (find(family, "cli:LightningCLI"),)
+        return super().__new__(cls)
 
     @override
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -65,7 +81,7 @@ class BSOLightningCLI(LightningCLI):
                 f"--{GROUP}.{'.'.join(map(str, ('job', *fault['loc'])))}: {fault['msg']}" for fault in error.errors()
             ]
             self._parser(self.subcommand).error("; ".join(faults))
-        except MisconfigurationException as error:
+        except classes("utilities.exceptions:MisconfigurationException") as error:
             self._parser(self.subcommand).error(f"--{GROUP}: {error}")
 
 

@@ -5,16 +5,20 @@ every learning rate by a factor. That includes the bounds that schedulers hold, 
 `callback.py` calls this in `on_fit_start`. Lightning restores a checkpoint later, and its values are scaled already.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import lightning.pytorch as pl
-from lightning.pytorch.callbacks import LearningRateFinder
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import optim
 from torch.optim.lr_scheduler import LRScheduler
+
+from lightning_bso.lightning.families import classes, misconfiguration
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 LRScaling = Literal["linear", "sqrt", "auto"]
 LR_SCALINGS: tuple[str, ...] = get_args(LRScaling)
@@ -41,8 +45,9 @@ def scale_learning_rates(trainer: pl.Trainer, rule: LRScaling, ratio: float) -> 
         MisconfigurationException: "auto" has no rule for an optimizer's class, a scheduler is not torch's, or a
             LearningRateFinder searches for the rate.
     """
-    if any(isinstance(callback, LearningRateFinder) for callback in trainer.callbacks):  # type: ignore[attr-defined]
-        raise MisconfigurationException(
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    if any(isinstance(callback, classes("callbacks:LearningRateFinder")) for callback in callbacks):
+        raise misconfiguration(
             f"lr_scaling={rule!r} would scale the result of the LearningRateFinder, which already fits this run's "
             "batch size. Remove one of the two"
         )
@@ -62,7 +67,7 @@ def _factor(optimizer: optim.Optimizer, rule: LRScaling, ratio: float) -> float:
     if rule == "sqrt" or isinstance(optimizer, _SQRT):
         return math.sqrt(ratio)
     supported = ", ".join(optimizer_class.__name__ for optimizer_class in (*_LINEAR, *_SQRT))
-    raise MisconfigurationException(
+    raise misconfiguration(
         f"lr_scaling='auto' has no rule for the learning rate of {type(optimizer).__name__}; it supports {supported}. "
         "Choose lr_scaling='linear' or 'sqrt', or leave lr_scaling out"
     )
@@ -71,7 +76,7 @@ def _factor(optimizer: optim.Optimizer, rule: LRScaling, ratio: float) -> float:
 def _with_parts(scheduler: Any) -> Iterator[LRScheduler]:
     """Yield a scheduler and the schedulers inside it."""
     if not isinstance(scheduler, LRScheduler):
-        raise MisconfigurationException(
+        raise misconfiguration(
             f"lr_scaling cannot scale the schedule of {type(scheduler).__name__}, which is not a torch LRScheduler. "
             "Use a torch LRScheduler. Or leave lr_scaling out, and scale in configure_optimizers: there the batch size "
             "is already set"

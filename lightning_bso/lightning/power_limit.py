@@ -5,16 +5,16 @@ It works with or without the batch-size optimizer, and does not depend on it. Ac
 `lightning_bso.energy`.
 """
 
+from __future__ import annotations
+
 import re
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import lightning.pytorch as pl
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_bso.energy import (
@@ -28,11 +28,15 @@ from lightning_bso.energy import (
 )
 from lightning_bso.errors import EnergyUnavailable
 from lightning_bso.lightning.dataloading import loader_batch_sizes
+from lightning_bso.lightning.families import Callback, misconfiguration
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 Result = TypeVar("Result")
 
 
-class ZeusPowerLimitCallback(pl.Callback):
+class ZeusPowerLimitCallback(Callback):
     """A callback that trains under the cheapest power limit of the GPUs, found by Zeus' GlobalPowerLimitOptimizer.
 
     The callback tries every limit, from the highest down. Under each limit it warms up for some steps and measures
@@ -70,7 +74,7 @@ class ZeusPowerLimitCallback(pl.Callback):
         energy_monitor: EnergyMonitor | None = None,
     ) -> None:
         if not 0 <= eta_knob <= 1:
-            raise MisconfigurationException(f"eta_knob={eta_knob} is out of range; give a number from 0 to 1")
+            raise misconfiguration(f"eta_knob={eta_knob} is out of range; give a number from 0 to 1")
         minimums = {"power_limit_step_w": 1, "wait_steps": 0, "warmup_steps": 1, "profile_steps": 1}
         values = {
             "power_limit_step_w": power_limit_step_w,
@@ -80,7 +84,7 @@ class ZeusPowerLimitCallback(pl.Callback):
         }
         for name, value in values.items():
             if value < minimums[name]:
-                raise MisconfigurationException(f"{name}={value} is too small; give {minimums[name]} or more")
+                raise misconfiguration(f"{name}={value} is too small; give {minimums[name]} or more")
         self.eta_knob = eta_knob
         self.profile_folder = None if profile_folder is None else Path(profile_folder)
         self.power_limit_step_w = power_limit_step_w

@@ -4,6 +4,8 @@ The steps belong to a short fit of a copy (`copying.py`), so they cannot harm th
 starts the probe and reports its results. The server decides how to use them.
 """
 
+from __future__ import annotations
+
 import logging
 import math
 import signal
@@ -14,24 +16,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.memory import garbage_collection_cuda
-from lightning.pytorch.utilities.seed import isolate_rng
 from typing_extensions import override
 
 from lightning_bso.energy import EnergyMeter, Reading
 from lightning_bso.errors import is_out_of_memory
 from lightning_bso.lightning.copying import copy_modules, find_obstacle, trainer_like, unchanged_tensors
 from lightning_bso.lightning.dataloading import check_reached, train_loaders
+from lightning_bso.lightning.families import Callback, classes, family_of, find
 from lightning_bso.wire import ProbedSize
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 log = logging.getLogger(__name__)
 
-SetterFactory = Callable[[pl.Trainer, pl.LightningModule], Callable[[int], int]]
+SetterFactory = Callable[["pl.Trainer", "pl.LightningModule"], Callable[[int], int]]
 """Creates, in a fit's `setup`, the function that sets a device's batch size and returns its loader's batch size."""
 
 WARM_UP_STEPS = 3
@@ -61,7 +63,7 @@ class Probe:
     accumulates: bool
     """Whether larger batches are split into parts."""
     _deadline: float = field(default=math.inf, init=False)
-    _measurements: list["_Measurement"] = field(default_factory=list, init=False)
+    _measurements: list[_Measurement] = field(default_factory=list, init=False)
 
     def run(self, batch_sizes: Sequence[int]) -> list[ProbedSize] | None:
         """Measure the cost of an epoch with each batch size. Raises nothing: the training has already succeeded.
@@ -74,11 +76,10 @@ class Probe:
         """
         try:
             return self._run(batch_sizes)
-        except (KeyboardInterrupt, SIGTERMException) as error:
-            signal_name = "SIGTERM" if isinstance(error, SIGTERMException) else "Ctrl-C"
+        except self._interrupts as error:
             log.warning(
                 "The probe of batch sizes was interrupted by %s. The training was over, and fit ends normally",
-                signal_name,
+                "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "SIGTERM",
             )
             return None
         except Exception as error:
@@ -106,14 +107,24 @@ class Probe:
             )
             return []
         log.info("Probing %d batch sizes, which takes about %.0f s", len(batch_sizes), estimate_s)
-        with isolate_rng(), _unchanged_generators(self.trainer), _lightning_silenced(), unchanged_tensors(self.module):
+        family = family_of(self.trainer)
+        isolated_rng, silenced = find(family, "utilities.seed:isolate_rng")(), _silenced(family)
+        with isolated_rng, silenced, _unchanged_generators(self.trainer), unchanged_tensors(self.module):
             try:
                 problem = self._measure_copy(estimates_s)
             finally:
-                garbage_collection_cuda()  # no copy exists any more
+                self._free_memory()  # no copy exists any more
         if problem is not None:
             log.warning("The probe of batch sizes stopped early: %s", problem)
         return _to_probed_sizes(self._measurements, self.batch_size, run_epoch)
+
+    @property
+    def _interrupts(self) -> tuple[Any, ...]:
+        """The classes of the errors with which Ctrl-C and SIGTERM end a fit."""
+        return (KeyboardInterrupt, *classes("utilities.exceptions:SIGTERMException"))
+
+    def _free_memory(self) -> None:
+        find(family_of(self.trainer), "utilities.memory:garbage_collection_cuda")()
 
     def _estimate_s(self, batch_size: int, epoch_s: float) -> float:
         """Estimate the seconds for the steps with a batch size.
@@ -129,7 +140,7 @@ class Probe:
         interrupt_handler = signal.getsignal(signal.SIGINT)
         try:
             return self._measure_in_turn(estimates_s)
-        except SIGTERMException:
+        except self._interrupts:
             raise
         except (Exception, SystemExit) as error:  # the copied module or its loaders may raise anything
             return f"{type(error).__name__}: {error}"
@@ -176,12 +187,12 @@ class Probe:
 
     def _measure(
         self, batch_size: int, module: pl.LightningModule, datamodule: pl.LightningDataModule | None
-    ) -> "_Measurement | None":
+    ) -> _Measurement | None:
         """Measure what a batch size costs. Return None if there were too few steps."""
         source = self.trainer.fit_loop._data_source
         loader = None if source.is_module() else source.instance
         timer, fits = _Timer(self.make_setter, batch_size, self.meter, self._deadline), True
-        garbage_collection_cuda()
+        self._free_memory()
         with TemporaryDirectory() as folder:
             probe_trainer = trainer_like(self.trainer, timer, WARM_UP_STEPS + MIN_STEPS, folder)
             self.meter.begin()
@@ -225,7 +236,7 @@ class _Measurement:
         return self.epoch is not None
 
 
-class _Timer(pl.Callback):
+class _Timer(Callback):
     """Sets a batch size, measures the steps after the warm-up, and stops the fit after enough steps."""
 
     def __init__(self, make_setter: SetterFactory, batch_size: int, meter: EnergyMeter, deadline: float) -> None:
@@ -317,9 +328,9 @@ def _unchanged_generators(trainer: pl.Trainer) -> Iterator[None]:
 
 
 @contextmanager
-def _lightning_silenced() -> Iterator[None]:
+def _silenced(family: str) -> Iterator[None]:
     """Suppress Lightning's messages about every fit. They would look like messages about the training."""
-    lightning_log = logging.getLogger("lightning.pytorch")
+    lightning_log = logging.getLogger(family)
     level = lightning_log.level
     lightning_log.setLevel(logging.ERROR)
     try:

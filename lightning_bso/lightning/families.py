@@ -1,0 +1,98 @@
+"""Lightning's classes under the name that a program imports Lightning by.
+
+`lightning.pytorch` and `pytorch_lightning` are one code under two names, and each name has classes of its own. A
+library that stands on Lightning chooses the name for its users. So no module of this package imports Lightning: it
+looks classes up here, by a path such as "callbacks:LearningRateFinder".
+"""
+
+import sys
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+FAMILIES = ("lightning.pytorch", "pytorch_lightning")
+
+
+def loaded() -> tuple[str, ...]:
+    """Return the families that the program has imported. If there is none yet, import all that are installed.
+
+    Raises:
+        ModuleNotFoundError: no family is installed.
+    """
+    found = tuple(family for family in FAMILIES if family in sys.modules)
+    if found:
+        return found
+    installed = tuple(family for family in FAMILIES if find_spec(family.partition(".")[0]) is not None)
+    for family in installed or FAMILIES[:1]:
+        import_module(family)
+    return installed
+
+
+def family_of_class(derived: type) -> str | None:
+    """Return the family of a class that derives from one of Lightning's, or None if it does not."""
+    for base in derived.__mro__:
+        for family in FAMILIES:
+            if base.__module__.startswith(f"{family}."):
+                return family
+    return None
+
+
+def family_of(trainer: object) -> str:
+    """Return the family of a Trainer.
+
+    Raises:
+        MisconfigurationException: it is not a Trainer of Lightning.
+    """
+    family = family_of_class(type(trainer))
+    if family is None:
+        raise misconfiguration(
+            f"ZeusBSOCallback is a callback of Lightning, but this Trainer is from {type(trainer).__module__}. Import "
+            f"Trainer from {' or '.join(FAMILIES)}"
+        )
+    return family
+
+
+def find(family: str, path: str) -> Any:
+    """Return what a family calls by this name: a module, a colon, and a name in it."""
+    return resolve_name(f"{family}.{path}")
+
+
+def classes(path: str) -> tuple[Any, ...]:
+    """Return the classes of this name in all loaded families, for `isinstance` and `except`."""
+    return _classes(loaded(), path)
+
+
+@cache
+def _classes(families: tuple[str, ...], path: str) -> tuple[Any, ...]:
+    return tuple(find(family, path) for family in families)
+
+
+def misconfiguration(message: str) -> Exception:
+    """Return the error that Lightning raises for a wrong set-up. Its class is that of all loaded families."""
+    error: Exception = _error_class(classes("utilities.exceptions:MisconfigurationException"))(message)
+    return error
+
+
+@cache
+def _error_class(bases: tuple[type, ...]) -> type:
+    if len(bases) == 1:
+        return bases[0]
+    # Another process that unpickles the error may have loaded other families.
+    return type(bases[0].__name__, bases, {"__reduce__": lambda self: (misconfiguration, self.args)})
+
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback as Callback
+else:
+
+    class Callback(*classes("callbacks.callback:Callback")):
+        """The base of this package's callbacks: the `Callback` of all loaded families."""
+
+        def __new__(cls, *_, **__):  # noqa: D102
+            # A program may load a family after this module, and before it creates its callbacks.
+            bases = classes("callbacks.callback:Callback")
+            if Callback.__bases__ != bases:
+                Callback.__bases__ = bases
+            return super().__new__(cls)
