@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_bso.energy import EnergyMonitor, gpu_indices
@@ -20,7 +19,7 @@ from lightning_bso.lightning.checkpoints import saved_run
 from lightning_bso.lightning.checks import check_trainer, check_validation_data
 from lightning_bso.lightning.child_processes import abandon_at_exit
 from lightning_bso.lightning.dataloading import check_can_accumulate, check_reached, find_setter, split
-from lightning_bso.lightning.families import Callback, misconfiguration
+from lightning_bso.lightning.families import Callback, misconfiguration, rank_zero_info, rank_zero_warn
 from lightning_bso.lightning.feedback import closing_line, log_run
 from lightning_bso.lightning.lr_scaling import LR_SCALINGS, LRScaling, scale_learning_rates
 from lightning_bso.lightning.probing import Probe

@@ -10,9 +10,8 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
-from lightning_bso.lightning.families import misconfiguration
+from lightning_bso.lightning.families import misconfiguration, rank_zero_warn
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
-
-from lightning_bso.lightning.families import family_of, misconfiguration
+from lightning_bso.lightning.families import family_of, misconfiguration, rank_zero_warn
 from lightning_bso.wire import JobSpec
 
 if TYPE_CHECKING:

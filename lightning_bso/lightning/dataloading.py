@@ -11,11 +11,10 @@ import copy
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_bso.lightning.families import classes, misconfiguration
+from lightning_bso.lightning.families import classes, misconfiguration, rank_zero_warn
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl

@@ -85,7 +85,12 @@ def _error_class(bases: tuple[type, ...]) -> type:
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback as Callback
+    from lightning.pytorch.utilities.rank_zero import rank_zero_info as rank_zero_info
+    from lightning.pytorch.utilities.rank_zero import rank_zero_warn as rank_zero_warn
 else:
+    # All families share these two.
+    rank_zero_info = find(loaded()[0], "utilities.rank_zero:rank_zero_info")
+    rank_zero_warn = find(loaded()[0], "utilities.rank_zero:rank_zero_warn")
 
     class Callback(*classes("callbacks.callback:Callback")):
         """The base of this package's callbacks: the `Callback` of all loaded families."""

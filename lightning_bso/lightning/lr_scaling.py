@@ -11,11 +11,10 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import optim
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_bso.lightning.families import classes, misconfiguration
+from lightning_bso.lightning.families import classes, misconfiguration, rank_zero_info
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl

@@ -14,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_bso.energy import (
@@ -28,7 +27,7 @@ from lightning_bso.energy import (
 )
 from lightning_bso.errors import EnergyUnavailable
 from lightning_bso.lightning.dataloading import loader_batch_sizes
-from lightning_bso.lightning.families import Callback, misconfiguration
+from lightning_bso.lightning.families import Callback, misconfiguration, rank_zero_info, rank_zero_warn
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
