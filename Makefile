@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint audit format serve clean mariadb chromium
+.PHONY: help install demo test test-lightning test-libraries lint audit format serve clean mariadb chromium
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -37,7 +37,13 @@ demo: $(INSTALLED) ## 30 recurrences of a real training against a server of thei
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
 test: $(INSTALLED) mariadb chromium ## Run all tests, those on a real MariaDB included
-	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal $(TEST_OPTIONS)
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --ignore tests/libraries $(TEST_OPTIONS)
+
+test-lightning: $(INSTALLED) mariadb ## Run the callbacks' tests as pytorch_lightning
+	.ci/lightning-tests $(TEST_PROCESSES)
+
+test-libraries: $(INSTALLED) ## Install the extras beside other libraries, in new virtual environments
+	$(BIN)/pytest tests/libraries
 
 lint: $(INSTALLED) ## Check style, types and the import rules
 	$(BIN)/ruff check .

@@ -200,7 +200,8 @@ def make_zeus_monitor(gpu_indices: list[int] | None) -> EnergyMonitor:
     except Exception as error:  # Zeus raises many classes, for example KeyError for a missing library
         raise EnergyUnavailable(
             f"this training uses GPUs, but Zeus cannot read their energy ({type(error).__name__}: {error}). "
-            "Install zeus-ml and the GPU driver's management library, or give a working energy monitor"
+            "Install Zeus (pip install 'lightning-bso[zeus]') and the GPU driver's management library, or give a "
+            "working energy monitor"
         ) from error
     return monitor
 

@@ -5,6 +5,7 @@ calls the server. The checks change nothing, and they work without torch and wit
 `cli` prints the findings.
 """
 
+import importlib
 import io
 import os
 import platform
@@ -22,7 +23,9 @@ from lightning_bso.client import BsoClient
 from lightning_bso.energy import WATTS_PER_BUSY_CORE, Machine, join_machines, make_meter
 from lightning_bso.errors import BSOError, EnergyUnavailable, ServerRefused
 
-INSTALL = "pip install 'lightning-bso[lightning]'"
+INSTALL, INSTALL_ZEUS = "pip install 'lightning-bso[lightning]'", "pip install 'lightning-bso[zeus]'"
+FAMILIES = ("lightning", "pytorch-lightning")
+"""The packages that bring Lightning, under its two names."""
 NO_JOB = "batch_size"
 """An id that no job can have, because it is reserved."""
 
@@ -43,7 +46,7 @@ def check_machine() -> list[Finding]:
     # Without GPUs their libraries print to standard output. Zeus warns about windows as short as the ones here.
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return [*_check_packages(), *_check_callback(), *_check_gpus()]
+        return [*_check_packages(), *_check_amdsmi(), *_check_callback(), *_check_gpus()]
 
 
 def check_server(server_url: str, token: str | None) -> Iterator[Finding]:
@@ -89,13 +92,33 @@ def _check_packages() -> Iterator[Finding]:
     yield Finding("ok", "python", platform.python_version())
     for name in ("lightning-bso", "pydantic", "requests"):
         yield Finding("ok", name, _version(name) or "not installed as a package; runs from its folder")
-    for name in ("torch", "lightning"):
-        version = _version(name)
+    for subject, names in (("torch", ("torch",)), ("lightning", FAMILIES)):
+        found = _releases(*names)
+        text = found or f"not installed; trainings require it: {INSTALL}"
+        yield Finding("ok" if found else "warning", subject, text)
+    text = _releases("zeus-ml", "zeus") or f"not installed; trainings on GPUs require it: {INSTALL_ZEUS}"
+    yield Finding("ok", "zeus", text)
+
+
+def _releases(*packages: str) -> str:
+    """Return those of the packages that are installed, with their versions."""
+    return ", ".join(f"{package} {version}" for package in packages if (version := _version(package)))
+
+
+def _check_amdsmi() -> Iterator[Finding]:
+    """Check for a package that Zeus requires, and that breaks Ray on a machine without AMD's library."""
+    release = _releases("amdsmi")
+    if not release or not _version("ray"):
+        return
+    try:
+        importlib.import_module("amdsmi")
+    except Exception as error:  # KeyError in 7.0
         yield Finding(
-            "ok" if version else "warning", name, version or f"not installed; trainings require it: {INSTALL}"
+            "problem",
+            "ray",
+            f"`import ray` fails, because {release} (of Zeus) cannot be imported without AMD's library "
+            f"({_describe(error)}). Run `pip uninstall amdsmi`: Zeus measures other GPUs without it",
         )
-    releases = [f"{name} {version}" for name in ("zeus-ml", "zeus") if (version := _version(name))]
-    yield Finding("ok", "zeus", ", ".join(releases) or f"not installed; trainings on GPUs require it: {INSTALL}")
 
 
 def _version(package: str) -> str | None:
@@ -109,7 +132,7 @@ def _check_callback() -> Iterator[Finding]:
     try:
         lightning_bso.ZeusBSOCallback  # noqa: B018 - loads torch and Lightning
     except ImportError as error:
-        level: Literal["warning", "problem"] = "problem" if _version("lightning") else "warning"
+        level: Literal["warning", "problem"] = "problem" if _releases(*FAMILIES) else "warning"
         yield Finding(level, "callback", f"{error}; BatchSizeOptimizer works without it")
     except Exception as error:  # of incompatible libraries
         yield Finding("problem", "callback", f"ZeusBSOCallback cannot be imported ({_describe(error)}): {INSTALL}")

@@ -127,7 +127,7 @@ def test_gpus_that_zeus_cannot_read_are_a_problem(
     status, findings = doctor(server.url, capsys)
     assert status == 1
     assert findings["GPU 0"][0] == "problem"
-    assert "Install zeus-ml" in findings["GPU 0"][1]
+    assert "pip install 'lightning-bso[zeus]'" in findings["GPU 0"][1]
 
 
 @pytest.mark.usefixtures("zeus_looks_again")
@@ -183,8 +183,8 @@ def test_with_the_client_alone_it_says_what_trainings_need(server: WaitressServe
     assert run.stderr == ""
     assert run.returncode == 0
     findings = parse_findings(run.stdout)
-    for package in ("torch", "lightning", "zeus"):
-        assert "pip install 'lightning-bso[lightning]'" in findings[package][1]
+    for package, extra in (("torch", "lightning"), ("lightning", "lightning"), ("zeus", "zeus")):
+        assert f"pip install 'lightning-bso[{extra}]'" in findings[package][1]
     assert findings["callback"][0] == "warning"
     assert findings["energy"] == (
         "warning",

@@ -1,0 +1,1 @@
+"""Other libraries beside this package, each in a new virtual environment. `make test-libraries` runs them."""
