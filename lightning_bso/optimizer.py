@@ -131,6 +131,7 @@ class BatchSizeOptimizer:
         self._state_without_trial: dict[str, Any] = {}
         self._energy_j = self._time_s = 0.0
         self._epoch = self._last_number = 0
+        self._metric: float | None = None
         self._outbox = Outbox(self._client)
         self.accumulate_grad_batches = 1
         """Number of parts in which a device processes its share of a batch (gradient accumulation); recorded."""
@@ -256,6 +257,7 @@ class BatchSizeOptimizer:
             raise RuntimeError("call get_batch_size() and on_train_begin() before the first on_evaluate()")
         if self.result is not None:
             return
+        self._metric = metric
         # A run without a checkpoint starts at epoch 0 again, behind its reported epochs. Its totals continue.
         self._epoch = max(self._epoch, current_epoch)
         if self._trial is None:
@@ -268,6 +270,18 @@ class BatchSizeOptimizer:
         self._share_progress()
         if self.result is None:
             self._begin_window()
+
+    def report_without_validation(self, current_epoch: int) -> None:
+        """Report the last metric once more, after epochs that ended without a validation.
+
+        A run that has trained for `max_epochs` has failed, even if nothing was validated at its end. Call this then, on
+        all ranks. Does nothing before the first `report`, or after the verdict.
+
+        Args:
+            current_epoch: epochs completed.
+        """
+        if self._metric is not None:
+            self.report(self._metric, current_epoch)
 
     def describe_job(self) -> JobSummary | None:
         """Return the job's current state on the server, or None if the server does not answer or refuses."""

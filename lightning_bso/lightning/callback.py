@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from lightning_bso.energy import EnergyMonitor, gpu_indices
 from lightning_bso.identity import check_run_id
-from lightning_bso.lightning.checkpoints import saved_run
+from lightning_bso.lightning.checkpoints import left_over_named, saved_run
 from lightning_bso.lightning.checks import check_trainer, check_validation_data
 from lightning_bso.lightning.child_processes import abandon_at_exit
 from lightning_bso.lightning.dataloading import check_can_accumulate, check_reached, find_setter, split
@@ -178,7 +178,8 @@ class ZeusBSOCallback(Callback):
             gpu_indices=gpu_indices(trainer.strategy.root_device),
             ranks=TorchRanks(trainer.local_rank) if trainer.world_size > 1 else None,
         )
-        self.batch_size = run.get_batch_size(saved_run(trainer, self.state_key))
+        with left_over_named(trainer):
+            self.batch_size = run.get_batch_size(saved_run(trainer, self.state_key))
         self._run = run
         abandon_at_exit(trainer, run)
         self._loader_size = set_device_batch_size(self.batch_size // trainer.world_size)
@@ -335,7 +336,7 @@ class ZeusBSOCallback(Callback):
         return f" ({', '.join(shares)})" if shares else ""
 
     def _finish(self, trainer: pl.Trainer, run: BatchSizeOptimizer, number: int) -> None:
-        """End a run without a verdict after its fit. A last attempt to send missed reports may still bring the verdict.
+        """End a run that has no verdict after its fit. A last report, or one that was missed, may still bring it.
 
         Raises:
             MisconfigurationException: the fit took no training step.
@@ -347,8 +348,10 @@ class ZeusBSOCallback(Callback):
                 f"no training step was run with batch size {self.batch_size}. With drop_last=True the training data "
                 "must fill at least one batch: remove larger batch sizes from the job, or set drop_last=False"
             )
+        if trainer.current_epoch >= self.job.max_epochs:  # the last epoch ended without a validation
+            run.report_without_validation(trainer.current_epoch)
         run.finish(f"fit ended after {trainer.current_epoch} epochs and {batches} batches without a verdict")
-        if run.result is not None:  # a resent report has brought the verdict
+        if run.result is not None:
             self._log_run(trainer, run)
             self._raise_if_failed(run)
         else:

@@ -7,10 +7,14 @@ and how it checks the restored state, is in `lightning_bso.optimizer`.
 from __future__ import annotations
 
 import inspect
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lightning_bso.errors import BSOError
 from lightning_bso.lightning.families import misconfiguration, rank_zero_warn
 
 if TYPE_CHECKING:
@@ -55,6 +59,26 @@ def saved_run(trainer: pl.Trainer, state_key: str) -> dict[str, Any] | None:
             "may not be in the job. Train without ckpt_path, or resume without ZeusBSOCallback"
         )
     return state
+
+
+@contextmanager
+def left_over_named(trainer: pl.Trainer) -> Iterator[None]:
+    """Add the cure to an error about a checkpoint that nobody asked for. Use this in `Callback.setup`.
+
+    Lightning saves `hpc_ckpt_N.ckpt` when Slurm preempts a job. It also resumes from the one with the highest number by
+    itself, even if another job left it behind.
+    """
+    try:
+        yield
+    except Exception as error:
+        path = str(_run_arguments(trainer).get("ckpt_path"))
+        about_checkpoint = (BSOError, type(misconfiguration("")))
+        if type(error) not in about_checkpoint or not re.search(r"hpc_ckpt_\d+\.ckpt$", path):
+            raise
+        raise type(error)(
+            f"{error}. Lightning resumes from {path} by itself, because an earlier job left it in the Trainer's "
+            "default_root_dir. If this is a new training, remove the file, or set another default_root_dir"
+        ) from error
 
 
 def _run_arguments(trainer: pl.Trainer) -> dict[str, Any]:

@@ -38,6 +38,12 @@ def check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
             "ZeusBSOCallback learns from validations, and this fit has none. Give it a validation_step and a "
             "validation loader, and set limit_val_batches above 0"
         )
+    every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
+    if every is not None and epochs is not None and 0 < epochs < every:
+        raise misconfiguration(
+            f"ZeusBSOCallback learns from validations, and none falls due in this fit: check_val_every_n_epoch={every} "
+            f"is more than max_epochs={epochs}. Lower the former, or raise the latter"
+        )
     if trainer.accumulate_grad_batches > 1:
         rank_zero_warn(
             f"accumulate_grad_batches={trainer.accumulate_grad_batches} multiplies the batch size that the server "

@@ -101,6 +101,10 @@ def test_a_trainer_that_is_not_lightnings(callback: ZeusBSOCallback) -> None:
         callback.setup(other_class(), Module(), "fit")
 
 
+def test_a_validation_that_never_falls_due(callback: ZeusBSOCallback) -> None:
+    refused(callback, Module(), message="none falls due in this fit", max_epochs=3, check_val_every_n_epoch=4)
+
+
 def test_a_module_that_does_not_validate(callback: ZeusBSOCallback) -> None:
     class NoValidation(pl.LightningModule):
         training_step = Bare.training_step

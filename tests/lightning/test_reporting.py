@@ -37,6 +37,33 @@ def test_epochs_without_a_validation_are_counted(server: WaitressServer) -> None
     assert reported_epochs(server, failed_after(server, 4, check_val_every_n_epoch=2)) == [2, 4]
 
 
+@pytest.mark.parametrize(
+    ("epochs", "options", "reported"),
+    [
+        (2, {"val_check_interval": 0.75}, [0, 1, 2]),
+        (2, {"val_check_interval": 3}, [0, 1, 2]),
+        (3, {"check_val_every_n_epoch": 2}, [2, 3]),
+    ],
+    ids=["three quarters of an epoch", "3 of 4 batches", "every second epoch"],
+)
+def test_a_run_whose_last_epoch_ends_without_a_validation_has_failed_with_all_its_energy(
+    server: WaitressServer, client: BsoClient, epochs: int, options: dict[str, Any], reported: list[int]
+) -> None:
+    fields = job(max_epochs=epochs)
+    callback = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor([1.0, 2.0, 4.0]))
+    with pytest.raises(ZeusBSOTrainFailError, match=f"within {epochs} epochs"):
+        fit(callback, Module(), max_epochs=epochs, **options)
+    assert reported_epochs(server, fields["job_id_prefix"]) == reported
+    stored = only_trial(client, fields["job_id_prefix"])
+    assert (stored.converged, stored.energy) == (False, float(2 ** len(reported) - 1))
+
+
+def test_such_a_run_may_end_the_fit_without_an_error(server: WaitressServer) -> None:
+    callback = ZeusBSOCallback(server.url, job(max_epochs=3), energy_monitor=ScriptedMonitor(), on_fail="stop")
+    fit(callback, Module(), max_epochs=3, check_val_every_n_epoch=2)
+    assert callback.result is not None and not callback.result.converged
+
+
 def test_a_validation_on_its_own_is_not_reported(
     callback: ZeusBSOCallback, server: WaitressServer, client: BsoClient
 ) -> None:

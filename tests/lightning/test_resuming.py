@@ -68,6 +68,26 @@ def test_the_checkpoint_leads_to_its_trial_and_its_totals(
     assert second.trial_number == 1
 
 
+def test_an_error_about_a_checkpoint_that_lightning_found_by_itself_names_the_file_and_the_cure(
+    callback: ZeusBSOCallback, tmp_path: Path
+) -> None:
+    path = Path(paused(tmp_path / "run", callback))
+    resumed(other(callback), str(path))
+    path.rename(tmp_path / "hpc_ckpt_1.ckpt")  # Slurm's preemption leaves one
+    with pytest.raises(BSOError, match=r"has ended already.*hpc_ckpt_1\.ckpt by itself.*remove the file"):
+        trainer(other(callback), default_root_dir=tmp_path).fit(Module([1.0]), ckpt_path="hpc")
+
+
+def test_the_error_about_a_left_over_checkpoint_of_another_training_names_the_file_too(
+    callback: ZeusBSOCallback, tmp_path: Path
+) -> None:
+    Path(paused(tmp_path / "run")).rename(tmp_path / "hpc_ckpt_3.ckpt")
+    with pytest.raises(
+        MisconfigurationException, match=r"without the batch-size optimizer.*hpc_ckpt_3\.ckpt by itself"
+    ):
+        trainer(callback, default_root_dir=tmp_path).fit(Module([1.0]), ckpt_path="hpc")
+
+
 def test_a_checkpoint_holds_what_was_used_since_the_last_report(server: WaitressServer, client: BsoClient) -> None:
     bso = start_run(server.url)
     bso.on_evaluate(0.5)
