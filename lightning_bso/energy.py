@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 WATTS_PER_BUSY_CORE = 10.0
 """Assumed power of a core for the estimate. Server CPUs are rated at about 5 to 15 W per core; this is a guess."""
 
+MAX_STILL_S = 1.0
+"""A GPU draws power even when idle, so its counter moves within this time. It is updated every 0.1 s or so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -97,9 +100,20 @@ class ZeusMeter:
         self._monitor.begin_window(self._window, sync_execution=self._synchronize)
 
     def end(self) -> Reading:
-        """End the window."""
+        """End the window.
+
+        Raises:
+            EnergyUnavailable: the energy counter did not move.
+        """
         measured = self._monitor.end_window(self._window, sync_execution=self._synchronize)
-        return Reading(float(measured.total_energy), float(measured.time))
+        reading = Reading(float(measured.total_energy), float(measured.time))
+        if reading.energy_j == 0 and reading.time_s > MAX_STILL_S:
+            raise EnergyUnavailable(
+                f"the GPUs' energy counter did not move in {reading.time_s:.3g} s. Some virtual GPUs (vGPU) and older "
+                "cards have none. Where Zeus polls the power in a process of its own, the script needs an `if __name__ "
+                "== '__main__':` guard"
+            )
+        return reading
 
     def _check_counters(self) -> None:
         """Read the counters once. The counter of a GPU partition (MIG) exists, but reading it fails."""

@@ -37,12 +37,13 @@ class Measurement:
 
     def begin(self) -> None:
         """Open a window."""
-        self._window = Window()
+        window = Window()
         try:
             if self.meter is not None:
                 self.meter.begin()
         except Exception as error:  # each driver raises its own class
-            self._window.problem = f"{type(error).__name__}: {error}"
+            window.problem = f"{type(error).__name__}: {error}"
+        self._window = window  # only now: a signal handler may save a checkpoint, which closes an open window
 
     def end(self) -> Window:
         """Close the window and return it."""

@@ -307,10 +307,7 @@ class BatchSizeOptimizer:
         if trial is None:
             return self._state_without_trial
         if self.ranks.size == 1 and self._measurement.is_open:  # with several ranks, all would have to save at once
-            reading = self._measurement.split()
-            if reading is not None:
-                self._energy_j += reading.energy_j
-                self._time_s += reading.time_s
+            self._add(self._measurement.split())
         return self._reported_state(trial)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -365,10 +362,11 @@ class BatchSizeOptimizer:
         as failed. Before the training has begun, a lack of memory does not count against the batch size, because
         another process may use the GPU. A single rank may call this without the others.
         """
-        if is_interruption(error):
-            return
         if is_out_of_memory(error) and self._measurement.is_open:
             self._report_out_of_memory()
+        self._close_window()
+        if is_interruption(error):
+            return
         self.end(f"{type(error).__name__}: {error}", over=False)
 
     def end(self, reason: str, *, over: bool = True) -> None:
@@ -381,6 +379,7 @@ class BatchSizeOptimizer:
             over: whether the run came to its regular end. False: the run broke. It then gets its trial back when it is
                 launched again, also under a scheduler's run id.
         """
+        self._close_window()
         if self._trial is None or self.result is not None:
             return
         self._send(last_chance=True)
@@ -523,9 +522,7 @@ class BatchSizeOptimizer:
         trial = self._trial
         if trial is None or self.result is not None:
             return
-        reading = self._measurement.end().reading or Reading(0.0, 0.0)
-        self._energy_j += reading.energy_j
-        self._time_s += reading.time_s
+        self._add(self._measurement.end().reading)
         self._queue_report(trial, None, out_of_memory=True)
         self._send(last_chance=True)
         if self.result is not None:
@@ -534,6 +531,18 @@ class BatchSizeOptimizer:
     def _begin_window(self) -> None:
         if self._trial is not None:
             self._measurement.begin()
+
+    def _close_window(self) -> None:
+        """Close the window if one is open. A checkpoint that is saved afterwards still holds what was used in it."""
+        if self._measurement.is_open:
+            reading = self._measurement.end().reading
+            self._add(reading if self.ranks.size == 1 else None)  # the other ranks may not be here
+
+    def _add(self, reading: Reading | None) -> None:
+        """Add a reading of this rank to the totals."""
+        if reading is not None:
+            self._energy_j += reading.energy_j
+            self._time_s += reading.time_s
 
     def _stop_reporting(self, reason: str) -> None:
         """Let the training continue without the optimizer, and end the trial with the reason."""

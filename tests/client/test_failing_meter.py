@@ -1,7 +1,8 @@
 """A meter that fails during the training ends the trial, but never the training."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,3 +75,66 @@ def test_an_invalid_reading_does_not_end_the_training(
     stored = only_trial(client, fields["job_id_prefix"])
     assert stored.status == "Failed"
     assert "energy" in (stored.outcome or "")
+
+
+class StillMonitor(ScriptedMonitor):
+    """Its counter does not move in windows of some seconds."""
+
+    def end_window(self, key: str, sync_execution: bool = True) -> Any:
+        """End the measurement."""
+        super().end_window(key, sync_execution)
+        return SimpleNamespace(time=3.0, total_energy=0.0)
+
+
+def test_a_counter_that_does_not_move_is_no_measurement(
+    server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    fields = job()
+    bso = start_run(server.url, StillMonitor(), job=fields)
+    bso.on_evaluate(1.0)  # the target, which would be reached for 0 J
+    stored = only_trial(client, fields["job_id_prefix"])
+    assert (stored.status, stored.converged) == ("Failed", None)
+    assert "energy counter did not move in 3 s" in (stored.outcome or "")
+    assert "vGPU" in warnings(caplog, "Training continues")[0]
+
+
+class InterruptedMonitor(ScriptedMonitor):
+    """Runs a function in the middle of each call, as a signal handler may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.interrupt: Callable[[], object] = lambda: None
+
+    def begin_window(self, key: str, sync_execution: bool = True) -> None:
+        """Begin a measurement."""
+        self.interrupt()
+        super().begin_window(key, sync_execution)
+
+    def end_window(self, key: str, sync_execution: bool = True) -> Any:
+        """End the measurement."""
+        self.interrupt()
+        return super().end_window(key, sync_execution)
+
+
+def test_a_checkpoint_saved_by_a_signal_in_the_middle_of_a_measurement_changes_nothing(
+    server: WaitressServer, client: BsoClient
+) -> None:
+    fields, monitor = job(), InterruptedMonitor()
+    bso = start_run(server.url, monitor, job=fields)
+    monitor.interrupt = bso.state_dict
+    for metric in (0.5, 0.5, 1.0):
+        bso.on_evaluate(metric)
+    stored = only_trial(client, fields["job_id_prefix"])
+    assert (stored.converged, stored.energy, stored.time) == (True, 30.0, 3.0)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), MemoryError()])
+def test_an_error_in_the_training_closes_the_window_and_a_checkpoint_still_holds_it(
+    server: WaitressServer, error: BaseException
+) -> None:
+    monitor = ScriptedMonitor()
+    bso = start_run(server.url, monitor)
+    bso.on_evaluate(0.5)
+    bso.abandon(error)
+    assert not monitor.is_open
+    assert bso.state_dict()["energy_j"] == 20.0
