@@ -31,7 +31,9 @@ hypothesis.settings.load_profile("without a deadline")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of a test run."""
     parser.addoption(
-        "--full-size", action="store_true", help="200 jobs of 100 trials in a browser, and longer runs of some others"
+        "--full-size",
+        action="store_true",
+        help="200 jobs of 100 trials in a browser, all of it in dark mode too, and longer runs of some others",
     )
 
 

@@ -19,7 +19,9 @@ from tests.databases import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = (sys.executable, "-m")
-STARTUP_S = END_S = 60
+STARTUP_S = 60
+END_S = 60
+"""A server that holds hundreds of large requests takes long to end beside other tests."""
 
 
 def environment(**changes: str) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Start servers and trainings without the seconds of CPU time that their imports take.
 
 A process that has already imported them forks, and the fork runs the module. Otherwise the fork behaves like a new
-Python process, with its own session, folder, environment, arguments, output and exit status. One exception: a variable
-that a module reads during its import. A test that sets such a variable must start Python cold.
+Python process, with its own session, folder, environment, arguments, output and exit status. Two exceptions: a variable
+that a module reads during its import, and the plugins of installed packages, which are looked up once (`tests`). A test
+that depends on one of these must start Python cold.
 """
 
 import atexit

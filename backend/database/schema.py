@@ -90,6 +90,7 @@ def _read_version() -> str | None:
 def _versions() -> tuple[str, ...]:
     """Return the versions that this program knows, the newest first."""
     migrations = ScriptDirectory.from_config(migrate.get_config())
+    migrations.get_current_head()  # raises if there are several
     return tuple(script.revision for script in migrations.walk_revisions())
 
 

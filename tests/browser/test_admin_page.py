@@ -1,4 +1,4 @@
-"""The admin page in a real browser, in light and dark mode."""
+"""The admin page in a real browser, in light mode, and in dark mode where colours matter or at full size."""
 
 from pathlib import Path
 

@@ -243,6 +243,7 @@ def test_what_a_failed_verdict_says_of_its_batch_size_holds_at_the_next_ask(
         if "not dispatched again until" in message:
             choice = next_choice(tuple(rows), spec)
             assert choice is not None and choice.batch_size != row[0]
+            assert ask(job(*rows, spec=spec)).batch_size == choice.batch_size  # learned from all runs at once, too
 
 
 def test_before_anything_has_converged_a_failed_verdict_says_that_every_batch_size_may_be_dispatched_again() -> None:

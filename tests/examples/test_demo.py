@@ -1,6 +1,7 @@
 """The demo: its output agrees with its database, and the next demo continues the job."""
 
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.servers import environment
 from tests.warm import EXAMPLES
 
 ETA, DEFAULT = 0.5, 128
+TIMEOUT_S = 240
 
 
 def demo(database: Path, recurrences: int, *, cold: bool) -> str:
@@ -25,10 +27,16 @@ def demo(database: Path, recurrences: int, *, cold: bool) -> str:
     with (folder / "stdout.txt").open("w+") as stdout, (folder / "stderr.txt").open("w+") as stderr:
         if cold:
             command.insert(0, sys.executable)
-            run = subprocess.run(command, cwd=folder, env=variables, stdout=stdout, stderr=stderr, check=False)
+            run = subprocess.run(
+                command, cwd=folder, env=variables, stdout=stdout, stderr=stderr, check=False, timeout=TIMEOUT_S
+            )
             status = run.returncode
         else:
-            status = warm.start(command, cwd=folder, env=variables, stdout=stdout, stderr=stderr).wait()
+            process = warm.start(command, cwd=folder, env=variables, stdout=stdout, stderr=stderr)
+            try:
+                status = process.wait(TIMEOUT_S)
+            finally:
+                process.send_signal(signal.SIGKILL)
     printed = (folder / "stdout.txt").read_text()
     assert status == 0, printed + (folder / "stderr.txt").read_text()
     return printed
