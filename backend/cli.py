@@ -3,11 +3,9 @@
 No rule lives here. Next: `backend.usecases`. The command `simulate` lives in `backend.simulator.cli`.
 """
 
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import click
@@ -23,8 +21,8 @@ from backend.usecases import reading, tokens, users
 from backend.usecases.audit import COMMAND_LINE
 from backend.usecases.tokens import MAX_VALID_DAYS, Scope
 from backend.usecases.users import Role
+from backend.web import serving
 from backend.web.auth import is_guarded, is_loopback
-from backend.web.serving import make_server
 
 database_url = click.option(
     "--database-url", help="URL of the database.  [default: $ZEUS_BSO_DATABASE_URL, else sqlite:///zeus_bso.db]"
@@ -50,9 +48,9 @@ def serve(host: str, port: int | None, database_url: str | None, insecure_open: 
     app, settings = _app(database_url, server_port=port, insecure_open=insecure_open or None)
     if not is_loopback(host):
         _check_open(app, host, insecure=settings.insecure_open)
-    signal.signal(signal.SIGTERM, _exit)
+    serving.hold_signals()
     try:
-        server, listening_port = make_server(app, host, settings.server_port)
+        server, listening_port = serving.make_server(app, host, settings.server_port)
     except OSError as error:
         raise click.ClickException(f"cannot listen on {host}:{settings.server_port}: {error.strerror}") from error
     url = f"http://[{host}]:{listening_port}" if ":" in host else f"http://{host}:{listening_port}"
@@ -61,7 +59,7 @@ def serve(host: str, port: int | None, database_url: str | None, insecure_open: 
     click.echo(f"Admin page: {url}/admin")
     click.echo(f"API documentation: {url}/openapi/swagger")
     sys.stdout.flush()
-    server.run()
+    serving.run_until_signal(server)
 
 
 @main.group()
@@ -282,7 +280,3 @@ def _check_open(app: Flask, host: str, *, insecure: bool) -> None:
         f"WARNING: anyone who reaches {host} may read and change the data, because there are no tokens or users.",
         err=True,
     )
-
-
-def _exit(_signal: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)

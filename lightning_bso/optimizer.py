@@ -533,10 +533,12 @@ class BatchSizeOptimizer:
             self._measurement.begin()
 
     def _close_window(self) -> None:
-        """Close the window if one is open. A checkpoint that is saved afterwards still holds what was used in it."""
-        if self._measurement.is_open:
-            reading = self._measurement.end().reading
-            self._add(reading if self.ranks.size == 1 else None)  # the other ranks may not be here
+        """Close the window of a single rank. A checkpoint that is saved afterwards still holds what was used in it.
+
+        With several ranks it stays open: closing it waits for the GPU, whose work may wait for a rank that is gone.
+        """
+        if self._measurement.is_open and self.ranks.size == 1:
+            self._add(self._measurement.end().reading)
 
     def _add(self, reading: Reading | None) -> None:
         """Add a reading of this rank to the totals."""

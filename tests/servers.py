@@ -20,8 +20,6 @@ from tests.databases import free_port
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = (sys.executable, "-m")
 STARTUP_S = 60
-END_S = 60
-"""A server that holds hundreds of large requests takes long to end beside other tests."""
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -112,9 +110,9 @@ class Server:
         """Start the server and wait until it answers. A restart uses the same port."""
         raise NotImplementedError
 
-    def stop(self) -> int:
-        """Stop the server with SIGTERM. Returns its exit status."""
-        return self._end(signal.SIGTERM)
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Stop the server with a signal. Returns its exit status."""
+        return self._end(how)
 
     def kill(self) -> None:
         """Kill the server and its workers with SIGKILL."""
@@ -142,7 +140,7 @@ class Server:
                 os.killpg(process.pid, sent)  # the process group holds the server and its workers
             else:
                 process.send_signal(sent)
-            return process.wait(timeout=END_S)
+            return process.wait(timeout=30)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

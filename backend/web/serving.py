@@ -1,11 +1,18 @@
 """The embedded server behind `python -m backend serve`: waitress and its limits. docs/server.md explains them."""
 
+import os
 import resource
+import signal
+from threading import Thread
 from typing import Any
 
+import structlog
 from flask import Flask
 from waitress.server import create_server
 
+log = structlog.get_logger(__name__)
+
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 THREADS = 8
 MAX_CONNECTIONS = 600
 """Further connections wait."""
@@ -49,6 +56,29 @@ def make_server(app: Flask, host: str, port: int) -> tuple[Any, int]:
     # A name such as localhost may stand for several addresses.
     listening = getattr(server, "effective_listen", None) or [(server.effective_host, server.effective_port)]
     return server, listening[0][1]
+
+
+def hold_signals() -> None:
+    """Let the signals that end the server wait for `run_until_signal`. Call this before `make_server`.
+
+    The server's threads inherit this. An exception that a signal handler raises in waitress' loop may get lost.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
+
+
+def run_until_signal(server: Any) -> None:
+    """Serve until Ctrl-C or SIGTERM. Requests that are being answered get a few seconds to end."""
+    Thread(target=_run, args=(server,), daemon=True).start()
+    signal.sigwait(END_SIGNALS)
+    server.task_dispatcher.shutdown()
+
+
+def _run(server: Any) -> None:
+    try:
+        server.run()
+    except BaseException:
+        log.exception("server_failed")
+        os._exit(1)  # the main thread waits for a signal
 
 
 def _allow_open_files() -> None:

@@ -9,6 +9,7 @@ import importlib
 import io
 import os
 import platform
+import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from lightning_bso.errors import BSOError, EnergyUnavailable, ServerRefused
 INSTALL, INSTALL_ZEUS = "pip install 'lightning-bso[lightning]'", "pip install 'lightning-bso[zeus]'"
 FAMILIES = ("lightning", "pytorch-lightning")
 """The packages that bring Lightning, under its two names."""
+MIN_LIGHTNING = (2, 6)
 NO_JOB = "batch_size"
 """An id that no job can have, because it is reserved."""
 
@@ -96,6 +98,11 @@ def _check_packages() -> Iterator[Finding]:
         found = _releases(*names)
         text = found or f"not installed; trainings require it: {INSTALL}"
         yield Finding("ok" if found else "warning", subject, text)
+    for name in FAMILIES:
+        version = _version(name)
+        if version is not None and tuple(map(int, re.findall(r"\d+", version)[:2])) < MIN_LIGHTNING:
+            text = f"{version} is too old for the callback, which requires 2.6; run `pip install --upgrade {name}`"
+            yield Finding("warning", name, text)
     text = _releases("zeus-ml", "zeus") or f"not installed; trainings on GPUs require it: {INSTALL_ZEUS}"
     yield Finding("ok", "zeus", text)
 
@@ -112,6 +119,8 @@ def _check_amdsmi() -> Iterator[Finding]:
         return
     try:
         importlib.import_module("amdsmi")
+    except ImportError:  # Zeus and Ray take this for "not installed"
+        return
     except Exception as error:  # KeyError in 7.0
         yield Finding(
             "problem",

@@ -348,7 +348,7 @@ class ZeusBSOCallback(Callback):
                 f"no training step was run with batch size {self.batch_size}. With drop_last=True the training data "
                 "must fill at least one batch: remove larger batch sizes from the job, or set drop_last=False"
             )
-        if trainer.current_epoch >= self.job.max_epochs:  # the last epoch ended without a validation
+        if run.epochs < self.job.max_epochs <= trainer.current_epoch:  # the last epoch ended without a validation
             run.report_without_validation(trainer.current_epoch)
         run.finish(f"fit ended after {trainer.current_epoch} epochs and {batches} batches without a verdict")
         if run.result is not None:

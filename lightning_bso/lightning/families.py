@@ -6,9 +6,9 @@ looks classes up here, by a path such as "callbacks:LearningRateFinder".
 """
 
 import sys
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +16,23 @@ FAMILIES = ("lightning.pytorch", "pytorch_lightning")
 
 
 def loaded() -> tuple[str, ...]:
-    """Return the families that the program has imported. If there is none yet, import all that are installed.
+    """Return the families that the program has imported. If there is none yet, import all that can be imported.
 
     Raises:
-        ModuleNotFoundError: no family is installed.
+        ImportError: no family can be imported. Another error of an import comes through, too.
     """
     found = tuple(family for family in FAMILIES if family in sys.modules)
     if found:
         return found
-    installed = tuple(family for family in FAMILIES if find_spec(family.partition(".")[0]) is not None)
-    for family in installed or FAMILIES[:1]:
-        import_module(family)
-    return installed
+    errors = []
+    for family in FAMILIES:
+        try:
+            import_module(family)
+        except Exception as error:  # a broken family must not keep the program from using the other
+            errors.append(error)
+    if len(errors) == len(FAMILIES):
+        raise errors[0]
+    return loaded()
 
 
 def family_of_class(derived: type) -> str | None:
@@ -66,7 +71,11 @@ def classes(path: str) -> tuple[Any, ...]:
 
 @cache
 def _classes(families: tuple[str, ...], path: str) -> tuple[Any, ...]:
-    return tuple(find(family, path) for family in families)
+    found = []
+    for family in families:
+        with suppress(ImportError, AttributeError):  # another library may have imported an old version of its family
+            found.append(find(family, path))
+    return tuple(found)
 
 
 def misconfiguration(message: str) -> Exception:
@@ -80,7 +89,8 @@ def _error_class(bases: tuple[type, ...]) -> type:
     if len(bases) == 1:
         return bases[0]
     # Another process that unpickles the error may have loaded other families.
-    return type(bases[0].__name__, bases, {"__reduce__": lambda self: (misconfiguration, self.args)})
+    attributes = {"__module__": bases[0].__module__, "__reduce__": lambda self: (misconfiguration, self.args)}
+    return type(bases[0].__name__, bases, attributes)
 
 
 if TYPE_CHECKING:
@@ -88,7 +98,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.utilities.rank_zero import rank_zero_info as rank_zero_info
     from lightning.pytorch.utilities.rank_zero import rank_zero_warn as rank_zero_warn
 else:
-    # All families share these two.
+    # All families share these functions. Their messages go to the logger of the family that was imported last.
     rank_zero_info = find(loaded()[0], "utilities.rank_zero:rank_zero_info")
     rank_zero_warn = find(loaded()[0], "utilities.rank_zero:rank_zero_warn")
 

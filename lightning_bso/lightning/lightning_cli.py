@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from typing_extensions import override
@@ -34,20 +34,21 @@ class BSOLightningCLI(LightningCLI):
     The optimizer is off unless `--bso.server_url` or `$ZEUS_BSO_SERVER_URL` names a server. The job must be complete
     only if the optimizer is on. The token comes from `$ZEUS_BSO_TOKEN` only.
 
-    It is the LightningCLI of `lightning.pytorch` or of `pytorch_lightning`, as the model's class is. Without a class,
-    it is that of `lightning.pytorch` if the program has loaded both; give `trainer_class` to choose.
+    It is the LightningCLI of `lightning.pytorch` or of `pytorch_lightning`. If `trainer_class` is given, it decides;
+    else the class of the model, or another that the CLI gets. Without any, `lightning.pytorch` comes first.
 
     Example:
         >>> BSOLightningCLI(Model, Data)
         python train.py fit --bso.server_url http://127.0.0.1:8000 --bso.job job.yaml
     """
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: D102
-        given = (family_of_class(each) for each in (*args, *kwargs.values()) if isinstance(each, type))
-        family = next(filter(None, given), None)
-        if family is not None:
-            BSOLightningCLI.__bases__ = (find(family, "cli:LightningCLI"),)
-        return super().__new__(cls)
+    @wraps(LightningCLI.__init__)  # type: ignore[misc]  # for the signature that users and editors see
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        given = (kwargs.get("trainer_class"), *args, *kwargs.values())
+        families = (family_of_class(each) for each in given if isinstance(each, type))
+        family = next(filter(None, families), loaded()[0])
+        BSOLightningCLI.__bases__ = (find(family, "cli:LightningCLI"),)
+        super().__init__(*args, **kwargs)
 
     @override
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

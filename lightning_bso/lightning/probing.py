@@ -25,7 +25,7 @@ from lightning_bso.energy import EnergyMeter, Reading
 from lightning_bso.errors import is_out_of_memory
 from lightning_bso.lightning.copying import copy_modules, find_obstacle, trainer_like, unchanged_tensors
 from lightning_bso.lightning.dataloading import check_reached, train_loaders
-from lightning_bso.lightning.families import Callback, classes, family_of, find
+from lightning_bso.lightning.families import Callback, classes, family_of, find, loaded
 from lightning_bso.wire import ProbedSize
 
 if TYPE_CHECKING:
@@ -107,9 +107,8 @@ class Probe:
             )
             return []
         log.info("Probing %d batch sizes, which takes about %.0f s", len(batch_sizes), estimate_s)
-        family = family_of(self.trainer)
-        isolated_rng, silenced = find(family, "utilities.seed:isolate_rng")(), _silenced(family)
-        with isolated_rng, silenced, _unchanged_generators(self.trainer), unchanged_tensors(self.module):
+        isolated_rng = find(family_of(self.trainer), "utilities.seed:isolate_rng")()
+        with isolated_rng, _lightning_silenced(), _unchanged_generators(self.trainer), unchanged_tensors(self.module):
             try:
                 problem = self._measure_copy(estimates_s)
             finally:
@@ -328,17 +327,19 @@ def _unchanged_generators(trainer: pl.Trainer) -> Iterator[None]:
 
 
 @contextmanager
-def _silenced(family: str) -> Iterator[None]:
+def _lightning_silenced() -> Iterator[None]:
     """Suppress Lightning's messages about every fit. They would look like messages about the training."""
-    lightning_log = logging.getLogger(family)
-    level = lightning_log.level
-    lightning_log.setLevel(logging.ERROR)
+    # Some messages of a family go to the logger of another, see `families`.
+    levels = {log: log.level for log in map(logging.getLogger, loaded())}
+    for lightning_log in levels:
+        lightning_log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        lightning_log.setLevel(level)
+        for lightning_log, level in levels.items():
+            lightning_log.setLevel(level)
 
 
 def _to_probed_sizes(measurements: list[_Measurement], batch_size: int, run_epoch: Reading) -> list[ProbedSize]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import socket
 from pathlib import Path
 
@@ -72,11 +73,12 @@ def test_a_port_in_use_is_an_error_without_a_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_it_stops_on_sigterm(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_on_a_signal(tmp_path: Path, how: signal.Signals) -> None:
     server = WaitressServer(f"sqlite:///{tmp_path}/bso.db", tmp_path, cold=True)
     server.start()
     assert server.calls("GET", "/readyz").status == 200
-    assert server.stop() == 0
+    assert server.stop(how) == 0
 
 
 def test_a_body_of_20_mb_is_refused_by_a_real_server(tmp_path: Path) -> None:

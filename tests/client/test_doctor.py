@@ -194,6 +194,16 @@ def test_with_the_client_alone_it_says_what_trainings_need(server: WaitressServe
     assert findings["token"][0] == "ok"
 
 
+def test_a_lightning_that_is_too_old_is_named(server: WaitressServer, bare: Path) -> None:
+    (bare / "pytorch_lightning-2.4.0.dist-info").mkdir()
+    (bare / "pytorch_lightning-2.4.0.dist-info" / "METADATA").write_text("Name: pytorch-lightning\nVersion: 2.4.0\n")
+    findings = parse_findings(run_bare(bare, server.url).stdout)
+    assert findings["pytorch-lightning"] == (
+        "warning",
+        "2.4.0 is too old for the callback, which requires 2.6; run `pip install --upgrade pytorch-lightning`",
+    )
+
+
 def test_libraries_that_do_not_fit_together_are_a_problem_and_no_crash(server: WaitressServer, bare: Path) -> None:
     for name in ("torch", "lightning"):
         (bare / name).mkdir()

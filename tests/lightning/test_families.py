@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -105,6 +106,27 @@ def test_a_command_line_without_a_model_is_that_of_its_trainers_family(pl: Any, 
     assert isinstance(cli.trainer, pl.Trainer)
 
 
+def test_a_subclass_of_the_command_line_may_give_its_classes_itself(pl: Any, tmp_path: Path) -> None:
+    class Own(BSOLightningCLI):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(module_of(pl), **options)
+
+    defaults = {"default_root_dir": tmp_path, "accelerator": "cpu", **dict.fromkeys(QUIET, False)}
+    assert isinstance(Own(args=[], run=False, trainer_defaults=defaults).trainer, pl.Trainer)
+
+
+def test_a_command_line_does_not_depend_on_the_one_before(tmp_path: Path) -> None:
+    defaults = {"default_root_dir": tmp_path, "accelerator": "cpu", **dict.fromkeys(QUIET, False)}
+    for family in FAMILIES[::-1]:
+        BSOLightningCLI(module_of(import_module(family)), args=[], run=False, trainer_defaults=defaults)
+    cli = BSOLightningCLI(args=[f"--model={__name__}.OfEither"], run=False, trainer_defaults=defaults)
+    assert isinstance(cli.trainer, import_module(FAMILIES[0]).Trainer)
+
+
+def test_the_command_line_shows_the_parameters_of_lightnings() -> None:
+    assert {"model_class", "trainer_class"} < set(signature(BSOLightningCLI).parameters)
+
+
 class OfEither(*(import_module(family).LightningModule for family in FAMILIES)):  # type: ignore[misc]
     """A module that any Trainer takes."""
 
@@ -129,4 +151,41 @@ def test_a_program_may_import_the_callback_before_lightning() -> None:
     run(
         "from lightning_bso import ZeusBSOCallback\n"
         + "".join(f"import {family}; assert issubclass(ZeusBSOCallback, {family}.Callback)\n" for family in FAMILIES)
+    )
+
+
+@pytest.mark.parametrize(("broken", "used"), [FAMILIES, FAMILIES[::-1]])
+def test_a_family_that_cannot_be_imported_does_not_keep_a_program_from_the_other(
+    broken: str, used: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / broken.replace(".", "/")
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise AttributeError('an old release')")
+    if broken == "lightning.pytorch":
+        (tmp_path / "lightning" / "__init__.py").touch()
+    run(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from lightning_bso import ZeusBSOCallback\n"
+        f"import {used} as pl; assert isinstance(ZeusBSOCallback(), pl.Callback)"
+    )
+
+
+def test_an_old_family_that_another_library_imports_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_lightning").mkdir()
+    (tmp_path / "pytorch_lightning" / "__init__.py").touch()
+    run(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import lightning.pytorch as pl, pytorch_lightning\n"
+        "from lightning_bso import ZeusBSOCallback\n"
+        "assert isinstance(ZeusBSOCallback(), pl.Callback)"
+    )
+
+
+def test_a_probe_prints_no_messages_of_lightning_also_where_both_families_are_imported() -> None:
+    run(
+        "import logging, lightning_utilities.core.rank_zero as shared\n"
+        "import lightning.pytorch as pl; import pytorch_lightning\n"
+        "from lightning_bso.lightning.probing import _lightning_silenced\n"
+        "with _lightning_silenced(): silent = not shared.log.isEnabledFor(logging.INFO)\n"
+        "assert silent and shared.log.isEnabledFor(logging.INFO)"
     )
