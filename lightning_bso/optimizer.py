@@ -147,6 +147,11 @@ class BatchSizeOptimizer:
         return self._trial
 
     @property
+    def machine(self) -> Machine | None:
+        """The machine that the run is measured on, or None before `get_batch_size`."""
+        return self._machine
+
+    @property
     def training_finished(self) -> bool:
         """Whether the run is over: it has a verdict, or has trained for `max_epochs` without one."""
         return self.result is not None or self._epoch >= self._job.max_epochs

@@ -8,8 +8,10 @@ The run itself, without Lightning, is in `lightning_bso.optimizer`. How a batch 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from typing_extensions import override
 
@@ -18,15 +20,23 @@ from lightning_bso.identity import check_run_id
 from lightning_bso.lightning.checkpoints import left_over_named, saved_run
 from lightning_bso.lightning.checks import check_trainer, check_validation_data
 from lightning_bso.lightning.child_processes import abandon_at_exit
-from lightning_bso.lightning.dataloading import check_can_accumulate, check_reached, find_setter, split
+from lightning_bso.lightning.dataloading import (
+    check_can_accumulate,
+    check_first_batch,
+    check_reached,
+    find_setter,
+    split,
+)
+from lightning_bso.lightning.early_run import Run, Shared, ask_early, check_machine
 from lightning_bso.lightning.families import Callback, misconfiguration, rank_zero_info, rank_zero_warn
 from lightning_bso.lightning.feedback import closing_line, log_run
 from lightning_bso.lightning.lr_scaling import LR_SCALINGS, LRScaling, scale_learning_rates
 from lightning_bso.lightning.probing import Probe
 from lightning_bso.optimizer import SERVER_URL_VARIABLE, BatchSizeOptimizer, server_address
 from lightning_bso.ranks import Ranks, TorchRanks
+from lightning_bso.run_state import unreported_state
 from lightning_bso.transport import check_address
-from lightning_bso.wire import JobSpec, ReportAnswer
+from lightning_bso.wire import AskAnswer, JobSpec, ReportAnswer
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -56,6 +66,10 @@ class ZeusBSOCallback(Callback):
             a new name.
         batch_arg_name: attribute that holds the batch size, on the module, the datamodule or their hparams. Dots lead
             into an attribute ("data.batch_size"). Give several names ("train_batch_size", "val_batch_size") to set all.
+            The default, "batch_size", is also found in settings such as `kwargs`, `loader_kwargs`, `args` or `cfg`.
+        check: how to check, before anything is measured, that the batch size has reached the training data. "loader":
+            by the batch size of the train loaders. "batch": by the number of samples in the first training batch.
+            "off": not at all, for a step that draws its own batch from what the loader gives.
         max_device_batch_size: the largest batch that one device takes at a time. None: no limit.
         accumulate: "auto": split a batch larger than `max_device_batch_size` into the fewest equal parts, and let the
             Trainer accumulate their gradients. None: refuse a job with such a batch size.
@@ -86,6 +100,7 @@ class ZeusBSOCallback(Callback):
         token: str | None = None,
         run_id: str | None = None,
         batch_arg_name: str | list[str] = "batch_size",
+        check: Literal["loader", "batch", "off"] = "loader",
         max_device_batch_size: int | None = None,
         accumulate: Literal["auto"] | None = None,
         lr_scaling: LRScaling | None = None,
@@ -94,6 +109,7 @@ class ZeusBSOCallback(Callback):
         probe: Literal["auto"] | None = None,
     ) -> None:
         _check_choice("on_fail", on_fail, "raise", "stop")
+        _check_choice("check", check, "loader", "batch", "off")
         _check_choice("probe", probe, "auto", None)
         _check_choice("accumulate", accumulate, "auto", None)
         _check_choice("lr_scaling", lr_scaling, *LR_SCALINGS, None)
@@ -113,6 +129,7 @@ class ZeusBSOCallback(Callback):
         self.energy_monitor = energy_monitor
         self.run_id = run_id
         self.batch_arg_name = batch_arg_name
+        self.check = check
         self.max_device_batch_size = max_device_batch_size
         self.accumulate = accumulate
         self.lr_scaling = lr_scaling
@@ -124,6 +141,16 @@ class ZeusBSOCallback(Callback):
         self.batch_size: int | None = None
         """Global batch size of the current run, or None before `setup`."""
         self._loader_size = 0
+        self._expects_first_batch = False
+        self._shared = Shared()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copy the callback, but not its run. A fit with the copy also sets `result` of this callback."""
+        copied = memo[id(self)] = copy.copy(self)
+        kept = {"_run": None, "energy_monitor": self.energy_monitor}  # a monitor stands for the machine's GPUs
+        others = {name: value for name, value in vars(self).items() if name not in kept}
+        vars(copied).update(kept | copy.deepcopy(others, memo))
+        return copied
 
     @property
     def job(self) -> JobSpec:
@@ -139,23 +166,70 @@ class ZeusBSOCallback(Callback):
     @property
     def trial_number(self) -> int | None:
         """Number of the run's trial, or None before the run has a trial and while the run is not reported."""
-        return self._run.trial.trial_number if self._run and self._run.trial else None
+        return self._trial.trial_number if self._trial else None
 
     @property
     def job_id(self) -> str | None:
         """Name of the job on the server, or None before the run has a trial."""
-        return self._run.trial.job_id if self._run and self._run.trial else None
+        return self._trial.job_id if self._trial else None
 
     @property
     def result(self) -> ReportAnswer | None:
-        """The verdict that ended the run, or None before the verdict."""
-        return self._run.result if self._run else None
+        """The verdict that ended the run, or None before the verdict. The fit may have used a copy of this callback."""
+        return self._shared.optimizer.result if self._shared.optimizer else None
+
+    @property
+    def _trial(self) -> AskAnswer | None:
+        return self._shared.optimizer.trial if self._shared.optimizer else None
+
+    @contextmanager
+    def run(self, gpu_indices: list[int] | None = None) -> Iterator[Run]:
+        """Ask for the batch size before the model exists. Give the callback to one fit within the `with` block.
+
+        Use this with a library that takes the batch size in a constructor. The callback then sets no batch size. It
+        checks that the loaders have the run's batch size, divided by the number of devices, and measures and reports
+        as usual. A block that ends without a fit ends the trial.
+
+        Example:
+            >>> with ZeusBSOCallback(url, job).run() as run:
+            ...     model = NHITS(batch_size=run.batch_size, callbacks=[run.callback])
+            ...     NeuralForecast([model], freq="D").fit(data)
+
+        Args:
+            gpu_indices: the GPUs of the fit. Empty: the fit is on the CPU. None: all GPUs that this process can use.
+
+        Yields:
+            The run, with `batch_size`, `callback` and `result`. Without a server's address the batch size is the job's
+            default.
+
+        Raises:
+            MisconfigurationException: the callback accumulates gradients, or several processes ask without a `run_id`.
+            BSOError: as from `BatchSizeOptimizer.get_batch_size`.
+        """
+        server_url = server_address(self.server_url)
+        if server_url is None:
+            yield Run(self.job.default_batch_size, self)
+            return
+        if self.accumulate is not None:
+            raise misconfiguration(
+                "run() and accumulate='auto' exclude each other: with run() your program builds the loaders. Use one "
+                "of the two"
+            )
+
+        def make_optimizer() -> BatchSizeOptimizer:
+            return self._make_optimizer(server_url, self.job, self.run_id, gpu_indices)
+
+        with ask_early(self._shared, make_optimizer, self.job, self.run_id) as early_run:
+            yield Run(early_run.batch_size, self)
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
         self._run = self.batch_size = None
+        early_run = self._shared.early_run
+        if early_run is None:
+            self._shared.optimizer = None
         server_url = server_address(self.server_url)
         if server_url is None or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its debugging flags
             rank_zero_info(
@@ -165,23 +239,32 @@ class ZeusBSOCallback(Callback):
                 else f"no server_url is given, and ${SERVER_URL_VARIABLE} is not set",
             )
             return
+        if early_run is not None and self.result is not None:
+            rank_zero_warn(
+                "ZeusBSOCallback is off in this fit, because the run of its with block has its verdict already. Give "
+                "each fit a with block of its own"
+            )
+            return
         check_trainer(trainer, self.job)
         self._check_device_batch_sizes(trainer, pl_module)
         set_device_batch_size = self._make_device_setter(trainer, pl_module)
-        run = BatchSizeOptimizer(
-            self.energy_monitor,
+        run = self._make_optimizer(
             server_url,
-            self.job,
-            token=self._token,
-            run_id=self.run_id,
-            fallback_to_default=self.fallback_to_default,
-            gpu_indices=gpu_indices(trainer.strategy.root_device),
-            ranks=TorchRanks(trainer.local_rank) if trainer.world_size > 1 else None,
+            self.job if early_run is None else early_run.job,
+            self.run_id if early_run is None else early_run.run_id,
+            gpu_indices(trainer.strategy.root_device),
+            TorchRanks(trainer.local_rank) if trainer.world_size > 1 else None,
         )
+        self._shared.has_fit = True
         with left_over_named(trainer):
-            self.batch_size = run.get_batch_size(saved_run(trainer, self.state_key))
-        self._run = run
+            state = saved_run(trainer, self.state_key)
+            if state is None and early_run is not None and not early_run.is_reported:
+                state = unreported_state(early_run.batch_size)
+            self.batch_size = run.get_batch_size(state)
+        self._run = self._shared.optimizer = run
         abandon_at_exit(trainer, run)
+        if early_run is not None:
+            check_machine(early_run, self.job, run.machine)
         self._loader_size = set_device_batch_size(self.batch_size // trainer.world_size)
         if self.accumulate is not None:
             run.accumulate_grad_batches = trainer.accumulate_grad_batches
@@ -222,12 +305,16 @@ class ZeusBSOCallback(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._run is None or self.batch_size is None:
             return
-        check_reached(trainer, self._loader_size)
+        self._check_loaders(trainer, self._loader_size)
+        self._expects_first_batch = self.check == "batch"
         check_validation_data(trainer)
         self._run.on_train_begin()
 
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        if self._expects_first_batch:
+            self._expects_first_batch = False
+            check_first_batch(trainer, batch, self._loader_size)
         run = self._run
         if index == 0 and run is not None and run.trial is not None and trainer.progress_bar_callback is not None:
             values = {
@@ -300,6 +387,8 @@ class ZeusBSOCallback(Callback):
 
     def _make_device_setter(self, trainer: pl.Trainer, module: pl.LightningModule) -> Callable[[int], int]:
         """Return a function that sets the batch size of one device and returns the batch size of its loader."""
+        if self._shared.early_run is not None:
+            return lambda batch_size: batch_size  # the program has set it
         set_batch_size = self.batch_size_setter(trainer, module)
 
         def set_device_batch_size(batch_size: int) -> int:
@@ -310,6 +399,29 @@ class ZeusBSOCallback(Callback):
             return loader_size
 
         return set_device_batch_size
+
+    def _make_optimizer(
+        self,
+        server_url: str,
+        job: JobSpec,
+        run_id: str | None,
+        gpu_indices: list[int] | None,
+        ranks: Ranks | None = None,
+    ) -> BatchSizeOptimizer:
+        return BatchSizeOptimizer(
+            self.energy_monitor,
+            server_url,
+            job,
+            token=self._token,
+            run_id=run_id,
+            fallback_to_default=self.fallback_to_default,
+            gpu_indices=gpu_indices,
+            ranks=ranks,
+        )
+
+    def _check_loaders(self, trainer: pl.Trainer, loader_size: int) -> None:
+        if self.check == "loader":
+            check_reached(trainer, loader_size)
 
     def _stop_accumulating(self, trainer: pl.Trainer) -> None:
         if self.accumulate is not None and self.batch_size is not None:
@@ -375,12 +487,16 @@ class ZeusBSOCallback(Callback):
     def _probe(self, trainer: pl.Trainer, module: pl.LightningModule, run: BatchSizeOptimizer) -> None:
         if self.probe is None or not run.probe_wanted or run.meter is None or self.batch_size is None:
             return
+        if self._shared.early_run is not None:
+            rank_zero_warn("No probe of batch sizes: the program sets the batch size, because it asked with run()")
+            return
         if run.ranks.rank != 0:  # a run of several ranks makes no probe, and rank 0 logs that
             return
         probe = Probe(
             trainer,
             module,
             self._make_device_setter,
+            self._check_loaders,
             self.batch_size,
             run.meter,
             run.spent,

@@ -1,20 +1,23 @@
 """Sets the batch size of the training data, and checks that it has reached the train loaders.
 
-The batch size is set before Lightning builds its loaders. It is set on the loaders given to `fit`, or else on every
-attribute of the given name: on the module, its hparams, the datamodule and its hparams.
+The batch size is set before Lightning builds its loaders. It is set on the loaders given to `fit`, or else wherever the
+module and the datamodule hold it. `locating.py` finds these places, and `loaders.py` makes a loader like another.
 `callback.py` decides when, and `probing.py` uses the same functions for its short fits.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
-from lightning_bso.lightning.families import classes, misconfiguration, rank_zero_warn
+from lightning_bso.lightning import locating
+from lightning_bso.lightning.families import classes, misconfiguration, rank_zero_info, rank_zero_warn
+from lightning_bso.lightning.loaders import batch_size_of, leaves_one_sample, samples_in, with_batch_size
+from lightning_bso.lightning.locating import class_name
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -27,28 +30,36 @@ def find_setter(trainer: pl.Trainer, module: pl.LightningModule, names: Sequence
         trainer: the trainer in `setup`, before it builds its loaders.
         module: the module to fit.
         names: names of the attributes that hold the batch size. Dots lead into an attribute ("data.train.batch_size").
-            If loaders were given to `fit`, the attributes are optional, and those that exist are set too.
+            "batch_size" alone is also looked for in settings (see `locating.find_in_settings`). If loaders were given
+            to `fit`, the attributes are optional, and those that exist are set too.
 
     Raises:
         MisconfigurationException: nothing holds the batch size, or a loader cannot be rebuilt.
     """
     source = trainer.fit_loop._data_source
-    attributes = {name: list(_find_attributes(trainer, module, name.split("."))) for name in names}
-    settable = {name: [each for each in matches if _is_settable(*each)] for name, matches in attributes.items()}
+    places = {name: locating.find(trainer, module, name) for name in names}
+    if list(names) == [locating.NAME]:
+        nested = locating.find_in_settings(trainer, module)
+        places[locating.NAME] += nested
+        if nested:
+            found = ", ".join(dict.fromkeys(place.description for place in nested))
+            rank_zero_info("ZeusBSOCallback sets the batch size in %s", found)
+    settable = {name: [place for place in found if place.is_settable] for name, found in places.items()}
     loaders = None
     if not source.is_module():
         loaders = source.instance
-        _rebuild(loaders, 1)  # raises if a loader cannot be rebuilt
+        _rebuild(loaders, 1, 1)  # raises if a loader cannot be rebuilt
     else:
-        for name in names:
-            _check_settable(name, bool(attributes[name]), bool(settable[name]))
+        missing = next((name for name in names if not settable[name]), None)
+        if missing is not None:
+            raise _not_settable(missing, bool(places[missing]), locating.suggest(trainer, module))
 
     def set_batch_size(batch_size: int) -> None:
         if loaders is not None:
-            source.instance = _rebuild(loaders, batch_size)
-        for matches in settable.values():
-            for holder, attribute in matches:
-                _set(holder, attribute, batch_size)
+            source.instance = _rebuild(loaders, batch_size, trainer.world_size)
+        for found in settable.values():
+            for place in found:
+                place.set(batch_size)
 
     return set_batch_size
 
@@ -90,89 +101,60 @@ def check_can_accumulate(trainer: pl.Trainer, module: pl.LightningModule) -> Non
     )
 
 
-def _find_attributes(trainer: pl.Trainer, module: pl.LightningModule, path: list[str]) -> Iterator[tuple[Any, str]]:
-    """Yield every attribute at a path of names, as the object that holds it and the last name."""
-    for part in (module, trainer.datamodule):  # type: ignore[attr-defined]  # set by a connector
-        if part is None:
-            continue
-        # Lightning logs `_hparams_initial` as the hyperparameters, after `setup`.
-        for holder in (part, part.hparams, getattr(part, "_hparams_initial", None)):
-            for name in path[:-1]:
-                holder = _get(holder, name)
-            if _get(holder, path[-1], _MISSING) is not _MISSING:
-                yield holder, path[-1]
-
-
-_MISSING = object()
-
-
-def _get(holder: Any, name: str, default: Any = None) -> Any:
-    if isinstance(holder, MutableMapping):
-        return holder.get(name, default)
-    return getattr(holder, name, default)
-
-
-def _set(holder: Any, name: str, value: Any) -> None:
-    if isinstance(holder, MutableMapping):
-        holder[name] = value
-    else:
-        setattr(holder, name, value)
-
-
-def _is_settable(holder: Any, name: str) -> bool:
-    """Return whether an attribute can be set. A property or a frozen configuration may not allow it."""
-    try:
-        _set(holder, name, _get(holder, name))
-    except Exception:  # each configuration library raises its own class
-        return False
-    return True
-
-
-def _check_settable(name: str, exists: bool, is_settable: bool) -> None:
-    if is_settable:
-        return
+def _not_settable(name: str, exists: bool, suggestions: list[str]) -> Exception:
     problem = f"cannot set the attribute {name!r}, which is read-only. Make it writable"
     if not exists:
         problem = (
-            f"found no attribute {name!r} for the batch size on the LightningModule, the LightningDataModule or their "
-            "hparams. Add it"
+            f"found no attribute {name!r} for the batch size on the LightningModule, the LightningDataModule, their "
+            "hparams or their settings. Add it"
         )
-    raise misconfiguration(
+    candidates = [path for path in suggestions if path != name]
+    names = (
+        f"give the name of what holds it: {' or '.join(f'batch_arg_name={path!r}' for path in candidates)}"
+        if candidates
+        else "give the name of your own attribute as batch_arg_name"
+    )
+    return misconfiguration(
         f"ZeusBSOCallback {problem} and build the train loader with it (DataLoader(..., batch_size=self.{name})), or "
-        "give the name of your own attribute as batch_arg_name"
+        f"{names}. If a library builds the loader before fit, ask for the batch size first, with "
+        "ZeusBSOCallback(…).run()"
     )
 
 
-def _rebuild(loaders: Any, batch_size: int) -> Any:
+def _rebuild(loaders: Any, batch_size: int, ranks: int) -> Any:
     """Return a loader, or a collection of loaders, like this one with another batch size."""
+
+    def rebuild(loader: Any) -> DataLoader[Any]:
+        return _rebuild_one(loader, batch_size, ranks)
+
     if not isinstance(loaders, classes("utilities.combined_loader:CombinedLoader")):
-        return tree_map(lambda loader: with_batch_size(_rebuildable(loader), batch_size), loaders)
+        return tree_map(rebuild, loaders)
     combined = copy.copy(loaders)
-    combined.flattened = [with_batch_size(_rebuildable(loader), batch_size) for loader in loaders.flattened]
+    combined.flattened = [rebuild(loader) for loader in loaders.flattened]
     return combined
 
 
-def with_batch_size(loader: DataLoader[Any], batch_size: int) -> DataLoader[Any]:
-    """Return a loader like this one with another batch size."""
-    arguments: dict[str, Any] = {
-        name: getattr(loader, name)
-        for name in (
-            "num_workers",
-            "collate_fn",
-            "pin_memory",
-            "drop_last",
-            "timeout",
-            "worker_init_fn",
-            "multiprocessing_context",
-            "generator",
-            "prefetch_factor",
-            "persistent_workers",
-            "in_order",
-        )
-    }
-    if not isinstance(loader.dataset, IterableDataset):
-        arguments["sampler"] = loader.sampler
-    return DataLoader(loader.dataset, batch_size=batch_size, **arguments)
+def _rebuild_one(loader: Any, batch_size: int, ranks: int) -> DataLoader[Any]:
+    problem = "it is not a DataLoader of torch"
+    if isinstance(loader, DataLoader):
+        leaves_one = leaves_one_sample(loader, batch_size, ranks)
+        if leaves_one:
+            rank_zero_warn(f"{_ONE_SAMPLE_LEFT.format(batch_size)}. It is dropped, as with drop_last=True")
+        try:
+            return with_batch_size(loader, batch_size, drop_last=leaves_one)
+        except ValueError as error:
+            problem = str(error)
+    raise misconfiguration(
+        f"ZeusBSOCallback cannot set the batch size of the {class_name(loader)} given to fit: {problem}. Give fit "
+        "DataLoaders with batch_size=…; or give fit no loader, and use the batch_size attribute in the "
+        "train_dataloader() of the module or datamodule; or ask for the batch size before you create the loader, with "
+        "ZeusBSOCallback(…).run(); or override ZeusBSOCallback.batch_size_setter"
+    )
+
+
+_ONE_SAMPLE_LEFT = (
+    "With batch size {}, the last batch of an epoch has a single sample, which batch normalization refuses in training"
+)
 
 
 def check_reached(trainer: pl.Trainer, batch_size: int) -> None:
@@ -183,20 +165,22 @@ def check_reached(trainer: pl.Trainer, batch_size: int) -> None:
     Raises:
         MisconfigurationException: no train loader has this batch size, and at least one has another.
     """
-    sizes = {name: _batch_size(loader) for name, loader in _named_train_loaders(trainer)}
+    sizes = {name: batch_size_of(loader) for name, loader in _named_train_loaders(trainer)}
     others = {name: size for name, size in sizes.items() if size not in (batch_size, None)}
     if not any(sizes.values()):
-        classes = ", ".join(sorted({type(loader).__name__ for loader in train_loaders(trainer)}))
+        names = ", ".join(sorted(map(class_name, train_loaders(trainer))))
         rank_zero_warn(
-            f"ZeusBSOCallback cannot see the batch size of the train loader ({classes}). Make sure that it is "
-            f"{batch_size}: the server records this run's cost under that batch size"
+            f"ZeusBSOCallback cannot see the batch size of the train loader ({names}). Make sure that it is "
+            f"{batch_size}: the server records this run's cost under that batch size. check='batch' looks at the first "
+            "batch instead"
         )
     elif batch_size not in sizes.values():
         other_sizes = ", ".join(map(str, sorted(set(filter(None, others.values())))))
         raise misconfiguration(
             f"the batch size {batch_size} did not reach the train loader, which has {other_sizes}. "
             "Build the loader in train_dataloader() from the attribute that holds the batch size. A loader built in "
-            "__init__ or in the datamodule's setup(), or with a fixed number, keeps its own batch size"
+            "__init__ or in the datamodule's setup(), or with a fixed number, keeps its own batch size. Where you ask "
+            "with run(), build it with run.batch_size divided by the number of devices. check='off' trusts your code"
         )
     elif others:
         unchanged = ", ".join(f"{name} has {size}" for name, size in others.items())
@@ -204,11 +188,36 @@ def check_reached(trainer: pl.Trainer, batch_size: int) -> None:
             f"The batch size {batch_size} did not reach all train loaders: {unchanged}. If that is not intended, build "
             "them in train_dataloader() from the attribute that holds the batch size"
         )
+    if any(
+        leaves_one_sample(loader, batch_size) and len(loader) <= trainer.num_training_batches
+        for loader in train_loaders(trainer)
+    ):
+        rank_zero_warn(f"{_ONE_SAMPLE_LEFT.format(batch_size)}. Create the train loader with drop_last=True")
+
+
+def check_first_batch(trainer: pl.Trainer, batch: Any, batch_size: int) -> None:
+    """Check that the first training batch has this many samples. Call this in `Callback.on_train_batch_start`.
+
+    Raises:
+        MisconfigurationException: it has another number, and is not the only batch of an epoch.
+    """
+    samples = samples_in(batch)
+    if samples is None:
+        rank_zero_warn(
+            f"ZeusBSOCallback cannot see how many samples the first batch has ({class_name(batch)}). Make sure that it "
+            f"is {batch_size}: the server records this run's cost under that batch size"
+        )
+    elif samples != batch_size and not (samples < batch_size and trainer.num_training_batches == 1):
+        raise misconfiguration(
+            f"the batch size {batch_size} did not reach the training data: the first batch has {samples} samples. "
+            "Build the batches from the attribute that holds the batch size. If the first dimension of a batch is not "
+            "its samples, use check='loader' or check='off'"
+        )
 
 
 def loader_batch_sizes(trainer: pl.Trainer) -> set[int]:
     """Return the batch sizes of the train loaders that Lightning has built. Skips loaders that have none."""
-    return {size for loader in train_loaders(trainer) if (size := _batch_size(loader)) is not None}
+    return {size for loader in train_loaders(trainer) if (size := batch_size_of(loader)) is not None}
 
 
 def train_loaders(trainer: pl.Trainer) -> list[Any]:
@@ -223,26 +232,3 @@ def _named_train_loaders(trainer: pl.Trainer) -> list[tuple[str, Any]]:
         return []
     positions, _ = tree_flatten_with_path(combined.iterables)
     return [(keystr(path), loader) for (path, _), loader in zip(positions, combined.flattened, strict=True)]
-
-
-def _batch_size(loader: Any) -> int | None:
-    """Return the batch size of a loader, or None if it has none."""
-    # The batch sampler comes first: it makes the batches, and its batch size can change. The loader's cannot.
-    sizes = (getattr(holder, "batch_size", None) for holder in (getattr(loader, "batch_sampler", None), loader))
-    return next((size for size in sizes if isinstance(size, int)), None)
-
-
-def _rebuildable(loader: Any) -> DataLoader[Any]:
-    remedy = (
-        "Give fit plain DataLoaders with batch_size=…; or give fit no loader, and use the batch_size attribute in the "
-        "train_dataloader() of the module or datamodule; or override ZeusBSOCallback.batch_size_setter"
-    )
-    if type(loader) is not DataLoader:
-        raise misconfiguration(
-            f"ZeusBSOCallback cannot set the batch size of the {type(loader).__name__} given to fit. {remedy}"
-        )
-    if loader.batch_size is None:
-        raise misconfiguration(
-            f"a DataLoader given to fit has a batch_sampler, or no batching, so its batch size cannot be set. {remedy}"
-        )
-    return loader

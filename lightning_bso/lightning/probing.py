@@ -24,7 +24,7 @@ from typing_extensions import override
 from lightning_bso.energy import EnergyMeter, Reading
 from lightning_bso.errors import is_out_of_memory
 from lightning_bso.lightning.copying import copy_modules, find_obstacle, trainer_like, unchanged_tensors
-from lightning_bso.lightning.dataloading import check_reached, train_loaders
+from lightning_bso.lightning.dataloading import train_loaders
 from lightning_bso.lightning.families import Callback, classes, family_of, find, loaded
 from lightning_bso.wire import ProbedSize
 
@@ -52,6 +52,8 @@ class Probe:
     module: pl.LightningModule
     make_setter: SetterFactory
     """Creates the function that sets the batch size of a fit."""
+    check_loaders: Callable[[pl.Trainer, int], None]
+    """Raises an error if the train loaders do not have this batch size."""
     batch_size: int
     """The run's batch size."""
     meter: EnergyMeter
@@ -190,7 +192,7 @@ class Probe:
         """Measure what a batch size costs. Return None if there were too few steps."""
         source = self.trainer.fit_loop._data_source
         loader = None if source.is_module() else source.instance
-        timer, fits = _Timer(self.make_setter, batch_size, self.meter, self._deadline), True
+        timer, fits = _Timer(self.make_setter, self.check_loaders, batch_size, self.meter, self._deadline), True
         self._free_memory()
         with TemporaryDirectory() as folder:
             probe_trainer = trainer_like(self.trainer, timer, WARM_UP_STEPS + MIN_STEPS, folder)
@@ -238,13 +240,21 @@ class _Measurement:
 class _Timer(Callback):
     """Sets a batch size, measures the steps after the warm-up, and stops the fit after enough steps."""
 
-    def __init__(self, make_setter: SetterFactory, batch_size: int, meter: EnergyMeter, deadline: float) -> None:
+    def __init__(
+        self,
+        make_setter: SetterFactory,
+        check_loaders: Callable[[pl.Trainer, int], None],
+        batch_size: int,
+        meter: EnergyMeter,
+        deadline: float,
+    ) -> None:
         self.steps = 0
         """Steps after the warm-up."""
         self.measured: Reading | None = None
         """Energy and time of these steps, or None before there are enough."""
         self.interrupted = False
         """Whether Ctrl-C has ended the fit."""
+        self._check_loaders = check_loaders
         self._make_setter, self._batch_size, self._meter, self._deadline = make_setter, batch_size, meter, deadline
         self._started: float | None = None
         self._readings: list[Reading] = []
@@ -255,7 +265,7 @@ class _Timer(Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        check_reached(trainer, self._loader_size)
+        self._check_loaders(trainer, self._loader_size)
         for config in trainer.lr_scheduler_configs:
             config.frequency = sys.maxsize  # no step: the metric or the number of steps is another training's
 

@@ -1,5 +1,6 @@
 """A fit that cannot end in a verdict is refused before it takes a trial. The message says what to do."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -37,25 +38,50 @@ def test_a_training_without_the_attribute(callback: ZeusBSOCallback) -> None:
     refused(callback, NoAttribute(), message=r"no attribute 'batch_size'.*batch_arg_name")
 
 
-def test_a_loader_with_a_batch_sampler(callback: ZeusBSOCallback) -> None:
-    sampler = BatchSampler(SequentialSampler(range(64)), batch_size=4, drop_last=False)
-    refused(callback, Bare(), DataLoader(rows(), batch_sampler=sampler), message="batch_sampler.*plain DataLoader")
+def test_a_training_with_a_batch_size_of_another_name_gets_the_name_to_give(callback: ZeusBSOCallback) -> None:
+    class Named(Bare):
+        def __init__(self) -> None:
+            super().__init__()
+            self.val_batch_size = 2
+            self.train_batch_size = 4
+            self.task = SimpleNamespace(data={"batch_size": 4}, number=4)
+
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(rows(), batch_size=self.train_batch_size)
+
+    names = "batch_arg_name='train_batch_size' or batch_arg_name='task.data.batch_size'. If"
+    refused(callback, Named(), message=f"give the name of what holds it: {names}")
+
+
+def test_a_loader_that_samples_batches_without_a_batch_size(callback: ZeusBSOCallback) -> None:
+    pairs = [[first, first + 1] for first in range(0, 64, 2)]
+    loader = DataLoader(rows(), batch_sampler=pairs)
+    refused(callback, Bare(), loader, message=r"torch\..*DataLoader given to fit: neither it nor its sampler has")
+
+
+def test_a_loader_whose_sampler_does_not_let_its_batch_size_be_set(callback: ZeusBSOCallback) -> None:
+    class ReadOnly(BatchSampler):
+        batch_size = property(lambda self: 4, lambda self, size: None if size == 4 else self.refuse())  # type: ignore[assignment]
+
+        def refuse(self) -> None:
+            raise AttributeError("fixed")
+
+    loader = DataLoader(rows(), batch_sampler=ReadOnly(SequentialSampler(range(64)), 4, False))
+    refused(callback, Bare(), loader, message=r"the batch size of its tests\.lightning.*ReadOnly is read-only")
 
 
 def test_a_loader_without_batches(callback: ZeusBSOCallback) -> None:
-    refused(callback, Bare(), DataLoader(rows(), batch_size=None), message="no batching")
+    refused(callback, Bare(), DataLoader(rows(), batch_size=None), message="neither it nor its sampler has")
 
 
-def test_a_loader_of_a_subclass(callback: ZeusBSOCallback) -> None:
-    class Special(DataLoader[Any]):
-        pass
-
-    refused(callback, Bare(), Special(rows(), batch_size=4), message="Special.*plain DataLoader")
+def test_a_loader_that_is_not_torchs(callback: ZeusBSOCallback) -> None:
+    message = r"the builtins\.range given to fit: it is not a DataLoader of torch.*ZeusBSOCallback\(…\)\.run\(\)"
+    refused(callback, Bare(), range(4), message=message)
 
 
 def test_a_loader_among_several_that_cannot_be_rebuilt(callback: ZeusBSOCallback) -> None:
     loaders = {"a": DataLoader(rows(), batch_size=4), "b": DataLoader(rows(), batch_size=None)}
-    refused(callback, Bare(), loaders, message="no batching")
+    refused(callback, Bare(), loaders, message="neither it nor its sampler has")
 
 
 def test_several_names_of_which_one_is_missing(server: WaitressServer) -> None:
@@ -129,6 +155,7 @@ def test_a_job_that_is_not_valid(server: WaitressServer) -> None:
     [
         ({"server_url": "localhost:8000"}, "'localhost:8000' is not an address"),
         ({"on_fail": "ignore"}, "on_fail='ignore' is not a valid value; choose from: 'raise', 'stop'"),
+        ({"check": "twice"}, "check='twice' is not a valid value; choose from: 'loader', 'batch', 'off'"),
         ({"probe": "always"}, "probe='always' is not a valid value; choose from: 'auto', None"),
     ],
 )

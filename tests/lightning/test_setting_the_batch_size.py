@@ -199,19 +199,6 @@ def test_a_subclass_says_how_to_set_it(server: WaitressServer) -> None:
     assert module.sizes_seen == {FIRST_SIZE}
 
 
-def test_a_subclass_may_set_it_on_the_sampler_of_a_loader(server: WaitressServer) -> None:
-    class Special(DataLoader[Any]):
-        """A class that the callback cannot rebuild."""
-
-    class Setting(ZeusBSOCallback):
-        def batch_size_setter(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[int], None]:
-            return lambda batch_size: setattr(loader.batch_sampler, "batch_size", batch_size)
-
-    module, loader = Bare(), Special(rows(), batch_size=4)
-    fit(Setting(server.url, job(), energy_monitor=ScriptedMonitor()), module, loader, max_epochs=1)
-    assert module.sizes_seen == {FIRST_SIZE}
-
-
 def test_validation_keeps_its_own_batch_size(callback: ZeusBSOCallback) -> None:
     running = fit(callback, Module(), max_epochs=1)
     assert running.val_dataloaders.batch_size == ROWS

@@ -1,0 +1,191 @@
+"""Loaders of training data: their batch size, and a loader like another with a different batch size.
+
+Nothing here knows a Trainer. `dataloading.py` decides which loaders are replaced and checked.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Set
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
+from inspect import Parameter, signature
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler
+
+from lightning_bso.lightning.locating import class_name
+
+
+def batch_size_of(loader: Any) -> int | None:
+    """Return the batch size of a loader, or None if it shows none."""
+    # The batch sampler comes first: it makes the batches, and its batch size can change. The loader's cannot. A loader
+    # without a batch size of its own may have a sampler that yields the indices of whole batches.
+    holders = (getattr(loader, "batch_sampler", None), loader, getattr(loader, "sampler", None))
+    return next((size for holder in holders if (size := _own_batch_size(holder)) is not None), None)
+
+
+def with_batch_size(loader: DataLoader[Any], batch_size: int, *, drop_last: bool = False) -> DataLoader[Any]:
+    """Return a loader of the same class with the same arguments, but another batch size.
+
+    Args:
+        loader: the loader, which does not change.
+        batch_size: the new batch size.
+        drop_last: whether to drop an incomplete last batch even if this loader keeps it.
+
+    Raises:
+        ValueError: neither the loader nor its sampler has a batch size that can be set.
+    """
+    changes: dict[str, Any] = {"batch_size": batch_size} | ({"drop_last": True} if drop_last else {})
+    recreated = _recreate_loader(loader, changes)
+    return _copy_loader(loader, changes) if recreated is None else recreated
+
+
+def leaves_one_sample(loader: Any, batch_size: int, ranks: int = 1) -> bool:
+    """Return whether the last batch of an epoch has a single sample, and the loader keeps it.
+
+    Args:
+        loader: the loader.
+        batch_size: the batch size of one rank.
+        ranks: the ranks that will share the loader's samples.
+    """
+    sampler = getattr(loader, "sampler", None)
+    batches_samples = _own_batch_size(loader) is None and _own_batch_size(sampler) is not None
+    batch_sampler = sampler if batches_samples else getattr(loader, "batch_sampler", None)
+    if getattr(batch_sampler, "drop_last", True):
+        return False
+    samples = -(-(_length(getattr(batch_sampler, "sampler", None)) or 0) // ranks)  # 0: a stream has no length
+    return samples > batch_size > 1 and samples % batch_size == 1
+
+
+def samples_in(batch: Any) -> int | None:
+    """Return the number of samples in a batch: its `num_graphs`, its `batch_size`, or its first leading dimension.
+
+    None if the batch shows no number.
+    """
+    if isinstance(batch, torch.Tensor | np.ndarray):
+        return int(batch.shape[0]) if batch.ndim else None
+    for name in ("num_graphs", "batch_size"):
+        value = getattr(batch, name, None)
+        if isinstance(value, torch.Size):
+            return int(value[0]) if value else None
+        if isinstance(value, int):
+            return value
+    if isinstance(batch, Mapping):
+        parts = list(batch.values())
+    elif isinstance(batch, list | tuple):
+        parts = list(batch)
+    elif is_dataclass(batch) and not isinstance(batch, type):
+        parts = [getattr(batch, field.name) for field in fields(batch)]
+    else:
+        return None
+    return next((samples for part in parts if (samples := samples_in(part)) is not None), None)
+
+
+def _own_batch_size(holder: Any) -> int | None:
+    size = getattr(holder, "batch_size", None)
+    return size if isinstance(size, int) else None
+
+
+def _recreate_loader(loader: DataLoader[Any], changes: dict[str, Any]) -> DataLoader[Any] | None:
+    """Return a new loader of this class, or None if the loader does not show all arguments that it was created with."""
+    if loader.batch_size is None or type(loader.batch_sampler) is not BatchSampler:
+        return None
+    arguments = _arguments(loader, changes, skipped={"batch_sampler", "sampler", "shuffle"})
+    if arguments is None:
+        return None
+    own, accepted = signature(type(loader)).parameters, _parameters(type(loader))
+    if "shuffle" in own:
+        arguments["shuffle"] = "sampler" not in accepted and isinstance(loader.sampler, RandomSampler)
+    if "sampler" in accepted and not isinstance(loader.dataset, IterableDataset):
+        arguments["sampler"] = loader.sampler
+    try:
+        new = _create(type(loader), arguments)
+    except (TypeError, ValueError):  # an attribute is not the argument of the same name
+        return None
+    is_alike = new.dataset is loader.dataset and type(new.sampler) is type(loader.sampler)
+    return new if is_alike and batch_size_of(new) == changes["batch_size"] else None
+
+
+def _create(kind: type[DataLoader[Any]], arguments: dict[str, Any]) -> DataLoader[Any]:
+    """Create a loader. Leaves out an argument of DataLoader that the class itself gives to DataLoader."""
+    try:
+        return kind(**arguments)
+    except TypeError as error:
+        given = re.search(r"got multiple values for keyword argument '(\w+)'", str(error))
+        if given is None or given[1] not in arguments:
+            raise
+    return _create(kind, {name: value for name, value in arguments.items() if name != given[1]})
+
+
+def _copy_loader(loader: DataLoader[Any], changes: dict[str, Any]) -> DataLoader[Any]:
+    """Return a copy of a loader, with another batch sampler."""
+    if loader.batch_sampler is not None:
+        attributes = {"batch_sampler": _sampler_like(loader.batch_sampler, changes)}
+    else:
+        attributes = {"sampler": _sampler_like(loader.sampler, changes)}
+    if loader.batch_size is not None:
+        attributes |= changes
+    new = copy.copy(loader)
+    # A DataLoader refuses to set these attributes, but reads them only at the start of an epoch.
+    vars(new).update(attributes, _iterator=None)
+    return new
+
+
+def _sampler_like(sampler: Any, changes: dict[str, Any]) -> Any:
+    """Return a sampler of batches like this one, with another batch size."""
+    if _own_batch_size(sampler) is None:
+        raise ValueError("neither it nor its sampler has a batch size")
+    changes = {name: value for name, value in changes.items() if hasattr(sampler, name)}
+    new = copy.copy(sampler)
+    try:
+        for name, value in changes.items():
+            setattr(new, name, value)
+    except AttributeError as error:
+        raise ValueError(f"the batch size of its {class_name(sampler)} is read-only") from error
+    if _length(new) != _length(sampler):
+        return new
+    # The sampler may have made its batches, or counted them, when it was created.
+    arguments = _arguments(sampler, changes)
+    with suppress(TypeError, ValueError):
+        return new if arguments is None else type(sampler)(**arguments)
+    return new
+
+
+def _length(sampler: Any) -> int | None:
+    try:
+        return len(sampler)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _arguments(value: Any, changes: dict[str, Any], skipped: Set[str] = frozenset()) -> dict[str, Any] | None:
+    """Return the arguments for another object like this one, or None if it does not show all of them.
+
+    An object shows an argument as an attribute of the same name. Arguments that have their default are left out.
+    """
+    arguments = {}
+    for name, parameter in _parameters(type(value)).items():
+        if name in skipped:
+            continue
+        if name in changes:
+            arguments[name] = changes[name]
+            continue
+        if not hasattr(value, name):
+            return None
+        argument = getattr(value, name)
+        if argument is not parameter.default:
+            arguments[name] = argument
+    return arguments if changes.keys() <= arguments.keys() else None
+
+
+def _parameters(kind: type) -> dict[str, Parameter]:
+    """Return the parameters of a class, with those of DataLoader if the class passes keyword arguments on to it."""
+    own = dict(signature(kind).parameters)
+    passes_on = any(each.kind is Parameter.VAR_KEYWORD for each in own.values()) and issubclass(kind, DataLoader)
+    parameters = dict(signature(DataLoader).parameters) | own if passes_on else own
+    variadic = (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
+    return {name: each for name, each in parameters.items() if each.kind not in variadic}

@@ -1,0 +1,165 @@
+"""Loaders given to `fit` that are not plain DataLoaders keep their class and all that they were created with."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler, Subset
+
+from lightning_bso import ZeusBSOCallback
+from tests.lightning.trainings import FIRST_SIZE, OLD_SIZE, ROWS, Bare, fit, rows
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*max_epochs")
+
+
+class Scaling(DataLoader[Any]):
+    """Multiplies the rows, and counts its batches when it is created."""
+
+    def __init__(
+        self, dataset: Dataset[Any], batch_size: int = 1, shuffle: bool = False, factor: int = 1, **kwargs: Any
+    ):
+        self.factor = factor
+        super().__init__(dataset, batch_size, shuffle, collate_fn=self.scale, **kwargs)
+        self.number = len(self.sampler) // batch_size  # type: ignore[arg-type]
+
+    def scale(self, samples: list[Any]) -> list[torch.Tensor]:
+        return [self.factor * torch.stack([sample for (sample,) in samples])]
+
+    def __len__(self) -> int:
+        return self.number
+
+
+class Windowed(DataLoader[Any]):
+    """Wraps its data, so creating it from its own data would wrap them twice."""
+
+    def __init__(self, dataset: Dataset[Any], batch_size: int) -> None:
+        super().__init__(Subset(dataset, range(1, len(dataset))), batch_size)  # type: ignore[arg-type]
+
+
+class Hidden(DataLoader[Any]):
+    """Does not show what it was created with."""
+
+    def __init__(self, number: int, batch_size: int) -> None:
+        super().__init__(Subset(rows(), range(number)), batch_size)
+
+
+class Sized(DataLoader[Any]):
+    """Has only the arguments that it needs."""
+
+    def __init__(self, dataset: Dataset[Any], batch_size: int, shuffle: bool = True) -> None:
+        super().__init__(dataset, batch_size, shuffle)
+
+
+class Lazy(Sampler[list[int]]):
+    """Reads its batch size when an epoch starts. Has an argument that it does not show."""
+
+    def __init__(self, number: int, batch_size: int) -> None:
+        self.rows, self.batch_size = range(number), batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (list(self.rows[at : at + self.batch_size]) for at in range(0, len(self.rows), self.batch_size))
+
+    def __len__(self) -> int:
+        return len(self.rows) // self.batch_size
+
+
+class Eager(Sampler[list[int]]):
+    """Makes its batches when it is created."""
+
+    def __init__(self, sampler: Sampler[int], batch_size: int) -> None:
+        self.sampler, self.batch_size = sampler, batch_size
+        self.batches = list(BatchSampler(sampler, batch_size, drop_last=False))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def fitted(callback: ZeusBSOCallback, loader: DataLoader[Any]) -> tuple[Bare, DataLoader[Any]]:
+    """Fit with a loader, check the sizes, and return the module and the loader that the fit used."""
+    module = Bare()
+    running = fit(callback, module, loader, max_epochs=1)
+    assert module.sizes_seen == {FIRST_SIZE}
+    assert type(running.train_dataloader) is type(loader)
+    return module, running.train_dataloader
+
+
+def test_a_subclass_keeps_its_own_arguments_and_those_of_torch(callback: ZeusBSOCallback) -> None:
+    module, new = fitted(callback, Scaling(rows(), OLD_SIZE, factor=2, num_workers=0, timeout=0))
+    assert module.rows_seen == list(range(0, 2 * ROWS, 2))
+    assert len(new) == ROWS // FIRST_SIZE
+
+
+@pytest.mark.parametrize(
+    "make", [lambda **how: Scaling(rows(), OLD_SIZE, **how), lambda **how: Sized(rows(), OLD_SIZE, **how)]
+)
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_subclass_shuffles_as_before(callback: ZeusBSOCallback, make: Any, shuffle: bool) -> None:
+    module, new = fitted(callback, make(shuffle=shuffle))
+    assert (module.rows_seen != list(range(ROWS))) is shuffle
+    assert sorted(module.rows_seen) == list(range(ROWS))
+    assert isinstance(new.sampler, RandomSampler if shuffle else SequentialSampler)
+
+
+@pytest.mark.parametrize("loader", [Windowed(Subset(rows(), range(33)), OLD_SIZE), Hidden(32, OLD_SIZE)])
+def test_a_subclass_that_cannot_be_created_again_is_copied(callback: ZeusBSOCallback, loader: DataLoader[Any]) -> None:
+    _, new = fitted(callback, loader)
+    assert new.dataset is loader.dataset
+    assert loader.batch_size == OLD_SIZE  # the user's loader is unchanged
+
+
+@pytest.mark.parametrize("sampler", [Lazy(ROWS, OLD_SIZE), Eager(SequentialSampler(range(ROWS)), OLD_SIZE)])
+def test_a_sampler_of_batches_has_the_servers_batch_size(callback: ZeusBSOCallback, sampler: Any) -> None:
+    module, new = fitted(callback, DataLoader(rows(), batch_sampler=sampler))
+    assert module.rows_seen == list(range(ROWS))
+    assert type(new.batch_sampler) is type(sampler)
+    assert sampler.batch_size == OLD_SIZE  # the user's sampler is unchanged
+
+
+def test_a_loader_without_batching_may_have_a_sampler_of_batches(callback: ZeusBSOCallback) -> None:
+    class Rows(Dataset[Any]):
+        def __getitem__(self, indices: list[int]) -> list[torch.Tensor]:
+            return [torch.tensor(indices).float().unsqueeze(1)]
+
+    sampler = BatchSampler(SequentialSampler(range(ROWS)), OLD_SIZE, drop_last=False)
+    module, _ = fitted(callback, DataLoader(Rows(), batch_size=None, sampler=sampler))
+    assert module.rows_seen == list(range(ROWS))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda data: DataLoader(data, OLD_SIZE),
+        lambda data: Scaling(data, OLD_SIZE),
+        lambda data: DataLoader(data, batch_sampler=BatchSampler(SequentialSampler(data), OLD_SIZE, drop_last=False)),
+    ],
+    ids=["plain", "subclass", "batch_sampler"],
+)
+def test_a_last_batch_of_one_sample_is_dropped_with_a_warning(callback: ZeusBSOCallback, make: Any) -> None:
+    with pytest.warns(UserWarning, match="batch size 16, the last batch of an epoch has a single sample.*dropped"):
+        module, _ = fitted(callback, make(Subset(rows(), range(33))))
+    assert len(module.rows_seen) == 32
+
+
+def test_a_last_batch_of_one_sample_of_the_users_own_loader_is_warned_of(callback: ZeusBSOCallback) -> None:
+    class Own(Bare):
+        batch_size = OLD_SIZE
+
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(Subset(rows(), range(33)), batch_size=self.batch_size)
+
+    module = Own()
+    with pytest.warns(UserWarning, match="a single sample.*Create the train loader with drop_last=True"):
+        fit(callback, module, max_epochs=1)
+    assert module.sizes_seen == {FIRST_SIZE, 1}
+
+
+@pytest.mark.filterwarnings("error:.*single sample")
+@pytest.mark.parametrize("rows_in_all", [1, 32, 34])
+def test_other_last_batches_are_kept(callback: ZeusBSOCallback, rows_in_all: int) -> None:
+    module = Bare()
+    fit(callback, module, DataLoader(Subset(rows(), range(rows_in_all)), OLD_SIZE), max_epochs=1)
+    assert module.rows_seen == list(range(rows_in_all))
