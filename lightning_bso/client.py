@@ -67,19 +67,38 @@ class BsoClient:
         """
         return self._call("POST", JOBS_PATH, RegisteredJobSpec, body=spec)
 
-    def ask(self, job_id: str, run_id: str, *, resumes: bool = True) -> AskAnswer:
+    def ask(
+        self,
+        job_id: str,
+        run_id: str,
+        *,
+        resumes: bool = True,
+        process: str | None = None,
+        takes_over: str | None = None,
+    ) -> AskAnswer:
         """Ask for the batch size of a run. The same run always gets the same trial.
+
+        If another process holds the trial, the answer names it as `held_by`, and the trial is not the caller's.
 
         Args:
             job_id: the job.
             run_id: the run's name.
             resumes: whether the run also resumes a trial whose fit ended without a verdict.
+            process: name of the caller's process. None: the caller gets the trial, whoever holds it.
+            takes_over: name of the process from which to take the trial over.
 
         Raises:
             ServerRefused: 400, no such job; 409, no batch size is left.
             ServerUnreachable: no answer.
         """
-        request = AskRequest(job_id=job_id, run_id=run_id, host=socket.gethostname() or None, resumes=resumes)
+        request = AskRequest(
+            job_id=job_id,
+            run_id=run_id,
+            host=socket.gethostname() or None,
+            resumes=resumes,
+            process=process,
+            takes_over=takes_over,
+        )
         return self._call("POST", TRIALS_PATH, AskAnswer, body=request)
 
     def report(self, request: ReportRequest) -> ReportAnswer:

@@ -220,6 +220,11 @@ class AskRequest(Wire):
     """False: the run does not resume a trial whose fit ended without a verdict. The answer has that trial's outcome."""
     host: Id | None = None
     """Name of the machine that runs the training, shown to users."""
+    process: Id | None = None
+    """Name of the process that asks, which no other process has. None: the caller gets the run's trial even if another
+    process holds it."""
+    takes_over: Id | None = None
+    """Name of the process from which this one takes the trial over, because that one has ended."""
 
 
 class AskAnswer(Wire):
@@ -245,6 +250,9 @@ class AskAnswer(Wire):
     """Number of the last report, 0 before the first."""
     probe_wanted: bool = False
     """Whether a probe would help the job. False once a run has reported a probe, or that none is possible."""
+    held_by: str | None = None
+    """Name of another process, which was the last to ask for this trial or to report on it. The ask then has changed
+    nothing, and the trial is not the caller's. None: the trial is the caller's."""
 
 
 class ReportRequest(Wire):
@@ -268,6 +276,8 @@ class ReportRequest(Wire):
     """Number of parts in which each device processes its share of a batch. 1: the whole share at once."""
     out_of_memory: StrictBool = False
     """True: the run ended because its batch size does not fit in memory. `metric` is then null."""
+    process: Id | None = None
+    """Name of the process that reports."""
 
     @model_validator(mode="after")
     def _has_no_metric_without_memory(self) -> Self:
@@ -302,6 +312,9 @@ class TrialRequest(Wire):
     report_number: Count | None = None
     """Number of the last report that the caller knows. If the server has a later report, the run has resumed in another
     process, and the trial does not end."""
+    process: Id | None = None
+    """Name of the process that ends the trial. If another process was the last to ask for the trial or to report on it,
+    the trial does not end."""
 
 
 class HeartbeatRequest(Wire):

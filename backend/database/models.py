@@ -137,6 +137,8 @@ class Trial(Base):
     energy_source: Mapped[str | None] = mapped_column(String(16))
     host: Mapped[str | None] = mapped_column(ExactString(MAX_ID_LENGTH))
     """Name of the machine that asked, as given by the caller."""
+    process: Mapped[str | None] = mapped_column(ExactString(MAX_ID_LENGTH))
+    """Name of the process that was the last to ask or to report. NULL: that one gave no name."""
     accumulate_grad_batches: Mapped[int] = mapped_column(Integer, default=1, server_default="1")
     """Number of parts into which each device split its share of a batch."""
     started_revision: Mapped[int] = mapped_column(BigInteger)

@@ -116,7 +116,15 @@ def find_trial(session: Session, job: Job, number: int) -> Trial | None:
     return session.scalars(_TRIAL, {"job": job.id, "number": number}).one_or_none()
 
 
-def add_trial(session: Session, job: Job, at: datetime, run_id: str | None, choice: Choice, host: str | None) -> Trial:
+def add_trial(
+    session: Session,
+    job: Job,
+    at: datetime,
+    run_id: str | None,
+    choice: Choice,
+    host: str | None,
+    process: str | None,
+) -> Trial:
     """Store a new trial under the job's next number."""
     last = session.scalar(select(func.max(Trial.number)).where(Trial.job == job.id)) or 0
     trial = Trial(
@@ -124,6 +132,7 @@ def add_trial(session: Session, job: Job, at: datetime, run_id: str | None, choi
         number=last + 1,
         run_id=run_id,
         host=host,
+        process=process,
         exploration=job.exploration,
         batch_size=choice.batch_size,
         type=choice.type,

@@ -84,12 +84,18 @@ def ask(
     lease_s: float,
     host: str | None = None,
     resumes: bool = True,
+    process: str | None = None,
+    takes_over: str | None = None,
 ) -> AskAnswer:
     """Dispatch a batch size to a run: create a trial, or return the trial that this `run_id` already has.
 
     A run can ask again after its caller ended its trial (outcome code `ended`). The trial then counts as lost, and the
     run's next report revives it. A trial that ended without a verdict at the end of its training (outcome code `left`)
     is revived only if the caller `resumes` it. For any other caller the trial may belong to an earlier training.
+
+    A trial that has not ended and that another process holds stays as it is. The answer names that process, and the
+    caller finds out whether it still runs. If not, the caller asks again and `takes_over` the trial. Of several
+    processes that try this at once, one succeeds.
 
     Args:
         session: the transaction.
@@ -99,6 +105,8 @@ def ask(
         lease_s: seconds until the lease of a run expires.
         host: machine of the run, shown on the admin page.
         resumes: whether the run may continue a trial with outcome code `left`.
+        process: the process of the run. None: unknown, so it gets the run's trial, whoever holds it.
+        takes_over: the process from which `process` takes the trial over.
 
     Raises:
         UnknownJob: there is no such job.
@@ -106,12 +114,17 @@ def ask(
     """
     job, at = _lock_job(session, job_id, by)
     trial = None if run_id is None else store.find_trial_of_run(session, job, run_id)
+    if trial is not None and not _has_ended(trial) and takes_over != trial.process and _is_of_another(process, trial):
+        _renew_lease(session, job, None, at, lease_s)
+        session.refresh(trial)  # its lease may just have expired
+        return _to_ask_answer(job, trial, _report_number(store.last_report(session, trial)), lease_s, trial.process)
     if trial is not None and trial.outcome_code in ((store.ENDED, store.LEFT) if resumes else (store.ENDED,)):
         trial.outcome_code = store.LOST
     _renew_lease(session, job, trial, at, lease_s)
     if trial is not None:
+        trial.process = process
         return _to_ask_answer(job, trial, _report_number(store.last_report(session, trial)), lease_s)
-    trial = store.add_trial(session, job, at, run_id, _choose(session, job), host)
+    trial = store.add_trial(session, job, at, run_id, _choose(session, job), host, process)
     audit.record(session, by, Action.ASK, job_id, f"trial {trial.number}, batch size {trial.batch_size}")
     return _to_ask_answer(job, trial, 0, lease_s)
 
@@ -148,6 +161,7 @@ def report(session: Session, request: ReportRequest, *, by: Actor, lease_s: floa
     store.add_report(session, trial, job, at, request.report_number or last_number + 1, report, verdict)
     trial.energy_source = request.energy_source or trial.energy_source
     trial.accumulate_grad_batches = request.accumulate_grad_batches
+    trial.process = request.process or trial.process
     if trial.outcome_code == store.LOST:
         store.revive_trial(trial)
     if verdict.stop:
@@ -201,7 +215,7 @@ def end(session: Session, request: TrialRequest, *, by: Actor, lease_s: float, b
     a user can also end a trial that its caller ended.
 
     A caller whose `report_number` is lower than the last report's is an outdated attempt of a run that continues
-    elsewhere. Such a call ends nothing.
+    elsewhere. So is one with another `process` than the last that asked or reported. Such a call ends nothing.
 
     Raises:
         UnknownJob: there is no such job.
@@ -210,6 +224,8 @@ def end(session: Session, request: TrialRequest, *, by: Actor, lease_s: float, b
     job, at = _lock_job(session, request.job_id, by)
     trial = _find_trial(session, job, request.trial_number, request.batch_size)
     _renew_lease(session, job, trial, at, lease_s)
+    if _is_of_another(request.process, trial):
+        return
     if request.report_number is not None and request.report_number < _report_number(store.last_report(session, trial)):
         return
     if not _has_ended(trial) or (by_user and trial.outcome_code in (store.ENDED, store.LEFT)):
@@ -313,6 +329,11 @@ def _report_number(report: Report | None) -> int:
     return 0 if report is None else report.number
 
 
+def _is_of_another(process: str | None, trial: Trial) -> bool:
+    """Whether another process than this was the last to ask for a trial or to report on it, as far as known."""
+    return None not in (process, trial.process) and process != trial.process
+
+
 def _has_ended(trial: Trial) -> bool:
     """Whether a trial has ended for good. A lost trial has not, because a report can revive it."""
     return trial.status != TrialStatus.DISPATCHED and trial.outcome_code != store.LOST
@@ -389,7 +410,9 @@ def _to_report_answer(spec: Spec, report: CoreReport, verdict: Verdict) -> Repor
     )
 
 
-def _to_ask_answer(job: Job, trial: Trial, last_report_number: int, lease_s: float) -> AskAnswer:
+def _to_ask_answer(
+    job: Job, trial: Trial, last_report_number: int, lease_s: float, held_by: str | None = None
+) -> AskAnswer:
     spec = states.core_spec(job)
     return AskAnswer(
         job_id=job.job_id,
@@ -405,4 +428,5 @@ def _to_ask_answer(job: Job, trial: Trial, last_report_number: int, lease_s: flo
         current_epoch=trial.epochs,
         report_number=last_report_number,
         probe_wanted=spec.policy == "gp-ucb" and trial.exploration not in states.load_probes(job),
+        held_by=held_by,
     )

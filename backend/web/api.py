@@ -154,7 +154,16 @@ def ask(query: JobQuery) -> Response:
 def ask_for_run(body: AskRequest) -> Response:
     """Ask for the batch size of a named run. The same run always gets the same trial."""
     with _unknown_is_400():
-        answer = runs.ask(body.job_id, body.run_id, by=_by(), lease_s=_lease_s(), host=body.host, resumes=body.resumes)
+        answer = runs.ask(
+            body.job_id,
+            body.run_id,
+            by=_by(),
+            lease_s=_lease_s(),
+            host=body.host,
+            resumes=body.resumes,
+            process=body.process,
+            takes_over=body.takes_over,
+        )
         return _json(answer)
 
 

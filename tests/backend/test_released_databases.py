@@ -1,4 +1,4 @@
-"""A database that a released version wrote opens unchanged, and its jobs continue.
+"""A database that a released version wrote opens without a change to what it holds, and its jobs continue.
 
 `released/VERSION.sql` is the dump of an SQLite database with a job of each policy. `released/VERSION.json` holds what
 that version answered about the jobs.
@@ -63,12 +63,15 @@ def without_wording(answer: Any) -> Any:
     return [without_wording(value) for value in answer] if isinstance(answer, list) else answer
 
 
-def test_opening_it_changes_no_row(url: str) -> None:
+def test_opening_it_changes_no_value(url: str) -> None:
     before = dump(url)
     with create_app(Settings(database_url=url, log_level="CRITICAL")).app_context():
         assert reading.list_jobs(reading.JobFilter(), 0, 10).total == len(JOBS)
         db.engine.dispose()
-    assert dump(url) == before
+    after = dump(url)
+    for table in before.keys() - {"alembic_version"}:
+        widths = {len(row) for row in before[table]}  # later versions add columns after these
+        assert [row[:width] for width in widths for row in after[table]] == before[table], table
 
 
 def test_its_jobs_look_as_they_did(version: str, calls: Calls) -> None:
