@@ -36,6 +36,7 @@ from lightning_bso.errors import (
 from lightning_bso.identity import check_run_id, complete_spec, scheduler_run_id
 from lightning_bso.measurement import Measurement, Window
 from lightning_bso.outbox import Outbox
+from lightning_bso.process import still_runs, this_process
 from lightning_bso.ranks import Ranks
 from lightning_bso.run_state import (
     check_run,
@@ -84,7 +85,8 @@ class BatchSizeOptimizer:
             script then uses the same job at every launch.
         token: access token. None: `$ZEUS_BSO_TOKEN`, if set.
         run_id: name of this run. A process that asks again under this name gets the same trial. None: `$SLURM_JOB_ID`
-            or `$TORCHELASTIC_RUN_ID`, with a number if an earlier run under this name has ended; else a new name.
+            or `$TORCHELASTIC_RUN_ID`, with a number if an earlier run under this name has ended or another process
+            still trains it; else a new name.
         fallback_to_default: train with the default batch size, unreported, when no server answers the ask.
         gpu_indices: the GPUs of this process, if there is no monitor. Empty: the run is on the CPU. None: all GPUs
             that Zeus finds, if this process uses any GPU.
@@ -124,6 +126,7 @@ class BatchSizeOptimizer:
         self._run_id_is_fixed = run_id is not None
         self.run_id = run_id or scheduler_run_id() or uuid.uuid4().hex
         """Name of this run. Give it to the process that resumes the run."""
+        self._process: str | None = None
         self._measurement = Measurement()
         self._machine: Machine | None = None
         self._trial: AskAnswer | None = None
@@ -207,6 +210,7 @@ class BatchSizeOptimizer:
             self.run_id, self._run_id_is_fixed = saved["run_id"], True
         machines = self.ranks.on_all(self._make_measurement)
         machine = self._machine = join_machines([machine for machine in machines if machine is not None])
+        self._process = self.ranks.on_rank_zero(this_process)
         trial, self.run_id = self.ranks.on_rank_zero(lambda: self._ask(machine, saved))
         if trial is None:
             self._batch_size = self._job.default_batch_size if saved is None else int(saved["batch_size"])
@@ -405,6 +409,7 @@ class BatchSizeOptimizer:
                     reason=reason.encode(errors="backslashreplace").decode()[:MAX_REASON_LENGTH],
                     over=over,
                     report_number=self._last_number,
+                    process=self._process,
                 )
             )
         except ServerUnreachable as error:
@@ -462,14 +467,30 @@ class BatchSizeOptimizer:
             return None, self.run_id
 
     def _ask_by_name(self, job_id: str) -> tuple[AskAnswer, str]:
-        """Return the trial and the run's name. A scheduler's run id gets a number if its earlier run has ended."""
+        """Return the trial and the run's name.
+
+        A scheduler's run id gets a number if its earlier run has ended, or if another process still trains it.
+        """
         name = self.run_id
         for number in count(2):
-            trial = self._client.ask(job_id, name, resumes=self._run_id_is_fixed)
-            if trial.outcome is None or self._run_id_is_fixed:
+            trial = self._ask_or_take_over(job_id, name)
+            if self._run_id_is_fixed or (trial.outcome is None and trial.held_by is None):
                 break
             name = f"{self.run_id}-{number}"
         return trial, name
+
+    def _ask_or_take_over(self, job_id: str, name: str) -> AskAnswer:
+        """Ask under a name. Take the trial over if its process has ended, or if the caller fixed the name."""
+        takes_over = None
+        while True:
+            trial = self._client.ask(
+                job_id, name, resumes=self._run_id_is_fixed, process=self._process, takes_over=takes_over
+            )
+            takes_over = trial.held_by
+            if takes_over is None:
+                return trial
+            if not self._run_id_is_fixed and still_runs(takes_over, has_lease=trial.status == "Dispatched"):
+                return trial
 
     def _share_progress(self) -> None:
         """Copy rank 0's trial, verdict and totals to all ranks."""
@@ -507,6 +528,7 @@ class BatchSizeOptimizer:
                 energy_source=self._machine.source if self._machine else None,
                 accumulate_grad_batches=self.accumulate_grad_batches,
                 out_of_memory=out_of_memory,
+                process=self._process,
             )
         except ValidationError as error:
             self._stop_reporting(f"the report is not valid: {error}")
@@ -518,6 +540,7 @@ class BatchSizeOptimizer:
         try:
             self._outbox.send(last_chance=last_chance)
         except ServerRefused as error:
+            self._last_number -= len(self._outbox)  # a later report on the server is of another process
             self._stop_reporting(f"the server refused a report: {error}")
             return
         if self._outbox.answer is not None and self._outbox.answer.stop_train:

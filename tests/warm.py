@@ -29,6 +29,7 @@ SERVER_IMPORTS = (
     *("sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.mysql.pymysql", "gunicorn.app.wsgiapp"),
 )
 TRAINING, CLI = "tests.lightning.training_process", "tests.lightning.cli_process"
+RUN = "tests.client.run_process"
 TRAINING_IMPORTS = (
     *(TRAINING, "lightning_bso.lightning.lightning_cli"),
     *("sklearn.datasets", "sklearn.model_selection", "rich.progress", "rich.table"),
@@ -36,6 +37,7 @@ TRAINING_IMPORTS = (
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 IMPORTS = {
     **dict.fromkeys(("backend", "gunicorn"), SERVER_IMPORTS),
+    RUN: (RUN, "zeus.device.gpu"),
     **dict.fromkeys((TRAINING, CLI, *map(str, EXAMPLES.glob("*.py"))), TRAINING_IMPORTS),
 }
 """What each module or script that can start warm has imported already."""

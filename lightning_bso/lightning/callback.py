@@ -62,8 +62,8 @@ class ZeusBSOCallback(Callback):
         energy_monitor: a ZeusMonitor to measure with. None: the callback creates one if the run uses GPUs.
         token: access token. None: `$ZEUS_BSO_TOKEN`, if set.
         run_id: name of this run. A process that asks again under this name gets the same trial. None: the name in the
-            checkpoint that the fit resumes from, else the scheduler's (`$SLURM_JOB_ID`, `$TORCHELASTIC_RUN_ID`), else
-            a new name.
+            checkpoint that the fit resumes from, else the scheduler's (`$SLURM_JOB_ID`, `$TORCHELASTIC_RUN_ID`) with a
+            number if another process still trains under it, else a new name.
         batch_arg_name: attribute that holds the batch size, on the module, the datamodule or their hparams. Dots lead
             into an attribute ("data.batch_size"). Give several names ("train_batch_size", "val_batch_size") to set all.
             The default, "batch_size", is also found in settings such as `kwargs`, `loader_kwargs`, `args` or `cfg`.

@@ -193,3 +193,21 @@ def test_a_training_that_is_killed_goes_on_from_its_checkpoint_in_the_same_trial
     after = only_trial(client, fields["job_id_prefix"])
     assert (after.converged, after.current_epoch) == (True, 4)
     assert after.energy >= before.energy + 20.0
+
+
+def test_two_trainings_side_by_side_in_one_slurm_job_get_a_trial_and_a_verdict_each(server: WaitressServer) -> None:
+    fields = job()
+    with training(server.url, fields, 0.1, 1.0, SLURM_JOB_ID="17") as first:
+        first.read_until("epoch 0")
+        with training(server.url, fields, 0.1, 1.0, SLURM_JOB_ID="17") as second:
+            second.read_until("epoch 0")
+            for epoch in ("epoch 1", "converged: True"):
+                for running in (first, second):
+                    running.begin_epoch()
+                    running.read_until(epoch)
+    (job_id,) = (listed.job_id for listed in BsoClient(server.url).list_jobs(contains=fields["job_id_prefix"]).jobs)
+    trials = BsoClient(server.url).list_trials(job_id).trials
+    assert [(trial.run_id, trial.converged, trial.energy) for trial in trials] == [
+        ("slurm-17", True, 20.0),
+        ("slurm-17-2", True, 20.0),
+    ]
