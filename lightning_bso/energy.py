@@ -11,8 +11,8 @@ import sys
 import time
 import uuid
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -84,8 +84,8 @@ class ZeusMeter:
     def __init__(self, monitor: EnergyMonitor) -> None:
         if not monitor.gpu_indices:
             raise EnergyUnavailable(
-                "the energy monitor watches no GPU, so every run would cost 0 J. Check CUDA_VISIBLE_DEVICES and "
-                "nvidia-smi. For a training on the CPU, give no monitor"
+                f"the energy monitor watches no GPU, so every run would cost 0 J{_why_zeus_finds_none()}. Check "
+                "CUDA_VISIBLE_DEVICES and nvidia-smi. For a training on the CPU, give no monitor"
             )
         self._monitor = monitor
         self._window = f"lightning-bso-{uuid.uuid4().hex}"
@@ -116,7 +116,7 @@ class ZeusMeter:
         return reading
 
     def _check_counters(self) -> None:
-        """Read the counters once. The counter of a GPU partition (MIG) exists, but reading it fails."""
+        """Read the counters once. On some GPUs a counter exists, but reading it fails."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Zeus warns about a window in which no counter changed
@@ -124,8 +124,9 @@ class ZeusMeter:
                 self._monitor.end_window(self._window, sync_execution=False)
         except Exception as error:  # each driver raises its own class
             raise EnergyUnavailable(
-                f"the energy of the GPUs cannot be read ({type(error).__name__}: {error}). A GPU partition (MIG) has "
-                "no energy counter of its own; train on whole GPUs"
+                f"the energy of the GPUs cannot be read ({type(error).__name__}: {error}). A GPU partition (MIG), a "
+                "virtual GPU (vGPU) and some older cards have no energy counter of their own. Train on whole GPUs of "
+                "a later model, or give a monitor that measures these"
             ) from error
 
 
@@ -208,16 +209,82 @@ def make_zeus_monitor(gpu_indices: list[int] | None) -> EnergyMonitor:
     """
     os.environ.setdefault("ZEUS_LOG_LEVEL", "WARNING")  # from its import on, Zeus logs to standard output
     try:
+        from zeus.device import get_gpus
         from zeus.monitor import ZeusMonitor
 
-        monitor: EnergyMonitor = ZeusMonitor(gpu_indices=gpu_indices)
+        with _visible_by_index():
+            get_gpus()  # says why there are no GPUs, which ZeusMonitor does not
+            monitor: EnergyMonitor = ZeusMonitor(gpu_indices=gpu_indices)
     except Exception as error:  # Zeus raises many classes, for example KeyError for a missing library
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         raise EnergyUnavailable(
             f"this training uses GPUs, but Zeus cannot read their energy ({type(error).__name__}: {error}). "
-            "Install Zeus (pip install 'lightning-bso[zeus]') and the GPU driver's management library, or give a "
-            "working energy monitor"
+            "Install Zeus (pip install 'lightning-bso[zeus]') and the GPU driver's management library, "
+            + (f"name whole GPUs in CUDA_VISIBLE_DEVICES ({visible!r} now), " if visible is not None else "")
+            + "or give a working energy monitor"
         ) from error
     return monitor
+
+
+@contextmanager
+def _visible_by_index() -> Iterator[None]:
+    """Put indices into CUDA_VISIBLE_DEVICES while Zeus reads it, because Zeus does not read UUIDs."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    indices = _visible_indices(visible) if visible else []
+    if not visible or not indices:
+        yield
+        return
+    _uses_cuda()  # CUDA reads the variable once, and must read the original
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, indices))
+    try:
+        yield
+    finally:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
+
+
+def _visible_indices(visible: str) -> list[int]:
+    """Return the indices of the NVIDIA GPUs that CUDA sees. Empty: it sees none, or partitions of a GPU (MIG).
+
+    By CUDA's rules, the list ends before the first entry that names no GPU, or that is of another kind than the first.
+    A UUID may be abbreviated as long as it names one GPU.
+    """
+    from zeus.device.gpu.nvidia import nvml_is_available
+
+    if not nvml_is_available():
+        return []
+    import pynvml
+
+    by_uuid = visible.startswith("GPU-")
+    names = [_uuid(index) if by_uuid else str(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    indices: list[int] = []
+    for entry in map(str.strip, visible.split(",")):
+        is_uuid = entry.startswith("GPU-")
+        named = [index for index, name in enumerate(names) if (name.startswith(entry) if is_uuid else name == entry)]
+        if len(named) != 1:
+            break
+        indices += named
+    return indices
+
+
+def _uuid(index: int) -> str:
+    """Return the UUID of an NVIDIA GPU, or "?" if it cannot be read. The other GPUs may still be measured."""
+    import pynvml
+
+    try:
+        return str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index)))
+    except pynvml.NVMLError:
+        return "?"
+
+
+def _why_zeus_finds_none() -> str:
+    """Return in brackets why Zeus finds no GPU. Empty if it finds some."""
+    try:
+        from zeus.device import get_gpus
+
+        get_gpus()
+    except Exception as error:
+        return f" ({type(error).__name__}: {error})"
+    return ""
 
 
 def describe_gpus(gpu_indices: list[int]) -> Machine:
@@ -230,7 +297,8 @@ def describe_gpus(gpu_indices: list[int]) -> Machine:
     try:
         from zeus.device import get_gpus
 
-        gpus = get_gpus()
+        with _visible_by_index():
+            gpus = get_gpus()
         # The method is getName in zeus-ml, and get_name in the later zeus package.
         names = {index: _first_attribute(gpus, "getName", "get_name")(index) for index in gpu_indices}
         limits = _first_attribute(gpus, "getPowerManagementLimitConstraints", "get_power_management_limit_constraints")

@@ -20,6 +20,7 @@ class FakeGpus:
     default_limit_mw: int = 225_000
     energy_mj: list[int] = field(default_factory=list)
     limits_mw: list[int] = field(default_factory=list)
+    uuids: list[str] = field(default_factory=list)
     synchronized: list[int] = field(default_factory=list)
     """Indices of the GPUs that were synchronized, in order."""
     refuses: Callable[[int], bool] = lambda _limit_mw: False
@@ -29,6 +30,12 @@ class FakeGpus:
         """Advance the energy counter of each GPU."""
         for index, energy_j in enumerate(joules):
             self.energy_mj[index] += round(energy_j * 1000)
+
+    def handle(self, index: int) -> int:
+        """Return the handle of a GPU."""
+        if not 0 <= index < len(self.names):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
+        return index
 
     def limit(self, index: int, limit_mw: int) -> None:
         """Set a power limit."""
@@ -41,11 +48,13 @@ def install(monkeypatch: pytest.MonkeyPatch, *names: str) -> FakeGpus:
     """Give this process GPUs of these models, visible to torch, and make Zeus look for GPUs again."""
     gpus = FakeGpus(list(names), energy_mj=[1_000_000 * (index + 1) for index in range(len(names))])
     gpus.limits_mw = [gpus.default_limit_mw] * len(names)
+    gpus.uuids = [f"GPU-8f1{index}ab-d72c-4106-c12f-20bd9faed9f6" for index in range(len(names))]
     functions = {
         "nvmlInit": lambda: None,
         "nvmlShutdown": lambda: None,
         "nvmlDeviceGetCount": lambda: len(gpus.names),
-        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetHandleByIndex": gpus.handle,
+        "nvmlDeviceGetUUID": lambda handle: gpus.uuids[handle],
         "nvmlDeviceGetName": lambda handle: gpus.names[handle],
         "nvmlDeviceGetPowerManagementLimitConstraints": lambda _handle: (100_000, gpus.max_power_mw),
         "nvmlDeviceGetPowerManagementDefaultLimit": lambda _handle: gpus.default_limit_mw,

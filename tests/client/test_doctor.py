@@ -171,6 +171,31 @@ def test_hidden_gpus_are_reported(
     assert findings["energy"][0] == level
 
 
+@pytest.mark.usefixtures("two_gpus")
+def test_a_gpu_that_is_visible_by_its_uuid_is_read(
+    server: WaitressServer, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8f11")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    status, findings = doctor(server.url, capsys)
+    assert status == 0
+    assert findings["GPU 0"] == ("ok", "NVIDIA A40, up to 250 W")
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_gpu_partition_is_a_problem_with_zeus_reason_and_a_cure(
+    server: WaitressServer, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-5a")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    status, findings = doctor(server.url, capsys)
+    assert status == 1
+    level, text = findings["GPU 0"]
+    assert level == "problem"
+    assert "does not support measuring the power or energy consumption of MIG slices" in text
+    assert "name whole GPUs in CUDA_VISIBLE_DEVICES ('MIG-5a' now)" in text
+
+
 def test_a_server_that_is_not_there_is_a_problem(capsys: Output) -> None:
     status, findings = doctor(f"http://127.0.0.1:{free_port()}", capsys)
     assert status == 1

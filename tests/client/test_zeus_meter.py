@@ -1,5 +1,7 @@
 """The meter for GPUs. Zeus' own code runs from the monitor down to NVML, whose functions are fake."""
 
+import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -127,6 +129,85 @@ def test_gpus_that_zeus_cannot_read_are_an_error_and_take_no_trial(server: Waitr
     assert number_of_trials(client, fields["job_id_prefix"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("visible", "index"),
+    [
+        ("GPU-8f11ab-d72c-4106-c12f-20bd9faed9f6", 1),
+        ("GPU-8f11", 1),
+        ("GPU-8f11,GPU-8f10", 1),
+        ("GPU-8f10, GPU-8f11", 0),
+        ("GPU-8f11,MIG-5a", 1),
+        ("GPU-8f11,0", 1),
+        ("GPU-8f11,GPU-77", 1),
+        ("1", 1),
+        ("1,0", 1),
+        ("1,-1,0", 1),
+        ("1,GPU-8f10", 1),
+        ("1,MIG-5a", 1),
+        ("1,7", 1),
+        ("1,1", 1),
+        ("GPU-8f11,GPU-8f11", 1),
+    ],
+)
+def test_the_first_gpu_is_the_one_that_cuda_visible_devices_names_first(
+    two_a40: FakeGpus, monkeypatch: pytest.MonkeyPatch, visible: str, index: int
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    meter = make_meter(gpu_indices=[0])
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+    meter.begin()
+    two_a40.use(30.0, 12.5)
+    assert meter.end().energy_j == pytest.approx((30.0, 12.5)[index])
+
+
+@pytest.mark.parametrize(
+    ("visible", "reason"),
+    [
+        ("MIG-5a", r"MIG devices\. NVML .* does not support measuring"),
+        ("MIG-5a,GPU-8f10", r"MIG devices\. NVML .* does not support measuring"),
+        ("", "set to an empty string"),
+        ("-1", "Invalid Argument"),
+        ("GPU-77", "GPU-77"),
+        ("GPU-8f1", "GPU-8f1"),
+    ],
+)
+def test_visible_devices_that_name_no_whole_gpu_are_refused_with_zeus_reason_and_a_cure(
+    two_a40: FakeGpus, monkeypatch: pytest.MonkeyPatch, visible: str, reason: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    cure = re.escape(f"name whole GPUs in CUDA_VISIBLE_DEVICES ({visible!r} now)")
+    with pytest.raises(EnergyUnavailable, match=f"{reason}.*{cure}"):
+        make_meter(gpu_indices=[0])
+
+
+def test_a_lost_gpu_does_not_keep_another_from_being_found_by_its_uuid(
+    two_a40: FakeGpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(handle: int) -> str:
+        if handle == 0:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        return two_a40.uuids[handle]
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUUID", read)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8f11")
+    assert make_meter(gpu_indices=[0]).machine.gpu_model == "NVIDIA A40"
+
+
+def test_a_monitor_of_partitions_is_refused_with_zeus_reason(
+    two_a40: FakeGpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-5a")
+    with pytest.raises(EnergyUnavailable, match=r"watches no GPU.*MIG devices\. NVML .* does not support measuring"):
+        make_meter(ZeusMonitor())
+
+
+def test_the_gpus_of_a_monitor_that_is_not_zeus_are_described_although_they_are_visible_by_uuid(
+    two_a40: FakeGpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8f11")
+    assert make_meter(ScriptedMonitor()).machine == Machine("nvml", "NVIDIA A40", 1, 250.0)
+
+
 def test_no_gpu_visible_to_zeus_is_an_error_and_takes_no_trial(
     two_a40: FakeGpus, server: WaitressServer, client: BsoClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +231,7 @@ def test_a_counter_that_cannot_be_read_is_an_error_and_takes_no_trial(
 
     monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", refuse)
     fields = job()
-    with pytest.raises(EnergyUnavailable, match=r"cannot be read \(ZeusGPUNotSupportedError.*MIG.*whole GPUs"):
+    with pytest.raises(EnergyUnavailable, match=r"\(ZeusGPUNotSupportedError.*MIG.*vGPU.*older cards.*whole GPUs"):
         BatchSizeOptimizer(monitor and monitor(), server.url, fields).get_batch_size()
     assert number_of_trials(client, fields["job_id_prefix"]) == 0
 

@@ -17,7 +17,8 @@ def test_both_releases_of_zeus_measure_two_gpus(first_on_path: Path, release: st
     assert LATER.is_dir(), "the later zeus is missing; `make install` puts it there"
     run = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("two_gpus.py"))],
-        env=os.environ | {"PYTHONPATH": f"{first_on_path}{os.pathsep}{ROOT}"},
+        env=os.environ
+        | {"PYTHONPATH": f"{first_on_path}{os.pathsep}{ROOT}", "CUDA_VISIBLE_DEVICES": "GPU-8f11,GPU-8f10"},
         capture_output=True,
         text=True,
         timeout=120,

@@ -14,6 +14,7 @@ millijoules = 0
 pynvml.nvmlInit = pynvml.nvmlShutdown = lambda: None
 pynvml.nvmlDeviceGetCount = lambda: 2
 pynvml.nvmlDeviceGetHandleByIndex = lambda index: index
+pynvml.nvmlDeviceGetUUID = lambda index: f"GPU-8f1{index}"
 pynvml.nvmlDeviceGetName = lambda _gpu: "Imaginary GPU"
 pynvml.nvmlDeviceGetArchitecture = lambda _gpu: pynvml.NVML_DEVICE_ARCH_VOLTA
 pynvml.nvmlDeviceGetPowerManagementLimitConstraints = lambda _gpu: [100_000, 250_000]
