@@ -17,15 +17,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lightning_bso.errors import EnergyUnavailable
-from lightning_bso.wire import EnergySource
+from lightning_bso.wire import MAX_STILL_S, EnergySource
 
 log = logging.getLogger(__name__)
 
 WATTS_PER_BUSY_CORE = 10.0
 """Assumed power of a core for the estimate. Server CPUs are rated at about 5 to 15 W per core; this is a guess."""
-
-MAX_STILL_S = 1.0
-"""A GPU draws power even when idle, so its counter moves within this time. It is updated every 0.1 s or so."""
 
 
 @dataclass(frozen=True, slots=True)

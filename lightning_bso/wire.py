@@ -43,6 +43,7 @@ MAX_GP_UCB_BATCH_SIZES = 64  # the work grows with the cube of their number
 MAX_INT = 2**31 - 1
 MAX_SEED = 2**63 - 1
 MAX_QUANTITY = 1e30  # J, s, W: larger than any real value; its products and squares stay finite
+MAX_STILL_S = 1.0  # a device draws power even when idle, so its counter, updated every 0.1 s or so, moves in this time
 SMALLEST_PRECISION = 1e-60  # 1/MAX_QUANTITY**2: a smaller precision has no meaning, and its inverse overflows
 MAX_PAGE = 1000
 _RESERVED_ENDS = ("/trials", "/belief", "/savings", "/reset")
@@ -264,7 +265,7 @@ class ReportRequest(Wire):
     time: Quantity
     """Seconds of training so far."""
     energy: Quantity
-    """Joules of training so far."""
+    """Joules of training so far. An energy counter that shows 0 J for more than 1 s has measured nothing."""
     metric: Number | None
     """The validation metric. null: the metric was NaN or infinite, so the run has diverged."""
     current_epoch: Count

@@ -18,7 +18,7 @@ from backend.core.gp_ucb.gaussian import Gaussian
 from backend.core.state import EndedSummary, Trial, TrialStatus, TrialType
 from backend.core.zeus.results import Results, Rewards
 
-VERSION = 2
+VERSION = 3
 """Raise it whenever the same trials give another summary or another text. Older texts are then ignored."""
 
 _COUNTED = ("converged", "failed", "failed_since_success", "failed_factor", "changed", "too_large")

@@ -30,6 +30,7 @@ from lightning_bso.wire import (
     MAX_GP_UCB_BATCH_SIZES,
     MAX_INT,
     MAX_SEED,
+    MAX_STILL_S,
     AskAnswer,
     HeartbeatAnswer,
     ProbeRequest,
@@ -138,6 +139,7 @@ def report(session: Session, request: ReportRequest, *, by: Actor, lease_s: floa
         UnknownTrial: the job has no such trial, or the trial has another batch size.
         ReportConflict: a total or the report number is lower than before, the number was used for a different report,
             or the energy comes from another source than that of the job's other runs.
+        InvalidField: the energy counter has not moved, so the run has no cost.
     """
     job, at = _lock_job(session, request.job_id, by)
     trial = _find_trial(session, job, request.trial_number, request.batch_size)
@@ -153,6 +155,7 @@ def report(session: Session, request: ReportRequest, *, by: Actor, lease_s: floa
         return _recorded_outcome(spec, trial)
     last_number = _report_number(last)
     _check_progress(trial, last_number, request)
+    _check_measured(request)
     if request.energy_source not in (None, trial.energy_source):
         _check_energy_source(store.energy_sources(session, job, trial.exploration), request)
 
@@ -367,6 +370,22 @@ def _check_progress(trial: Trial, last_number: int, request: ReportRequest) -> N
         raise ReportConflict(
             f"report {request.report_number} comes after report {last_number} in trial {trial.number}; "
             "number the reports of a trial 1, 2, 3 …"
+        )
+
+
+def _check_measured(request: ReportRequest) -> None:
+    """Check that an energy counter has moved. A run of 0 J would be the cheapest of all.
+
+    A short run may end between two updates of the counter. A run out of memory fails whatever it cost.
+    """
+    is_counter = request.energy_source not in (None, "estimated")
+    if is_counter and request.energy == 0 and request.time > MAX_STILL_S and not request.out_of_memory:
+        raise InvalidField(
+            "energy",
+            f"0 J in {request.time:.3g} s is no measurement: the energy counter ({request.energy_source}) has not "
+            "moved. Check that it is readable on this machine: some virtual GPUs (vGPU) and older cards have none, and "
+            "a monitor that polls the power needs its polling process. End this trial, and report runs only where "
+            "their energy is measured",
         )
 
 

@@ -211,6 +211,37 @@ def test_the_source_of_the_energy_is_stored(calls: Calls, trial: dict[str, Any],
     assert calls.record(trial)["energy_source"] == source
 
 
+@pytest.mark.parametrize("source", ["nvml", "rapl", "amd", "apple"])
+def test_a_counter_that_has_not_moved_is_no_measurement(
+    calls: Calls, trial: dict[str, Any], database_url: str, source: str
+) -> None:
+    before = dump(database_url)
+    answer = calls.report(trial, energy=0.0, time=1.5, metric=1.0, energy_source=source)
+    assert answer.status == 422
+    assert answer.body["detail"][0]["loc"] == ["energy"]
+    assert f"0 J in 1.5 s is no measurement: the energy counter ({source}) has not moved. Check" in answer.message
+    assert dump(database_url) == before
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"energy_source": "nvml", "time": 1.0},
+        {"energy_source": "nvml", "time": 60.0, "metric": None, "out_of_memory": True},
+        {"energy_source": "estimated", "time": 60.0},
+        {"time": 60.0},
+    ],
+    ids=["shorter than a counter's updates", "out of memory", "an estimate", "Zeus' client"],
+)
+def test_0_j_may_be_true_of_other_reports(calls: Calls, trial: dict[str, Any], report: dict[str, Any]) -> None:
+    assert calls.report(trial, energy=0.0, **report).status == 200
+
+
+def test_a_run_of_0_j_becomes_no_bound(calls: Calls, trial: dict[str, Any]) -> None:
+    calls.converge(trial, energy=0.0)
+    assert verdict(calls.must(calls.report(calls.trial(), energy=1000.0))) == (False, False, "continue")
+
+
 def test_an_unknown_job_or_trial_is_400(calls: Calls, trial: dict[str, Any], database_url: str) -> None:
     before = dump(database_url)
     for unknown in ({"job_id": "nobody"}, {"trial_number": 2}, {"batch_size": 8}):

@@ -41,6 +41,12 @@ def test_the_bound_itself_is_within_it() -> None:
     assert verdict((16, 10, True), cost=math.nextafter(20.0, 30.0)) is VerdictCode.COST_BOUND
 
 
+def test_a_cost_of_0_is_no_bound() -> None:
+    assert verdict((16, 0, True), cost=1e9) is VerdictCode.CONTINUE
+    assert verdict((16, 10, True), (8, 0, True), cost=20.0) is VerdictCode.CONTINUE
+    assert verdict((16, 10, True), (8, 0, True), cost=21.0) is VerdictCode.COST_BOUND
+
+
 def test_the_last_epoch_is_the_limit() -> None:
     assert verdict(epoch=9) is VerdictCode.CONTINUE
     assert verdict(epoch=10) is VerdictCode.MAX_EPOCHS
@@ -113,7 +119,7 @@ def test_any_report_is_judged_by_the_rules_in_their_order(
     spec = core_spec(target_metric=target, higher_is_better_metric=higher, beta_knob=beta)
     state = story(*history, kind=kind, spec=spec)
     decision = judge(state, running(state, kind=kind), Report(metric, cost, 0.0, epoch))
-    converged = [price for _, price, outcome in history if outcome is True]
+    converged = [price for _, price, outcome in history if outcome is True and price > 0]
     if beta is not None and converged and cost > beta * min(converged):
         expected = VerdictCode.COST_BOUND
     elif metric is None:

@@ -95,7 +95,7 @@ def test_the_same_trials_give_the_same_text_throughout_a_version() -> None:
     assert data.pop("last")["number"] == len(rows)
     assert dict(leaves(data)) == pytest.approx(
         {
-            "version": 2,
+            "version": 3,
             "counted converged 0": 0,
             "counted converged 1": 12,
             "counted failed 0": 1,

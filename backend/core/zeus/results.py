@@ -31,7 +31,7 @@ class Results(EndedSummary):
     explored: tuple[Trial, ...] = ()
     """The runs of the pruning, in the order of their ends."""
     cheapest: Trial | None = None
-    """The converged run with the lowest cost; of equal ones, the earliest."""
+    """The converged run with the lowest cost above 0, which is no measurement; of equal ones, the earliest."""
 
 
 def results(state: JobState) -> Results:
@@ -46,13 +46,14 @@ def results(state: JobState) -> Results:
 
 def with_run(spec: Spec, summary: Results, trial: Trial) -> Results:
     """Return the summary with one more run, which has ended with a verdict."""
-    of_size = with_reward(spec, summary.rewards.get(trial.batch_size, Rewards()), -trial_cost(spec, trial))
+    cost_j = trial_cost(spec, trial)
+    of_size = with_reward(spec, summary.rewards.get(trial.batch_size, Rewards()), -cost_j)
     return replace(
         summary,
         last=trial,
         rewards=summary.rewards | {trial.batch_size: of_size},
         explored=(*summary.explored, trial) if trial.type is TrialType.PRUNING else summary.explored,
-        cheapest=_cheaper(spec, summary.cheapest, trial) if trial.converged else summary.cheapest,
+        cheapest=_cheaper(spec, summary.cheapest, trial) if trial.converged and cost_j > 0 else summary.cheapest,
     )
 
 
