@@ -23,6 +23,7 @@ from lightning_bso.wire import (
     AskAnswer,
     AskRequest,
     Document,
+    EndAnswer,
     HeartbeatAnswer,
     HeartbeatRequest,
     JobBelief,
@@ -129,14 +130,14 @@ class BsoClient:
         """
         self._transport.send("POST", PROBE_PATH, body=request, patient=False)
 
-    def end(self, request: TrialRequest) -> None:
+    def end(self, request: TrialRequest) -> EndAnswer:
         """End a trial that will not report again. Takes hardly longer than `transport.READ_TIMEOUT_S`.
 
         Raises:
             ServerRefused: 404, no such job or trial.
             ServerUnreachable: no answer.
         """
-        self._transport.send("PATCH", TRIALS_PATH, body=request, patient=False)
+        return self._call("PATCH", TRIALS_PATH, EndAnswer, body=request, patient=False)
 
     def describe(self, job_id: str) -> JobSummary:
         """Return the current state of a job.

@@ -358,27 +358,37 @@ class BatchSizeOptimizer:
             trial = self._trial
             raise ZeusBSOTrainFailError(trial.job_id, trial.trial_number, trial.batch_size, self.result.message)
 
-    def finish(self, reason: str) -> None:
+    def finish(self, reason: str, *, unfit: bool = False) -> str | None:
         """End the run as `end` does, on all ranks together. All ranks receive a verdict that arrives meanwhile."""
-        if self.ranks.rank == 0:
-            self.end(reason)
+        ruled_out = self.end(reason, unfit=unfit) if self.ranks.rank == 0 else None
         self._share_progress()
+        return ruled_out
 
-    def abandon(self, error: BaseException) -> None:
+    def abandon(self, error: BaseException, unfit: str | None = None) -> None:
         """End the run because of an error. Raises nothing, so the error itself remains the one that is raised.
+
+        If the same error has ended runs with this batch size before, the server may rule the batch size out. The log
+        and a note on the error then say so.
 
         An interrupted run stays open, because it may resume. If the training ran out of memory, its batch size counts
         as failed. Before the training has begun, a lack of memory does not count against the batch size, because
         another process may use the GPU. A single rank may call this without the others.
+
+        Args:
+            error: the error.
+            unfit: why the job cannot be trained with this batch size, if every run would end like this. The batch size
+                is then ruled out at once, unless it is the default.
         """
         if is_out_of_memory(error) and self._measurement.is_open:
             self._report_out_of_memory()
         self._close_window()
         if is_interruption(error):
             return
-        self.end(f"{type(error).__name__}: {error}", over=False)
+        ruled_out = self.end(unfit or f"{type(error).__name__}: {error}", over=False, unfit=unfit is not None)
+        if ruled_out is not None:
+            error.add_note(ruled_out)
 
-    def end(self, reason: str, *, over: bool = True) -> None:
+    def end(self, reason: str, *, over: bool = True, unfit: bool = False) -> str | None:
         """End a run that will not report again. Does nothing if the run has a verdict.
 
         A single rank may call this without the others.
@@ -387,20 +397,25 @@ class BatchSizeOptimizer:
             reason: why the run ends, shown to users.
             over: whether the run came to its regular end. False: the run broke. It then gets its trial back when it is
                 launched again, also under a scheduler's run id.
+            unfit: whether every run with this batch size would end like this. The batch size is then ruled out at once,
+                unless it is the default.
+
+        Returns:
+            What the server says if errors have ruled the batch size out; else None.
         """
         self._close_window()
         if self._trial is None or self.result is not None:
-            return
+            return None
         self._send(last_chance=True)
         if self.result is not None or self._trial is None:  # a report brought the verdict, or was refused
-            return
+            return None
         trial, self._trial = self._trial, None
         self._state_without_trial = self._reported_state(trial)
         if self._outbox:
             log.warning("Trial %d stays open until its lease expires: the server is unreachable", trial.trial_number)
-            return
+            return None
         try:
-            self._client.end(
+            answer = self._client.end(
                 TrialRequest(
                     job_id=trial.job_id,
                     batch_size=trial.batch_size,
@@ -408,6 +423,7 @@ class BatchSizeOptimizer:
                     # an error may contain a file name that is not valid text
                     reason=reason.encode(errors="backslashreplace").decode()[:MAX_REASON_LENGTH],
                     over=over,
+                    unfit=unfit,
                     report_number=self._last_number,
                     process=self._process,
                 )
@@ -416,6 +432,12 @@ class BatchSizeOptimizer:
             log.warning("Trial %d stays open until its lease expires: %s", trial.trial_number, error)
         except ServerRefused as error:
             log.info("The server refused to end trial %d: %s", trial.trial_number, error)
+        else:
+            if answer.ruled_out is not None:
+                message = f"batch size {trial.batch_size} is ruled out until the job is reset: it {answer.ruled_out}"
+                log.warning("Job %s: %s", trial.job_id, message)
+                return message
+        return None
 
     def __enter__(self) -> Self:
         return self

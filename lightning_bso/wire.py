@@ -301,7 +301,11 @@ class ReportAnswer(Wire):
 
 
 class TrialRequest(Wire):
-    """Ends a trial that will not report again. The trial gets no result."""
+    """Ends a trial that will not report again. The trial gets no result.
+
+    A batch size other than the default is ruled out if its runs break in the same way twice before their first epoch,
+    while another batch size works.
+    """
 
     job_id: Id
     batch_size: PositiveCount
@@ -309,13 +313,28 @@ class TrialRequest(Wire):
     reason: Annotated[str, Field(max_length=MAX_REASON_LENGTH)] | None = None
     """Why the run ended, shown to users."""
     over: StrictBool = False
-    """True: the run came to its regular end without a verdict. False: the run broke."""
+    """True: the run came to its regular end without a verdict. False: the run broke, by the error in `reason`."""
+    unfit: StrictBool = False
+    """True: the job cannot be trained with this batch size, because every run would end like this. The batch size is
+    ruled out at once, unless it is the default."""
     report_number: Count | None = None
     """Number of the last report that the caller knows. If the server has a later report, the run has resumed in another
     process, and the trial does not end."""
     process: Id | None = None
     """Name of the process that ends the trial. If another process was the last to ask for the trial or to report on it,
     the trial does not end."""
+
+
+class EndAnswer(Wire):
+    """The consequence of an end for the trial's batch size. An answer of `null` stands for no consequence."""
+
+    ruled_out: str | None = None
+    """Why errors have ruled the batch size out until the job is reset. None: they have not."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_null(cls, value: Any) -> Any:
+        return {} if value is None else value
 
 
 class HeartbeatRequest(Wire):

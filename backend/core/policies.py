@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from backend.core import breakdowns
 from backend.core.cost import run_cost
 from backend.core.gp_ucb import policy as gp_ucb
 from backend.core.state import (
@@ -155,6 +156,9 @@ def compact(state: JobState) -> JobState:
 
 
 def _failure(state: JobState, trial: Trial, code: VerdictCode, reason: str) -> Verdict:
+    works = {trial.batch_size} if trial.epochs else set()
+    if trial.batch_size in breakdowns.ruled_out(replace(state, working_sizes=state.working_sizes | works)):
+        return Verdict(code, f"{reason}; batch size {trial.batch_size} is not dispatched again until the job is reset")
     return Verdict(code, f"{reason}; {POLICIES[state.spec.policy].retry_outlook(state, trial)}")
 
 

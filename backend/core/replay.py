@@ -3,7 +3,7 @@
 The history is plain data; `backend.database.states` loads it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from backend.core.policies import choose, choose_while_paused, compact, judge
 from backend.core.state import (
+    Breakdown,
     Choice,
     EndedSummary,
     JobState,
@@ -65,6 +66,7 @@ def state_at(
     revision: int,
     summary: EndedSummary | None = None,
     probe: PastProbe | None = None,
+    breakdowns: Sequence[Breakdown] = (),
 ) -> JobState:
     """Reconstruct the state that a decision read, at the revision of the decision.
 
@@ -77,10 +79,20 @@ def state_at(
         revision: revision of the decision.
         summary: stands in for trials that ended before; they are left out.
         probe: the probe of the exploration.
+        breakdowns: the breakdowns of the exploration.
     """
-    trials = (_trial_at(past, revision) for past in history if past.exploration == exploration)
+    of_exploration = [past for past in history if past.exploration == exploration]
+    trials = (_trial_at(past, revision) for past in of_exploration)
     visible = tuple(trial for trial in trials if trial is not None and not _is_covered(trial, summary))
-    return JobState(spec, visible, summary, probe.results if probe is not None and probe.revision < revision else ())
+    earlier = tuple(breakdown for breakdown in breakdowns if breakdown.revision < revision)
+    return JobState(
+        spec,
+        visible,
+        summary,
+        probe.results if probe is not None and probe.revision < revision else (),
+        earlier,
+        frozenset(past.trial.batch_size for past in of_exploration if earlier and _works_at(past, revision)),
+    )
 
 
 def differences(
@@ -89,6 +101,7 @@ def differences(
     rng: np.random.Generator,
     initial: EndedSummary | None = None,
     probes: Mapping[int, PastProbe] = MappingProxyType({}),
+    breakdowns: Mapping[int, Sequence[Breakdown]] = MappingProxyType({}),
 ) -> list[str]:
     """Describe every stored decision that the core would not make again; empty if all of them follow.
 
@@ -98,6 +111,7 @@ def differences(
         rng: the job's random generator at the start.
         initial: the summary that the job started with.
         probes: the probes of the job, by exploration.
+        breakdowns: the breakdowns of the job, by exploration.
     """
     lines: list[str] = []
     decisions: list[tuple[int, PastTrial, PastReport | None]] = [(past.trial.started, past, None) for past in history]
@@ -106,7 +120,15 @@ def differences(
     summaries = {0: initial}
     for revision, past, report in decisions:
         exploration = past.exploration
-        state = state_at(spec, history, exploration, revision, summaries.get(exploration), probes.get(exploration))
+        state = state_at(
+            spec,
+            history,
+            exploration,
+            revision,
+            summaries.get(exploration),
+            probes.get(exploration),
+            breakdowns.get(exploration, ()),
+        )
         state = compact(state)
         summaries[exploration] = state.summary
         lines += _compare_choice(state, past, rng) if report is None else _compare_verdict(state, past, report)
@@ -141,6 +163,12 @@ def _compare_reason(past: PastTrial, decision: str, then: str, now: str) -> list
 def _is_covered(trial: Trial, summary: EndedSummary | None) -> bool:
     has_verdict = trial.status is TrialStatus.SUCCEEDED
     return summary is not None and has_verdict and (trial.ended or 0) <= summary.last_revision
+
+
+def _works_at(past: PastTrial, revision: int) -> bool:
+    """Return whether the trial had completed an epoch or converged before a revision."""
+    earlier = (report for report in past.reports if report.revision < revision)
+    return any(report.report.epoch > 0 or report.verdict.converged for report in earlier)
 
 
 def _trial_at(past: PastTrial, revision: int) -> Trial | None:

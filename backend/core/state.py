@@ -132,6 +132,17 @@ class ProbeResult:
     epoch_time_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """The end of a run by an error, before it had completed an epoch, at the job's `revision`."""
+
+    batch_size: int
+    error: str
+    revision: int
+    unfit: bool = False
+    """Whether the caller knows that every run with this batch size ends like this, also after completed epochs."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedSummary:
     """A summary of ended trials: those that have a verdict.
@@ -161,13 +172,16 @@ class JobState:
 
     `trials` are those of the job since its last reset, by rising number. `summary` stands in for the ended trials that
     `trials` leaves out; `policies.compact` makes it. `probe_results` come from a probe since the last reset, if there
-    was one.
+    was one. `breakdowns` are those since the last reset. `working_sizes` are the batch sizes with which a run has
+    completed an epoch or converged. They are left out if `core.breakdowns` does not need them.
     """
 
     spec: Spec
     trials: tuple[Trial, ...]
     summary: EndedSummary | None = None
     probe_results: tuple[ProbeResult, ...] = ()
+    breakdowns: tuple[Breakdown, ...] = ()
+    working_sizes: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

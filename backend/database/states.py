@@ -6,19 +6,21 @@ one line in `_TRIAL_COLUMNS` and `_to_trial`.
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Select, bindparam, func, select, tuple_, union_all
+from sqlalchemy import Select, bindparam, func, or_, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
 from backend.core import policies, stored
+from backend.core.breakdowns import depends_on_working_sizes, with_breakdown
 from backend.core.gp_ucb.belief import MAX_LOST_TRIALS, Belief, WarmStart, warm_belief
 from backend.core.replay import PastProbe, PastReport, PastTrial
 from backend.core.rng import at_position, position_of
 from backend.core.state import (
+    Breakdown,
     Choice,
     EndedSummary,
     JobState,
@@ -109,6 +111,13 @@ _TRIALS_TO_READ = union_all(
     select(_LAST_LOST).where(_LAST_LOST.c.batch_size.in_(bindparam("sizes_without_result", expanding=True))),
 )
 
+_WORKING_SIZES = (
+    select(Trial.batch_size)
+    .where(Trial.job == bindparam("job"), Trial.exploration == bindparam("exploration"))
+    .where(or_(Trial.epochs > 0, Trial.converged.is_(True)))
+    .distinct()
+)
+
 # Used for each trial of a decision. Calling the enum instead takes three times as long.
 _TYPES = {type_.value: type_ for type_ in TrialType}
 _STATUSES = {status.value: status for status in TrialStatus}
@@ -157,7 +166,8 @@ def load_state(session: Session, job: Job, exploration: int | None = None, *, sa
             restored, trials = None, _trials_since(session, job, exploration, initial)
     summary = restored or initial
     probe_results = probe.results if probe else ()
-    state = policies.compact(JobState(core_spec(job), tuple(trials), summary, probe_results))
+    broken = load_breakdowns(session, job, exploration)
+    state = policies.compact(replace(broken, trials=tuple(trials), summary=summary, probe_results=probe_results))
     if save_summary and state.summary is not None and state.summary.last is not summary.last:
         row = row or StoredBelief(job=job.id, exploration=exploration)
         row.summary = stored.save(state.summary, initial)
@@ -242,6 +252,41 @@ def _probes(text: str) -> dict[int, PastProbe]:
         )
         for exploration, probe in json.loads(text).items()
     }
+
+
+def load_breakdowns(session: Session, job: Job, exploration: int) -> JobState:
+    """Load the part of a state that tells which batch sizes break. It has no trials.
+
+    Few jobs have a repeated breakdown. Only for these does the database search all trials of the job.
+    """
+    kept = all_breakdowns(job).get(exploration, ())
+    working_sizes: frozenset[int] = frozenset()
+    if depends_on_working_sizes(kept):
+        working_sizes = frozenset(session.scalars(_WORKING_SIZES, {"job": job.id, "exploration": exploration}))
+    return JobState(core_spec(job), (), breakdowns=kept, working_sizes=working_sizes)
+
+
+def all_breakdowns(job: Job) -> dict[int, tuple[Breakdown, ...]]:
+    """Return the breakdowns of a job, by exploration."""
+    return {} if job.breakdowns is None else _breakdowns(job.breakdowns)
+
+
+@lru_cache(maxsize=1024)
+def _breakdowns(text: str) -> dict[int, tuple[Breakdown, ...]]:
+    return {
+        int(exploration): tuple(Breakdown(**breakdown) for breakdown in of_exploration)
+        for exploration, of_exploration in json.loads(text).items()
+    }
+
+
+def add_breakdown(job: Job, trial: Trial, error: str, *, unfit: bool) -> None:
+    """Store that a trial broke down by an error."""
+    breakdowns = all_breakdowns(job)
+    before = breakdowns.get(trial.exploration, ())
+    after = with_breakdown(core_spec(job), before, Breakdown(trial.batch_size, error, job.revision, unfit))
+    if after != before:
+        stored_breakdowns = breakdowns | {trial.exploration: after}
+        job.breakdowns = json.dumps({number: list(map(asdict, kept)) for number, kept in stored_breakdowns.items()})
 
 
 def add_probe(job: Job, exploration: int, sizes: Sequence[ProbedSize]) -> None:

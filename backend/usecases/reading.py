@@ -130,6 +130,7 @@ def replay_job(session: Session, job_id: str) -> tuple[int, list[str]]:
         seeded(job.seed),
         states.initial_summary(job, 0),
         states.load_probes(job),
+        states.all_breakdowns(job),
     )
 
 

@@ -7,7 +7,7 @@ Each locks the job first, loads plain data, calls the core, writes and commits. 
 import secrets
 from datetime import datetime
 
-from backend.core import policies
+from backend.core import breakdowns, policies
 from backend.core.cost import run_cost
 from backend.core.gp_ucb.belief import NoWarmStart, WarmStart, warm_start
 from backend.core.state import Choice, NothingConverges, Spec, TrialStatus, Verdict, VerdictCode
@@ -32,6 +32,7 @@ from lightning_bso.wire import (
     MAX_SEED,
     MAX_STILL_S,
     AskAnswer,
+    EndAnswer,
     HeartbeatAnswer,
     ProbeRequest,
     RegisteredJobSpec,
@@ -93,6 +94,7 @@ def ask(
     A run can ask again after its caller ended its trial (outcome code `ended`). The trial then counts as lost, and the
     run's next report revives it. A trial that ended without a verdict at the end of its training (outcome code `left`)
     is revived only if the caller `resumes` it. For any other caller the trial may belong to an earlier training.
+    A trial whose batch size is ruled out after errors is not revived, so that the run gets another batch size.
 
     A trial that has not ended and that another process holds stays as it is. The answer names that process, and the
     caller finds out whether it still runs. If not, the caller asks again and `takes_over` the trial. Of several
@@ -118,13 +120,14 @@ def ask(
     if trial is not None and not _has_ended(trial) and takes_over != trial.process and _is_of_another(process, trial):
         _renew_lease(session, job, None, at, lease_s)
         session.refresh(trial)  # its lease may just have expired
-        return _to_ask_answer(job, trial, _report_number(store.last_report(session, trial)), lease_s, trial.process)
-    if trial is not None and trial.outcome_code in ((store.ENDED, store.LEFT) if resumes else (store.ENDED,)):
-        trial.outcome_code = store.LOST
+        return _to_ask_answer(
+            job, trial, _report_number(store.last_report(session, trial)), lease_s, held_by=trial.process
+        )
+    ruled_out = None if trial is None else _reopen(session, job, trial, resumes=resumes)
     _renew_lease(session, job, trial, at, lease_s)
     if trial is not None:
         trial.process = process
-        return _to_ask_answer(job, trial, _report_number(store.last_report(session, trial)), lease_s)
+        return _to_ask_answer(job, trial, _report_number(store.last_report(session, trial)), lease_s, ruled_out)
     trial = store.add_trial(session, job, at, run_id, _choose(session, job), host, process)
     audit.record(session, by, Action.ASK, job_id, f"trial {trial.number}, batch size {trial.batch_size}")
     return _to_ask_answer(job, trial, 0, lease_s)
@@ -211,7 +214,9 @@ def probe(session: Session, request: ProbeRequest, *, by: Actor, lease_s: float)
 
 
 @transaction
-def end(session: Session, request: TrialRequest, *, by: Actor, lease_s: float, by_user: bool = False) -> None:
+def end(
+    session: Session, request: TrialRequest, *, by: Actor, lease_s: float, by_user: bool = False
+) -> EndAnswer | None:
     """End a running or lost trial without a verdict. A late report does not revive the trial.
 
     A caller's end is not final: the run gets the trial back when it asks again (see `ask`). A user's end is final, and
@@ -219,6 +224,9 @@ def end(session: Session, request: TrialRequest, *, by: Actor, lease_s: float, b
 
     A caller whose `report_number` is lower than the last report's is an outdated attempt of a run that continues
     elsewhere. So is one with another `process` than the last that asked or reported. Such a call ends nothing.
+
+    Returns:
+        What follows for the batch size; None: nothing.
 
     Raises:
         UnknownJob: there is no such job.
@@ -228,14 +236,19 @@ def end(session: Session, request: TrialRequest, *, by: Actor, lease_s: float, b
     trial = _find_trial(session, job, request.trial_number, request.batch_size)
     _renew_lease(session, job, trial, at, lease_s)
     if _is_of_another(request.process, trial):
-        return
+        return None
     if request.report_number is not None and request.report_number < _report_number(store.last_report(session, trial)):
-        return
+        return None
     if not _has_ended(trial) or (by_user and trial.outcome_code in (store.ENDED, store.LEFT)):
         outcome = request.reason or "ended by its caller without a verdict"
         code = store.STOPPED if by_user else store.LEFT if request.over else store.ENDED
         store.end_trial(trial, job, at, TrialStatus.FAILED, code, outcome)
         audit.record(session, by, Action.END, request.job_id, f"trial {trial.number}: {outcome}")
+        broke = not request.over and request.reason is not None and trial.epochs == 0
+        if (broke or request.unfit) and not by_user:
+            states.add_breakdown(job, trial, outcome, unfit=request.unfit)
+    ruled_out = _ruled_out(session, job, trial)
+    return None if ruled_out is None else EndAnswer(ruled_out=ruled_out)
 
 
 @transaction
@@ -292,6 +305,23 @@ def _choose(session: Session, job: Job) -> Choice:
         raise JobStuck(f"job {job.job_id!r}: {error}") from error
     states.save_rng(job, rng)
     return choice
+
+
+def _reopen(session: Session, job: Job, trial: Trial, *, resumes: bool) -> str | None:
+    """Let a run continue its trial, if it may. Returns why not if errors have ruled the batch size out; else None."""
+    if trial.outcome_code not in (store.ENDED, store.LEFT, store.LOST):
+        return None
+    ruled_out = _ruled_out(session, job, trial)
+    if ruled_out is None and (resumes or trial.outcome_code == store.ENDED):
+        trial.outcome_code = store.LOST
+    if ruled_out is not None and trial.outcome_code == store.LOST:
+        trial.outcome_code = store.ENDED
+    return ruled_out
+
+
+def _ruled_out(session: Session, job: Job, trial: Trial) -> str | None:
+    """Say why errors have ruled out the batch size of a trial; None: they have not."""
+    return breakdowns.ruled_out(states.load_breakdowns(session, job, trial.exploration)).get(trial.batch_size)
 
 
 def _warm_start(session: Session, spec: RegisteredJobSpec, by: Actor) -> WarmStart | None:
@@ -430,9 +460,17 @@ def _to_report_answer(spec: Spec, report: CoreReport, verdict: Verdict) -> Repor
 
 
 def _to_ask_answer(
-    job: Job, trial: Trial, last_report_number: int, lease_s: float, held_by: str | None = None
+    job: Job,
+    trial: Trial,
+    last_report_number: int,
+    lease_s: float,
+    ruled_out: str | None = None,
+    held_by: str | None = None,
 ) -> AskAnswer:
     spec = states.core_spec(job)
+    outcome = trial.outcome
+    if ruled_out is not None:
+        outcome = f"{outcome}. Batch size {trial.batch_size} is ruled out until the job is reset: it {ruled_out}"
     return AskAnswer(
         job_id=job.job_id,
         batch_size=trial.batch_size,
@@ -440,7 +478,7 @@ def _to_ask_answer(
         type=trial.type,
         reason=trial.reason,
         status=trial.status,
-        outcome=None if trial.outcome_code == store.LOST else trial.outcome,
+        outcome=None if trial.outcome_code == store.LOST else outcome,
         lease_s=lease_s,
         time=trial.time_s,
         energy=trial.energy_j,

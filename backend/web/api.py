@@ -33,6 +33,7 @@ from lightning_bso.wire import (
     AskRequest,
     AuditPage,
     AuditQuery,
+    EndAnswer,
     ErrorAnswer,
     Fault,
     HeartbeatAnswer,
@@ -192,11 +193,11 @@ def probe(body: ProbeRequest) -> Response:
     return _null()
 
 
-@blueprint.patch(TRIALS_PATH, tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})
+@blueprint.patch(TRIALS_PATH, tags=[_RUNS], responses={200: EndAnswer, 404: ErrorAnswer})
 def end(body: TrialRequest) -> Response:
-    """End a trial that will not report again."""
-    runs.end(body, by=_by(), lease_s=_lease_s())
-    return _null()
+    """End a trial that will not report again. The answer is null unless errors have ruled its batch size out."""
+    answer = runs.end(body, by=_by(), lease_s=_lease_s())
+    return _null() if answer is None else _json(answer)
 
 
 @blueprint.delete(JOBS_PATH, tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})

@@ -18,7 +18,7 @@ from typing_extensions import override
 from lightning_bso.energy import EnergyMonitor, gpu_indices
 from lightning_bso.identity import check_run_id
 from lightning_bso.lightning.checkpoints import left_over_named, saved_run
-from lightning_bso.lightning.checks import check_trainer, check_validation_data
+from lightning_bso.lightning.checks import check_trainer, check_validation_data, why_unfit
 from lightning_bso.lightning.child_processes import abandon_at_exit
 from lightning_bso.lightning.dataloading import (
     check_can_accumulate,
@@ -365,7 +365,14 @@ class ZeusBSOCallback(Callback):
         if trainer.state.fn != "fit":
             return
         if self._run is not None:
-            self._run.abandon(exception)
+            unfit = why_unfit(trainer) if isinstance(exception, ValueError) else None
+            if unfit is not None:
+                exception.add_note(
+                    f"{unfit} with batch size {self.batch_size}: give val_check_interval as a part of an epoch (0.0 to "
+                    "1.0), set check_val_every_n_epoch=None to count batches across epochs, or remove the batch size "
+                    "from the job"
+                )
+            self._run.abandon(exception, unfit)
         self._stop_accumulating(trainer)
 
     @override
@@ -455,11 +462,15 @@ class ZeusBSOCallback(Callback):
         """
         batches = trainer.fit_loop.total_batch_idx + 1
         if batches == 0:
-            run.finish("no training step was run")
-            raise misconfiguration(
+            # A callback that stops the fit before its first step says nothing about the batch size.
+            ruled_out = run.finish("no training step was run", unfit=not trainer.should_stop)
+            error = misconfiguration(
                 f"no training step was run with batch size {self.batch_size}. With drop_last=True the training data "
                 "must fill at least one batch: remove larger batch sizes from the job, or set drop_last=False"
             )
+            if ruled_out is not None:
+                error.add_note(ruled_out)
+            raise error
         if run.epochs < self.job.max_epochs <= trainer.current_epoch:  # the last epoch ended without a validation
             run.report_without_validation(trainer.current_epoch)
         run.finish(f"fit ended after {trainer.current_epoch} epochs and {batches} batches without a verdict")

@@ -1,4 +1,4 @@
-"""Checks that a Trainer can bring a trial to a verdict, before the fit takes a trial.
+"""Checks that a Trainer can bring a trial to a verdict: before the fit takes a trial, and once its loaders exist.
 
 Checks of the batch size and its loaders are in `dataloading.py`.
 """
@@ -55,6 +55,17 @@ def check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
             "has not converged by then ends without a verdict, and the optimizer learns nothing from it. Raise the "
             "Trainer's max_epochs"
         )
+
+
+def why_unfit(trainer: pl.Trainer) -> str | None:
+    """Say why Lightning refuses to train with the loader's batch size; None: it does not refuse that.
+
+    Lightning compares an int `val_check_interval` with the number of batches when it builds the train loader.
+    """
+    interval, batches = trainer.val_check_interval, trainer.num_training_batches
+    if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None and interval > batches:
+        return f"val_check_interval={interval} is more than the {batches} batches of an epoch"
+    return None
 
 
 def check_validation_data(trainer: pl.Trainer) -> None:

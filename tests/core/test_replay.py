@@ -7,10 +7,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from backend.core.breakdowns import with_breakdown
 from backend.core.policies import POLICIES, choose, judge
 from backend.core.replay import PastReport, PastTrial, differences, state_at
 from backend.core.rng import seeded
 from backend.core.state import (
+    Breakdown,
     Choice,
     JobState,
     NothingConverges,
@@ -46,9 +48,12 @@ class Job:
     exploration: int = 0
     runs: list[Run] = field(default_factory=list)
     rng: Any = field(default_factory=lambda: seeded(SEED))
+    breakdowns: dict[int, tuple[Breakdown, ...]] = field(default_factory=dict)
 
     def state(self, exploration: int) -> JobState:
-        return JobState(self.spec, tuple(run.trial for run in self.runs if run.exploration == exploration))
+        trials = tuple(run.trial for run in self.runs if run.exploration == exploration)
+        working = frozenset(trial.batch_size for trial in trials if trial.epochs or trial.converged)
+        return JobState(self.spec, trials, breakdowns=self.breakdowns.get(exploration, ()), working_sizes=working)
 
     def ask(self, lost: set[int]) -> None:
         """Lose some of the running trials, then dispatch another. If no batch size is left, reset the job."""
@@ -87,10 +92,14 @@ class Job:
             ended=self.revision if verdict.stop else None,
         )
 
-    def end(self, run: Run) -> None:
+    def end(self, run: Run, error: str | None, unfit: bool) -> None:
         if run.trial.status is TrialStatus.DISPATCHED:
             self.revision += 1
             run.trial = replace(run.trial, status=TrialStatus.FAILED, ended=self.revision)
+            if error is not None and (unfit or not run.trial.epochs):
+                breakdown = Breakdown(run.trial.batch_size, error, self.revision, unfit)
+                before = self.breakdowns.get(run.exploration, ())
+                self.breakdowns[run.exploration] = with_breakdown(self.spec, before, breakdown)
 
     def history(self) -> list[PastTrial]:
         return [PastTrial(run.trial, run.choice, run.exploration, tuple(run.reports)) for run in self.runs]
@@ -99,7 +108,7 @@ class Job:
 steps = st.one_of(
     st.tuples(st.just("ask"), st.sets(st.integers(0, 30), max_size=2)),
     st.tuples(st.just("report"), st.integers(0, 5), st.sampled_from([0.0, 0.0, 1.0, 1.0, None]), st.floats(1, 9)),
-    st.tuples(st.just("end"), st.integers(0, 5)),
+    st.tuples(st.just("end"), st.integers(0, 5), st.sampled_from([None, "a", "a", "b"]), st.booleans()),
 )
 
 
@@ -123,8 +132,8 @@ def jobs(draw: st.DrawFn) -> Job:
                 job.ask(lost)
             case ("report", int() as which, metric, float() as cost) if latest:
                 job.report(latest[which % len(latest)], metric, cost)  # type: ignore[arg-type]
-            case ("end", int() as which) if latest:
-                job.end(latest[which % len(latest)])
+            case ("end", int() as which, str() | None as error, bool() as unfit) if latest:
+                job.end(latest[which % len(latest)], error, unfit)
     assume(job.runs)
     return job
 
@@ -132,7 +141,7 @@ def jobs(draw: st.DrawFn) -> Job:
 @given(job=jobs())
 @settings(max_examples=300, deadline=None)
 def test_every_decision_follows_from_what_is_stored(job: Job) -> None:
-    assert differences(job.spec, job.history(), seeded(SEED)) == []
+    assert differences(job.spec, job.history(), seeded(SEED), breakdowns=job.breakdowns) == []
 
 
 @given(job=jobs(), data=st.data())
@@ -150,7 +159,7 @@ def test_a_choice_that_was_tampered_with_is_found(job: Job, data: st.DataObject)
         )
     )
     history[which] = replace(history[which], choice=other)
-    lines = differences(job.spec, history, seeded(SEED))
+    lines = differences(job.spec, history, seeded(SEED), breakdowns=job.breakdowns)
     assert [line for line in lines if line.startswith(f"trial {which + 1}: chose")]
 
 
@@ -166,7 +175,7 @@ def test_a_verdict_that_was_tampered_with_is_found(job: Job, data: st.DataObject
     history[which] = replace(
         history[which], reports=(replace(first, verdict=replace(first.verdict, code=other)), *rest)
     )
-    lines = differences(job.spec, history, seeded(SEED))
+    lines = differences(job.spec, history, seeded(SEED), breakdowns=job.breakdowns)
     assert [line for line in lines if line.startswith(f"trial {which + 1}: judged")]
 
 
@@ -182,7 +191,7 @@ def test_a_reason_in_other_words_is_reported_as_a_difference_in_the_reason_only(
         first, *rest = past.reports
         reworded = replace(first, verdict=replace(first.verdict, reason="the words of an earlier release"))
         history[which], count = replace(history[which], reports=(reworded, *rest)), 2
-    lines = differences(job.spec, history, seeded(SEED))
+    lines = differences(job.spec, history, seeded(SEED), breakdowns=job.breakdowns)
     assert len(lines) == count
     for line in lines:
         assert line.startswith(f"trial {which + 1}: ")

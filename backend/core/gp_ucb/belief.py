@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from backend.core import breakdowns
 from backend.core.cost import run_cost, trial_cost
 from backend.core.gp_ucb import epoch_cost, epochs
 from backend.core.gp_ucb.epoch_cost import EpochCostBelief
@@ -81,6 +82,8 @@ class Belief(EndedSummary):
     """Revision of the last drift alarm, until a run that started after the alarm has ended; else None."""
     unfit: frozenset[int] = frozenset()
     """Indices of the batch sizes that do not fit in memory, by a probe."""
+    broken: frozenset[int] = frozenset()
+    """Indices of the batch sizes that are ruled out because their runs break."""
     too_large: int | None = None
     """Index of the smallest batch size that ran out of memory.
 
@@ -94,8 +97,8 @@ class Belief(EndedSummary):
 
     @property
     def has_converged(self) -> Mask:
-        """Which batch sizes have converged (n,)."""
-        return np.greater(self.converged, 0)
+        """Which batch sizes have converged, and have not broken since (n,)."""
+        return np.greater(self.converged, 0) & self._works
 
     @property
     def has_ended(self) -> Mask:
@@ -104,18 +107,24 @@ class Belief(EndedSummary):
 
     @property
     def fits(self) -> Mask:
-        """Which batch sizes may fit in memory (n,). A batch size that has converged fits."""
+        """Which batch sizes may fit in memory, and do not break (n,). A batch size that has converged fits."""
         fits: Mask = np.ones(len(self.grid.sizes), dtype=bool)
         fits[list(self.unfit)] = False
         fits |= self.has_ended
         if self.too_large is not None:
             fits[self.too_large :] = False
-        return fits | self.has_converged
+        return (fits | self.has_converged) & self._works
 
     @property
     def banned(self) -> Mask:
         """Which batch sizes have failed and never converged (n,)."""
         return self.has_ended & ~self.has_converged
+
+    @property
+    def _works(self) -> Mask:
+        works: Mask = np.ones(len(self.grid.sizes), dtype=bool)
+        works[list(self.broken)] = False
+        return works
 
 
 @lru_cache(maxsize=256)
@@ -233,7 +242,9 @@ def belief_of(state: JobState) -> Belief:
     for trial in ended:
         belief = learn(state.spec, belief, trial)
     unfit = frozenset(belief.grid.index[result.batch_size] for result in state.probe_results if not result.fits)
-    return belief if unfit == belief.unfit else replace(belief, unfit=unfit)
+    broken = frozenset(belief.grid.index[size] for size in breakdowns.ruled_out(state))
+    unchanged = (unfit, broken) == (belief.unfit, belief.broken)
+    return belief if unchanged else replace(belief, unfit=unfit, broken=broken)
 
 
 def trials_without_result(state: JobState, belief: Belief) -> list[Trial]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from backend.core import breakdowns
 from backend.core.cost import format_joules
 from backend.core.gp_ucb import epoch_cost, epochs
 from backend.core.gp_ucb.belief import (
@@ -73,7 +74,8 @@ def choose(state: JobState, _rng: np.random.Generator) -> Choice:
     spec, belief = state.spec, belief_of(state)
     grid = belief.grid
     if not belief.has_ended.any():
-        return Choice(grid.sizes[belief.start], TrialType.MAB, _first_reason(spec, grid.sizes[belief.start]))
+        start = spec.default_batch_size if belief.start in belief.broken else grid.sizes[belief.start]
+        return Choice(start, TrialType.MAB, _first_reason(spec, start))
     if message := _stuck_message(spec, belief):
         raise NothingConverges(message)
     best = cheapest_converged(belief)
@@ -168,7 +170,7 @@ def ruled_out(state: JobState) -> dict[int, str]:
     sizes = belief.grid.sizes
     banned = {sizes[i]: f"failed {belief.failed[i]:g} times and never converged" for i in np.flatnonzero(belief.banned)}
     unfit = {sizes[i]: _unfit_reason(belief, i) for i in map(int, np.flatnonzero(~belief.fits))}
-    return banned | unfit
+    return banned | unfit | breakdowns.ruled_out(state)
 
 
 def expectations(state: JobState) -> list[Expectation]:
@@ -291,11 +293,14 @@ def _stuck_reason(belief: Belief) -> str | None:
     if not belief.has_ended.any():
         return None
     if not belief.fits.any():
+        if belief.broken:
+            return "every batch size does not fit in memory or is ruled out after errors"
         return f"batch size {belief.grid.sizes[0]}, the smallest, does not fit in memory"
     if not belief.has_converged.any():
         if not bool(np.all(belief.failed[belief.fits] >= FAILURES_UNTIL_STUCK)):
             return None
-        all_of_them = "every batch size" if belief.fits.all() else "every batch size that fits in memory"
+        works = " and does not end in errors" if belief.broken else ""
+        all_of_them = "every batch size" if belief.fits.all() else f"every batch size that fits in memory{works}"
         return f"{all_of_them} has failed {FAILURES_UNTIL_STUCK} times or more, and none has ever converged"
     if float(_turns(belief)[candidates(belief)].min()) < TURNS + FAILURES_UNTIL_STUCK:
         return None

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from backend.core import breakdowns
 from backend.core.cost import trial_cost
 from backend.core.state import Choice, Expectation, JobState, NothingConverges, Stage, Trial, TrialType, stuck_message
 from backend.core.zeus import pruning, thompson
@@ -28,6 +29,8 @@ def choose(state: JobState, rng: np.random.Generator) -> Choice:
             best = results(state).cheapest
             if best is None:
                 size, origin = state.spec.default_batch_size, "the default; no run has converged yet"
+            elif best.batch_size in breakdowns.ruled_out(state):
+                size, origin = state.spec.default_batch_size, f"the default; {best.batch_size} is ruled out"
             else:
                 size, origin = best.batch_size, f"the cheapest so far, by trial {best.number}"
             return Choice(size, TrialType.CONCURRENT, f"{step.reason}; meanwhile {origin}")

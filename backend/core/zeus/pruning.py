@@ -9,6 +9,7 @@ The progress of a job is computed from the trials of its pruning each time. No s
 
 from dataclasses import dataclass, field
 
+from backend.core import breakdowns
 from backend.core.cost import trial_cost
 from backend.core.state import JobState, Trial, TrialStatus, TrialType
 from backend.core.zeus.results import results
@@ -32,7 +33,10 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """All rounds are over. `survivors` are the batch sizes that converged in the last round, ascending."""
+    """All rounds are over. `survivors` are the batch sizes that converged in the last round, ascending.
+
+    If all of them have broken since, the default takes their place.
+    """
 
     survivors: tuple[int, ...]
 
@@ -56,14 +60,17 @@ class Progress:
 
 
 def progress(state: JobState) -> Progress:
-    """Follow the job's trials through the rounds, up to the first batch size without a result."""
-    spec = state.spec
+    """Follow the job's trials through the rounds, up to the first batch size without a result.
+
+    Batch sizes that break are skipped. They do not end a direction.
+    """
+    spec, broken = state.spec, breakdowns.ruled_out(state)
     sizes, default = spec.batch_sizes, spec.default_batch_size
     explorations: dict[int, list[Trial]] = {}
     running = [t for t in state.trials if t.type is TrialType.PRUNING and t.status is TrialStatus.DISPATCHED]
     for trial in (*results(state).explored, *running):
         explorations.setdefault(trial.batch_size, []).append(trial)
-    ruled_out: dict[int, str] = {}
+    ruled_out = dict(broken)
     round_start = 0  # trials that started up to this revision belong to earlier rounds
     for number in range(1, spec.num_pruning_rounds + 1):
         label = f"pruning round {number} of {spec.num_pruning_rounds}"
@@ -72,6 +79,8 @@ def progress(state: JobState) -> Progress:
             for batch_size in walk:
                 tries = [trial for trial in explorations.get(batch_size, ()) if trial.started > round_start]
                 outcome = _first_outcome(tries)
+                if outcome is None and batch_size in broken:
+                    continue
                 if outcome is None:
                     if explorer := next((t for t in tries if t.status is TrialStatus.DISPATCHED), None):
                         reason = f"{label}: trial {explorer.number} still explores batch size {batch_size}"
@@ -80,16 +89,19 @@ def progress(state: JobState) -> Progress:
                 outcomes[batch_size] = outcome
                 if not outcome.converged:
                     break
+        if not outcomes:  # all survivors of the last round have broken since
+            break
         survivors = tuple(size for size in sizes if size in outcomes and outcomes[size].converged)
         for size in sizes:
-            if size not in survivors:
+            if size not in survivors and size not in broken:
                 ruled_out[size] = _ruled_out_reason(size, outcomes, label)
         if not survivors:
             return Progress(Stuck(f"no batch size converged in {label}"), ruled_out)
         default = min(survivors, key=lambda size: trial_cost(spec, outcomes[size]))
         round_start = max(outcome.ended or 0 for outcome in outcomes.values())
         sizes = survivors
-    return Progress(Done(sizes), ruled_out)
+    arms = tuple(size for size in sizes if size not in broken)
+    return Progress(Done(arms or (spec.default_batch_size,)), ruled_out)
 
 
 def _directions(sizes: tuple[int, ...], default: int) -> tuple[tuple[str, list[int]], ...]:

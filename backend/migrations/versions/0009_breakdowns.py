@@ -1,0 +1,23 @@
+"""Breakdowns of a job's runs.
+
+Revision ID: 0009
+Revises: 0008
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+from backend.database.models import LongText
+
+revision = "0009"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("jobs", sa.Column("breakdowns", LongText))
+
+
+def downgrade() -> None:
+    op.drop_column("jobs", "breakdowns")
