@@ -34,7 +34,6 @@ from lightning_bso.lightning.lr_scaling import LR_SCALINGS, LRScaling, scale_lea
 from lightning_bso.lightning.probing import Probe
 from lightning_bso.optimizer import SERVER_URL_VARIABLE, BatchSizeOptimizer, server_address
 from lightning_bso.ranks import Ranks, TorchRanks
-from lightning_bso.run_state import unreported_state
 from lightning_bso.transport import check_address
 from lightning_bso.wire import AskAnswer, JobSpec, ReportAnswer
 
@@ -255,13 +254,13 @@ class ZeusBSOCallback(Callback):
             gpu_indices(trainer.strategy.root_device),
             TorchRanks(trainer.local_rank) if trainer.world_size > 1 else None,
         )
-        self._shared.has_fit = True
         with left_over_named(trainer):
             state = saved_run(trainer, self.state_key)
-            if state is None and early_run is not None and not early_run.is_reported:
-                state = unreported_state(early_run.batch_size)
+            if state is None and early_run is not None:
+                state = early_run.state
             self.batch_size = run.get_batch_size(state)
         self._run = self._shared.optimizer = run
+        self._shared.has_fit = True
         abandon_at_exit(trainer, run)
         if early_run is not None:
             check_machine(early_run, self.job, run.machine)

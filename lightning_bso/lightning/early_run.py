@@ -34,8 +34,8 @@ class EarlyRun(BaseModel):
     job: JobSpec
     """The job, with its name and its machine."""
     batch_size: int
-    is_reported: bool
-    """False: no server answered, and the run trains with the default batch size."""
+    state: dict[str, Any]
+    """What `BatchSizeOptimizer.get_batch_size` resumes from. So the fit keeps the batch size without an answer, too."""
 
 
 @dataclass(slots=True)
@@ -108,7 +108,7 @@ def _ask(optimizer: BatchSizeOptimizer, job: JobSpec) -> EarlyRun:
     batch_size, machine = optimizer.get_batch_size(), optimizer.machine
     if machine is not None:
         job = JobSpec.model_validate(complete_spec(job, machine).model_dump())
-    return EarlyRun(run_id=optimizer.run_id, job=job, batch_size=batch_size, is_reported=optimizer.trial is not None)
+    return EarlyRun(run_id=optimizer.run_id, job=job, batch_size=batch_size, state=optimizer.state_dict())
 
 
 def _inherited_run() -> EarlyRun | None:

@@ -14,7 +14,7 @@ from lightning.pytorch.tuner import Tuner
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
-from lightning_bso import BsoClient, EnergyUnavailable, ZeusBSOCallback, ZeusBSOTrainFailError
+from lightning_bso import BsoClient, EnergyUnavailable, ServerUnreachable, ZeusBSOCallback, ZeusBSOTrainFailError
 from tests.client import fake_nvml
 from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial
 from tests.databases import free_port
@@ -149,6 +149,29 @@ def test_without_an_answer_it_may_fall_back_to_the_default(server: WaitressServe
         Library(run.batch_size, run.callback, [0.5]).fit(max_epochs=1)
     assert (run.batch_size, run.result) == (FIRST_SIZE, None)
     assert number_of_trials(client, fields["job_id_prefix"]) == 0
+
+
+def test_without_an_answer_at_the_fit_the_batch_size_stays(server: WaitressServer, client: BsoClient) -> None:
+    fields = job()
+    callback = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor(), fallback_to_default=True)
+    for metric in (1.0, 0.5):
+        with callback.run() as run:
+            library = Library(run.batch_size, run.callback, [metric])
+            if metric < 1.0:
+                callback.server_url = library.callback.server_url = f"http://127.0.0.1:{free_port()}"
+            library.fit(max_epochs=1)
+    assert (run.batch_size, run.result, library.module.sizes_seen) == (8, None, {8})
+
+
+def test_an_ask_that_fails_at_the_fit_ends_the_trial(callback: ZeusBSOCallback, client: BsoClient) -> None:
+    reachable = callback.server_url
+    with pytest.raises(ServerUnreachable), callback.run() as run:
+        callback.server_url = f"http://127.0.0.1:{free_port()}"
+        try:
+            Library(run.batch_size, run.callback, [1.0]).fit()
+        finally:
+            callback.server_url = reachable
+    assert "ServerUnreachable" in str(only_trial(client, callback.job.job_id_prefix).outcome)
 
 
 def test_the_job_is_that_of_the_machine(server: WaitressServer, client: BsoClient) -> None:
