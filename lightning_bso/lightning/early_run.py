@@ -44,6 +44,8 @@ class Shared:
 
     optimizer: BatchSizeOptimizer | None = None
     """The optimizer of the latest fit."""
+    batch_size: int | None = None
+    """The global batch size of the latest fit."""
     early_run: EarlyRun | None = None
     """The run of the `with` block that the program is in."""
     has_fit: bool = False

@@ -63,7 +63,7 @@ def test_a_callback_knows_the_verdict_of_a_fit_with_its_copy(callback: ZeusBSOCa
     library.fit()
     assert library.module.sizes_seen == {FIRST_SIZE}
     assert callback.result is not None
-    assert (callback.result.converged, callback.trial_number) == (True, 1)
+    assert (callback.result.converged, callback.trial_number, callback.batch_size) == (True, 1, FIRST_SIZE)
 
 
 def test_a_copy_measures_with_the_same_monitor(server: WaitressServer) -> None:
