@@ -39,7 +39,7 @@ TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() 
 test: $(INSTALLED) mariadb chromium ## Run all tests, those on a real MariaDB included
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --ignore tests/libraries $(TEST_OPTIONS)
 
-test-lightning: $(INSTALLED) mariadb ## Run the callbacks' tests as pytorch_lightning
+test-lightning: $(INSTALLED) mariadb ## Run the callbacks' tests with other Lightnings
 	.ci/lightning-tests $(TEST_PROCESSES)
 
 test-libraries: $(INSTALLED) ## Install the extras beside other libraries, in new virtual environments

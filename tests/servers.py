@@ -25,7 +25,8 @@ STARTUP_S = 60
 def environment(**changes: str) -> dict[str, str]:
     """Return the environment of a process: without settings from this shell, with the code of this checkout."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ZEUS_BSO_")}
-    return inherited | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | changes
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return inherited | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"} | changes
 
 
 def start(

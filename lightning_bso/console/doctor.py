@@ -27,7 +27,7 @@ from lightning_bso.errors import BSOError, EnergyUnavailable, ServerRefused
 INSTALL, INSTALL_ZEUS = "pip install 'lightning-bso[lightning]'", "pip install 'lightning-bso[zeus]'"
 FAMILIES = ("lightning", "pytorch-lightning")
 """The packages that bring Lightning, under its two names."""
-MIN_LIGHTNING = (2, 6)
+MIN_LIGHTNING = "2.4"
 NO_JOB = "batch_size"
 """An id that no job can have, because it is reserved."""
 
@@ -100,11 +100,15 @@ def _check_packages() -> Iterator[Finding]:
         yield Finding("ok" if found else "warning", subject, text)
     for name in FAMILIES:
         version = _version(name)
-        if version is not None and tuple(map(int, re.findall(r"\d+", version)[:2])) < MIN_LIGHTNING:
-            text = f"{version} is too old for the callback, which requires 2.6; run `pip install --upgrade {name}`"
-            yield Finding("warning", name, text)
+        if version is not None and _numbers(version) < _numbers(MIN_LIGHTNING):
+            text = f"{version} is too old for the callback, which requires {MIN_LIGHTNING}"
+            yield Finding("warning", name, f"{text}; run `pip install --upgrade {name}`")
     text = _releases("zeus-ml", "zeus") or f"not installed; trainings on GPUs require it: {INSTALL_ZEUS}"
     yield Finding("ok", "zeus", text)
+
+
+def _numbers(version: str) -> list[int]:
+    return list(map(int, re.findall(r"\d+", version)[:2]))
 
 
 def _releases(*packages: str) -> str:

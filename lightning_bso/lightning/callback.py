@@ -246,6 +246,7 @@ class ZeusBSOCallback(Callback):
                 else f"no server_url is given, and ${SERVER_URL_VARIABLE} is not set",
             )
             return
+        trainer.should_stop = False  # Lightning before 2.5.1 keeps it from the previous fit, and takes no step
         if early_run is not None and self.result is not None:
             rank_zero_warn(
                 "ZeusBSOCallback is off in this fit, because the run of its with block has its verdict already. Give "

@@ -38,7 +38,8 @@ def saved_run(trainer: pl.Trainer, state_key: str) -> dict[str, Any] | None:
     path = arguments.get("ckpt_path")
     if path is None:
         return None
-    weights_only = arguments.get("weights_only") is not False  # False: the caller of `fit` trusts the checkpoint
+    # False: the caller of `fit` trusts the checkpoint. Lightning before 2.6 has no such argument, and trusts them all.
+    weights_only = arguments.get("weights_only", False) is not False
     try:
         checkpoint = torch.load(str(path), map_location="cpu", mmap=True, weights_only=weights_only)
     except Exception as error:  # Lightning may still read it: from other storage, or with objects of other classes

@@ -220,12 +220,12 @@ def test_with_the_client_alone_it_says_what_trainings_need(server: WaitressServe
 
 
 def test_a_lightning_that_is_too_old_is_named(server: WaitressServer, bare: Path) -> None:
-    (bare / "pytorch_lightning-2.4.0.dist-info").mkdir()
-    (bare / "pytorch_lightning-2.4.0.dist-info" / "METADATA").write_text("Name: pytorch-lightning\nVersion: 2.4.0\n")
+    (bare / "pytorch_lightning-2.3.3.dist-info").mkdir()
+    (bare / "pytorch_lightning-2.3.3.dist-info" / "METADATA").write_text("Name: pytorch-lightning\nVersion: 2.3.3\n")
     findings = parse_findings(run_bare(bare, server.url).stdout)
     assert findings["pytorch-lightning"] == (
         "warning",
-        "2.4.0 is too old for the callback, which requires 2.6; run `pip install --upgrade pytorch-lightning`",
+        "2.3.3 is too old for the callback, which requires 2.4; run `pip install --upgrade pytorch-lightning`",
     )
 
 

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_bso import ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor
 from tests.databases import free_port
-from tests.lightning.trainings import Module, trainer
+from tests.lightning.trainings import AT_A_VALIDATION, Module, trainer
 
 DEADLINE_S = 60
 RANKS = 2
@@ -97,7 +97,7 @@ def fit_in_ranks(
         callback = ZeusBSOCallback(url, fields, energy_monitor=monitor(number))
         callbacks: list[pl.Callback] = [callback]
         if checkpoints is not None:
-            callbacks.append(ModelCheckpoint(checkpoints, save_last=True, save_on_train_epoch_end=False))
+            callbacks.append(ModelCheckpoint(checkpoints, save_last=True, **AT_A_VALIDATION))
             options["enable_checkpointing"] = True
         running = trainer(*callbacks, devices=RANKS // nodes, num_nodes=nodes, strategy="ddp", **options)
         fitted = module(number)

@@ -22,7 +22,7 @@ from lightning_bso import BsoClient, ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor, job, only_trial, start_run
 from tests.databases import free_port
 from tests.lightning.ranks import run_ranks
-from tests.lightning.trainings import ROWS, Module, fit, trainer
+from tests.lightning.trainings import RESUMES_WITHIN_EPOCHS, ROWS, Module, fit, trainer
 from tests.servers import WaitressServer
 
 DEFAULT_SIZE, SIZE = 4, 16
@@ -183,6 +183,10 @@ def test_rates_that_are_tensors_are_scaled_too(schedule: Schedule, server: Waitr
     assert all(isinstance(group["lr"], torch.Tensor) for group in module.trainer.optimizers[0].param_groups)
 
 
+RESUMED_AT = 10 if RESUMES_WITHIN_EPOCHS else 12
+"""A step in the middle of the third epoch, or at its end."""
+
+
 class Preempted(Scheduled):
     """Gets a SIGTERM in its fourth epoch."""
 
@@ -192,11 +196,12 @@ class Preempted(Scheduled):
 
 
 def resumed_rates(schedule: Schedule, by: float, folder: Path, *callbacks: pl.Callback) -> Rates:
-    """Return the rates from step 10 on of a run that is preempted and then resumed at step 10.
+    """Return the rates from step `RESUMED_AT` on of a run that is preempted and then resumed at that step.
 
     The first callback is for the preempted part, and the second for the resumed part.
     """
-    checkpoint = ModelCheckpoint(folder, every_n_train_steps=10, save_last=True)
+    within = {"every_n_train_steps": RESUMED_AT} if RESUMES_WITHIN_EPOCHS else {}
+    checkpoint = ModelCheckpoint(folder, save_last=True, **within)
     with pytest.raises(SIGTERMException):
         trainer(*callbacks[:1], checkpoint, enable_checkpointing=True).fit(Preempted(schedule, by))
     module = Scheduled(schedule, by)
@@ -215,7 +220,7 @@ def test_a_run_that_is_resumed_has_the_rates_of_one_that_was_not(
     assert first.batch_size == second.batch_size == SIZE
     assert rates == resumed_rates(schedule, 4.0, tmp_path / "written")
     if schedule is not SCHEDULES["ReduceLROnPlateau"]:  # Lightning skips one of its steps after resuming
-        assert rates == as_written(schedule, 4.0)[10:]
+        assert rates == as_written(schedule, 4.0)[RESUMED_AT:]
 
 
 @pytest.mark.parametrize(("rule", "times"), [("linear", 4.0), ("sqrt", 2.0), (None, 1.0)])

@@ -1,6 +1,7 @@
 """A fit that resumes from a checkpoint resumes its own trial, or raises an error that says why it cannot."""
 
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lightning_bso import BatchSizeOptimizer, BsoClient, BSOError, ZeusBSOCallba
 from lightning_bso.ranks import Ranks
 from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial, start_run, stored_trial
 from tests.databases import free_port
-from tests.lightning.trainings import Module, trainer
+from tests.lightning.trainings import Module, reported_epochs, trainer
 from tests.servers import WaitressServer
 
 
@@ -22,7 +23,17 @@ class Paused(Exception):
     """Ends a fit as if its process had been killed: the callback does not notice it."""
 
 
-class Pausing(Module):
+class InThreeEpochs(Module):
+    """Converges in its third epoch.
+
+    Its metric depends on the epoch, because Lightning 2.4 repeats the validation that a checkpoint was saved in.
+    """
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val_acc", (0.1, 0.2, 1.0)[self.trainer.current_epoch])
+
+
+class Pausing(InThreeEpochs):
     """Stops like a killed process after two epochs."""
 
     def on_train_epoch_start(self) -> None:
@@ -43,12 +54,12 @@ def interrupted(module: Module, folder: Path, *callbacks: pl.Callback, error: ty
 
 def paused(folder: Path, *callbacks: pl.Callback) -> str:
     """Fit two epochs, and return the path of the checkpoint."""
-    return interrupted(Pausing([0.1, 0.2]), folder, *callbacks)
+    return interrupted(Pausing(), folder, *callbacks)
 
 
 def resumed(callback: ZeusBSOCallback, path: str) -> None:
     """Resume from a checkpoint, and converge."""
-    trainer(callback).fit(Module([1.0]), ckpt_path=path)
+    trainer(callback).fit(InThreeEpochs(), ckpt_path=path)
 
 
 def other(callback: ZeusBSOCallback, **options: Any) -> ZeusBSOCallback:
@@ -57,7 +68,7 @@ def other(callback: ZeusBSOCallback, **options: Any) -> ZeusBSOCallback:
 
 
 def test_the_checkpoint_leads_to_its_trial_and_its_totals(
-    callback: ZeusBSOCallback, client: BsoClient, tmp_path: Path
+    callback: ZeusBSOCallback, client: BsoClient, server: WaitressServer, tmp_path: Path
 ) -> None:
     path = paused(tmp_path, callback)
     second = other(callback)
@@ -66,6 +77,7 @@ def test_the_checkpoint_leads_to_its_trial_and_its_totals(
     assert (trial.converged, trial.current_epoch) == (True, 3)
     assert trial.energy >= 30.0
     assert second.trial_number == 1
+    assert list(dict.fromkeys(reported_epochs(server, callback.job.job_id_prefix))) == [1, 2, 3]
 
 
 def test_an_error_about_a_checkpoint_that_lightning_found_by_itself_names_the_file_and_the_cure(
@@ -162,12 +174,12 @@ def test_a_checkpoint_of_a_run_with_a_verdict_is_refused(callback: ZeusBSOCallba
 def test_a_training_that_broke_goes_on_in_its_trial(
     callback: ZeusBSOCallback, client: BsoClient, tmp_path: Path
 ) -> None:
-    class Breaking(Module):
+    class Breaking(InThreeEpochs):
         def on_train_epoch_start(self) -> None:
             if self.trainer.current_epoch == 2:
                 raise OSError("the disk is full")
 
-    path = interrupted(Breaking([0.1, 0.2]), tmp_path, callback, error=OSError)
+    path = interrupted(Breaking(), tmp_path, callback, error=OSError)
     assert only_trial(client, callback.job.job_id_prefix).outcome == "OSError: the disk is full"
     resumed(other(callback), path)
     trial = only_trial(client, callback.job.job_id_prefix)
@@ -180,7 +192,7 @@ def test_a_training_without_a_server_goes_on_unreported(callback: ZeusBSOCallbac
     unreported = ZeusBSOCallback(nowhere, callback.job, energy_monitor=ScriptedMonitor(), fallback_to_default=True)
     path = paused(tmp_path, unreported)
     second = other(callback)
-    module = Module([1.0])
+    module = InThreeEpochs()
     trainer(second, max_epochs=3).fit(module, ckpt_path=path)
     assert (second.trial_number, second.batch_size, module.sizes_seen) == (None, 16, {16})
 
@@ -228,7 +240,7 @@ def test_a_training_whose_meter_failed_goes_on_unreported(
     callback.energy_monitor = ScriptedMonitor([10.0])  # the second window fails
     path = paused(tmp_path, callback)
     second = other(callback)
-    module = Module([1.0])
+    module = InThreeEpochs()
     trainer(second, max_epochs=3).fit(module, ckpt_path=path)
     assert (second.trial_number, second.batch_size, module.sizes_seen) == (None, 16, {16})
     assert "the energy meter failed" in str(only_trial(client, callback.job.job_id_prefix).outcome)
@@ -243,7 +255,7 @@ def test_a_resumed_training_keeps_its_batch_size_when_the_server_does_not_answer
     path = paused(tmp_path, ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor()))
     nowhere = f"http://127.0.0.1:{free_port()}"
     second = ZeusBSOCallback(nowhere, fields, energy_monitor=ScriptedMonitor(), fallback_to_default=True)
-    trainer(second, max_epochs=3).fit(Module([1.0]), ckpt_path=path)
+    trainer(second, max_epochs=3).fit(InThreeEpochs(), ckpt_path=path)
     assert (second.trial_number, second.batch_size) == (None, 8)
 
 
@@ -252,11 +264,13 @@ def test_a_checkpoint_that_holds_more_than_plain_values_leads_to_its_trial_if_th
 ) -> None:
     class WithPath(Pausing):
         def __init__(self, data: Path = tmp_path) -> None:
-            super().__init__([0.1, 0.2])
+            super().__init__()
             self.save_hyperparameters()
 
     path = interrupted(WithPath(), tmp_path, callback)
-    trainer(other(callback)).fit(Module([1.0]), ckpt_path=path, weights_only=False)
+    # Lightning before 2.6 trusts every checkpoint.
+    trust = {"weights_only": False} if "weights_only" in signature(pl.Trainer.fit).parameters else {}
+    trainer(other(callback)).fit(InThreeEpochs(), ckpt_path=path, **trust)
     assert only_trial(client, callback.job.job_id_prefix).converged
 
 

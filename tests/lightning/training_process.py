@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_bso import ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor
-from tests.lightning.trainings import Module, trainer
+from tests.lightning.trainings import AT_A_VALIDATION, Module, trainer
 
 
 class OneLineAnEpoch(pl.Callback):
@@ -43,7 +43,7 @@ if __name__ == "__main__":
     callback = ZeusBSOCallback(url, json.loads(job), energy_monitor=ScriptedMonitor())
     callbacks, folder = [callback, OneLineAnEpoch()], os.environ.get("CHECKPOINTS")
     if folder is not None:
-        callbacks.append(ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=False))
+        callbacks.append(ModelCheckpoint(folder, save_last=True, **AT_A_VALIDATION))
     running = trainer(*callbacks, enable_checkpointing=folder is not None)
     running.fit(Module(map(float, metrics)), ckpt_path="last" if folder is not None else None)
     write_line(f"converged: {callback.result.converged}" if callback.result else "no verdict")

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from packaging.version import Version
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from tests.databases import connected
@@ -16,6 +17,13 @@ OLD_SIZE = 4
 """The batch size of every module and loader before the callback sets another."""
 FIRST_SIZE = 16
 """The server's first batch size, the default of `tests.client.jobs.job`."""
+RESUMES_WITHIN_EPOCHS = Version(pl.__version__) >= Version("2.6")
+"""Whether Lightning resumes in the middle of an epoch where it stopped.
+
+Lightning 2.4 repeats a validation that a checkpoint was saved in. So tests with it save at the end of an epoch.
+"""
+AT_A_VALIDATION = {"save_on_train_epoch_end": False} if RESUMES_WITHIN_EPOCHS else {}
+"""Arguments of a ModelCheckpoint that saves at a validation, which is before the end of the epoch."""
 
 
 def rows() -> Dataset[Any]:
