@@ -42,8 +42,8 @@ test: $(INSTALLED) mariadb chromium ## Run all tests, those on a real MariaDB in
 test-lightning: $(INSTALLED) mariadb ## Run the callbacks' tests with other Lightnings
 	.ci/lightning-tests $(TEST_PROCESSES)
 
-test-libraries: $(INSTALLED) ## Install the extras beside other libraries, in new virtual environments
-	$(BIN)/pytest tests/libraries
+test-libraries: $(INSTALLED) ## Train with other libraries, in new virtual environments
+	$(BIN)/pytest tests/libraries $(TEST_OPTIONS)
 
 lint: $(INSTALLED) ## Check style, types and the import rules
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import ROOT
+from tests.servers import ROOT, environment
 
 INSTALL_TIMEOUT_S = 900
 
@@ -32,9 +32,23 @@ class Environment:
 
     def run(self, code: str) -> "subprocess.CompletedProcess[str]":
         """Run Python code outside of the checkout."""
-        folder = self.python.parent
+        return self._python("-c", code)
+
+    def launch(self, script: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run a script outside of the checkout, with the package as it is installed."""
+        return self._python(str(script), *arguments)
+
+    def _python(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        variables = environment(OMP_NUM_THREADS="1")
+        del variables["PYTHONPATH"]
         return subprocess.run(
-            [str(self.python), "-c", code], cwd=folder, capture_output=True, text=True, check=False, timeout=300
+            [str(self.python), *arguments],
+            cwd=self.python.parent,
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
         )
 
 
