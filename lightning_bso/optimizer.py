@@ -364,7 +364,7 @@ class BatchSizeOptimizer:
         self._share_progress()
         return ruled_out
 
-    def abandon(self, error: BaseException, unfit: str | None = None) -> None:
+    def abandon(self, error: BaseException, unfit: str | None = None, current_epoch: int = 0) -> None:
         """End the run because of an error. Raises nothing, so the error itself remains the one that is raised.
 
         If the same error has ended runs with this batch size before, the server may rule the batch size out. The log
@@ -378,7 +378,9 @@ class BatchSizeOptimizer:
             error: the error.
             unfit: why the job cannot be trained with this batch size, if every run would end like this. The batch size
                 is then ruled out at once, unless it is the default.
+            current_epoch: epochs completed, also those that no report tells of.
         """
+        self._epoch = max(self._epoch, current_epoch)
         if is_out_of_memory(error) and self._measurement.is_open:
             self._report_out_of_memory()
         self._close_window()
@@ -424,6 +426,7 @@ class BatchSizeOptimizer:
                     reason=reason.encode(errors="backslashreplace").decode()[:MAX_REASON_LENGTH],
                     over=over,
                     unfit=unfit,
+                    current_epoch=self._epoch,
                     report_number=self._last_number,
                     process=self._process,
                 )

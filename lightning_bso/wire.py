@@ -317,6 +317,8 @@ class TrialRequest(Wire):
     unfit: StrictBool = False
     """True: the job cannot be trained with this batch size, because every run would end like this. The batch size is
     ruled out at once, unless it is the default."""
+    current_epoch: Count = 0
+    """Epochs completed, reported or not."""
     report_number: Count | None = None
     """Number of the last report that the caller knows. If the server has a later report, the run has resumed in another
     process, and the trial does not end."""

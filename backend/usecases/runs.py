@@ -244,7 +244,8 @@ def end(
         code = store.STOPPED if by_user else store.LEFT if request.over else store.ENDED
         store.end_trial(trial, job, at, TrialStatus.FAILED, code, outcome)
         audit.record(session, by, Action.END, request.job_id, f"trial {trial.number}: {outcome}")
-        broke = not request.over and request.reason is not None and trial.epochs == 0
+        epochs = max(trial.epochs, request.current_epoch)
+        broke = not request.over and request.reason is not None and epochs == 0
         if (broke or request.unfit) and not by_user:
             states.add_breakdown(job, trial, outcome, unfit=request.unfit)
     ruled_out = _ruled_out(session, job, trial)

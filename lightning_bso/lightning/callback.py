@@ -25,6 +25,7 @@ from lightning_bso.lightning.dataloading import (
     check_first_batch,
     check_reached,
     find_setter,
+    has_training_data,
     split,
 )
 from lightning_bso.lightning.early_run import Run, Shared, ask_early, check_machine
@@ -380,7 +381,7 @@ class ZeusBSOCallback(Callback):
                     "to 1.0), set check_val_every_n_epoch=None to count batches across epochs, or remove the batch "
                     "size from the job"
                 )
-            self._run.abandon(exception, unfit)
+            self._run.abandon(exception, unfit, trainer.current_epoch)
         self._stop_accumulating(trainer)
 
     @override
@@ -470,8 +471,9 @@ class ZeusBSOCallback(Callback):
         """
         batches = trainer.fit_loop.total_batch_idx + 1
         if batches == 0:
-            # A callback that stops the fit before its first step says nothing about the batch size.
-            ruled_out = run.finish("no training step was run", unfit=not trainer.should_stop)
+            # A fit without data, or that a callback stops before its first step, says nothing about the batch size.
+            unfit = has_training_data(trainer) and not trainer.should_stop
+            ruled_out = run.finish("no training step was run", unfit=unfit)
             error = misconfiguration(
                 f"no training step was run with batch size {self._batch_size}. With drop_last=True the training data "
                 "must fill at least one batch: remove larger batch sizes from the job, or set drop_last=False"

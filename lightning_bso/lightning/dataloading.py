@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from lightning_bso.lightning import locating
 from lightning_bso.lightning.families import classes, misconfiguration, rank_zero_info, rank_zero_warn
-from lightning_bso.lightning.loaders import batch_size_of, leaves_one_sample, samples_in, with_batch_size
+from lightning_bso.lightning.loaders import batch_size_of, leaves_one_sample, length, samples_in, with_batch_size
 from lightning_bso.lightning.locating import class_name
 
 if TYPE_CHECKING:
@@ -213,6 +213,11 @@ def check_first_batch(trainer: pl.Trainer, batch: Any, batch_size: int) -> None:
             "Build the batches from the attribute that holds the batch size. If the first dimension of a batch is not "
             "its samples, use check='loader' or check='off'"
         )
+
+
+def has_training_data(trainer: pl.Trainer) -> bool:
+    """Return whether a train loader has samples, as far as loaders tell. They may still be too few for a batch."""
+    return any(length(getattr(loader, "dataset", None)) for loader in train_loaders(trainer))
 
 
 def loader_batch_sizes(trainer: pl.Trainer) -> set[int]:

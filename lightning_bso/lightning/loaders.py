@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from lightning_bso.lightning.locating import class_name
 
@@ -57,7 +57,7 @@ def leaves_one_sample(loader: Any, batch_size: int, ranks: int = 1) -> bool:
     batch_sampler = sampler if batches_samples else getattr(loader, "batch_sampler", None)
     if getattr(batch_sampler, "drop_last", True):
         return False
-    samples = -(-(_length(getattr(batch_sampler, "sampler", None)) or 0) // ranks)  # 0: a stream has no length
+    samples = -(-(length(getattr(batch_sampler, "sampler", None)) or 0) // ranks)  # 0: a stream has no length
     return samples > batch_size > 1 and samples % batch_size == 1
 
 
@@ -85,6 +85,14 @@ def samples_in(batch: Any) -> int | None:
     return next((samples for part in parts if (samples := samples_in(part)) is not None), None)
 
 
+def length(values: Any) -> int | None:
+    """Return how many values there are, or None if that is unknown, as of a stream."""
+    try:
+        return len(values)
+    except (TypeError, NotImplementedError):
+        return None
+
+
 def _own_batch_size(holder: Any) -> int | None:
     size = getattr(holder, "batch_size", None)
     return size if isinstance(size, int) else None
@@ -106,8 +114,22 @@ def _recreate_loader(loader: DataLoader[Any], changes: dict[str, Any]) -> DataLo
         new = _create(type(loader), arguments)
     except (TypeError, ValueError):  # an attribute is not the argument of the same name
         return None
-    is_alike = new.dataset is loader.dataset and type(new.sampler) is type(loader.sampler)
-    return new if is_alike and batch_size_of(new) == changes["batch_size"] else None
+    return new if _is_alike(loader, new, arguments.keys() & own.keys() - changes.keys()) else None
+
+
+def _is_alike(loader: DataLoader[Any], new: DataLoader[Any], arguments: Set[str]) -> bool:
+    """Return whether a new loader differs from another in its batches alone.
+
+    An attribute of the same name as an argument may not be what was given.
+    """
+    of_torch = (RandomSampler, SequentialSampler)  # a loader creates these itself
+    same_sampler = new.sampler is loader.sampler or type(new.sampler) is type(loader.sampler) in of_torch
+    shown = arguments - {"sampler", "shuffle"}
+    return same_sampler and all(_is_same(getattr(new, name), getattr(loader, name)) for name in shown)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return one is other or (isinstance(one, bool | int | float | str | tuple) and one == other)
 
 
 def _create(kind: type[DataLoader[Any]], arguments: dict[str, Any]) -> DataLoader[Any]:
@@ -146,20 +168,13 @@ def _sampler_like(sampler: Any, changes: dict[str, Any]) -> Any:
             setattr(new, name, value)
     except AttributeError as error:
         raise ValueError(f"the batch size of its {class_name(sampler)} is read-only") from error
-    if _length(new) != _length(sampler):
+    if length(new) != length(sampler):
         return new
     # The sampler may have made its batches, or counted them, when it was created.
     arguments = _arguments(sampler, changes)
     with suppress(TypeError, ValueError):
         return new if arguments is None else type(sampler)(**arguments)
     return new
-
-
-def _length(sampler: Any) -> int | None:
-    try:
-        return len(sampler)
-    except (TypeError, NotImplementedError):
-        return None
 
 
 def _arguments(value: Any, changes: dict[str, Any], skipped: Set[str] = frozenset()) -> dict[str, Any] | None:

@@ -120,8 +120,8 @@ def test_the_default_remains_when_everything_else_is_ruled_out(calls: Calls) -> 
 
 @pytest.mark.parametrize(
     "end",
-    [{"over": True}, {"reason": None}, {"report_number": 0}],
-    ids=["a regular end", "no reason", "an outdated attempt"],
+    [{"over": True}, {"reason": None}, {"report_number": 0}, {"current_epoch": 1}],
+    ids=["a regular end", "no reason", "an outdated attempt", "a later epoch"],
 )
 def test_other_ends_rule_nothing_out(calls: Calls, end: dict[str, Any]) -> None:
     for _ in range(3):

@@ -81,6 +81,26 @@ def test_a_batch_size_that_the_data_do_not_fill_is_not_given_again(launch: Any) 
     assert "it cannot be trained with: no training step was run" in notes(error)
 
 
+def test_data_that_are_missing_say_nothing_about_a_batch_size(launch: Any) -> None:
+    class Empty(Module):
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(Subset(rows(), []), batch_size=self.batch_size)
+
+    sizes = [launch(module)[0] for module in (Module([1.0]), Empty(), Empty(), Empty(), Module([1.0]))]
+    assert sizes == [16, 8, 8, 8, 8]
+
+
+def test_an_error_after_an_epoch_that_no_validation_ended_says_nothing_about_a_batch_size(launch: Any) -> None:
+    class Late(Module):
+        def on_train_epoch_start(self) -> None:
+            if self.trainer.current_epoch == 2:
+                raise RuntimeError("the disk is full")
+
+    launch(Module([1.0]), check_val_every_n_epoch=5)
+    launches = [launch(Late([1.0]), check_val_every_n_epoch=5) for _ in range(3)]
+    assert [(size, notes(error)) for size, error in launches] == [(8, "")] * 3
+
+
 def test_the_default_is_given_again_whatever_it_ends_in(launch: Any) -> None:
     loader = DataLoader(Subset(rows(), range(10)), batch_size=4, drop_last=True)
     launches = [launch(Bare([1.0]), loader) for _ in range(3)]

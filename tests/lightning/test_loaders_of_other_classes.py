@@ -37,6 +37,34 @@ class Windowed(DataLoader[Any]):
         super().__init__(Subset(dataset, range(1, len(dataset))), batch_size)  # type: ignore[arg-type]
 
 
+class Own(Sampler[int]):
+    """A sampler of the user's own, which shuffles or not."""
+
+    def __init__(self, number: int, shuffle: bool) -> None:
+        self.rows = range(number)[::-1] if shuffle else range(number)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class WithOwnSampler(DataLoader[Any]):
+    """Creates its sampler from an argument that it does not show."""
+
+    def __init__(self, dataset: Any, batch_size: int, shuffle: bool = False, **kwargs: Any) -> None:
+        super().__init__(dataset, batch_size, sampler=Own(len(dataset), shuffle), **kwargs)
+
+
+class Translating(DataLoader[Any]):
+    """Has attributes with the names of its arguments and other values."""
+
+    def __init__(self, dataset: Any, batch_size: int, seed: int = 0, augment: bool = True, **kwargs: Any) -> None:
+        self.seed, self.augment = seed + 1, "on" if augment else "off"
+        super().__init__(dataset, batch_size, **kwargs)
+
+
 class Hidden(DataLoader[Any]):
     """Does not show what it was created with."""
 
@@ -102,6 +130,19 @@ def test_a_subclass_shuffles_as_before(callback: ZeusBSOCallback, make: Any, shu
     assert (module.rows_seen != list(range(ROWS))) is shuffle
     assert sorted(module.rows_seen) == list(range(ROWS))
     assert isinstance(new.sampler, RandomSampler if shuffle else SequentialSampler)
+
+
+def test_a_subclass_keeps_the_sampler_that_it_has_created(callback: ZeusBSOCallback) -> None:
+    module, new = fitted(callback, loader := WithOwnSampler(rows(), OLD_SIZE, shuffle=True))
+    assert new.sampler is loader.sampler
+    assert module.rows_seen == list(range(ROWS))[::-1]
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_a_subclass_keeps_attributes_that_are_not_its_arguments(callback: ZeusBSOCallback, augment: bool) -> None:
+    loader = Translating(rows(), OLD_SIZE, seed=7, augment=augment)
+    _, new = fitted(callback, loader)
+    assert (new.seed, new.augment) == (loader.seed, loader.augment)
 
 
 @pytest.mark.parametrize("loader", [Windowed(Subset(rows(), range(33)), OLD_SIZE), Hidden(32, OLD_SIZE)])
