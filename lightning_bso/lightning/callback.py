@@ -143,16 +143,15 @@ class ZeusBSOCallback(Callback):
         self._expects_first_batch = False
         self._shared = Shared()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the run out of copies and pickles. A library may save its callbacks with a model."""
+        return vars(self) | {"_run": None, "_batch_size": None}
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy the callback, but not its run. A fit with the copy also sets `result` of this callback."""
         copied = memo[id(self)] = copy.copy(self)
-        kept = {
-            "_run": None,
-            "_batch_size": None,
-            "energy_monitor": self.energy_monitor,
-        }  # a monitor stands for the machine's GPUs
-        others = {name: value for name, value in vars(self).items() if name not in kept}
-        vars(copied).update(kept | copy.deepcopy(others, memo))
+        memo[id(self.energy_monitor)] = self.energy_monitor  # a monitor stands for the machine's GPUs
+        vars(copied).update(copy.deepcopy(vars(copied), memo))
         return copied
 
     @property

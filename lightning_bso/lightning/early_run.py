@@ -54,6 +54,10 @@ class Shared:
     def __deepcopy__(self, _: Any) -> Self:
         return self
 
+    def __reduce__(self) -> tuple[type[Self], tuple[None, int | None, EarlyRun | None, bool]]:
+        # Not the optimizer: it knows the token, and a library may save its callbacks with a model.
+        return type(self), (None, self.batch_size, self.early_run, self.has_fit)
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

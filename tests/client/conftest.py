@@ -1,12 +1,13 @@
 """A real server for all tests of this folder, and a client with short waits between its attempts."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from lightning_bso import BsoClient, transport
 from tests.client.scripted import ScriptedServer
-from tests.servers import WaitressServer
+from tests.servers import WaitressServer, backend
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +22,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WaitressServer]
 def client(server: WaitressServer) -> BsoClient:
     """A client of that server."""
     return BsoClient(server.url)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[tuple[WaitressServer, str]]:
+    """A server with an access token, and that token."""
+    database = f"sqlite:///{tmp_path / 'bso.db'}"
+    with WaitressServer(database, tmp_path) as running:
+        command = backend(
+            *("token", "create", "--label", "ci", "--scope", "run", "--database-url", database), folder=tmp_path
+        )
+        assert command.returncode == 0, command.stderr
+        yield running, command.stdout.split()[0]
 
 
 @pytest.fixture

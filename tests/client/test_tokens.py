@@ -1,25 +1,10 @@
 """A run on a server that requires an access token."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from lightning_bso import BatchSizeOptimizer, BsoClient, ServerRefused
 from tests.client.jobs import ScriptedMonitor, job
-from tests.servers import WaitressServer, backend
-
-
-@pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[tuple[WaitressServer, str]]:
-    """A server with an access token, and that token."""
-    database = f"sqlite:///{tmp_path / 'bso.db'}"
-    with WaitressServer(database, tmp_path) as running:
-        command = backend(
-            *("token", "create", "--label", "ci", "--scope", "run", "--database-url", database), folder=tmp_path
-        )
-        assert command.returncode == 0, command.stderr
-        yield running, command.stdout.split()[0]
+from tests.servers import WaitressServer
 
 
 def test_a_run_with_the_token_is_reported_and_one_without_is_refused(

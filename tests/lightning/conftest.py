@@ -3,11 +3,11 @@
 import pytest
 
 from lightning_bso import ZeusBSOCallback
-from tests.client.conftest import _no_long_waits, client, scripted, server
+from tests.client.conftest import _no_long_waits, client, guarded, scripted, server
 from tests.client.jobs import ScriptedMonitor, job
 from tests.servers import WaitressServer
 
-__all__ = ["_no_long_waits", "client", "scripted", "server"]
+__all__ = ["_no_long_waits", "client", "guarded", "scripted", "server"]
 
 
 @pytest.fixture

@@ -75,6 +75,21 @@ def test_before_a_fit_it_can_be_printed_copied_and_pickled(server: WaitressServe
         assert vars(twin) == vars(callback)
 
 
+def test_after_a_fit_a_copy_on_disk_holds_no_run_and_no_token_of_the_environment(
+    guarded: tuple[WaitressServer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, token = guarded
+    monkeypatch.setenv("ZEUS_BSO_TOKEN", token)
+    callback = ZeusBSOCallback(server.url, job(), energy_monitor=ScriptedMonitor())
+    fit(callback, Module([1.0]))
+    on_disk = pickle.dumps(callback)
+    assert token.encode() not in on_disk
+    loaded = pickle.loads(on_disk)
+    assert (loaded.trial_number, loaded.result) == (None, None)
+    fit(loaded, Module([1.0]))
+    assert (callback.trial_number, loaded.trial_number) == (1, 2)
+
+
 def test_its_name_is_the_packages() -> None:
     assert lightning_bso.ZeusBSOCallback is ZeusBSOCallback
 
