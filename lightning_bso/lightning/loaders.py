@@ -22,6 +22,7 @@ from lightning_bso.lightning.locating import class_name
 
 def batch_size_of(loader: Any) -> int | None:
     """Return the batch size of a loader, or None if it shows none."""
+    loader = _innermost(loader)
     # The batch sampler comes first: it makes the batches, and its batch size can change. The loader's cannot. A loader
     # without a batch size of its own may have a sampler that yields the indices of whole batches.
     holders = (getattr(loader, "batch_sampler", None), loader, getattr(loader, "sampler", None))
@@ -37,8 +38,10 @@ def with_batch_size(loader: DataLoader[Any], batch_size: int, *, drop_last: bool
         drop_last: whether to drop an incomplete last batch even if this loader keeps it.
 
     Raises:
-        ValueError: neither the loader nor its sampler has a batch size that can be set.
+        ValueError: neither the loader nor its sampler has a batch size that can be set, or the loader wraps another.
     """
+    if _innermost(loader) is not loader:
+        raise ValueError("it takes its batches from another loader")
     changes: dict[str, Any] = {"batch_size": batch_size} | ({"drop_last": True} if drop_last else {})
     recreated = _recreate_loader(loader, changes)
     return _copy_loader(loader, changes) if recreated is None else recreated
@@ -52,6 +55,7 @@ def leaves_one_sample(loader: Any, batch_size: int, ranks: int = 1) -> bool:
         batch_size: the batch size of one rank.
         ranks: the ranks that will share the loader's samples.
     """
+    loader = _innermost(loader)
     sampler = getattr(loader, "sampler", None)
     batches_samples = _own_batch_size(loader) is None and _own_batch_size(sampler) is not None
     batch_sampler = sampler if batches_samples else getattr(loader, "batch_sampler", None)
@@ -91,6 +95,13 @@ def length(values: Any) -> int | None:
         return len(values)
     except (TypeError, NotImplementedError):
         return None
+
+
+def _innermost(loader: Any) -> Any:
+    """Return the loader that makes the batches. A loader of a class of its own may wrap another as its dataset."""
+    while isinstance(dataset := getattr(loader, "dataset", None), DataLoader):
+        loader = dataset
+    return loader
 
 
 def _own_batch_size(holder: Any) -> int | None:

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler, Subset
 
-from lightning_bso import ZeusBSOCallback
+from lightning_bso import BsoClient, ZeusBSOCallback
+from tests.client.jobs import number_of_trials
 from tests.lightning.trainings import FIRST_SIZE, OLD_SIZE, ROWS, Bare, fit, rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*max_epochs")
@@ -168,6 +170,53 @@ def test_a_loader_without_batching_may_have_a_sampler_of_batches(callback: ZeusB
     sampler = BatchSampler(SequentialSampler(range(ROWS)), OLD_SIZE, drop_last=False)
     module, _ = fitted(callback, DataLoader(Rows(), batch_size=None, sampler=sampler))
     assert module.rows_seen == list(range(ROWS))
+
+
+class Pairs(DataLoader[Any]):
+    """Takes its batches from two loaders."""
+
+    def __init__(self, *data: Dataset[Any], batch_size: int) -> None:
+        self.loaders = [DataLoader(each, batch_size) for each in data]
+        super().__init__(self.loaders[0])  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(self.loaders[0])
+
+    def __iter__(self) -> Iterator[Any]:
+        return ([left, right] for [left], [right] in zip(*self.loaders, strict=True))
+
+
+class Paired(Bare):
+    """Trains with a loader that wraps others."""
+
+    batch_size = OLD_SIZE
+
+    def __init__(self, number: int = ROWS) -> None:
+        super().__init__()
+        self.number = number
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        half = Subset(rows(), range(self.number))
+        return Pairs(half, half, batch_size=self.batch_size)
+
+
+def test_a_loader_that_wraps_others_has_their_batch_size(callback: ZeusBSOCallback) -> None:
+    module = Paired()
+    fit(callback, module, max_epochs=1)
+    assert module.sizes_seen == {FIRST_SIZE}
+
+
+def test_a_last_batch_of_one_sample_of_a_wrapped_loader_is_warned_of(callback: ZeusBSOCallback) -> None:
+    with pytest.warns(UserWarning, match="a single sample"):
+        fit(callback, Paired(33), max_epochs=1)
+
+
+def test_a_loader_that_wraps_others_is_refused_where_it_is_given_to_fit(
+    callback: ZeusBSOCallback, client: BsoClient
+) -> None:
+    with pytest.raises(MisconfigurationException, match="Pairs given to fit: it takes its batches from another loader"):
+        fitted(callback, Pairs(rows(), rows(), batch_size=OLD_SIZE))
+    assert number_of_trials(client, callback.job.job_id_prefix) == 0
 
 
 @pytest.mark.parametrize(
