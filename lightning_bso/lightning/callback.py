@@ -168,7 +168,7 @@ class ZeusBSOCallback(Callback):
     @property
     def batch_size(self) -> int | None:
         """Global batch size of the current run, or None before `setup`."""
-        return self._shared.batch_size
+        return self._shared.batch_size if self._run is None else self._batch_size
 
     @property
     def trial_number(self) -> int | None:
@@ -183,11 +183,13 @@ class ZeusBSOCallback(Callback):
     @property
     def result(self) -> ReportAnswer | None:
         """The verdict that ended the run, or None before the verdict. The fit may have used a copy of this callback."""
-        return self._shared.optimizer.result if self._shared.optimizer else None
+        run = self._run or self._shared.optimizer
+        return run.result if run else None
 
     @property
     def _trial(self) -> AskAnswer | None:
-        return self._shared.optimizer.trial if self._shared.optimizer else None
+        run = self._run or self._shared.optimizer
+        return run.trial if run else None
 
     @contextmanager
     def run(self, gpu_indices: list[int] | None = None) -> Iterator[Run]:
@@ -215,7 +217,7 @@ class ZeusBSOCallback(Callback):
         """
         server_url = server_address(self.server_url)
         if server_url is None:
-            yield Run(self.job.default_batch_size, self)
+            yield Run(self.job.default_batch_size, self, Shared())
             return
         if self.accumulate is not None:
             raise misconfiguration(
@@ -226,8 +228,9 @@ class ZeusBSOCallback(Callback):
         def make_optimizer() -> BatchSizeOptimizer:
             return self._make_optimizer(server_url, self.job, self.run_id, gpu_indices)
 
+        self._run, self._shared = None, Shared()  # an earlier block keeps its own
         with ask_early(self._shared, make_optimizer, self.job, self.run_id) as early_run:
-            yield Run(early_run.batch_size, self)
+            yield Run(early_run.batch_size, self, self._shared)
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -67,11 +67,12 @@ class Run:
     """Global batch size to train with."""
     callback: ZeusBSOCallback
     """The callback for the Trainer."""
+    _shared: Shared
 
     @property
     def result(self) -> ReportAnswer | None:
         """The verdict that ended the run, or None before the verdict."""
-        return self.callback.result
+        return self._shared.optimizer.result if self._shared.optimizer else None
 
 
 @contextmanager

@@ -6,11 +6,14 @@ Nothing here knows a Trainer. `dataloading.py` decides which loaders are replace
 from __future__ import annotations
 
 import copy
+import random
 import re
 from collections.abc import Mapping, Set
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from inspect import Parameter, signature
+from itertools import islice
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,9 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from lightning_bso.lightning.locating import class_name
+
+PEEKED_BATCHES = 32
+"""Number of batches that show whether a sampler follows its batch size."""
 
 
 def batch_size_of(loader: Any) -> int | None:
@@ -122,17 +128,19 @@ def _recreate_loader(loader: DataLoader[Any], changes: dict[str, Any]) -> DataLo
     if "sampler" in accepted and not isinstance(loader.dataset, IterableDataset):
         arguments["sampler"] = loader.sampler
     try:
-        new = _create(type(loader), arguments)
+        new, given = _create(type(loader), arguments)
     except (TypeError, ValueError):  # an attribute is not the argument of the same name
         return None
-    return new if _is_alike(loader, new, arguments.keys() & own.keys() - changes.keys()) else None
+    return new if _is_alike(loader, new, given - changes.keys()) else None
 
 
 def _is_alike(loader: DataLoader[Any], new: DataLoader[Any], arguments: Set[str]) -> bool:
     """Return whether a new loader differs from another in its batches alone.
 
-    An attribute of the same name as an argument may not be what was given.
+    An attribute of the same name as an argument may not be what was given, and the user may have set others.
     """
+    if not vars(loader).keys() <= vars(new).keys():
+        return False
     of_torch = (RandomSampler, SequentialSampler)  # a loader creates these itself
     same_sampler = new.sampler is loader.sampler or type(new.sampler) is type(loader.sampler) in of_torch
     shown = arguments - {"sampler", "shuffle"}
@@ -143,10 +151,14 @@ def _is_same(one: Any, other: Any) -> bool:
     return one is other or (isinstance(one, bool | int | float | str | tuple) and one == other)
 
 
-def _create(kind: type[DataLoader[Any]], arguments: dict[str, Any]) -> DataLoader[Any]:
-    """Create a loader. Leaves out an argument of DataLoader that the class itself gives to DataLoader."""
+def _create(kind: type[DataLoader[Any]], arguments: dict[str, Any]) -> tuple[DataLoader[Any], Set[str]]:
+    """Create a loader. Leaves out an argument of DataLoader that the class itself gives to DataLoader.
+
+    Returns:
+        The loader, and the names of the arguments that it was given.
+    """
     try:
-        return kind(**arguments)
+        return kind(**arguments), arguments.keys()
     except TypeError as error:
         given = re.search(r"got multiple values for keyword argument '(\w+)'", str(error))
         if given is None or given[1] not in arguments:
@@ -163,29 +175,70 @@ def _copy_loader(loader: DataLoader[Any], changes: dict[str, Any]) -> DataLoader
     if loader.batch_size is not None:
         attributes |= changes
     new = copy.copy(loader)
-    # A DataLoader refuses to set these attributes, but reads them only at the start of an epoch.
+    methods = {name: value for name, value in vars(loader).items() if getattr(value, "__self__", None) is loader}
+    attributes |= {name: MethodType(value.__func__, new) for name, value in methods.items()}
+    # A DataLoader refuses to set some of these attributes, but reads them only at the start of an epoch.
     vars(new).update(attributes, _iterator=None)
     return new
 
 
 def _sampler_like(sampler: Any, changes: dict[str, Any]) -> Any:
-    """Return a sampler of batches like this one, with another batch size."""
+    """Return a sampler of batches like this one, with another batch size.
+
+    Raises:
+        ValueError: it has no batch size, or its batches do not follow that.
+    """
     if _own_batch_size(sampler) is None:
         raise ValueError("neither it nor its sampler has a batch size")
     changes = {name: value for name, value in changes.items() if hasattr(sampler, name)}
+    for make in (_recreate_sampler, _copy_sampler):
+        new = make(sampler, changes)
+        if new is not None and _follows(new, sampler, changes["batch_size"]):
+            return new
+    raise ValueError(f"the batches of its {class_name(sampler)} do not follow a batch size that is set")
+
+
+def _recreate_sampler(sampler: Any, changes: dict[str, Any]) -> Any:
+    arguments = _arguments(sampler, changes)
+    with suppress(TypeError, ValueError, AttributeError):  # an attribute is not the argument of the same name
+        return None if arguments is None else type(sampler)(**arguments)
+    return None
+
+
+def _copy_sampler(sampler: Any, changes: dict[str, Any]) -> Any:
     new = copy.copy(sampler)
-    try:
+    with suppress(AttributeError):  # its batch size is read-only
         for name, value in changes.items():
             setattr(new, name, value)
-    except AttributeError as error:
-        raise ValueError(f"the batch size of its {class_name(sampler)} is read-only") from error
-    if length(new) != length(sampler):
         return new
-    # The sampler may have made its batches, or counted them, when it was created.
-    arguments = _arguments(sampler, changes)
-    with suppress(TypeError, ValueError):
-        return new if arguments is None else type(sampler)(**arguments)
-    return new
+    return None
+
+
+def _follows(new: Any, sampler: Any, batch_size: int) -> bool:
+    """Return whether a sampler's batches have a batch size. A sampler may make its batches when it is created."""
+    sizes = _first_sizes(new)
+    return _own_batch_size(new) == batch_size and (
+        max(sizes, default=batch_size) == batch_size or sizes != _first_sizes(sampler)
+    )
+
+
+def _first_sizes(sampler: Any) -> list[int]:
+    """Return the sizes of a sampler's first batches. The random state does not change."""
+    python, numpy_state, generators = random.getstate(), np.random.get_state(), _generators(sampler)
+    states = [generator.get_state() for generator in generators]
+    try:
+        return [length(batch) or 0 for batch in islice(sampler, PEEKED_BATCHES)]
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_state)
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+
+def _generators(sampler: Any) -> list[torch.Generator]:
+    """Return torch's default generator, and those of a sampler and the samplers in it."""
+    held = [getattr(each, "generator", None) for each in (sampler, getattr(sampler, "sampler", None))]
+    return [torch.default_generator, *(each for each in held if isinstance(each, torch.Generator))]
 
 
 def _arguments(value: Any, changes: dict[str, Any], skipped: Set[str] = frozenset()) -> dict[str, Any] | None:

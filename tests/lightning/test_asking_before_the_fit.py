@@ -58,6 +58,22 @@ def test_the_next_block_is_the_next_run(callback: ZeusBSOCallback, client: BsoCl
     assert sizes == [16, 8, 32]
 
 
+def test_each_block_keeps_its_own_verdict(callback: ZeusBSOCallback) -> None:
+    runs = []
+    for metric in (1.25, 1.5, 1.75):
+        with callback.run() as run:
+            Library(run.batch_size, run.callback, [metric]).fit()
+        runs.append(run)
+    assert [str(run.result and run.result.message).split()[1] for run in runs] == ["1.25", "1.5", "1.75"]
+
+
+def test_copies_with_fits_of_their_own_keep_their_own_verdicts(callback: ZeusBSOCallback) -> None:
+    copies = [copy.deepcopy(callback), copy.deepcopy(callback)]
+    for each, metric in zip(copies, (1.25, 1.5), strict=True):
+        fit(each, Bare([metric]), DataLoader(rows(), batch_size=OLD_SIZE))
+    assert [(each.trial_number, each.batch_size) for each in (*copies, callback)] == [(1, 16), (2, 8), (2, 8)]
+
+
 def test_a_callback_knows_the_verdict_of_a_fit_with_its_copy(callback: ZeusBSOCallback) -> None:
     library = Library(OLD_SIZE, callback, [1.0])
     library.fit()

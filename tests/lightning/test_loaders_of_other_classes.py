@@ -108,6 +108,45 @@ class Eager(Sampler[list[int]]):
         return len(self.batches)
 
 
+class Hiding(Sampler[list[int]]):
+    """Makes its batches when it is created, of rows that it does not show. Its length follows its batch size."""
+
+    def __init__(self, number: int, batch_size: int) -> None:
+        self.batch_size, self.count = batch_size, number
+        self.batches = list(BatchSampler(range(number), batch_size, drop_last=False))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size)
+
+
+class Counting(Hiding):
+    """Shows all that it was created with. Its length follows its batch size."""
+
+    def __init__(self, number: int, batch_size: int) -> None:
+        super().__init__(number, batch_size)
+        self.number = number
+
+
+class Wrapping(DataLoader[Any]):
+    """Wraps its collate function, so creating it from its own would wrap it twice."""
+
+    def __init__(self, dataset: Dataset[Any], batch_size: int, collate_fn: Any = torch.stack, **kwargs: Any) -> None:
+        super().__init__(dataset, batch_size, collate_fn=lambda rows: [collate_fn([row for (row,) in rows])], **kwargs)
+
+
+class Stacking(DataLoader[Any]):
+    """Collates with a method that reads the loader's batch size. Cannot be created again."""
+
+    def __init__(self, number: int, batch_size: int) -> None:
+        super().__init__(Subset(rows(), range(number)), batch_size, collate_fn=self.stack)
+
+    def stack(self, samples: list[Any]) -> list[torch.Tensor]:
+        return [torch.stack([row for (row,) in samples[: self.batch_size]])]
+
+
 def fitted(callback: ZeusBSOCallback, loader: DataLoader[Any]) -> tuple[Bare, DataLoader[Any]]:
     """Fit with a loader, check the sizes, and return the module and the loader that the fit used."""
     module = Bare()
@@ -140,6 +179,19 @@ def test_a_subclass_keeps_the_sampler_that_it_has_created(callback: ZeusBSOCallb
     assert module.rows_seen == list(range(ROWS))[::-1]
 
 
+@pytest.mark.parametrize("loader", [Wrapping(rows(), OLD_SIZE), Stacking(ROWS, OLD_SIZE)], ids=["wrapped", "method"])
+def test_a_subclass_keeps_how_it_collates(callback: ZeusBSOCallback, loader: DataLoader[Any]) -> None:
+    module, _ = fitted(callback, loader)
+    assert module.rows_seen == list(range(ROWS))
+
+
+def test_a_loader_keeps_what_the_user_has_set_on_it(callback: ZeusBSOCallback) -> None:
+    loader = DataLoader(rows(), OLD_SIZE)
+    loader.transform = transform = object()  # type: ignore[attr-defined]
+    _, new = fitted(callback, loader)
+    assert new.transform is transform  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("augment", [True, False])
 def test_a_subclass_keeps_attributes_that_are_not_its_arguments(callback: ZeusBSOCallback, augment: bool) -> None:
     loader = Translating(rows(), OLD_SIZE, seed=7, augment=augment)
@@ -154,12 +206,35 @@ def test_a_subclass_that_cannot_be_created_again_is_copied(callback: ZeusBSOCall
     assert loader.batch_size == OLD_SIZE  # the user's loader is unchanged
 
 
-@pytest.mark.parametrize("sampler", [Lazy(ROWS, OLD_SIZE), Eager(SequentialSampler(range(ROWS)), OLD_SIZE)])
+@pytest.mark.parametrize(
+    "sampler", [Lazy(ROWS, OLD_SIZE), Eager(SequentialSampler(range(ROWS)), OLD_SIZE), Counting(ROWS, OLD_SIZE)]
+)
 def test_a_sampler_of_batches_has_the_servers_batch_size(callback: ZeusBSOCallback, sampler: Any) -> None:
     module, new = fitted(callback, DataLoader(rows(), batch_sampler=sampler))
     assert module.rows_seen == list(range(ROWS))
     assert type(new.batch_sampler) is type(sampler)
     assert sampler.batch_size == OLD_SIZE  # the user's sampler is unchanged
+
+
+def test_a_sampler_whose_batches_do_not_follow_its_batch_size_is_refused(
+    callback: ZeusBSOCallback, client: BsoClient
+) -> None:
+    with pytest.raises(
+        MisconfigurationException, match=r"the batches of its tests\..*Hiding do not follow a batch size"
+    ):
+        fitted(callback, DataLoader(rows(), batch_sampler=Hiding(ROWS, OLD_SIZE)))
+    assert number_of_trials(client, callback.job.job_id_prefix) == 0
+
+
+def test_to_look_at_a_sampler_changes_no_random_state(callback: ZeusBSOCallback) -> None:
+    def order(loader: DataLoader[Any]) -> list[int]:
+        torch.manual_seed(1)
+        module = Bare()
+        fit(callback, module, loader, max_epochs=1)
+        return module.rows_seen
+
+    own = BatchSampler(RandomSampler(range(ROWS)), OLD_SIZE, drop_last=False)
+    assert order(DataLoader(rows(), batch_sampler=own)) == order(DataLoader(rows(), OLD_SIZE, shuffle=True))
 
 
 def test_a_loader_without_batching_may_have_a_sampler_of_batches(callback: ZeusBSOCallback) -> None:

@@ -67,7 +67,7 @@ def test_a_loader_whose_sampler_does_not_let_its_batch_size_be_set(callback: Zeu
             raise AttributeError("fixed")
 
     loader = DataLoader(rows(), batch_sampler=ReadOnly(SequentialSampler(range(64)), 4, False))
-    refused(callback, Bare(), loader, message=r"the batch size of its tests\.lightning.*ReadOnly is read-only")
+    refused(callback, Bare(), loader, message=r"the batches of its tests\.lightning.*ReadOnly do not follow")
 
 
 def test_a_loader_without_batches(callback: ZeusBSOCallback) -> None:
