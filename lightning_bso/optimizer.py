@@ -331,6 +331,7 @@ class BatchSizeOptimizer:
         check_trial(state, trial)
         self._energy_j = max(self._energy_j, state["energy_j"])
         self._time_s = max(self._time_s, state["time_s"])
+        self._metric = state.get("metric")  # a state of an earlier version has none
 
     def report_probe(self, sizes: list[ProbedSize]) -> None:
         """Report a probe, which is the result of a few timed steps per batch size. Only a job's first probe counts.
@@ -523,7 +524,7 @@ class BatchSizeOptimizer:
         self._trial, self.result, self._energy_j, self._time_s, self._last_number = self.ranks.gather(progress)[0]
 
     def _reported_state(self, trial: AskAnswer) -> dict[str, Any]:
-        return reported_state(trial, self.run_id, self._energy_j, self._time_s)
+        return reported_state(trial, self.run_id, self._energy_j, self._time_s, self._metric)
 
     def _report(self, windows: list[Window], metric: float, trial: AskAnswer) -> None:
         """Add the readings of all ranks to the totals, and report the totals."""

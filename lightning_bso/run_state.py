@@ -10,8 +10,10 @@ from lightning_bso.errors import BSOError
 from lightning_bso.wire import AskAnswer, JobSpec
 
 
-def reported_state(trial: AskAnswer, run_id: str, energy_j: float, time_s: float) -> dict[str, Any]:
-    """Return the state of a run that has a trial."""
+def reported_state(
+    trial: AskAnswer, run_id: str, energy_j: float, time_s: float, metric: float | None
+) -> dict[str, Any]:
+    """Return the state of a run that has a trial. `metric` is the last that was reported."""
     return {
         "job_id": trial.job_id,
         "run_id": run_id,
@@ -19,6 +21,7 @@ def reported_state(trial: AskAnswer, run_id: str, energy_j: float, time_s: float
         "batch_size": trial.batch_size,
         "energy_j": energy_j,
         "time_s": time_s,
+        "metric": metric,
     }
 
 

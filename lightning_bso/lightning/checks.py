@@ -44,6 +44,13 @@ def check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
             f"ZeusBSOCallback learns from validations, and none falls due in this fit: check_val_every_n_epoch={every} "
             f"is more than max_epochs={epochs}. Lower the former, or raise the latter"
         )
+    interval, batches = trainer.val_check_interval, _batch_limit(trainer)
+    if isinstance(interval, int) and batches is not None and batches < interval:
+        raise misconfiguration(
+            f"ZeusBSOCallback learns from validations, and none falls due in this fit: val_check_interval={interval} "
+            f"is more than the {batches} batches that limit_train_batches or max_steps allow. Lower the former, or "
+            "raise the latter"
+        )
     if trainer.accumulate_grad_batches > 1:
         rank_zero_warn(
             f"accumulate_grad_batches={trainer.accumulate_grad_batches} multiplies the batch size that the server "
@@ -55,6 +62,18 @@ def check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
             "has not converged by then ends without a verdict, and the optimizer learns nothing from it. Raise the "
             "Trainer's max_epochs"
         )
+
+
+def _batch_limit(trainer: pl.Trainer) -> int | None:
+    """Return the largest number of batches that a validation may wait for, whatever the loaders have. None: no limit.
+
+    With an epoch's number, Lightning counts the batches of `val_check_interval` anew in each epoch.
+    """
+    limits = [trainer.max_steps * trainer.accumulate_grad_batches] if trainer.max_steps > 0 else []
+    in_epoch = trainer.limit_train_batches
+    if trainer.check_val_every_n_epoch is not None and isinstance(in_epoch, int):
+        limits.append(in_epoch)
+    return min(limits, default=None)
 
 
 def why_unfit(trainer: pl.Trainer) -> str | None:

@@ -18,7 +18,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+)
 
 from lightning_bso.lightning.locating import class_name
 
@@ -67,6 +75,7 @@ def leaves_one_sample(loader: Any, batch_size: int, ranks: int = 1) -> bool:
     batch_sampler = sampler if batches_samples else getattr(loader, "batch_sampler", None)
     if getattr(batch_sampler, "drop_last", True):
         return False
+    ranks = 1 if isinstance(sampler, DistributedSampler) else ranks  # it has the samples of one rank
     samples = -(-(length(getattr(batch_sampler, "sampler", None)) or 0) // ranks)  # 0: a stream has no length
     return samples > batch_size > 1 and samples % batch_size == 1
 
@@ -78,6 +87,8 @@ def samples_in(batch: Any) -> int | None:
     """
     if isinstance(batch, torch.Tensor | np.ndarray):
         return int(batch.shape[0]) if batch.ndim else None
+    if isinstance(batch, PackedSequence):
+        return int(batch.batch_sizes[0])
     for name in ("num_graphs", "batch_size"):
         value = getattr(batch, name, None)
         if isinstance(value, torch.Size):

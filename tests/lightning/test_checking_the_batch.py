@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import DataLoader, Subset
 
 from lightning_bso import BsoClient, ZeusBSOCallback
@@ -72,6 +73,7 @@ KINDS = {
     "dataclass": lambda rows: Pair("a name", rows),
     "graphs": Graphs,
     "TensorDict": Tensors,
+    "PackedSequence": lambda rows: pack_sequence([torch.ones(3)] * len(rows)),
 }
 
 

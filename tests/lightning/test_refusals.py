@@ -131,6 +131,15 @@ def test_a_validation_that_never_falls_due(callback: ZeusBSOCallback) -> None:
     refused(callback, Module(), message="none falls due in this fit", max_epochs=3, check_val_every_n_epoch=4)
 
 
+@pytest.mark.parametrize(
+    "options", [{"limit_train_batches": 3}, {"max_steps": 3}, {"max_steps": 3, "check_val_every_n_epoch": None}]
+)
+def test_an_interval_of_validations_that_no_batch_size_reaches(
+    callback: ZeusBSOCallback, options: dict[str, Any]
+) -> None:
+    refused(callback, Module(), message="is more than the 3 batches that", val_check_interval=4, **options)
+
+
 def test_a_module_that_does_not_validate(callback: ZeusBSOCallback) -> None:
     class NoValidation(pl.LightningModule):
         training_step = Bare.training_step

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_bso import BatchSizeOptimizer, BsoClient, BSOError, ZeusBSOCallback
+from lightning_bso import BatchSizeOptimizer, BsoClient, BSOError, ZeusBSOCallback, ZeusBSOTrainFailError
 from lightning_bso.ranks import Ranks
 from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial, start_run, stored_trial
 from tests.databases import free_port
@@ -185,6 +185,27 @@ def test_a_training_that_broke_goes_on_in_its_trial(
     trial = only_trial(client, callback.job.job_id_prefix)
     assert (trial.converged, trial.current_epoch) == (True, 3)
     assert trial.energy >= 30.0
+
+
+def test_a_training_that_goes_on_without_another_validation_fails_at_its_last_epoch(
+    client: BsoClient, server: WaitressServer, tmp_path: Path
+) -> None:
+    class Interrupted(Module):
+        def on_train_epoch_start(self) -> None:
+            if self.trainer.current_epoch == 2:
+                raise Paused
+
+    options = {"max_epochs": 3, "check_val_every_n_epoch": 2}
+    first, second = (
+        ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor()) for fields in [job(max_epochs=3)] * 2
+    )
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True)
+    with pytest.raises(Paused):
+        trainer(first, checkpoint, enable_checkpointing=True, **options).fit(Interrupted())
+    with pytest.raises(ZeusBSOTrainFailError, match="has not reached the target"):
+        trainer(second, **options).fit(Module(), ckpt_path=tmp_path / "last.ckpt")
+    trial = only_trial(client, first.job.job_id_prefix)
+    assert (trial.outcome_code, trial.current_epoch) == ("max_epochs", 3)
 
 
 def test_a_training_without_a_server_goes_on_unreported(callback: ZeusBSOCallback, tmp_path: Path) -> None:
