@@ -150,6 +150,11 @@ class BatchSizeOptimizer:
         return self._trial
 
     @property
+    def batch_size(self) -> int | None:
+        """The global batch size to train with, or None before `get_batch_size`."""
+        return self._batch_size
+
+    @property
     def machine(self) -> Machine | None:
         """The machine that the run is measured on, or None before `get_batch_size`."""
         return self._machine

@@ -138,14 +138,13 @@ class ZeusBSOCallback(Callback):
         self.probe = probe
         self._token = token
         self._run: BatchSizeOptimizer | None = None
-        self._batch_size: int | None = None
         self._loader_size = 0
         self._expects_first_batch = False
         self._shared = Shared()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the run out of copies and pickles. A library may save its callbacks with a model."""
-        return vars(self) | {"_run": None, "_batch_size": None}
+        return vars(self) | {"_run": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy the callback, but not its run. A fit with the copy also sets `result` of this callback."""
@@ -168,7 +167,7 @@ class ZeusBSOCallback(Callback):
     @property
     def batch_size(self) -> int | None:
         """Global batch size of the current run, or None before `setup`."""
-        return self._shared.batch_size if self._run is None else self._batch_size
+        return self._latest.batch_size if self._latest else None
 
     @property
     def trial_number(self) -> int | None:
@@ -183,13 +182,16 @@ class ZeusBSOCallback(Callback):
     @property
     def result(self) -> ReportAnswer | None:
         """The verdict that ended the run, or None before the verdict. The fit may have used a copy of this callback."""
-        run = self._run or self._shared.optimizer
-        return run.result if run else None
+        return self._latest.result if self._latest else None
 
     @property
     def _trial(self) -> AskAnswer | None:
-        run = self._run or self._shared.optimizer
-        return run.trial if run else None
+        return self._latest.trial if self._latest else None
+
+    @property
+    def _latest(self) -> BatchSizeOptimizer | None:
+        """The run of this callback's latest fit, or else of its copies' latest fit."""
+        return self._run or self._shared.optimizer
 
     @contextmanager
     def run(self, gpu_indices: list[int] | None = None) -> Iterator[Run]:
@@ -236,10 +238,10 @@ class ZeusBSOCallback(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        self._run = self._batch_size = None
+        self._run = None
         early_run = self._shared.early_run
         if early_run is None:
-            self._shared.optimizer = self._shared.batch_size = None
+            self._shared.optimizer = None
         server_url = server_address(self.server_url)
         if server_url is None or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its debugging flags
             rank_zero_info(
@@ -270,19 +272,19 @@ class ZeusBSOCallback(Callback):
             state = saved_run(trainer, self.state_key)
             if state is None and early_run is not None:
                 state = early_run.state
-            self._batch_size = self._shared.batch_size = run.get_batch_size(state)
+            batch_size = run.get_batch_size(state)
         self._run = self._shared.optimizer = run
         self._shared.has_fit = True
         abandon_at_exit(trainer, run)
         if early_run is not None:
             check_machine(early_run, self.job, run.machine)
-        self._loader_size = set_device_batch_size(self._batch_size // trainer.world_size)
+        self._loader_size = set_device_batch_size(batch_size // trainer.world_size)
         if self.accumulate is not None:
             run.accumulate_grad_batches = trainer.accumulate_grad_batches
         if run.trial is not None:
             rank_zero_info(
                 "Batch size %d%s for trial %d of job %s: %s",
-                self._batch_size,
+                batch_size,
                 self._describe_shares(trainer),
                 run.trial.trial_number,
                 run.trial.job_id,
@@ -309,12 +311,12 @@ class ZeusBSOCallback(Callback):
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.lr_scaling is not None and self._batch_size is not None:
-            scale_learning_rates(trainer, self.lr_scaling, self._batch_size / self.job.default_batch_size)
+        if self.lr_scaling is not None and self._run is not None and self.batch_size is not None:
+            scale_learning_rates(trainer, self.lr_scaling, self.batch_size / self.job.default_batch_size)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._run is None or self._batch_size is None:
+        if self._run is None:
             return
         self._check_loaders(trainer, self._loader_size)
         self._expects_first_batch = self.check == "batch"
@@ -379,7 +381,7 @@ class ZeusBSOCallback(Callback):
             unfit = why_unfit(trainer) if isinstance(exception, ValueError) else None
             if unfit is not None:
                 exception.add_note(
-                    f"{unfit} with batch size {self._batch_size}: give val_check_interval as a part of an epoch (0.0 "
+                    f"{unfit} with batch size {self.batch_size}: give val_check_interval as a part of an epoch (0.0 "
                     "to 1.0), set check_val_every_n_epoch=None to count batches across epochs, or remove the batch "
                     "size from the job"
                 )
@@ -442,7 +444,7 @@ class ZeusBSOCallback(Callback):
             check_reached(trainer, loader_size)
 
     def _stop_accumulating(self, trainer: pl.Trainer) -> None:
-        if self.accumulate is not None and self._batch_size is not None:
+        if self.accumulate is not None and self._run is not None:
             trainer.accumulate_grad_batches = 1  # the value before the fit; the next fit may have another batch size
 
     def _check_device_batch_sizes(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -477,7 +479,7 @@ class ZeusBSOCallback(Callback):
             unfit = has_training_data(trainer) and not trainer.should_stop
             ruled_out = run.finish("no training step was run", unfit=unfit)
             error = misconfiguration(
-                f"no training step was run with batch size {self._batch_size}. With drop_last=True the training data "
+                f"no training step was run with batch size {self.batch_size}. With drop_last=True the training data "
                 "must fill at least one batch: remove larger batch sizes from the job, or set drop_last=False"
             )
             if ruled_out is not None:
@@ -498,17 +500,17 @@ class ZeusBSOCallback(Callback):
 
     def _log_run(self, trainer: pl.Trainer, run: BatchSizeOptimizer) -> None:
         """Log the run's costs so far. After the verdict, also log the closing line."""
-        if trainer.is_global_zero and run.trial is not None and self._batch_size is not None:
-            log_run(trainer, self._batch_size, run.trial.trial_number, run.spent, run.cost_j)
+        if trainer.is_global_zero and run.trial is not None and self.batch_size is not None:
+            log_run(trainer, self.batch_size, run.trial.trial_number, run.spent, run.cost_j)
             if run.result is not None:
-                rank_zero_info(closing_line(self._batch_size, run.result, run.spent, run.describe_job()))
+                rank_zero_info(closing_line(self.batch_size, run.result, run.spent, run.describe_job()))
 
     def _raise_if_failed(self, run: BatchSizeOptimizer) -> None:
         if self.on_fail == "raise":
             run.raise_if_failed()
 
     def _probe(self, trainer: pl.Trainer, module: pl.LightningModule, run: BatchSizeOptimizer) -> None:
-        if self.probe is None or not run.probe_wanted or run.meter is None or self._batch_size is None:
+        if self.probe is None or not run.probe_wanted or run.meter is None or self.batch_size is None:
             return
         if self._shared.early_run is not None:
             rank_zero_warn("No probe of batch sizes: the program sets the batch size, because it asked with run()")
@@ -520,7 +522,7 @@ class ZeusBSOCallback(Callback):
             module,
             self._make_device_setter,
             self._check_loaders,
-            self._batch_size,
+            self.batch_size,
             run.meter,
             run.spent,
             run.epochs,

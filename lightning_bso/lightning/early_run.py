@@ -44,8 +44,6 @@ class Shared:
 
     optimizer: BatchSizeOptimizer | None = None
     """The optimizer of the latest fit."""
-    batch_size: int | None = None
-    """The global batch size of the latest fit."""
     early_run: EarlyRun | None = None
     """The run of the `with` block that the program is in."""
     has_fit: bool = False
@@ -54,9 +52,9 @@ class Shared:
     def __deepcopy__(self, _: Any) -> Self:
         return self
 
-    def __reduce__(self) -> tuple[type[Self], tuple[None, int | None, EarlyRun | None, bool]]:
+    def __reduce__(self) -> tuple[type[Self], tuple[None, EarlyRun | None, bool]]:
         # Not the optimizer: it knows the token, and a library may save its callbacks with a model.
-        return type(self), (None, self.batch_size, self.early_run, self.has_fit)
+        return type(self), (None, self.early_run, self.has_fit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +134,13 @@ def _bequeathed(run: EarlyRun) -> Iterator[None]:
 
 def _check_name(run_id: str | None) -> None:
     """Refuse a process that asks beside others, and does not know what name they ask by."""
-    torchrun, srun = ("TORCHELASTIC_RUN_ID", "WORLD_SIZE"), ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS")
-    is_one_of_several = os.environ.get("LOCAL_RANK", "0") != "0" or any(
-        launcher in os.environ and os.environ.get(processes, "1") != "1" for launcher, processes in (torchrun, srun)
-    )
+    # Lightning sets the first two in all ranks that it launches, torchrun in all, and srun the last.
+    alone = {"LOCAL_RANK": "0", "WORLD_SIZE": "1", "SLURM_STEP_NUM_TASKS": "1"}
+    is_one_of_several = any(os.environ.get(name, value) != value for name, value in alone.items())
     if run_id is None and is_one_of_several:
         raise misconfiguration(
-            "run() is called by several processes (torchrun, srun), which must ask for the same run. Give "
-            "ZeusBSOCallback(…) a run_id that they share and no other run has"
+            "run() is called by several processes (of torchrun, of srun, or launched by an earlier fit), which must "
+            "ask for the same run. Give ZeusBSOCallback(…) a run_id that they share and no other run has"
         )
 
 

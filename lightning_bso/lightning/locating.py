@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -74,15 +75,14 @@ def find_in_settings(trainer: pl.Trainer, module: pl.LightningModule) -> list[Pl
     A part that has a batch size of its own uses that one. So its settings count only while their batch size is the
     same. Settings for validation, test and prediction are left out.
     """
-    return [
-        place
-        for part in _parts(trainer, module)
-        for own in [{place.value for place in _at(part, NAME) if _is_batch_size(place.value)}]
-        for name in dict.fromkeys(name for holder in _holders(part) for name in _names(holder))
-        if _SETTINGS.fullmatch(name) and not _OTHER_STAGE.match(name)
-        for place in _at(part, f"{name}.{NAME}")
-        if _is_batch_size(place.value) and (not own or place.value in own)
-    ]
+    found = []
+    for part in _parts(trainer, module):
+        own_sizes = {place.value for place in _at(part, NAME) if _is_batch_size(place.value)}
+        names = dict.fromkeys(name for holder in _holders(part) for name in _names(holder))
+        settings = [name for name in names if _SETTINGS.fullmatch(name) and not _OTHER_STAGE.match(name)]
+        places = [place for name in settings for place in _at(part, f"{name}.{NAME}") if _is_batch_size(place.value)]
+        found += [place for place in places if not own_sizes or place.value in own_sizes]
+    return found
 
 
 def suggest(trainer: pl.Trainer, module: pl.LightningModule) -> list[str]:
@@ -138,7 +138,7 @@ def _may_hold_settings(value: object) -> bool:
 
 
 def _is_batch_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) > 0
 
 
 _MISSING = object()

@@ -258,6 +258,7 @@ def test_processes_that_a_trainer_forks_have_the_same_run(callback: ZeusBSOCallb
         {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "LOCAL_RANK": "0"},
         {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"},
         {"LOCAL_RANK": "1"},
+        {"LOCAL_RANK": "0", "WORLD_SIZE": "2"},  # after a fit that has launched another rank
     ],
 )
 def test_processes_that_ask_side_by_side_need_a_name_for_the_run(

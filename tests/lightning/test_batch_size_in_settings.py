@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
@@ -55,8 +56,13 @@ class ConfiguredData(pl.LightningDataModule):
 @pytest.mark.parametrize("name", ["kwargs", "_kwargs", "loader_kwargs", "args", "config", "cfg", "data_cfg"])
 @pytest.mark.parametrize(
     "make_settings",
-    [lambda: {"batch_size": OLD_SIZE}, Settings, lambda: Namespace(batch_size=OLD_SIZE)],
-    ids=["dict", "dataclass", "Namespace"],
+    [
+        lambda: {"batch_size": OLD_SIZE},
+        Settings,
+        lambda: Namespace(batch_size=OLD_SIZE),
+        lambda: {"batch_size": np.int64(OLD_SIZE)},
+    ],
+    ids=["dict", "dataclass", "Namespace", "number of numpy"],
 )
 def test_it_is_found_one_level_down(
     callback: ZeusBSOCallback, name: str, make_settings: Callable[[], Any], caplog: pytest.LogCaptureFixture
