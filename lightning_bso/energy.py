@@ -104,11 +104,14 @@ class ZeusMeter:
         """
         measured = self._monitor.end_window(self._window, sync_execution=self._synchronize)
         reading = Reading(float(measured.total_energy), float(measured.time))
-        if reading.energy_j == 0 and reading.time_s > MAX_STILL_S:
+        of_gpus: dict[int, float] = getattr(measured, "gpu_energy", {})
+        still = [gpu for gpu, energy_j in of_gpus.items() if energy_j == 0]
+        if (still or reading.energy_j == 0) and reading.time_s > MAX_STILL_S:
+            which = f"the energy counter of GPU {', '.join(map(str, still))}" if still else "the GPUs' energy counter"
             raise EnergyUnavailable(
-                f"the GPUs' energy counter did not move in {reading.time_s:.3g} s. Some virtual GPUs (vGPU) and older "
-                "cards have none. Where Zeus polls the power in a process of its own, the script needs an `if __name__ "
-                "== '__main__':` guard"
+                f"{which} did not move in {reading.time_s:.3g} s. Some virtual GPUs (vGPU) and older cards have none. "
+                "Where Zeus polls the power in a process of its own, the script needs an `if __name__ == '__main__':` "
+                "guard"
             )
         return reading
 

@@ -18,7 +18,13 @@ from typing_extensions import override
 from lightning_bso.energy import EnergyMonitor, gpu_indices
 from lightning_bso.identity import check_run_id
 from lightning_bso.lightning.checkpoints import left_over_named, saved_run
-from lightning_bso.lightning.checks import check_trainer, check_validation_data, why_unfit
+from lightning_bso.lightning.checks import (
+    check_trainer,
+    check_validates,
+    check_validation_data,
+    how_to_validate,
+    why_unfit,
+)
 from lightning_bso.lightning.child_processes import abandon_at_exit
 from lightning_bso.lightning.dataloading import (
     check_can_accumulate,
@@ -321,6 +327,7 @@ class ZeusBSOCallback(Callback):
         self._check_loaders(trainer, self._loader_size)
         self._expects_first_batch = self.check == "batch"
         check_validation_data(trainer)
+        check_validates(trainer)
         self._run.on_train_begin()
 
     @override
@@ -378,13 +385,9 @@ class ZeusBSOCallback(Callback):
         if trainer.state.fn != "fit":
             return
         if self._run is not None:
-            unfit = why_unfit(trainer) if isinstance(exception, ValueError) else None
+            unfit = why_unfit(trainer, exception)
             if unfit is not None:
-                exception.add_note(
-                    f"{unfit} with batch size {self.batch_size}: give val_check_interval as a part of an epoch (0.0 "
-                    "to 1.0), set check_val_every_n_epoch=None to count batches across epochs, or remove the batch "
-                    "size from the job"
-                )
+                exception.add_note(f"{unfit} with batch size {self.batch_size}: {how_to_validate(trainer)}")
             self._run.abandon(exception, unfit, trainer.current_epoch)
         self._stop_accumulating(trainer)
 

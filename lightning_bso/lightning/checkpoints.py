@@ -57,7 +57,7 @@ def saved_run(trainer: pl.Trainer, state_key: str) -> dict[str, Any] | None:
     if not state:
         raise misconfiguration(
             f"{path} comes from a training without the batch-size optimizer, so its cost is unknown and its batch size "
-            "may not be in the job. Train without ckpt_path, or resume without ZeusBSOCallback"
+            "may not be in the job. Start a new training, or resume without ZeusBSOCallback"
         )
     return state
 

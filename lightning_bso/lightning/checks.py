@@ -76,14 +76,45 @@ def _batch_limit(trainer: pl.Trainer) -> int | None:
     return min(limits, default=None)
 
 
-def why_unfit(trainer: pl.Trainer) -> str | None:
-    """Say why Lightning refuses to train with the loader's batch size; None: it does not refuse that.
+def check_validates(trainer: pl.Trainer) -> None:
+    """Refuse a fit that never validates with the batch size of its loader. Call this in `Callback.on_train_start`.
 
-    Lightning compares an int `val_check_interval` with the number of batches when it builds the train loader.
+    Raises:
+        MisconfigurationException: no validation falls due.
     """
-    interval, batches = trainer.val_check_interval, trainer.num_training_batches
-    if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None and interval > batches:
+    reason = _why_never_validates(trainer)
+    if reason is not None:
+        raise misconfiguration(f"ZeusBSOCallback learns from validations, and none falls due in this fit: {reason}")
+
+
+def why_unfit(trainer: pl.Trainer, error: BaseException) -> str | None:
+    """Say why every fit with the loader's batch size ends in this error. None: not every fit does, as far as is known.
+
+    The error is that of `check_validates`, or the ValueError that Lightning raises when it builds the train loader.
+    """
+    reason = _why_never_validates(trainer)
+    return reason if reason is not None and (isinstance(error, ValueError) or reason in str(error)) else None
+
+
+def how_to_validate(trainer: pl.Trainer) -> str:
+    """Say what to do about an interval of validations that is too long for a batch size."""
+    if trainer.check_val_every_n_epoch is None:
+        return "lower val_check_interval, raise max_epochs, or remove the batch size from the job"
+    return (
+        "give val_check_interval as a part of an epoch (0.0 to 1.0), set check_val_every_n_epoch=None to count batches "
+        "across epochs, or remove the batch size from the job"
+    )
+
+
+def _why_never_validates(trainer: pl.Trainer) -> str | None:
+    """Compare an int `val_check_interval` with the number of batches that it counts: those of an epoch, or of all."""
+    interval, batches, epochs = trainer.val_check_interval, trainer.num_training_batches, trainer.max_epochs
+    if not isinstance(interval, int):
+        return None
+    if trainer.check_val_every_n_epoch is not None and interval > batches:
         return f"val_check_interval={interval} is more than the {batches} batches of an epoch"
+    if trainer.check_val_every_n_epoch is None and epochs is not None and epochs > 0 and interval > epochs * batches:
+        return f"val_check_interval={interval} is more than the {epochs * batches} batches of {epochs} epochs"
     return None
 
 

@@ -16,11 +16,14 @@ from torch.utils.data import DataLoader
 
 from lightning_bso.lightning import locating
 from lightning_bso.lightning.families import classes, misconfiguration, rank_zero_info, rank_zero_warn
-from lightning_bso.lightning.loaders import batch_size_of, leaves_one_sample, length, samples_in, with_batch_size
+from lightning_bso.lightning.loaders import batch_size_of, leaves_one_sample, length, possible_samples, with_batch_size
 from lightning_bso.lightning.locating import class_name
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
+
+_MAX_SHOWN = 5
+"""Limit of the numbers of samples that an error names."""
 
 
 def find_setter(trainer: pl.Trainer, module: pl.LightningModule, names: Sequence[str]) -> Callable[[int], None]:
@@ -39,11 +42,7 @@ def find_setter(trainer: pl.Trainer, module: pl.LightningModule, names: Sequence
     source = trainer.fit_loop._data_source
     places = {name: locating.find(trainer, module, name) for name in names}
     if list(names) == [locating.NAME]:
-        nested = locating.find_in_settings(trainer, module)
-        places[locating.NAME] += nested
-        if nested:
-            found = ", ".join(dict.fromkeys(place.description for place in nested))
-            rank_zero_info("ZeusBSOCallback sets the batch size in %s", found)
+        places[locating.NAME] += _places_in_settings(trainer, module)
     settable = {name: [place for place in found if place.is_settable] for name, found in places.items()}
     loaders = None
     if not source.is_module():
@@ -62,6 +61,14 @@ def find_setter(trainer: pl.Trainer, module: pl.LightningModule, names: Sequence
                 place.set(batch_size)
 
     return set_batch_size
+
+
+def _places_in_settings(trainer: pl.Trainer, module: pl.LightningModule) -> list[locating.Place]:
+    places = locating.find_in_settings(trainer, module)
+    if places:
+        found = ", ".join(dict.fromkeys(place.description for place in places))
+        rank_zero_info("ZeusBSOCallback sets the batch size in %s", found)
+    return places
 
 
 def split(batch_size: int, max_device_batch_size: int) -> tuple[int, int]:
@@ -110,7 +117,7 @@ def _not_settable(name: str, exists: bool, suggestions: list[str]) -> Exception:
         )
     candidates = [path for path in suggestions if path != name]
     names = (
-        f"give the name of what holds it: {' or '.join(f'batch_arg_name={path!r}' for path in candidates)}"
+        f"give the name of what holds it: {_ready(candidates)}"
         if candidates
         else "give the name of your own attribute as batch_arg_name"
     )
@@ -119,6 +126,11 @@ def _not_settable(name: str, exists: bool, suggestions: list[str]) -> Exception:
         f"{names}. If a library builds the loader before fit, ask for the batch size first, with "
         "ZeusBSOCallback(…).run()"
     )
+
+
+def _ready(paths: list[str]) -> str:
+    """Return paths as arguments that are ready to be copied."""
+    return " or ".join(f"batch_arg_name={path!r}" for path in paths)
 
 
 def _rebuild(loaders: Any, batch_size: int, ranks: int) -> Any:
@@ -176,8 +188,10 @@ def check_reached(trainer: pl.Trainer, batch_size: int) -> None:
         )
     elif batch_size not in sizes.values():
         other_sizes = ", ".join(map(str, sorted(set(filter(None, others.values())))))
+        paths = locating.suggest(trainer, trainer.lightning_module, without=batch_size)
+        elsewhere = f" If another attribute holds it, give {_ready(paths)}." if paths else ""
         raise misconfiguration(
-            f"the batch size {batch_size} did not reach the train loader, which has {other_sizes}. "
+            f"the batch size {batch_size} did not reach the train loader, which has {other_sizes}.{elsewhere} "
             "Build the loader in train_dataloader() from the attribute that holds the batch size. A loader built in "
             "__init__ or in the datamodule's setup(), or with a fixed number, keeps its own batch size. Where you ask "
             "with run(), build it with run.batch_size divided by the number of devices. check='off' trusts your code"
@@ -201,13 +215,14 @@ def check_first_batch(trainer: pl.Trainer, batch: Any, batch_size: int) -> None:
     Raises:
         MisconfigurationException: it has another number, and is not the only batch of an epoch.
     """
-    samples = samples_in(batch)
-    if samples is None:
+    possible = possible_samples(batch)
+    if not possible:
         rank_zero_warn(
             f"ZeusBSOCallback cannot see how many samples the first batch has ({class_name(batch)}). Make sure that it "
             f"is {batch_size}: the server records this run's cost under that batch size"
         )
-    elif samples != batch_size and not (samples < batch_size and trainer.num_training_batches == 1):
+    elif batch_size not in possible and not (min(possible) < batch_size and trainer.num_training_batches == 1):
+        samples = " or ".join(map(str, sorted(possible)[:_MAX_SHOWN]))
         raise misconfiguration(
             f"the batch size {batch_size} did not reach the training data: the first batch has {samples} samples. "
             "Build the batches from the attribute that holds the batch size. If the first dimension of a batch is not "

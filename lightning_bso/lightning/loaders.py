@@ -80,21 +80,23 @@ def leaves_one_sample(loader: Any, batch_size: int, ranks: int = 1) -> bool:
     return samples > batch_size > 1 and samples % batch_size == 1
 
 
-def samples_in(batch: Any) -> int | None:
-    """Return the number of samples in a batch: its `num_graphs`, its `batch_size`, or its first leading dimension.
+def possible_samples(batch: Any) -> set[int]:
+    """Return the numbers of samples that a batch may have. Empty if it shows none.
 
-    None if the batch shows no number.
+    The number is the `num_graphs` or `batch_size` of the batch. Without these, it may be the leading dimension of any
+    array in the batch, or the length of any list in it: a batch for object detection is often a list of images and a
+    list of their boxes.
     """
     if isinstance(batch, torch.Tensor | np.ndarray):
-        return int(batch.shape[0]) if batch.ndim else None
+        return {int(batch.shape[0])} if batch.ndim else set()
     if isinstance(batch, PackedSequence):
-        return int(batch.batch_sizes[0])
+        return {int(batch.batch_sizes[0])}
     for name in ("num_graphs", "batch_size"):
         value = getattr(batch, name, None)
         if isinstance(value, torch.Size):
-            return int(value[0]) if value else None
+            return {int(value[0])} if value else set()
         if isinstance(value, int):
-            return value
+            return {value}
     if isinstance(batch, Mapping):
         parts = list(batch.values())
     elif isinstance(batch, list | tuple):
@@ -102,8 +104,11 @@ def samples_in(batch: Any) -> int | None:
     elif is_dataclass(batch) and not isinstance(batch, type):
         parts = [getattr(batch, field.name) for field in fields(batch)]
     else:
-        return None
-    return next((samples for part in parts if (samples := samples_in(part)) is not None), None)
+        return set()
+    lengths = {len(part) for part in parts if isinstance(part, list | tuple)}
+    if isinstance(batch, list) and all(isinstance(part, list | tuple | Mapping) for part in batch):
+        lengths.add(len(batch))  # the samples themselves, which nothing has collated
+    return lengths.union(*map(possible_samples, parts))
 
 
 def length(values: Any) -> int | None:

@@ -73,24 +73,30 @@ def find_in_settings(trainer: pl.Trainer, module: pl.LightningModule) -> list[Pl
     """Return the batch sizes that are one level down, in settings such as `kwargs`, `loader_kwargs` or `cfg`.
 
     A part that has a batch size of its own uses that one. So its settings count only while their batch size is the
-    same. Settings for validation, test and prediction are left out.
+    same. Settings with different batch sizes do not count, because only one of them can be that of the training.
+    Settings for validation, test and prediction are left out.
     """
     found = []
     for part in _parts(trainer, module):
-        own_sizes = {place.value for place in _at(part, NAME) if _is_batch_size(place.value)}
         names = dict.fromkeys(name for holder in _holders(part) for name in _names(holder))
         settings = [name for name in names if _SETTINGS.fullmatch(name) and not _OTHER_STAGE.match(name)]
-        places = [place for name in settings for place in _at(part, f"{name}.{NAME}") if _is_batch_size(place.value)]
-        found += [place for place in places if not own_sizes or place.value in own_sizes]
+        at = {name: [p for p in _at(part, f"{name}.{NAME}") if _is_batch_size(p.value)] for name in settings}
+        own_sizes = {place.value for place in _at(part, NAME) if _is_batch_size(place.value)}
+        sizes = own_sizes or {places[0].value for places in at.values() if places}
+        if own_sizes or len(sizes) == 1:
+            found += [place for places in at.values() if places and places[0].value in sizes for place in places]
     return found
 
 
-def suggest(trainer: pl.Trainer, module: pl.LightningModule) -> list[str]:
-    """Return paths to what looks like a batch size for training."""
-    found: dict[str, None] = {}
-    for part in _parts(trainer, module):
-        for holder in _holders(part):
-            found |= dict.fromkeys(_walk(holder, (), set()))
+def suggest(trainer: pl.Trainer, module: pl.LightningModule, without: int | None = None) -> list[str]:
+    """Return paths to what looks like a batch size for training, can be set, and does not have the value `without`."""
+    found = {
+        path
+        for part in _parts(trainer, module)
+        for holder in _holders(part)
+        for path in _walk(holder, (), set())
+        if any(place.is_settable and place.value != without for place in _at(part, path))
+    }
     return sorted(found, key=lambda path: (path.count("."), path))
 
 

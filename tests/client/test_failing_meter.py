@@ -98,6 +98,24 @@ def test_a_counter_that_does_not_move_is_no_measurement(
     assert "vGPU" in warnings(caplog, "Training continues")[0]
 
 
+class HalfStillMonitor(ScriptedMonitor):
+    """Watches two GPUs, and only the counter of the first moves."""
+
+    def end_window(self, key: str, sync_execution: bool = True) -> Any:
+        """End the measurement."""
+        super().end_window(key, sync_execution)
+        return SimpleNamespace(time=3.0, total_energy=10.0, gpu_energy={0: 10.0, 1: 0.0})
+
+
+def test_one_counter_of_several_that_does_not_move_is_no_measurement(server: WaitressServer, client: BsoClient) -> None:
+    fields = job()
+    bso = start_run(server.url, HalfStillMonitor(), job=fields)
+    bso.on_evaluate(1.0)
+    stored = only_trial(client, fields["job_id_prefix"])
+    assert (stored.status, stored.converged) == ("Failed", None)
+    assert "the energy counter of GPU 1 did not move in 3 s" in (stored.outcome or "")
+
+
 class InterruptedMonitor(ScriptedMonitor):
     """Runs a function in the middle of each call, as a signal handler may."""
 

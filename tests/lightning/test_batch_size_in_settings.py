@@ -111,13 +111,32 @@ def test_settings_beside_an_attribute_of_another_size_are_something_else(callbac
     assert (module.sizes_seen, teacher.batch_size) == ({FIRST_SIZE}, 7)
 
 
+def test_settings_of_different_sizes_are_refused_with_their_names(callback: ZeusBSOCallback) -> None:
+    module = Configured("loader_kwargs", {"batch_size": OLD_SIZE})
+    module.teacher_cfg = Settings(batch_size=7)
+    message = r"give.*: batch_arg_name='loader_kwargs\.batch_size' or batch_arg_name='teacher_cfg\.batch_size'"
+    with pytest.raises(MisconfigurationException, match=message):
+        fit(callback, module, max_epochs=1)
+    callback.batch_arg_name = "loader_kwargs.batch_size"
+    fit(callback, module, max_epochs=1)
+    assert (module.sizes_seen, module.teacher_cfg.batch_size) == ({FIRST_SIZE}, 7)
+
+
+def test_settings_that_no_loader_is_built_from_are_refused_with_the_name_of_others(callback: ZeusBSOCallback) -> None:
+    module = Configured("cfg", SimpleNamespace(batch_size=OLD_SIZE, train_batch_size=OLD_SIZE))
+    module.read = lambda: module.cfg.train_batch_size
+    with pytest.raises(MisconfigurationException, match=r"give batch_arg_name='cfg\.train_batch_size'\. Build"):
+        fit(callback, module, max_epochs=1)
+
+
 def test_settings_that_are_frozen_are_refused_with_what_to_do(callback: ZeusBSOCallback) -> None:
     @dataclass(frozen=True)
     class Frozen:
         batch_size: int = OLD_SIZE
 
-    with pytest.raises(MisconfigurationException, match=r"read-only\. Make it writable"):
+    with pytest.raises(MisconfigurationException, match=r"read-only\. Make it writable") as refused:
         fit(callback, Configured("cfg", Frozen()), max_epochs=1)
+    assert "batch_arg_name='" not in str(refused.value)
 
 
 def test_a_name_that_is_given_is_the_only_place(callback: ZeusBSOCallback) -> None:

@@ -71,6 +71,20 @@ def test_a_batch_size_with_fewer_batches_than_the_validations_interval_is_not_gi
     assert "is ruled out until the job is reset: it cannot be trained with: val_check_interval=4" in notes(error)
 
 
+def test_a_batch_size_with_too_few_batches_in_all_epochs_is_not_given_again(launch: Any) -> None:
+    # 64 rows in 2 epochs: 16, 8 and 4 batches
+    launches = [
+        launch(Module([1.0]), max_epochs=2, check_val_every_n_epoch=None, val_check_interval=5) for _ in range(6)
+    ]
+    assert [size for size, _ in launches][:3] == [16, 8, 32]
+    assert 32 not in [size for size, _ in launches[3:]]
+    _, error = launches[2]
+    assert isinstance(error, MisconfigurationException)
+    assert "none falls due in this fit: val_check_interval=5 is more than the 4 batches of 2 epochs" in str(error)
+    assert "with batch size 32: lower val_check_interval, raise max_epochs, or remove the batch size" in notes(error)
+    assert "is ruled out until the job is reset: it cannot be trained with: val_check_interval=5" in notes(error)
+
+
 def test_a_batch_size_that_the_data_do_not_fill_is_not_given_again(launch: Any) -> None:
     loader = DataLoader(Subset(rows(), range(20)), batch_size=4, drop_last=True)
     launches = [launch(Bare([1.0]), loader) for _ in range(6)]

@@ -91,13 +91,15 @@ def test_an_error_about_a_checkpoint_that_lightning_found_by_itself_names_the_fi
 
 
 def test_the_error_about_a_left_over_checkpoint_of_another_training_names_the_file_too(
-    callback: ZeusBSOCallback, tmp_path: Path
+    callback: ZeusBSOCallback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path(paused(tmp_path / "run")).rename(tmp_path / "hpc_ckpt_3.ckpt")
+    for name, value in {"NTASKS": "1", "JOB_NAME": "nightly", "JOB_ID": "7", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
     with pytest.raises(
         MisconfigurationException, match=r"without the batch-size optimizer.*hpc_ckpt_3\.ckpt by itself"
     ):
-        trainer(callback, default_root_dir=tmp_path).fit(Module([1.0]), ckpt_path="hpc")
+        trainer(callback, default_root_dir=tmp_path).fit(Module([1.0]))
 
 
 def test_a_checkpoint_holds_what_was_used_since_the_last_report(server: WaitressServer, client: BsoClient) -> None:
