@@ -15,7 +15,7 @@ from tests.calls import Answer
 from tests.databases import dump, revision
 from tests.servers import GunicornServer
 
-ASKS = 400
+ASKS, ASKS_AT_FULL_SIZE = 100, 400
 CALLERS = 32
 ROUNDS, ROUNDS_AT_FULL_SIZE = 200, 1000
 RUNS = 4
@@ -33,15 +33,21 @@ def server(
         yield running
 
 
-def test_trials_asked_for_at_once_are_numbered_without_gap_or_repeat(server: GunicornServer) -> None:
+@pytest.fixture
+def asks(request: pytest.FixtureRequest) -> int:
+    """Number of runs that ask at once."""
+    return ASKS_AT_FULL_SIZE if request.config.getoption("full_size") else ASKS
+
+
+def test_trials_asked_for_at_once_are_numbered_without_gap_or_repeat(server: GunicornServer, asks: int) -> None:
     calls = server.calls
     calls.register(job_id="train-asked")
     with ThreadPoolExecutor(CALLERS) as pool:
-        answers = list(pool.map(lambda _: calls.ask("train-asked"), range(ASKS)))
+        answers = list(pool.map(lambda _: calls.ask("train-asked"), range(asks)))
     assert {answer.status for answer in answers} == {200}
-    assert sorted(answer.body["trial_number"] for answer in answers) == list(range(1, ASKS + 1))
+    assert sorted(answer.body["trial_number"] for answer in answers) == list(range(1, asks + 1))
     assert sum(answer.body["type"] == "Pruning" for answer in answers) == 1
-    assert revision(server.database_url, "train-asked") == ASKS
+    assert revision(server.database_url, "train-asked") == asks
 
 
 def test_the_bandit_asked_at_once_draws_for_every_trial(server: GunicornServer) -> None:
@@ -55,7 +61,9 @@ def test_the_bandit_asked_at_once_draws_for_every_trial(server: GunicornServer) 
     assert [together[number] for number in range(1, 101)] == in_turn
 
 
-def test_runs_under_gp_ucb_that_begin_and_end_at_once_are_decided_by_what_ended_before(server: GunicornServer) -> None:
+def test_runs_under_gp_ucb_that_begin_and_end_at_once_are_decided_by_what_ended_before(
+    server: GunicornServer, asks: int
+) -> None:
     calls = server.calls
     calls.register(job_id="train-gp-ucb", policy="gp-ucb")
 
@@ -63,10 +71,10 @@ def test_runs_under_gp_ucb_that_begin_and_end_at_once_are_decided_by_what_ended_
         calls.converge(calls.trial("train-gp-ucb"))
 
     with ThreadPoolExecutor(CALLERS) as pool:
-        list(pool.map(train, range(ASKS)))
+        list(pool.map(train, range(asks)))
     app = create_app(Settings(database_url=server.database_url, log_level="CRITICAL"))
     with app.app_context():
-        assert reading.replay_job("train-gp-ucb") == (ASKS, [])
+        assert reading.replay_job("train-gp-ucb") == (asks, [])
         db.engine.dispose()
     calls.must(calls.delete("train-gp-ucb"))
 

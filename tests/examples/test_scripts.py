@@ -55,10 +55,12 @@ def only_trial(client: BsoClient) -> TrialRecord:
 
 
 def test_the_lightning_training_converges(server: WaitressServer, client: BsoClient, tmp_path: Path) -> None:
-    run = launch("lightning_digits.py", tmp_path, "--server-url", server.url, "--seed", "0")
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("Batch size 128: ")
-    assert "reached the target" in run.stdout
+    with running("lightning_digits.py", tmp_path, "--server-url", server.url, "--seed", "0") as (run, stderr):
+        pass
+    assert run.returncode == 0, stderr.read_text()
+    printed = (tmp_path / "stdout.txt").read_text()
+    assert printed.startswith("Batch size 128: ")
+    assert "reached the target" in printed
     recorded = only_trial(client)
     assert (recorded.batch_size, recorded.converged, recorded.energy_source) == (128, True, "estimated")
     assert recorded.energy > 0
