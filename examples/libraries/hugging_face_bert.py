@@ -100,4 +100,4 @@ with BatchSizeOptimizer(server_url=arguments.server_url, job=job) as bso:  # bso
         callbacks=[Optimized(bso, "eval_accuracy")],  # bso
     )
     trainer.train()
-print_run(settings.per_device_train_batch_size, sizes_seen, bso.result)
+    print_run(settings.per_device_train_batch_size, sizes_seen, bso.result)

@@ -39,7 +39,8 @@ def recurrence(environment: Environment, server: WaitressServer, script: str) ->
     """Launch a script once. Returns its batch size, and how many batches of each size its training steps saw."""
     name, *options = script.split()
     run = environment.launch(SCRIPTS / name, "--server-url", server.url, *options)
-    assert run.returncode == 0, run.stderr
+    failed = run.returncode == 1 and "ZeusBSOTrainFailError" in run.stderr  # not converged: a result, too
+    assert run.returncode == 0 or failed, run.stderr
     printed = re.search(r"^Batch size (\d+), batches: ([^.]+)\.", run.stdout, re.MULTILINE)
     assert printed is not None, run.stdout + run.stderr
     seen = {int(size): int(count) for count, size in re.findall(r"(\d+) of (\d+)", printed[2])}
