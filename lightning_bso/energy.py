@@ -86,6 +86,7 @@ class ZeusMeter:
             )
         self._monitor = monitor
         self._window = f"lightning-bso-{uuid.uuid4().hex}"
+        self._still_s: dict[str, float] = {}  # for how long each counter has not moved
         # On GPUs, a window must not end before the queued work has ended.
         self._synchronize = _uses_cuda()
         self.machine = describe_gpus(monitor.gpu_indices)
@@ -105,13 +106,16 @@ class ZeusMeter:
         measured = self._monitor.end_window(self._window, sync_execution=self._synchronize)
         reading = Reading(float(measured.total_energy), float(measured.time))
         of_gpus: dict[int, float] = getattr(measured, "gpu_energy", {})
-        still = [gpu for gpu, energy_j in of_gpus.items() if energy_j == 0]
-        if (still or reading.energy_j == 0) and reading.time_s > MAX_STILL_S:
-            which = f"the energy counter of GPU {', '.join(map(str, still))}" if still else "the GPUs' energy counter"
+        counters = {"of all GPUs": reading.energy_j} | {f"of GPU {gpu}": joules for gpu, joules in of_gpus.items()}
+        for counter, energy_j in counters.items():
+            self._still_s[counter] = 0.0 if energy_j else self._still_s.get(counter, 0.0) + reading.time_s
+        still_s = max(self._still_s.values())
+        if still_s > MAX_STILL_S:
+            which = next(counter for counter, time_s in self._still_s.items() if time_s == still_s)
             raise EnergyUnavailable(
-                f"{which} did not move in {reading.time_s:.3g} s. Some virtual GPUs (vGPU) and older cards have none. "
-                "Where Zeus polls the power in a process of its own, the script needs an `if __name__ == '__main__':` "
-                "guard"
+                f"the energy counter {which} did not move in {still_s:.3g} s. Some virtual GPUs (vGPU) and older cards "
+                "have none. Where Zeus polls the power in a process of its own, the script needs an `if __name__ == "
+                "'__main__':` guard"
             )
         return reading
 

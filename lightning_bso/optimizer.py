@@ -294,8 +294,11 @@ class BatchSizeOptimizer:
         Args:
             current_epoch: epochs completed.
         """
-        if self._metric is not None:
-            self.report(self._metric, current_epoch)
+        if self._metric is None:
+            return
+        if not self._measurement.is_open:  # a resumed fit that has nothing left to train
+            self._begin_window()
+        self.report(self._metric, current_epoch)
 
     def describe_job(self) -> JobSummary | None:
         """Return the job's current state on the server, or None if the server does not answer or refuses."""
@@ -370,7 +373,14 @@ class BatchSizeOptimizer:
         self._share_progress()
         return ruled_out
 
-    def abandon(self, error: BaseException, unfit: str | None = None, current_epoch: int = 0) -> None:
+    def abandon(
+        self,
+        error: BaseException,
+        unfit: str | None = None,
+        current_epoch: int = 0,
+        *,
+        misconfigured: bool = False,
+    ) -> None:
         """End the run because of an error. Raises nothing, so the error itself remains the one that is raised.
 
         If the same error has ended runs with this batch size before, the server may rule the batch size out. The log
@@ -385,6 +395,7 @@ class BatchSizeOptimizer:
             unfit: why the job cannot be trained with this batch size, if every run would end like this. The batch size
                 is then ruled out at once, unless it is the default.
             current_epoch: epochs completed, also those that no report tells of.
+            misconfigured: whether the program's set-up is wrong. The error then says nothing about the batch size.
         """
         self._epoch = max(self._epoch, current_epoch)
         if is_out_of_memory(error) and self._measurement.is_open:
@@ -392,11 +403,12 @@ class BatchSizeOptimizer:
         self._close_window()
         if is_interruption(error):
             return
-        ruled_out = self.end(unfit or f"{type(error).__name__}: {error}", over=False, unfit=unfit is not None)
+        reason = unfit or f"{type(error).__name__}: {error}"
+        ruled_out = self.end(reason, over=False, unfit=unfit is not None, misconfigured=misconfigured)
         if ruled_out is not None:
             error.add_note(ruled_out)
 
-    def end(self, reason: str, *, over: bool = True, unfit: bool = False) -> str | None:
+    def end(self, reason: str, *, over: bool = True, unfit: bool = False, misconfigured: bool = False) -> str | None:
         """End a run that will not report again. Does nothing if the run has a verdict.
 
         A single rank may call this without the others.
@@ -407,6 +419,7 @@ class BatchSizeOptimizer:
                 launched again, also under a scheduler's run id.
             unfit: whether every run with this batch size would end like this. The batch size is then ruled out at once,
                 unless it is the default.
+            misconfigured: whether the program's set-up is wrong. The end then says nothing about the batch size.
 
         Returns:
             What the server says if errors have ruled the batch size out; else None.
@@ -432,6 +445,7 @@ class BatchSizeOptimizer:
                     reason=reason.encode(errors="backslashreplace").decode()[:MAX_REASON_LENGTH],
                     over=over,
                     unfit=unfit,
+                    misconfigured=misconfigured,
                     current_epoch=self._epoch,
                     report_number=self._last_number,
                     process=self._process,

@@ -317,6 +317,8 @@ class TrialRequest(Wire):
     unfit: StrictBool = False
     """True: the job cannot be trained with this batch size, because every run would end like this. The batch size is
     ruled out at once, unless it is the default."""
+    misconfigured: StrictBool = False
+    """True: the program's set-up is wrong, so the end says nothing about the batch size."""
     current_epoch: Count = 0
     """Epochs completed, reported or not."""
     report_number: Count | None = None

@@ -245,7 +245,7 @@ def end(
         store.end_trial(trial, job, at, TrialStatus.FAILED, code, outcome)
         audit.record(session, by, Action.END, request.job_id, f"trial {trial.number}: {outcome}")
         epochs = max(trial.epochs, request.current_epoch)
-        broke = not request.over and request.reason is not None and epochs == 0
+        broke = not (request.over or request.misconfigured) and request.reason is not None and epochs == 0
         if (broke or request.unfit) and not by_user:
             states.add_breakdown(job, trial, outcome, unfit=request.unfit)
     ruled_out = _ruled_out(session, job, trial)

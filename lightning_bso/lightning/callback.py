@@ -23,6 +23,7 @@ from lightning_bso.lightning.checks import (
     check_validates,
     check_validation_data,
     how_to_validate,
+    warn_of_few_steps,
     why_unfit,
 )
 from lightning_bso.lightning.child_processes import abandon_at_exit
@@ -35,7 +36,7 @@ from lightning_bso.lightning.dataloading import (
     split,
 )
 from lightning_bso.lightning.early_run import Run, Shared, ask_early, check_machine
-from lightning_bso.lightning.families import Callback, misconfiguration, rank_zero_info, rank_zero_warn
+from lightning_bso.lightning.families import Callback, classes, misconfiguration, rank_zero_info, rank_zero_warn
 from lightning_bso.lightning.feedback import closing_line, log_run
 from lightning_bso.lightning.lr_scaling import LR_SCALINGS, LRScaling, scale_learning_rates
 from lightning_bso.lightning.probing import Probe
@@ -264,7 +265,7 @@ class ZeusBSOCallback(Callback):
                 "each fit a with block of its own"
             )
             return
-        check_trainer(trainer, self.job)
+        check_trainer(trainer, self.job, accumulates=self.accumulate is not None)
         self._check_device_batch_sizes(trainer, pl_module)
         set_device_batch_size = self._make_device_setter(trainer, pl_module)
         run = self._make_optimizer(
@@ -313,7 +314,7 @@ class ZeusBSOCallback(Callback):
             MisconfigurationException: nothing holds a batch size. Raised before the run takes a trial.
         """
         names = [self.batch_arg_name] if isinstance(self.batch_arg_name, str) else self.batch_arg_name
-        return find_setter(trainer, pl_module, names)
+        return find_setter(trainer, pl_module, names, self.job.default_batch_size // trainer.world_size)
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -328,6 +329,7 @@ class ZeusBSOCallback(Callback):
         self._expects_first_batch = self.check == "batch"
         check_validation_data(trainer)
         check_validates(trainer)
+        warn_of_few_steps(trainer, self.job)
         self._run.on_train_begin()
 
     @override
@@ -388,7 +390,11 @@ class ZeusBSOCallback(Callback):
             unfit = why_unfit(trainer, exception)
             if unfit is not None:
                 exception.add_note(f"{unfit} with batch size {self.batch_size}: {how_to_validate(trainer)}")
-            self._run.abandon(exception, unfit, trainer.current_epoch)
+            # Lightning and this callback raise this class about the program, never about the batch size.
+            misconfigured = unfit is None and isinstance(
+                exception, classes("utilities.exceptions:MisconfigurationException")
+            )
+            self._run.abandon(exception, unfit, trainer.current_epoch, misconfigured=misconfigured)
         self._stop_accumulating(trainer)
 
     @override

@@ -5,17 +5,22 @@ Checks of the batch size and its loaders are in `dataloading.py`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lightning_bso.lightning.families import family_of, misconfiguration, rank_zero_warn
+from lightning_bso.lightning.families import classes, family_of, misconfiguration, rank_zero_warn
 from lightning_bso.wire import JobSpec
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
 
-def check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
+def check_trainer(trainer: pl.Trainer, job: JobSpec, *, accumulates: bool) -> None:
     """Refuse a fit that cannot end in a verdict. Warn about a fit that may end without one.
+
+    Args:
+        trainer: the trainer of the fit.
+        job: the job.
+        accumulates: whether the callback will set the number of batches in an optimizer step.
 
     Raises:
         MisconfigurationException: the fit cannot end in a verdict.
@@ -44,7 +49,7 @@ def check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
             f"ZeusBSOCallback learns from validations, and none falls due in this fit: check_val_every_n_epoch={every} "
             f"is more than max_epochs={epochs}. Lower the former, or raise the latter"
         )
-    interval, batches = trainer.val_check_interval, _batch_limit(trainer)
+    interval, batches = _interval(trainer), _batch_limit(trainer, accumulates=accumulates)
     if isinstance(interval, int) and batches is not None and batches < interval:
         raise misconfiguration(
             f"ZeusBSOCallback learns from validations, and none falls due in this fit: val_check_interval={interval} "
@@ -64,12 +69,25 @@ def check_trainer(trainer: pl.Trainer, job: JobSpec) -> None:
         )
 
 
-def _batch_limit(trainer: pl.Trainer) -> int | None:
+def _interval(trainer: pl.Trainer) -> int | float | None:
+    """Return `val_check_interval`, or None if it is a time. Lightning then sets no such attribute."""
+    interval: int | float | None = getattr(trainer, "val_check_interval", None)
+    return interval
+
+
+def _batch_limit(trainer: pl.Trainer, *, accumulates: bool) -> int | None:
     """Return the largest number of batches that a validation may wait for, whatever the loaders have. None: no limit.
 
-    With an epoch's number, Lightning counts the batches of `val_check_interval` anew in each epoch.
+    With an epoch's number, Lightning counts the batches of `val_check_interval` anew in each epoch. How many batches
+    `max_steps` allows is known only if each step takes the same number of batches.
     """
-    limits = [trainer.max_steps * trainer.accumulate_grad_batches] if trainer.max_steps > 0 else []
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    schedulers = classes("callbacks:GradientAccumulationScheduler")
+    varies = accumulates or any(isinstance(each, schedulers) for each in callbacks)
+    steps_are_even = trainer.lightning_module.automatic_optimization and not varies
+    limits = []
+    if trainer.max_steps > 0 and steps_are_even:
+        limits.append(trainer.max_steps * trainer.accumulate_grad_batches)
     in_epoch = trainer.limit_train_batches
     if trainer.check_val_every_n_epoch is not None and isinstance(in_epoch, int):
         limits.append(in_epoch)
@@ -108,7 +126,7 @@ def how_to_validate(trainer: pl.Trainer) -> str:
 
 def _why_never_validates(trainer: pl.Trainer) -> str | None:
     """Compare an int `val_check_interval` with the number of batches that it counts: those of an epoch, or of all."""
-    interval, batches, epochs = trainer.val_check_interval, trainer.num_training_batches, trainer.max_epochs
+    interval, batches, epochs = _interval(trainer), trainer.num_training_batches, trainer.max_epochs
     if not isinstance(interval, int):
         return None
     if trainer.check_val_every_n_epoch is not None and interval > batches:
@@ -116,6 +134,17 @@ def _why_never_validates(trainer: pl.Trainer) -> str | None:
     if trainer.check_val_every_n_epoch is None and epochs is not None and epochs > 0 and interval > epochs * batches:
         return f"val_check_interval={interval} is more than the {epochs * batches} batches of {epochs} epochs"
     return None
+
+
+def warn_of_few_steps(trainer: pl.Trainer, job: JobSpec) -> None:
+    """Warn of a fit whose `max_steps` end it before the job's last epoch. Call this in `Callback.on_train_start`."""
+    epochs = trainer.max_steps * trainer.accumulate_grad_batches / max(1, trainer.num_training_batches)
+    if trainer.max_steps > 0 and trainer.lightning_module.automatic_optimization and epochs < job.max_epochs:
+        rank_zero_warn(
+            f"Trainer(max_steps={trainer.max_steps}) ends this fit after {epochs:.3g} epochs, before the job's "
+            f"max_epochs={job.max_epochs}. A run that has not converged by then ends without a verdict, and the "
+            "optimizer learns nothing from it. Lower the job's max_epochs, or raise max_steps"
+        )
 
 
 def check_validation_data(trainer: pl.Trainer) -> None:

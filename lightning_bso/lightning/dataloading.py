@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map
+from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_map
 from torch.utils.data import DataLoader
 
 from lightning_bso.lightning import locating
@@ -26,7 +26,9 @@ _MAX_SHOWN = 5
 """Limit of the numbers of samples that an error names."""
 
 
-def find_setter(trainer: pl.Trainer, module: pl.LightningModule, names: Sequence[str]) -> Callable[[int], None]:
+def find_setter(
+    trainer: pl.Trainer, module: pl.LightningModule, names: Sequence[str], size: int
+) -> Callable[[int], None]:
     """Return the function that sets the batch size of this fit's training data. Call this in `Callback.setup`.
 
     Args:
@@ -35,6 +37,7 @@ def find_setter(trainer: pl.Trainer, module: pl.LightningModule, names: Sequence
         names: names of the attributes that hold the batch size. Dots lead into an attribute ("data.train.batch_size").
             "batch_size" alone is also looked for in settings (see `locating.find_in_settings`). If loaders were given
             to `fit`, the attributes are optional, and those that exist are set too.
+        size: a batch size of the job for one device, with which loaders are rebuilt on trial.
 
     Raises:
         MisconfigurationException: nothing holds the batch size, or a loader cannot be rebuilt.
@@ -47,7 +50,8 @@ def find_setter(trainer: pl.Trainer, module: pl.LightningModule, names: Sequence
     loaders = None
     if not source.is_module():
         loaders = source.instance
-        _rebuild(loaders, 1, 1)  # raises if a loader cannot be rebuilt
+        _rebuild(loaders, size, 1)  # raises if a loader cannot be rebuilt
+        _warn_of_ratios(loaders)
     else:
         missing = next((name for name in names if not settable[name]), None)
         if missing is not None:
@@ -65,8 +69,8 @@ def find_setter(trainer: pl.Trainer, module: pl.LightningModule, names: Sequence
 
 def _places_in_settings(trainer: pl.Trainer, module: pl.LightningModule) -> list[locating.Place]:
     places = locating.find_in_settings(trainer, module)
-    if places:
-        found = ", ".join(dict.fromkeys(place.description for place in places))
+    found = ", ".join(dict.fromkeys(place.description for place in places if place.is_settable))
+    if found:
         rank_zero_info("ZeusBSOCallback sets the batch size in %s", found)
     return places
 
@@ -112,8 +116,8 @@ def _not_settable(name: str, exists: bool, suggestions: list[str]) -> Exception:
     problem = f"cannot set the attribute {name!r}, which is read-only. Make it writable"
     if not exists:
         problem = (
-            f"found no attribute {name!r} for the batch size on the LightningModule, the LightningDataModule, their "
-            "hparams or their settings. Add it"
+            f"found no attribute {name!r} on the LightningModule, the LightningDataModule or their hparams, and no "
+            "settings with a single batch size. Add it"
         )
     candidates = [path for path in suggestions if path != name]
     names = (
@@ -131,6 +135,18 @@ def _not_settable(name: str, exists: bool, suggestions: list[str]) -> Exception:
 def _ready(paths: list[str]) -> str:
     """Return paths as arguments that are ready to be copied."""
     return " or ".join(f"batch_arg_name={path!r}" for path in paths)
+
+
+def _warn_of_ratios(loaders: Any) -> None:
+    """Warn of loaders with different batch sizes, whose ratio is lost."""
+    combined = isinstance(loaders, classes("utilities.combined_loader:CombinedLoader"))
+    leaves = loaders.flattened if combined else tree_flatten(loaders)[0]
+    sizes = sorted({size for loader in leaves if (size := batch_size_of(loader)) is not None})
+    if len(sizes) > 1:
+        rank_zero_warn(
+            f"The loaders given to fit have different batch sizes ({', '.join(map(str, sizes))}). All of them get the "
+            "run's batch size. To keep a ratio, override ZeusBSOCallback.batch_size_setter"
+        )
 
 
 def _rebuild(loaders: Any, batch_size: int, ranks: int) -> Any:
@@ -222,7 +238,7 @@ def check_first_batch(trainer: pl.Trainer, batch: Any, batch_size: int) -> None:
             f"is {batch_size}: the server records this run's cost under that batch size"
         )
     elif batch_size not in possible and not (min(possible) < batch_size and trainer.num_training_batches == 1):
-        samples = " or ".join(map(str, sorted(possible)[:_MAX_SHOWN]))
+        samples = " or ".join(map(str, possible[:_MAX_SHOWN]))
         raise misconfiguration(
             f"the batch size {batch_size} did not reach the training data: the first batch has {samples} samples. "
             "Build the batches from the attribute that holds the batch size. If the first dimension of a batch is not "

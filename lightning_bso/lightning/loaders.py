@@ -8,9 +8,10 @@ from __future__ import annotations
 import copy
 import random
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from functools import partial
 from inspect import Parameter, signature
 from itertools import islice
 from types import MethodType
@@ -80,23 +81,30 @@ def leaves_one_sample(loader: Any, batch_size: int, ranks: int = 1) -> bool:
     return samples > batch_size > 1 and samples % batch_size == 1
 
 
-def possible_samples(batch: Any) -> set[int]:
-    """Return the numbers of samples that a batch may have. Empty if it shows none.
+def possible_samples(batch: Any) -> list[int]:
+    """Return the numbers of samples that a batch may have, the most likely first. Empty if it shows none.
 
-    The number is the `num_graphs` or `batch_size` of the batch. Without these, it may be the leading dimension of any
-    array in the batch, or the length of any list in it: a batch for object detection is often a list of images and a
-    list of their boxes.
+    The number is the `num_graphs` or `batch_size` of the batch. Without these, it may be the length of any list in it
+    (a batch for object detection is often a list of images and a list of their boxes), the leading dimension of any
+    array, or the length of the batch, if nothing has collated its samples.
     """
+    lengths, dimensions = _lengths_and_dimensions(batch)
+    own = [len(batch)] if isinstance(batch, list | tuple) else []
+    return list(dict.fromkeys((*lengths, *dimensions, *own)))
+
+
+def _lengths_and_dimensions(batch: Any) -> tuple[list[int], list[int]]:
+    """Return the lengths of the lists in a batch, and the leading dimensions of the arrays in it."""
     if isinstance(batch, torch.Tensor | np.ndarray):
-        return {int(batch.shape[0])} if batch.ndim else set()
+        return [], [int(batch.shape[0])] if batch.ndim else []
     if isinstance(batch, PackedSequence):
-        return {int(batch.batch_sizes[0])}
+        return [], [int(batch.batch_sizes[0])]
     for name in ("num_graphs", "batch_size"):
         value = getattr(batch, name, None)
         if isinstance(value, torch.Size):
-            return {int(value[0])} if value else set()
+            return [], [int(value[0])] if value else []
         if isinstance(value, int):
-            return {value}
+            return [], [value]
     if isinstance(batch, Mapping):
         parts = list(batch.values())
     elif isinstance(batch, list | tuple):
@@ -104,11 +112,13 @@ def possible_samples(batch: Any) -> set[int]:
     elif is_dataclass(batch) and not isinstance(batch, type):
         parts = [getattr(batch, field.name) for field in fields(batch)]
     else:
-        return set()
-    lengths = {len(part) for part in parts if isinstance(part, list | tuple)}
-    if isinstance(batch, list) and all(isinstance(part, list | tuple | Mapping) for part in batch):
-        lengths.add(len(batch))  # the samples themselves, which nothing has collated
-    return lengths.union(*map(possible_samples, parts))
+        return [], []
+    lengths, dimensions = [len(part) for part in parts if isinstance(part, list | tuple)], []
+    for part in parts:
+        lengths_below, dimensions_below = _lengths_and_dimensions(part)
+        lengths += lengths_below
+        dimensions += dimensions_below
+    return lengths, dimensions
 
 
 def length(values: Any) -> int | None:
@@ -145,7 +155,7 @@ def _recreate_loader(loader: DataLoader[Any], changes: dict[str, Any]) -> DataLo
         arguments["sampler"] = loader.sampler
     try:
         new, given = _create(type(loader), arguments)
-    except (TypeError, ValueError):  # an attribute is not the argument of the same name
+    except Exception:  # an attribute is not the argument of the same name, or the class refuses the batch size
         return None
     return new if _is_alike(loader, new, given - changes.keys()) else None
 
@@ -216,7 +226,7 @@ def _sampler_like(sampler: Any, changes: dict[str, Any]) -> Any:
 
 def _recreate_sampler(sampler: Any, changes: dict[str, Any]) -> Any:
     arguments = _arguments(sampler, changes)
-    with suppress(TypeError, ValueError, AttributeError):  # an attribute is not the argument of the same name
+    with suppress(Exception):  # an attribute is not the argument of the same name, or the class refuses the batch size
         return None if arguments is None else type(sampler)(**arguments)
     return None
 
@@ -240,21 +250,32 @@ def _follows(new: Any, sampler: Any, batch_size: int) -> bool:
 
 def _first_sizes(sampler: Any) -> list[int]:
     """Return the sizes of a sampler's first batches. The random state does not change."""
-    python, numpy_state, generators = random.getstate(), np.random.get_state(), _generators(sampler)
-    states = [generator.get_state() for generator in generators]
+    restores: list[Callable[[], object]]
+    restores = [partial(random.setstate, random.getstate()), partial(np.random.set_state, np.random.get_state())]
+    for generator in _generators(sampler):
+        if isinstance(generator, torch.Generator):
+            restores.append(partial(generator.set_state, generator.get_state()))
+        elif isinstance(generator, random.Random):
+            restores.append(partial(generator.setstate, generator.getstate()))
+        else:
+            bits = generator.bit_generator
+            restores.append(partial(setattr, bits, "state", bits.state))
     try:
         return [length(batch) or 0 for batch in islice(sampler, PEEKED_BATCHES)]
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy_state)
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
+        for restore in restores:
+            restore()
 
 
-def _generators(sampler: Any) -> list[torch.Generator]:
-    """Return torch's default generator, and those of a sampler and the samplers in it."""
-    held = [getattr(each, "generator", None) for each in (sampler, getattr(sampler, "sampler", None))]
-    return [torch.default_generator, *(each for each in held if isinstance(each, torch.Generator))]
+def _generators(sampler: Any) -> list[torch.Generator | random.Random | np.random.Generator]:
+    """Return torch's default generator, and those that a sampler and the sampler in it hold."""
+    held = [
+        value
+        for each in (sampler, getattr(sampler, "sampler", None))
+        for value in getattr(each, "__dict__", {}).values()
+    ]
+    kinds = (torch.Generator, random.Random, np.random.Generator)
+    return [torch.default_generator, *(value for value in held if isinstance(value, kinds))]
 
 
 def _arguments(value: Any, changes: dict[str, Any], skipped: Set[str] = frozenset()) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
 
 NAME = "batch_size"
 """The usual name of the attribute that holds a batch size."""
-MAX_DEPTH = 3
+MAX_DEPTH = 5
 """The largest number of names in a suggested path."""
+MAX_VISITED = 10_000
+"""Limit of the objects that are searched for suggestions."""
 _SETTINGS = re.compile(r"_*(\w+_)?(kw|kwargs|args|config|cfg)")
-_OTHER_STAGE = re.compile(r"_*(val|valid|validation|eval|evaluation|test|pred|predict|prediction|inference)_")
-_LIKE_A_BATCH_SIZE = re.compile(r"(\w+_)?(batch_?size|bs)(_\w+)?")
+_OTHER_STAGE = re.compile(
+    r"(^|_)(val|valid|validation|eval|evaluation|dev|test|pred|predict|prediction|inference)_", re.IGNORECASE
+)
+_LIKE_A_BATCH_SIZE = re.compile(r"_*(\w+_)?(batch_?size|bs|bsz)(_\w+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ def find_in_settings(trainer: pl.Trainer, module: pl.LightningModule) -> list[Pl
     found = []
     for part in _parts(trainer, module):
         names = dict.fromkeys(name for holder in _holders(part) for name in _names(holder))
-        settings = [name for name in names if _SETTINGS.fullmatch(name) and not _OTHER_STAGE.match(name)]
+        settings = [name for name in names if _SETTINGS.fullmatch(name) and not _OTHER_STAGE.search(name)]
         at = {name: [p for p in _at(part, f"{name}.{NAME}") if _is_batch_size(p.value)] for name in settings}
         own_sizes = {place.value for place in _at(part, NAME) if _is_batch_size(place.value)}
         sizes = own_sizes or {places[0].value for places in at.values() if places}
@@ -123,12 +128,14 @@ def _walk(holder: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[str]:
     """Yield the paths below a holder whose last name looks like that of a batch size."""
     seen.add(id(holder))
     for name in _names(holder):
-        if name.startswith("_") or _OTHER_STAGE.match(name):
+        if _OTHER_STAGE.search(name):
             continue
         value = _get(holder, name)
         if _is_batch_size(value) and _LIKE_A_BATCH_SIZE.fullmatch(name):
             yield ".".join((*path, name))
-        elif len(path) + 1 < MAX_DEPTH and id(value) not in seen and _may_hold_settings(value):
+        elif name.startswith("_") or len(path) + 1 == MAX_DEPTH or len(seen) == MAX_VISITED:
+            continue
+        elif id(value) not in seen and _may_hold_settings(value):
             yield from _walk(value, (*path, name), seen)
 
 
@@ -139,7 +146,8 @@ def _names(holder: Any) -> list[str]:
 
 
 def _may_hold_settings(value: object) -> bool:
-    heavy = (torch.nn.Module, torch.Tensor, Dataset, DataLoader, type, *classes("trainer.trainer:Trainer"))
+    trainers = classes("trainer.trainer:Trainer")
+    heavy = (torch.nn.Module, torch.Tensor, Dataset, DataLoader, type, ModuleType, FunctionType, *trainers)
     return not isinstance(value, heavy) and (isinstance(value, Mapping) or hasattr(value, "__dict__"))
 
 

@@ -94,7 +94,7 @@ def test_a_counter_that_does_not_move_is_no_measurement(
     bso.on_evaluate(1.0)  # the target, which would be reached for 0 J
     stored = only_trial(client, fields["job_id_prefix"])
     assert (stored.status, stored.converged) == ("Failed", None)
-    assert "energy counter did not move in 3 s" in (stored.outcome or "")
+    assert "energy counter of all GPUs did not move in 3 s" in (stored.outcome or "")
     assert "vGPU" in warnings(caplog, "Training continues")[0]
 
 
@@ -114,6 +114,23 @@ def test_one_counter_of_several_that_does_not_move_is_no_measurement(server: Wai
     stored = only_trial(client, fields["job_id_prefix"])
     assert (stored.status, stored.converged) == ("Failed", None)
     assert "the energy counter of GPU 1 did not move in 3 s" in (stored.outcome or "")
+
+
+def test_a_counter_that_does_not_move_in_many_short_windows_is_no_measurement(
+    server: WaitressServer, client: BsoClient
+) -> None:
+    class ShortWindows(ScriptedMonitor):
+        def end_window(self, key: str, sync_execution: bool = True) -> Any:
+            super().end_window(key, sync_execution)
+            return SimpleNamespace(time=0.4, total_energy=10.0, gpu_energy={0: 10.0, 1: 0.0})
+
+    fields = job()
+    bso = start_run(server.url, ShortWindows(), job=fields)
+    for _ in range(4):
+        bso.on_evaluate(0.5)
+    stored = only_trial(client, fields["job_id_prefix"])
+    assert (stored.status, stored.time) == ("Failed", pytest.approx(0.8))
+    assert "the energy counter of GPU 1 did not move in 1.2 s" in (stored.outcome or "")
 
 
 class InterruptedMonitor(ScriptedMonitor):

@@ -115,6 +115,20 @@ def test_an_error_after_an_epoch_that_no_validation_ended_says_nothing_about_a_b
     assert [(size, notes(error)) for size, error in launches] == [(8, "")] * 3
 
 
+def test_a_set_up_that_is_wrong_says_nothing_about_a_batch_size(launch: Any) -> None:
+    class Fixed(Bare):
+        batch_size = 16
+
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(rows(), batch_size=16)
+
+    launches = [launch(Fixed([1.0])) for _ in range(5)]
+    assert [size for size, _ in launches] == [16, 8, 8, 8, 8]
+    assert all(isinstance(error, MisconfigurationException) for _, error in launches[1:])
+    assert [notes(error) for _, error in launches] == [""] * 5
+    assert launch(Module([1.0])) == (8, None)
+
+
 def test_the_default_is_given_again_whatever_it_ends_in(launch: Any) -> None:
     loader = DataLoader(Subset(rows(), range(10)), batch_size=4, drop_last=True)
     launches = [launch(Bare([1.0]), loader) for _ in range(3)]

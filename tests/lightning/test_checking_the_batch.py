@@ -78,6 +78,8 @@ KINDS = {
         [torch.ones(3, 5)] * len(rows),
         [{"boxes": torch.ones(2, 4)}] * len(rows),
     ),
+    "images that are not collated": lambda rows: [torch.ones(3, 5)] * len(rows),
+    "a tuple of samples": lambda rows: tuple((torch.ones(3), torch.ones(5)) for _ in rows),
     "samples that are not collated": lambda rows: [{"inputs": torch.ones(3)} for _ in rows],
     "texts": lambda rows: {"texts": ["a text"] * len(rows)},
 }

@@ -226,6 +226,32 @@ def test_a_sampler_whose_batches_do_not_follow_its_batch_size_is_refused(
     assert number_of_trials(client, callback.job.job_id_prefix) == 0
 
 
+class ClassesTimesImages(BatchSampler):
+    """Takes four images of each of some classes, and refuses other batch sizes when it is created."""
+
+    def __init__(self, sampler: Any, batch_size: int, drop_last: bool) -> None:
+        assert batch_size % 4 == 0, "give a multiple of 4"
+        self.classes = batch_size // 4
+        super().__init__(sampler, self.classes * 4, drop_last)
+
+
+def test_a_sampler_that_refuses_some_batch_sizes_gets_those_of_the_job(callback: ZeusBSOCallback) -> None:
+    sampler = ClassesTimesImages(SequentialSampler(range(ROWS)), OLD_SIZE, drop_last=True)
+    fit(callback, module := Bare(), DataLoader(rows(), batch_sampler=sampler), max_epochs=1)
+    assert module.sizes_seen == {FIRST_SIZE}
+
+
+def test_loaders_of_different_batch_sizes_are_warned_of(callback: ZeusBSOCallback) -> None:
+    class Both(Bare):
+        def training_step(self, batch: Any, index: int) -> torch.Tensor:
+            return super().training_step(batch["labeled"], index)
+
+    loaders = {"labeled": DataLoader(rows(), batch_size=4), "unlabeled": DataLoader(rows(), batch_size=28)}
+    with pytest.warns(UserWarning, match=r"different batch sizes \(4, 28\)\. All of them get the run's batch size"):
+        fit(callback, module := Both(), loaders, max_epochs=1)
+    assert module.sizes_seen == {FIRST_SIZE}
+
+
 def test_to_look_at_a_sampler_changes_no_random_state(callback: ZeusBSOCallback) -> None:
     def order(loader: DataLoader[Any]) -> list[int]:
         torch.manual_seed(1)

@@ -35,7 +35,7 @@ def test_a_training_without_the_attribute(callback: ZeusBSOCallback) -> None:
         def train_dataloader(self) -> DataLoader[Any]:
             return DataLoader(rows(), batch_size=4)
 
-    refused(callback, NoAttribute(), message=r"no attribute 'batch_size'.*batch_arg_name")
+    refused(callback, NoAttribute(), message=r"no attribute 'batch_size' on .* Add it.*batch_arg_name")
 
 
 def test_a_training_with_a_batch_size_of_another_name_gets_the_name_to_give(callback: ZeusBSOCallback) -> None:
@@ -51,6 +51,19 @@ def test_a_training_with_a_batch_size_of_another_name_gets_the_name_to_give(call
 
     names = "batch_arg_name='train_batch_size' or batch_arg_name='task.data.batch_size'. If"
     refused(callback, Named(), message=f"give the name of what holds it: {names}")
+
+
+def test_a_batch_size_that_is_deep_in_a_configuration_or_private_gets_its_name(callback: ZeusBSOCallback) -> None:
+    class Configured(Bare):
+        def __init__(self) -> None:
+            super().__init__()
+            train = SimpleNamespace(batch_size=4)
+            self.cfg = SimpleNamespace(data=SimpleNamespace(train=train, dl_val_batch_size=8), BSZ=4)
+            self._batch_size = 4
+
+    names = ("_batch_size", "cfg.BSZ", "cfg.data.train.batch_size")
+    listed = " or ".join(f"batch_arg_name='{name}'" for name in names)
+    refused(callback, Configured(), message=f"give the name of what holds it: {listed}. If")
 
 
 def test_a_loader_that_samples_batches_without_a_batch_size(callback: ZeusBSOCallback) -> None:

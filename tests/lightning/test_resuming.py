@@ -1,6 +1,7 @@
 """A fit that resumes from a checkpoint resumes its own trial, or raises an error that says why it cannot."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,25 @@ def test_a_training_that_broke_goes_on_in_its_trial(
     trial = only_trial(client, callback.job.job_id_prefix)
     assert (trial.converged, trial.current_epoch) == (True, 3)
     assert trial.energy >= 30.0
+
+
+def test_a_training_that_is_resumed_with_nothing_left_to_train_fails(
+    server: WaitressServer, client: BsoClient, tmp_path: Path
+) -> None:
+    class Preempted(Module):
+        def on_train_end(self) -> None:
+            raise KeyboardInterrupt
+
+    options: dict[str, Any] = {"max_epochs": 4, "check_val_every_n_epoch": 3, "enable_checkpointing": True}
+    fields = job(max_epochs=4)
+    saving = ModelCheckpoint(tmp_path, save_last=True, save_on_train_epoch_end=True)
+    first, second = (ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor()) for _ in range(2))
+    with suppress(KeyboardInterrupt, SystemExit):  # by the version of Lightning
+        trainer(first, saving, **options).fit(Preempted())
+    with pytest.raises(ZeusBSOTrainFailError, match="has not reached the target"):
+        trainer(second, **options).fit(Module(), ckpt_path=saving.last_model_path)
+    trial = only_trial(client, fields["job_id_prefix"])
+    assert (trial.outcome_code, trial.current_epoch) == ("max_epochs", 4)
 
 
 def test_a_training_that_goes_on_without_another_validation_fails_at_its_last_epoch(

@@ -1,11 +1,13 @@
 """How the server's verdict ends a fit, and what happens when a fit ends before a verdict."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
+from packaging.version import Version
 
 from lightning_bso import BsoClient, ZeusBSOCallback, ZeusBSOTrainFailError
 from tests.client.jobs import ScriptedMonitor, job, only_trial
@@ -105,6 +107,54 @@ def test_a_fit_that_ends_before_a_verdict_says_so_at_its_beginning_and_gives_the
     stored = only_trial(client, callback.job.job_id_prefix)
     assert (stored.status, stored.converged) == ("Failed", None)
     assert stored.outcome == "fit ended after 2 epochs and 8 batches without a verdict"
+
+
+@pytest.mark.parametrize("interval", [timedelta(hours=1), "00:01:00:00"])
+def test_validations_may_be_due_after_a_time(callback: ZeusBSOCallback, client: BsoClient, interval: Any) -> None:
+    if Version(pl.__version__) < Version("2.6"):
+        return  # it knows no such interval
+    with pytest.warns(UserWarning, match="ended before the optimizer had a verdict"):
+        fit(callback, Module(), max_epochs=1, val_check_interval=interval)
+    assert only_trial(client, callback.job.job_id_prefix).outcome_code == "left"
+
+
+@pytest.mark.parametrize(
+    "accumulating", [{"callbacks": [GradientAccumulationScheduler({0: 4})]}, {"accumulate": "auto"}, {"manual": True}]
+)
+def test_max_steps_that_take_several_batches_each_leave_room_for_validations(
+    server: WaitressServer, accumulating: dict[str, Any]
+) -> None:
+    class Manual(Module):
+        def __init__(self) -> None:
+            super().__init__([0.5, 1.0])
+            self.automatic_optimization = "manual" not in accumulating
+
+        def training_step(self, batch: Any, index: int) -> Any:
+            loss = super().training_step(batch, index)
+            if not self.automatic_optimization and index % 4 == 3:
+                self.optimizers().step()  # type: ignore[union-attr]
+            return loss
+
+    split = {"max_device_batch_size": 4, "accumulate": "auto"} if "accumulate" in accumulating else {}
+    callback = ZeusBSOCallback(server.url, job(), energy_monitor=ScriptedMonitor(), **split)
+    running = trainer(
+        callback,
+        *accumulating.get("callbacks", ()),
+        max_epochs=-1,
+        max_steps=4,
+        val_check_interval=8,
+        check_val_every_n_epoch=None,
+    )
+    running.fit(Manual())
+    assert callback.result is not None
+    assert callback.result.converged
+
+
+def test_a_fit_whose_max_steps_end_it_before_the_last_epoch_says_so_at_its_beginning(callback: ZeusBSOCallback) -> None:
+    with pytest.warns(
+        UserWarning, match=r"max_steps=6\) ends this fit after 1\.5 epochs, before the job's max_epochs=10"
+    ):
+        fit(callback, Module(), max_epochs=-1, max_steps=6)
 
 
 def test_a_fit_that_ends_by_max_steps_gives_the_trial_back(callback: ZeusBSOCallback, client: BsoClient) -> None:
