@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from lightning_bso.errors import ServerUnreachable
 from lightning_bso.transport import Transport
 from lightning_bso.wire import (
+    AFTER_PATH,
     DOCUMENT_PATH,
     HEARTBEAT_PATH,
     JOBS_PATH,
@@ -20,6 +21,7 @@ from lightning_bso.wire import (
     READY_PATH,
     REPORT_PATH,
     TRIALS_PATH,
+    AfterRequest,
     AskAnswer,
     AskRequest,
     Document,
@@ -129,6 +131,15 @@ class BsoClient:
             ServerUnreachable: no answer.
         """
         self._transport.send("POST", PROBE_PATH, body=request, patient=False)
+
+    def after(self, request: AfterRequest) -> None:
+        """Report what a run has used since its verdict. Takes hardly longer than `transport.READ_TIMEOUT_S`.
+
+        Raises:
+            ServerRefused: 400, no such job or trial; 409, the trial has no verdict.
+            ServerUnreachable: no answer.
+        """
+        self._transport.send("POST", AFTER_PATH, body=request, patient=False)
 
     def end(self, request: TrialRequest) -> EndAnswer:
         """End a trial that will not report again. Takes hardly longer than `transport.READ_TIMEOUT_S`.

@@ -48,6 +48,7 @@ from lightning_bso.run_state import (
 )
 from lightning_bso.wire import (
     MAX_REASON_LENGTH,
+    AfterRequest,
     AskAnswer,
     JobSpec,
     JobSummary,
@@ -88,6 +89,8 @@ class BatchSizeOptimizer:
             or `$TORCHELASTIC_RUN_ID`, with a number if an earlier run under this name has ended or another process
             still trains it; else a new name.
         fallback_to_default: train with the default batch size, unreported, when no server answers the ask.
+        stop: whether the verdict ends the training. False: the training goes on by its own rules. What it uses after
+            the verdict is recorded apart, and is no part of the run's cost. A failed run then raises no error.
         gpu_indices: the GPUs of this process, if there is no monitor. Empty: the run is on the CPU. None: all GPUs
             that Zeus finds, if this process uses any GPU.
         ranks: the processes of the run. Give `TorchRanks()` if there are several. Each process then creates this
@@ -107,6 +110,7 @@ class BatchSizeOptimizer:
         token: str | None = None,
         run_id: str | None = None,
         fallback_to_default: bool = False,
+        stop: bool = True,
         gpu_indices: list[int] | None = None,
         ranks: Ranks | None = None,
     ) -> None:
@@ -123,6 +127,7 @@ class BatchSizeOptimizer:
         self.ranks = ranks or Ranks()
         """The processes of the run."""
         self._fallback_to_default = fallback_to_default
+        self._stop = stop
         self._run_id_is_fixed = run_id is not None
         self.run_id = run_id or scheduler_run_id() or uuid.uuid4().hex
         """Name of this run. Give it to the process that resumes the run."""
@@ -132,9 +137,11 @@ class BatchSizeOptimizer:
         self._trial: AskAnswer | None = None
         self._batch_size: int | None = None
         self._state_without_trial: dict[str, Any] = {}
-        self._energy_j = self._time_s = 0.0
-        self._epoch = self._last_number = 0
+        self._energy_j = self._time_s = 0.0  # of the whole training, that after the verdict included
+        self._at_verdict = Reading(0.0, 0.0)
+        self._epoch = self._last_epoch = self._last_number = 0
         self._metric: float | None = None
+        self._best_metric: float | None = None
         self._outbox = Outbox(self._client)
         self.accumulate_grad_batches = 1
         """Number of parts in which a device processes its share of a batch (gradient accumulation); recorded."""
@@ -161,8 +168,11 @@ class BatchSizeOptimizer:
 
     @property
     def training_finished(self) -> bool:
-        """Whether the run is over: it has a verdict, or has trained for `max_epochs` without one."""
-        return self.result is not None or self._epoch >= self._job.max_epochs
+        """Whether the training is over: the run has a verdict, or has trained for `max_epochs`.
+
+        With `stop=False` the verdict does not matter.
+        """
+        return (self._stop and self.result is not None) or self._last_epoch >= self._job.max_epochs
 
     @property
     def probe_wanted(self) -> bool:
@@ -181,8 +191,15 @@ class BatchSizeOptimizer:
 
     @property
     def spent(self) -> Reading:
-        """Energy and time that the run has reported so far."""
-        return Reading(self._energy_j, self._time_s)
+        """Energy and time that the run has reported so far, up to its verdict."""
+        return self._at_verdict if self.result is not None else Reading(self._energy_j, self._time_s)
+
+    @property
+    def spent_after(self) -> Reading:
+        """Energy and time that the training has used after the verdict."""
+        if self.result is None:
+            return Reading(0.0, 0.0)
+        return Reading(self._energy_j - self._at_verdict.energy_j, self._time_s - self._at_verdict.time_s)
 
     @property
     def epochs(self) -> int:
@@ -221,7 +238,8 @@ class BatchSizeOptimizer:
             self._batch_size = self._job.default_batch_size if saved is None else int(saved["batch_size"])
             self._state_without_trial = unreported_state(self._batch_size)
             return self._batch_size
-        if trial.outcome is not None:
+        goes_on = not self._stop and trial.converged is not None  # after its verdict
+        if trial.outcome is not None and not goes_on:
             advice = (
                 "under another run_id" if saved is None else "without its checkpoint, and save it in another folder"
             )
@@ -231,7 +249,10 @@ class BatchSizeOptimizer:
             )
         self._trial = trial
         self._batch_size = trial.batch_size
-        self._energy_j, self._time_s = trial.energy, trial.time
+        if goes_on:
+            self.result = ReportAnswer(stop_train=True, converged=bool(trial.converged), message=trial.outcome or "")
+            self._at_verdict = Reading(trial.energy, trial.time)
+        self._energy_j, self._time_s = trial.energy + trial.energy_after, trial.time + trial.time_after
         self._epoch, self._last_number = trial.current_epoch, trial.report_number
         self._outbox.mark_contact()
         if self.ranks.rank == 0:
@@ -269,11 +290,14 @@ class BatchSizeOptimizer:
         """Report a validation as `on_evaluate` does, but do not raise if the run has failed. See `result` instead."""
         if self._batch_size is None:
             raise RuntimeError("call get_batch_size() and on_train_begin() before the first on_evaluate()")
-        if self.result is not None:
+        if self._stop and self.result is not None:
             return
         self._metric = metric
+        self._note_best(metric)
         # A run without a checkpoint starts at epoch 0 again, behind its reported epochs. Its totals continue.
-        self._epoch = max(self._epoch, current_epoch)
+        self._last_epoch = max(self._epoch, current_epoch)
+        if self.result is None:
+            self._epoch = self._last_epoch
         if self._trial is None:
             return
         if not self._measurement.is_open:
@@ -282,7 +306,7 @@ class BatchSizeOptimizer:
         if self.ranks.rank == 0:
             self._report(windows, metric, self._trial)
         self._share_progress()
-        if self.result is None:
+        if self.result is None or not self._stop:
             self._begin_window()
 
     def report_without_validation(self, current_epoch: int) -> None:
@@ -358,12 +382,12 @@ class BatchSizeOptimizer:
             log.warning("The probe of batch sizes could not be reported: %s", error)
 
     def raise_if_failed(self) -> None:
-        """Raise if the verdict is that the run has failed.
+        """Raise if the verdict is that the run has failed. With `stop=False`, raise nothing.
 
         Raises:
             ZeusBSOTrainFailError: the run has failed.
         """
-        if self.result is not None and not self.result.converged and self._trial is not None:
+        if self._stop and self.result is not None and not self.result.converged and self._trial is not None:
             trial = self._trial
             raise ZeusBSOTrainFailError(trial.job_id, trial.trial_number, trial.batch_size, self.result.message)
 
@@ -425,10 +449,14 @@ class BatchSizeOptimizer:
             What the server says if errors have ruled the batch size out; else None.
         """
         self._close_window()
-        if self._trial is None or self.result is not None:
+        if self._trial is None:
             return None
-        self._send(last_chance=True)
-        if self.result is not None or self._trial is None:  # a report brought the verdict, or was refused
+        if self.result is None:
+            self._send(last_chance=True)
+        if self.result is not None:
+            self._send_after()
+            return None
+        if self._trial is None:  # a report was refused
             return None
         trial, self._trial = self._trial, None
         self._state_without_trial = self._reported_state(trial)
@@ -539,8 +567,9 @@ class BatchSizeOptimizer:
 
     def _share_progress(self) -> None:
         """Copy rank 0's trial, verdict and totals to all ranks."""
-        progress = self._trial, self.result, self._energy_j, self._time_s, self._last_number
-        self._trial, self.result, self._energy_j, self._time_s, self._last_number = self.ranks.gather(progress)[0]
+        progress = self._trial, self.result, self._energy_j, self._time_s, self._at_verdict, self._last_number
+        progress = self.ranks.gather(progress)[0]
+        self._trial, self.result, self._energy_j, self._time_s, self._at_verdict, self._last_number = progress
 
     def _reported_state(self, trial: AskAnswer) -> dict[str, Any]:
         return reported_state(trial, self.run_id, self._energy_j, self._time_s, self._metric)
@@ -554,6 +583,9 @@ class BatchSizeOptimizer:
         readings = [window.reading for window in windows if window.reading is not None]
         self._energy_j += sum(reading.energy_j for reading in readings)
         self._time_s += readings[0].time_s  # rank 0's time; the other ranks measured the same period
+        if self.result is not None:
+            self._send_after()
+            return
         self._queue_report(trial, metric if math.isfinite(metric) else None)  # JSON has neither NaN nor infinity
         self._send()
 
@@ -588,8 +620,33 @@ class BatchSizeOptimizer:
             self._last_number -= len(self._outbox)  # a later report on the server is of another process
             self._stop_reporting(f"the server refused a report: {error}")
             return
-        if self._outbox.answer is not None and self._outbox.answer.stop_train:
-            self.result = self._outbox.answer
+        final = self._outbox.final
+        if final is not None and self.result is None:
+            self.result, self._at_verdict = self._outbox.answer, Reading(final.energy, final.time)
+            self._send_after()  # reports before this one may have been missed, so that the verdict comes late
+
+    def _send_after(self) -> None:
+        """Report what the training has used since the verdict. Nothing depends on it, so a failure is only logged."""
+        trial, after = self._trial, self.spent_after
+        if self._stop or trial is None or self.ranks.rank != 0 or after == Reading(0.0, 0.0):
+            return
+        try:
+            self._client.after(
+                AfterRequest(
+                    job_id=trial.job_id,
+                    trial_number=trial.trial_number,
+                    time=after.time_s,
+                    energy=after.energy_j,
+                    metric=self._best_metric,
+                )
+            )
+        except (ServerUnreachable, ServerRefused, ValidationError) as error:
+            log.info("What the training uses after its verdict is not reported now: %s", error)
+
+    def _note_best(self, metric: float) -> None:
+        if math.isfinite(metric):
+            best = max if self._job.higher_is_better_metric else min
+            self._best_metric = metric if self._best_metric is None else best(self._best_metric, metric)
 
     def _report_out_of_memory(self) -> None:
         trial = self._trial

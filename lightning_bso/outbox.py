@@ -33,6 +33,8 @@ class Outbox:
         self._unreachable = False  # whether the log has said so
         self.answer: ReportAnswer | None = None
         """Answer to the last report that the server received, or None before the first."""
+        self.final: ReportRequest | None = None
+        """The report that brought the verdict, or None before that."""
 
     def __len__(self) -> int:
         return len(self._reports)
@@ -75,8 +77,9 @@ class Outbox:
                 log.warning("The server is reachable again; sending %d missed reports", len(self._reports))
             self._unreachable = False
             self.mark_contact()
-            self._reports.popleft()
+            report = self._reports.popleft()
             if self.answer.stop_train:
+                self.final = report
                 self.clear()
 
     def keep_alive(self, trial: AskAnswer) -> None:

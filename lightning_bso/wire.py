@@ -31,6 +31,7 @@ TRIALS_PATH = "/trials"
 AUDIT_PATH = "/audit"
 HEARTBEAT_PATH = "/trials/heartbeat"
 PROBE_PATH = "/trials/probe"
+AFTER_PATH = "/trials/after"
 READY_PATH = "/readyz"
 DOCUMENT_PATH = "/openapi.json"
 
@@ -249,6 +250,12 @@ class AskAnswer(Wire):
     current_epoch: int = 0
     report_number: int = 0
     """Number of the last report, 0 before the first."""
+    converged: bool | None = None
+    """Whether the run reached the target. None before the verdict."""
+    energy_after: float = 0.0
+    """Joules that the run has used after its verdict."""
+    time_after: float = 0.0
+    """Seconds that the run has trained after its verdict."""
     probe_wanted: bool = False
     """Whether a probe would help the job. False once a run has reported a probe, or that none is possible."""
     held_by: str | None = None
@@ -355,6 +362,19 @@ class HeartbeatAnswer(Wire):
     lease_s: float
 
 
+class AfterRequest(Wire):
+    """What a run has used since its verdict, because its training goes on. This is no part of the run's cost."""
+
+    job_id: Id
+    trial_number: PositiveCount
+    time: Quantity
+    """Seconds of training since the report that brought the verdict."""
+    energy: Quantity
+    """Joules of training since that report."""
+    metric: Number | None = None
+    """The best validation metric of the run so far. null: it has reported no number."""
+
+
 class ProbedSize(Wire):
     """The result of timing a few steps with a batch size, and the cost of the timing."""
 
@@ -405,6 +425,8 @@ class BatchSizeSummary(Wire):
     mean_energy: float | None = None
     mean_time: float | None = None
     mean_epochs: float | None = None
+    mean_best_metric: float | None = None
+    """Mean of the best metrics of the converged runs, those after the verdict included."""
     ruled_out: str | None = None
     """Why the batch size is ruled out. None: the policy may still choose it."""
 
@@ -450,6 +472,12 @@ class TrialRecord(Wire):
     time: float
     current_epoch: int
     cost: float
+    best_metric: float | None = None
+    """The best validation metric of the run, those after the verdict included. None: it has reported no number."""
+    energy_after: float = 0.0
+    """Joules of training after the verdict. They are no part of the cost."""
+    time_after: float = 0.0
+    """Seconds of training after the verdict."""
     energy_source: EnergySource | None = None
     accumulate_grad_batches: int = 1
     """Number of parts in which each device processed its share of a batch."""

@@ -18,6 +18,10 @@ class Totals:
     energy_j: float
     time_s: float
     epochs: float
+    best_metrics: int
+    """Number of the trials with a best metric. Trials of earlier releases have none."""
+    best_metric: float
+    """Sum of these metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,7 @@ class SizeSummary:
     mean_energy_j: float | None
     mean_time_s: float | None
     mean_epochs: float | None
+    mean_best_metric: float | None
     ruled_out: str | None
 
 
@@ -58,6 +63,7 @@ def best_batch_size(summaries: list[SizeSummary]) -> int | None:
 def _summary(spec: Spec, size: int, totals: list[Totals], reason: str | None) -> SizeSummary:
     converged = [group for group in totals if group.converged]
     number = sum(group.trials for group in converged)
+    metrics = sum(group.best_metrics for group in converged)
     energy_j, time_s, epochs = (
         sum(getattr(group, name) for group in converged) / number if number else None
         for name in ("energy_j", "time_s", "epochs")
@@ -71,5 +77,6 @@ def _summary(spec: Spec, size: int, totals: list[Totals], reason: str | None) ->
         mean_energy_j=energy_j,
         mean_time_s=time_s,
         mean_epochs=epochs,
+        mean_best_metric=sum(group.best_metric for group in converged) / metrics if metrics else None,
         ruled_out=reason,
     )

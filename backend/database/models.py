@@ -136,6 +136,12 @@ class Trial(Base):
     energy_j: Mapped[float] = mapped_column(Double, default=0.0)
     time_s: Mapped[float] = mapped_column(Double, default=0.0)
     epochs: Mapped[int] = mapped_column(Integer, default=0)
+    best_metric: Mapped[float | None] = mapped_column(Double)
+    """The best metric of the run. NULL: it has reported no number, or an earlier release stored the run."""
+    energy_after_j: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")
+    """Energy of the training after the verdict."""
+    time_after_s: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")
+    """Time of the training after the verdict."""
     energy_source: Mapped[str | None] = mapped_column(String(16))
     host: Mapped[str | None] = mapped_column(ExactString(MAX_ID_LENGTH))
     """Name of the machine that asked, as given by the caller."""

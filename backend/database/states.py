@@ -203,7 +203,10 @@ def load_totals(
         before: only trials that ended before this trial.
     """
     key = (Trial.job, Trial.exploration, Trial.batch_size, Trial.status, Trial.converged)
-    sums = [func.count(), *(func.sum(column) for column in (Trial.energy_j, Trial.time_s, Trial.epochs))]
+    sums = [
+        *(func.count(), *(func.sum(column) for column in (Trial.energy_j, Trial.time_s, Trial.epochs))),
+        *(func.count(Trial.best_metric), func.coalesce(func.sum(Trial.best_metric), 0.0)),
+    ]
     query = select(*key, *sums).group_by(*key)
     if jobs is not None:
         query = query.where(Trial.job.in_(jobs))
@@ -211,8 +214,8 @@ def load_totals(
         query = query.where(tuple_(Trial.ended_revision, Trial.number) < (before.ended, before.number))
     totals_of: dict[int, dict[int, list[Totals]]] = {}
     for row in session.execute(query):
-        job, exploration, size, status, converged, trials, energy_j, time_s, epochs = tuple[Any, ...](row)
-        totals = Totals(size, _STATUSES[status], converged, trials, energy_j, time_s, float(epochs))
+        job, exploration, size, status, converged, trials, energy_j, time_s, epochs, *best = tuple[Any, ...](row)
+        totals = Totals(size, _STATUSES[status], converged, trials, energy_j, time_s, float(epochs), *best)
         totals_of.setdefault(job, {}).setdefault(exploration, []).append(totals)
     return totals_of
 

@@ -111,6 +111,7 @@ def _size_summary(summary: SizeSummary) -> BatchSizeSummary:
         mean_energy=summary.mean_energy_j,
         mean_time=summary.mean_time_s,
         mean_epochs=summary.mean_epochs,
+        mean_best_metric=summary.mean_best_metric,
         ruled_out=summary.ruled_out,
     )
 
@@ -133,6 +134,9 @@ def trial_record(spec: Spec, trial: Trial) -> TrialRecord:
             "time": trial.time_s,
             "current_epoch": trial.epochs,
             "cost": run_cost(spec, trial.energy_j, trial.time_s),
+            "best_metric": trial.best_metric,
+            "energy_after": trial.energy_after_j,
+            "time_after": trial.time_after_s,
             "energy_source": trial.energy_source,
             "accumulate_grad_batches": trial.accumulate_grad_batches,
             "host": trial.host,

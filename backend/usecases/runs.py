@@ -31,6 +31,7 @@ from lightning_bso.wire import (
     MAX_INT,
     MAX_SEED,
     MAX_STILL_S,
+    AfterRequest,
     AskAnswer,
     EndAnswer,
     HeartbeatAnswer,
@@ -165,6 +166,7 @@ def report(session: Session, request: ReportRequest, *, by: Actor, lease_s: floa
     state = states.load_state(session, job, trial.exploration, save_summary=True)
     verdict = policies.judge(state, states.to_core_trial(trial), report)
     store.add_report(session, trial, job, at, request.report_number or last_number + 1, report, verdict)
+    _add_metric(job, trial, request.metric)
     trial.energy_source = request.energy_source or trial.energy_source
     trial.accumulate_grad_batches = request.accumulate_grad_batches
     trial.process = request.process or trial.process
@@ -174,6 +176,26 @@ def report(session: Session, request: ReportRequest, *, by: Actor, lease_s: floa
         store.end_trial(trial, job, at, TrialStatus.SUCCEEDED, verdict.code, verdict.reason)
         trial.converged = verdict.converged
     return _to_report_answer(spec, report, verdict)
+
+
+@transaction
+def after(session: Session, request: AfterRequest, *, by: Actor, lease_s: float) -> None:
+    """Store what a run has used since its verdict, and its best metric. Neither gets worse, so a call may be repeated.
+
+    Raises:
+        UnknownJob: there is no such job.
+        UnknownTrial: the job has no such trial.
+        ReportConflict: the trial has no verdict.
+    """
+    job, at = _lock_job(session, request.job_id, by)
+    trial = _find_trial(session, job, request.trial_number)
+    _renew_lease(session, job, trial, at, lease_s)
+    if trial.status != TrialStatus.SUCCEEDED:
+        raise ReportConflict(f"trial {trial.number} has no verdict yet; report what it uses until then")
+    trial.energy_after_j = max(trial.energy_after_j, request.energy)
+    trial.time_after_s = max(trial.time_after_s, request.time)
+    _add_metric(job, trial, request.metric)
+    trial.last_seen_at = at
 
 
 @transaction
@@ -359,6 +381,13 @@ def _renew_lease(session: Session, job: Job, trial: Trial | None, at: datetime, 
     store.expire_trials(session, job, at, lease_s, except_for=renewed)
 
 
+def _add_metric(job: Job, trial: Trial, metric: float | None) -> None:
+    """Keep a run's metric if it is the best so far."""
+    known = [value for value in (trial.best_metric, metric) if value is not None]
+    best = max if states.core_spec(job).higher_is_better_metric else min
+    trial.best_metric = best(known, default=None)
+
+
 def _report_number(report: Report | None) -> int:
     return 0 if report is None else report.number
 
@@ -485,6 +514,9 @@ def _to_ask_answer(
         energy=trial.energy_j,
         current_epoch=trial.epochs,
         report_number=last_report_number,
+        converged=trial.converged,
+        energy_after=trial.energy_after_j,
+        time_after=trial.time_after_s,
         probe_wanted=spec.policy == "gp-ucb" and trial.exploration not in states.load_probes(job),
         held_by=held_by,
     )

@@ -21,6 +21,7 @@ from backend.usecases.tokens import Scope
 from backend.web import metrics
 from backend.web.auth import authorize
 from lightning_bso.wire import (
+    AFTER_PATH,
     AUDIT_PATH,
     BATCH_SIZE_PATH,
     HEARTBEAT_PATH,
@@ -29,6 +30,7 @@ from lightning_bso.wire import (
     READY_PATH,
     REPORT_PATH,
     TRIALS_PATH,
+    AfterRequest,
     AskAnswer,
     AskRequest,
     AuditPage,
@@ -76,6 +78,7 @@ _SCOPES = {
     "ask": Scope.RUN,
     "ask_for_run": Scope.RUN,
     "report": Scope.RUN,
+    "after": Scope.RUN,
     "heartbeat": Scope.RUN,
     "probe": Scope.RUN,
     "end": Scope.RUN,
@@ -173,6 +176,14 @@ def report(body: ReportRequest) -> Response:
     """Report the result of a validation. The answer says whether to continue training."""
     with _unknown_is_400():
         return _json(runs.report(body, by=_by(), lease_s=_lease_s()))
+
+
+@blueprint.post(AFTER_PATH, tags=[_RUNS], responses={200: Nothing, 400: ErrorAnswer, 409: ErrorAnswer})
+def after(body: AfterRequest) -> Response:
+    """Report what a run has used since its verdict, because its training goes on."""
+    with _unknown_is_400():
+        runs.after(body, by=_by(), lease_s=_lease_s())
+    return _null()
 
 
 @blueprint.post(HEARTBEAT_PATH, tags=[_RUNS], responses={200: HeartbeatAnswer, 400: ErrorAnswer})

@@ -97,6 +97,7 @@ def _batch_sizes_table(job: JobSummary, belief: JobBelief) -> str:
                 "MEAN ENERGY (J)": size.mean_energy,
                 "MEAN TIME (s)": size.mean_time,
                 "MEAN EPOCHS": size.mean_epochs,
+                "MEAN BEST METRIC": size.mean_best_metric,
                 "EXPECTED COST (J)": expected[size.batch_size].expected_cost,
                 "SD (J)": expected[size.batch_size].standard_deviation,
                 "RULED OUT": _shorten(size.ruled_out or ""),

@@ -86,6 +86,8 @@ class ZeusBSOCallback(Callback):
         fallback_to_default: train with the default batch size, unreported, when no server answers at the start.
         on_fail: "raise": a failed run raises out of `fit`. "stop": a failed run ends `fit` normally, and `result` holds
             the verdict.
+        stop: whether the verdict ends the fit. False: the fit ends by its own rules, and raises no
+            ZeusBSOTrainFailError. What it uses after the verdict is recorded apart, and is no part of the run's cost.
         probe: "auto": after the job's first run that converges, time a few steps with every batch size, if that takes
             less than 2 % of the run's time. The next runs then know what an epoch costs and which batch sizes do not
             fit in memory. A copy of the module takes these steps. If a probe would not be safe or conclusive, the
@@ -113,6 +115,7 @@ class ZeusBSOCallback(Callback):
         lr_scaling: LRScaling | None = None,
         fallback_to_default: bool = False,
         on_fail: Literal["raise", "stop"] = "raise",
+        stop: bool = True,
         probe: Literal["auto"] | None = None,
     ) -> None:
         _check_choice("on_fail", on_fail, "raise", "stop")
@@ -142,6 +145,7 @@ class ZeusBSOCallback(Callback):
         self.lr_scaling = lr_scaling
         self.fallback_to_default = fallback_to_default
         self.on_fail = on_fail
+        self.stop = stop
         self.probe = probe
         self._token = token
         self._run: BatchSizeOptimizer | None = None
@@ -374,12 +378,17 @@ class ZeusBSOCallback(Callback):
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         run = self._run
-        if run is None or run.result is not None or trainer.sanity_checking or trainer.state.fn != "fit":
+        if run is None or trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        had_verdict = run.result is not None
+        if had_verdict and self.stop:
             return
         run.report(self._metric(trainer, run.ranks), trainer.current_epoch + int(trainer.is_last_batch))
+        if had_verdict:
+            return
         self._log_run(trainer, run)
         self._raise_if_failed(run)
-        if run.training_finished:
+        if self.stop and run.training_finished:
             trainer.should_stop = True
 
     @override
@@ -444,6 +453,7 @@ class ZeusBSOCallback(Callback):
             token=self._token,
             run_id=run_id,
             fallback_to_default=self.fallback_to_default,
+            stop=self.stop,
             gpu_indices=gpu_indices,
             ranks=ranks,
         )
@@ -510,9 +520,11 @@ class ZeusBSOCallback(Callback):
     def _log_run(self, trainer: pl.Trainer, run: BatchSizeOptimizer) -> None:
         """Log the run's costs so far. After the verdict, also log the closing line."""
         if trainer.is_global_zero and run.trial is not None and self.batch_size is not None:
-            log_run(trainer, self.batch_size, run.trial.trial_number, run.spent, run.cost_j)
+            converged = None if run.result is None else run.result.converged
+            log_run(trainer, self.batch_size, run.trial.trial_number, run.spent, run.cost_j, converged=converged)
             if run.result is not None:
-                rank_zero_info(closing_line(self.batch_size, run.result, run.spent, run.describe_job()))
+                line = closing_line(self.batch_size, run.result, run.spent, run.describe_job())
+                rank_zero_info("%s%s", line, "" if self.stop else ". The fit goes on and ends by its own rules")
 
     def _raise_if_failed(self, run: BatchSizeOptimizer) -> None:
         if self.on_fail == "raise":

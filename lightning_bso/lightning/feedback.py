@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 JOULES_PER_WH = 3600.0
 
 
-def log_run(trainer: pl.Trainer, batch_size: int, trial_number: int, spent: Reading, cost_j: float | None) -> None:
+def log_run(
+    trainer: pl.Trainer,
+    batch_size: int,
+    trial_number: int,
+    spent: Reading,
+    cost_j: float | None,
+    *,
+    converged: bool | None,
+) -> None:
     """Log the costs of a run so far to every logger, as `zeus_bso/…`.
 
     Args:
@@ -25,9 +33,12 @@ def log_run(trainer: pl.Trainer, batch_size: int, trial_number: int, spent: Read
         trial_number: the number of the run's trial.
         spent: joules and seconds so far.
         cost_j: cost so far in joules, or None before the server has returned one.
+        converged: the verdict, or None before it.
     """
+    known = {"cost_j": cost_j, "converged": None if converged is None else float(converged)}
     values = {"batch_size": float(batch_size), "trial": float(trial_number)}
-    values |= {"energy_j": spent.energy_j, "time_s": spent.time_s} | ({} if cost_j is None else {"cost_j": cost_j})
+    values |= {"energy_j": spent.energy_j, "time_s": spent.time_s}
+    values |= {name: value for name, value in known.items() if value is not None}
     step = trainer.fit_loop.epoch_loop._batches_that_stepped  # the step of the validation's own metrics
     for logger in trainer.loggers:
         logger.log_metrics({f"zeus_bso/{name}": value for name, value in values.items()}, step=step)

@@ -269,6 +269,7 @@ def test_a_token_may_do_what_its_scope_says_and_no_more(
         ("run", "GET", "/jobs/batch_size?job_id=train", None),
         ("run", "POST", "/trials", {"job_id": "train", "run_id": "r"}),
         ("run", "POST", "/report", report),
+        ("run", "POST", "/trials/after", named | {"time": 1, "energy": 1}),
         ("run", "POST", "/trials/heartbeat", named),
         ("run", "PATCH", "/trials", named),
         ("read", "GET", "/jobs", None),
@@ -313,6 +314,7 @@ def test_a_token_limited_to_a_prefix_sees_no_other_job(
             ("GET", f"/jobs/batch_size?job_id={other}", None),
             ("POST", "/trials", {"job_id": other, "run_id": "r"}),
             ("POST", "/report", named | {"time": 1, "energy": 1, "metric": 0, "current_epoch": 1}),
+            ("POST", "/trials/after", named | {"time": 1, "energy": 1}),
             ("POST", "/trials/heartbeat", named),
             ("POST", "/trials/probe", named | {"sizes": [{"batch_size": 8, "fits": False, "time": 1, "energy": 1}]}),
         ]

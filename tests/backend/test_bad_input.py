@@ -59,6 +59,13 @@ BAD_FIELDS: dict[str, dict[str, list[Any]]] = {
         "energy_source": ["", "steam", 1, []],
         "accumulate_grad_batches": [0, -1, 1.5, None, 2**31, *NOT_A_NUMBER, *NOT_FINITE],
     },
+    "/trials/after": {
+        "job_id": NOT_AN_ID,
+        "trial_number": [0, -1, 1.5, None, 2**31, *NOT_A_NUMBER],
+        "time": [-1, -1e-300, 1e31, None, *NOT_A_NUMBER, *NOT_FINITE],
+        "energy": [-1, -1e-300, 1e31, None, *NOT_A_NUMBER, *NOT_FINITE],
+        "metric": [*NOT_A_NUMBER, *NOT_FINITE],
+    },
     "/trials/heartbeat": {"job_id": NOT_AN_ID, "trial_number": [0, -1, 1.5, None, 2**31, *NOT_A_NUMBER]},
 }
 PATCHED: dict[str, list[Any]] = {
@@ -71,6 +78,7 @@ GOOD_BODIES: dict[str, dict[str, Any]] = {
     "/jobs": specs.job(),
     "/trials": {"job_id": "train", "run_id": "run-2"},
     "/report": REPORT,
+    "/trials/after": {"job_id": "train", "trial_number": 1, "time": 1.0, "energy": 1.0},
     "/trials/heartbeat": {"job_id": "train", "trial_number": 1},
 }
 CALLS_WITH_A_BODY = [("POST", path) for path in GOOD_BODIES] + [("PATCH", "/trials")]

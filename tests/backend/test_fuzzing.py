@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests import specs
 from tests.calls import Calls
 
-POSTED = ["/jobs", "/trials", "/report", "/trials/heartbeat", "/jobs/train/reset"]
+POSTED = ["/jobs", "/trials", "/report", "/trials/after", "/trials/heartbeat", "/jobs/train/reset"]
 FIELDS = [
     *specs.job(),
     *("higher_is_better_metric", "window_size", "mab_prior_mean", "mab_prior_precision", "mab_num_explorations"),

@@ -74,11 +74,21 @@ def test_opening_it_changes_no_value(url: str) -> None:
         assert [row[:width] for width in widths for row in after[table]] == before[table], table
 
 
+def without_later_fields(answer: Any, released: Any) -> Any:
+    """An answer with the fields alone that the released version has."""
+    if isinstance(released, dict):
+        return {name: without_later_fields(answer[name], value) for name, value in released.items()}
+    if isinstance(released, list):
+        return [without_later_fields(*pair) for pair in zip(answer, released, strict=True)]
+    return answer
+
+
 def test_its_jobs_look_as_they_did(version: str, calls: Calls) -> None:
     answers = json.loads((RELEASED / f"{version}.json").read_text())
     assert len(answers) == 3 * len(JOBS)
     for path, answer in answers.items():
-        assert without_wording(calls("GET", path).body) == without_wording(answer), path
+        now = without_later_fields(calls("GET", path).body, answer)
+        assert without_wording(now) == without_wording(answer), path
 
 
 def test_every_decision_in_it_is_made_again(app: Flask) -> None:

@@ -262,7 +262,7 @@ def test_a_job_is_shown_with_what_its_policy_expects_and_would_do_next(
     head, sizes, _ = capsys.readouterr().out.split("\n\n")
     assert f"next run     batch size {belief.next_batch_size}: {belief.next_reason}" in head
     rows = [line.split() for line in sizes.splitlines()[1:]]
-    assert [row[9:11] for row in rows] == [
+    assert [row[10:12] for row in rows] == [
         [f"{size.expected_cost:.0f}", f"{size.standard_deviation:.4g}"] for size in belief.batch_sizes
     ]
 

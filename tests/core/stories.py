@@ -57,4 +57,4 @@ def summary_of(state: JobState) -> list[SizeSummary]:
 
 def totals_of(trials: Iterable[Trial]) -> list[Totals]:
     """Return each trial as totals of its own."""
-    return [Totals(t.batch_size, t.status, t.converged, 1, t.energy_j, t.time_s, t.epochs) for t in trials]
+    return [Totals(t.batch_size, t.status, t.converged, 1, t.energy_j, t.time_s, t.epochs, 0, 0.0) for t in trials]
