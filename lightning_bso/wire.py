@@ -20,6 +20,7 @@ from pydantic import (
     Field,
     StrictBool,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -41,6 +42,7 @@ MAX_RUN_ID_LENGTH = 64
 MAX_REASON_LENGTH = 500
 MAX_BATCH_SIZES = 1024
 MAX_GP_UCB_BATCH_SIZES = 64  # the work grows with the cube of their number
+MAX_CALIBRATION_RUNS = 100
 MAX_INT = 2**31 - 1
 MAX_SEED = 2**63 - 1
 MAX_QUANTITY = 1e30  # J, s, W: larger than any real value; its products and squares stay finite
@@ -103,10 +105,15 @@ class _JobFields(Wire):
     """Weight of energy against time in the cost. 1: only energy counts; 0: only time counts."""
     beta_knob: PositiveQuantity | None = 2.0
     """A run is stopped when its cost exceeds the lowest known cost times this factor. None: never."""
-    target_metric: Number = 0.5
-    """Value of the validation metric at which the training has converged."""
+    target_metric: Number | None = 0.5
+    """Value of the validation metric at which the training has converged. None, also written "auto": the job learns it
+    from its first runs, which take the default batch size and end by their own rules."""
     higher_is_better_metric: StrictBool = True
     """True: converged at or above the target (accuracy). False: converged at or below the target (loss)."""
+    calibration_runs: Annotated[Int, Field(ge=1, le=MAX_CALIBRATION_RUNS)] = 3
+    """Number of runs from which a target is learnt. It is the weakest of their best metrics."""
+    target_tolerance: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    """How far a learnt target is relaxed: a share of the way from the run's first metric to its best."""
     max_epochs: PositiveCount = 100
     """A run fails if it has not reached the target after this many epochs."""
     num_pruning_rounds: Count = 2
@@ -125,6 +132,11 @@ class _JobFields(Wire):
     """The policy that chooses batch sizes: `gp-ucb`, or `zeus`, the published policy."""
     warm_start_from: Id | None = None
     """With `gp-ucb`: id of another job. This job starts with that job's knowledge of the epochs to the target."""
+
+    @field_validator("target_metric", mode="before")
+    @classmethod
+    def _read_auto(cls, value: Any) -> Any:
+        return None if value == "auto" else value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -167,6 +179,12 @@ class _JobFields(Wire):
             raise PydanticCustomError(
                 "warm_start_policy",
                 "warm_start_from requires policy gp-ucb; change the policy, or remove warm_start_from",
+            )
+        if self.warm_start_from is not None and self.target_metric is None:
+            raise PydanticCustomError(
+                "warm_start_target",
+                "warm_start_from requires a target_metric, because only runs to one target compare; give both jobs the "
+                "same target, or remove warm_start_from",
             )
         if self.job_id is None and len(self.job_id_prefix) > MAX_ID_LENGTH - GENERATED_ID_LENGTH:
             raise PydanticCustomError(
@@ -236,11 +254,12 @@ class AskAnswer(Wire):
     batch_size: int
     trial_number: int
     type: str = ""
-    """`Pruning`, `MAB`, `Concurrent` or `Paused`."""
+    """`Calibration`, `Pruning`, `MAB`, `Concurrent` or `Paused`."""
     reason: str = ""
     """Why this batch size was chosen."""
     status: str = "Dispatched"
-    """`Dispatched` while the run is open, `Succeeded` if it ended with a verdict, `Failed` if it ended without one."""
+    """`Dispatched` while the run is open, `Succeeded` if it ended with a verdict, `Failed` if it ended without one,
+    `Calibrated` if its verdict follows when the job has learnt its target."""
     outcome: str | None = None
     """Why the run has ended finally. None: the run is open, or only its lease has expired."""
     lease_s: float | None = None
@@ -301,8 +320,8 @@ class ReportAnswer(Wire):
     converged: bool
     message: str
     reason: str = ""
-    """One of `continue`, `converged`, `cost_bound`, `max_epochs`, `diverged`, `out_of_memory`, `ended`, `left`,
-    `stopped`."""
+    """One of `continue`, `converged`, `cost_bound`, `max_epochs`, `diverged`, `out_of_memory`, `calibrated`, `ended`,
+    `left`, `stopped`. After `calibrated`, the run counts as converged as soon as the job has learnt its target."""
     cost: float | None = None
     """Cost of the run so far, in joules."""
 
@@ -341,6 +360,9 @@ class EndAnswer(Wire):
 
     ruled_out: str | None = None
     """Why errors have ruled the batch size out until the job is reset. None: they have not."""
+    calibrated: str | None = None
+    """What the job has learnt from the run, because it is one of those that the target is learnt from. None: it is
+    not."""
 
     @model_validator(mode="before")
     @classmethod
@@ -431,14 +453,24 @@ class BatchSizeSummary(Wire):
     """Why the batch size is ruled out. None: the policy may still choose it."""
 
 
+class LearntTarget(Wire):
+    """The target that a job has learnt."""
+
+    target_metric: float
+    trials: list[int]
+    """Numbers of the trials that it was learnt from."""
+
+
 class JobSummary(Wire):
     """The current state of a job."""
 
     spec: RegisteredJobSpec
+    learnt_target: LearntTarget | None = None
+    """The target that the job has learnt since its last reset. None: the spec has a target, or none is learnt yet."""
     paused: bool = False
     """Whether a user has paused the job. Every run of a paused job gets the default batch size."""
     stage: str
-    """`Pruning`, `MAB`, or `Stuck` if no batch size converged."""
+    """`Calibration` while the job learns its target, `Pruning`, `MAB`, or `Stuck` if no batch size converged."""
     message: str
     """The stage in words, with advice if the stage is `Stuck`."""
     created_at: datetime

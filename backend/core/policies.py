@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from backend.core import breakdowns
+from backend.core import breakdowns, calibration
 from backend.core.cost import run_cost
 from backend.core.gp_ucb import policy as gp_ucb
 from backend.core.state import (
@@ -68,6 +68,8 @@ def choose(state: JobState, rng: np.random.Generator) -> Choice:
     Raises:
         NothingConverges: no batch size is left.
     """
+    if state.spec.target_metric is None:
+        return calibration.choose(state.spec)
     return POLICIES[state.spec.policy].choose(state, rng)
 
 
@@ -90,6 +92,8 @@ def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
         report: the run's latest report.
     """
     spec, policy = state.spec, POLICIES[state.spec.policy]
+    if spec.target_metric is None:
+        return calibration.judge(spec, trial, report)
     cost_j = run_cost(spec, report.energy_j, report.time_s)
     bound_j, bound_text = policy.cost_bound(state, trial)
     trial = replace(
@@ -99,7 +103,7 @@ def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
         epochs=report.epoch,
         out_of_memory=report.out_of_memory,
     )
-    reached = report.metric is not None and _reached(spec, report.metric)
+    reached = calibration.reached(spec, report.metric)
     target = f"the target {spec.target_metric:.6g}"
     if report.out_of_memory:
         reason = f"batch size {trial.batch_size} does not fit in memory"
@@ -121,6 +125,8 @@ def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
 
 def stage(state: JobState) -> tuple[Stage, str]:
     """Return the stage of the job, and a description of it."""
+    if state.spec.target_metric is None:
+        return calibration.stage(state.spec, state.calibrated)
     return POLICIES[state.spec.policy].stage(state)
 
 
@@ -160,7 +166,3 @@ def _failure(state: JobState, trial: Trial, code: VerdictCode, reason: str) -> V
     if trial.batch_size in breakdowns.ruled_out(replace(state, working_sizes=state.working_sizes | works)):
         return Verdict(code, f"{reason}; batch size {trial.batch_size} is not dispatched again until the job is reset")
     return Verdict(code, f"{reason}; {POLICIES[state.spec.policy].retry_outlook(state, trial)}")
-
-
-def _reached(spec: Spec, metric: float) -> bool:
-    return metric >= spec.target_metric if spec.higher_is_better_metric else metric <= spec.target_metric

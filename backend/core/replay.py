@@ -9,6 +9,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from backend.core import calibration
+from backend.core.calibration import LearntTarget
 from backend.core.policies import choose, choose_while_paused, compact, judge
 from backend.core.state import (
     Breakdown,
@@ -102,6 +104,7 @@ def differences(
     initial: EndedSummary | None = None,
     probes: Mapping[int, PastProbe] = MappingProxyType({}),
     breakdowns: Mapping[int, Sequence[Breakdown]] = MappingProxyType({}),
+    targets: Mapping[int, LearntTarget] = MappingProxyType({}),
 ) -> list[str]:
     """Describe every stored decision that the core would not make again; empty if all of them follow.
 
@@ -112,16 +115,22 @@ def differences(
         initial: the summary that the job started with.
         probes: the probes of the job, by exploration.
         breakdowns: the breakdowns of the job, by exploration.
+        targets: the targets that the job has learnt, by exploration.
     """
-    lines: list[str] = []
+    lines = [
+        line for exploration, target in targets.items() for line in _compare_target(spec, history, exploration, target)
+    ]
     decisions: list[tuple[int, PastTrial, PastReport | None]] = [(past.trial.started, past, None) for past in history]
     decisions += [(report.revision, past, report) for past in history for report in past.reports]
     decisions.sort(key=lambda decision: decision[0])
     summaries = {0: initial}
     for revision, past, report in decisions:
         exploration = past.exploration
+        target = targets.get(exploration)
         state = state_at(
-            spec,
+            spec
+            if target is None or target.revision >= revision
+            else replace(spec, target_metric=target.target_metric),
             history,
             exploration,
             revision,
@@ -132,6 +141,27 @@ def differences(
         state = compact(state)
         summaries[exploration] = state.summary
         lines += _compare_choice(state, past, rng) if report is None else _compare_verdict(state, past, report)
+    return lines
+
+
+def _compare_target(spec: Spec, history: list[PastTrial], exploration: int, target: LearntTarget) -> list[str]:
+    """Learn a target again, and check that each calibration run counts with what it had used at the target."""
+    runs = [past for past in history if past.exploration == exploration]
+    curves = {
+        past.trial.number: [report.report for report in past.reports if report.revision <= target.revision]
+        for past in runs
+    }
+    again = calibration.learn(spec, [curves[number] for number in target.trials])
+    if again != target.target_metric:
+        return [f"learnt the target {target.target_metric:.17g}, would learn {again:.17g}"]
+    spec = replace(spec, target_metric=again)
+    lines = []
+    for past in runs:
+        first = calibration.first_reached(spec, curves[past.trial.number])
+        if past.trial.number in target.trials and (
+            first is None or past.trial != calibration.at_target(past.trial, first)
+        ):
+            lines.append(f"trial {past.trial.number}: does not count with what it had used at the learnt target")
     return lines
 
 
@@ -181,7 +211,7 @@ def _trial_at(past: PastTrial, revision: int) -> Trial | None:
     then = replace(final, energy_j=last.energy_j, time_s=last.time_s, epochs=last.epoch)
     match final.status:
         case TrialStatus.SUCCEEDED if (final.ended or 0) < revision:
-            return then
+            return final  # a calibration run counts with an earlier report than its last
         case TrialStatus.FAILED if (final.ended or 0) <= revision:
             return then
     for report in past.reports:

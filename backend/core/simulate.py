@@ -122,8 +122,11 @@ def simulate(
     Raises:
         EndlessRetry: a recurrence does not end.
         NothingConverges: the policy has no batch size left.
+        ValueError: the job has no target. A workload knows its runs by their epochs to the target.
     """
     spec, rng = workload.spec, seeded(seed)
+    if spec.target_metric is None:
+        raise ValueError(f"{workload.name}: a simulated job needs a target_metric")
     ended_state = JobState(spec, (), initial)
     active: list[_ActiveRun] = []
     now_s, revision, number = 0.0, 0, 0
@@ -282,7 +285,7 @@ def _epochs_done(run: _ActiveRun, now_s: float) -> int:
 def _report(spec: Spec, run: _ActiveRun, epoch: int) -> Report:
     time_s = epoch * run.record.epoch_time_s
     distance = 0.0 if epoch >= run.target_epochs else -1.0 if spec.higher_is_better_metric else 1.0
-    return Report(spec.target_metric + distance, time_s * run.record.power_w, time_s, epoch)
+    return Report((spec.target_metric or 0.0) + distance, time_s * run.record.power_w, time_s, epoch)
 
 
 def _end_epoch(state: JobState, run: _ActiveRun, now_s: float) -> int:

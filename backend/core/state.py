@@ -39,6 +39,8 @@ class TrialType(StrEnum):
     """Dispatched while another run explored for the pruning round. It never drives the pruning."""
     PAUSED = "Paused"
     """The default batch size, dispatched while the job was paused."""
+    CALIBRATION = "Calibration"
+    """The default batch size, dispatched while the job had no target. The target is learnt from such runs."""
 
 
 class TrialStatus(StrEnum):
@@ -50,11 +52,15 @@ class TrialStatus(StrEnum):
     """Ended with a verdict, converged or not."""
     FAILED = "Failed"
     """Ended without a verdict. The trial is no result for its batch size."""
+    CALIBRATED = "Calibrated"
+    """Ended as a calibration run. The verdict follows when the target is learnt."""
 
 
 class Stage(StrEnum):
     """The current stage of a job."""
 
+    CALIBRATION = "Calibration"
+    """The job has no target yet, and learns one."""
     PRUNING = "Pruning"
     MAB = "MAB"
     STUCK = "Stuck"
@@ -70,6 +76,8 @@ class VerdictCode(StrEnum):
     MAX_EPOCHS = "max_epochs"
     DIVERGED = "diverged"
     OUT_OF_MEMORY = "out_of_memory"
+    CALIBRATED = "calibrated"
+    """The run ends, and the target is learnt from it. The run has reached that target, whatever it will be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +91,8 @@ class Spec:
     default_batch_size: int
     eta_knob: float
     beta_knob: float | None
-    target_metric: float
+    target_metric: float | None
+    """None: not known yet. `core.calibration` learns it."""
     higher_is_better_metric: bool
     max_epochs: int
     num_pruning_rounds: int = 2
@@ -93,6 +102,8 @@ class Spec:
     mab_num_explorations: int = 2
     max_power: float
     policy: str = "zeus"
+    calibration_runs: int = 3
+    target_tolerance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +184,8 @@ class JobState:
     `trials` are those of the job since its last reset, by rising number. `summary` stands in for the ended trials that
     `trials` leaves out; `policies.compact` makes it. `probe_results` come from a probe since the last reset, if there
     was one. `breakdowns` are those since the last reset. `working_sizes` are the batch sizes with which a run has
-    completed an epoch or converged. They are left out if `core.breakdowns` does not need them.
+    completed an epoch or converged. They are left out if `core.breakdowns` does not need them. `calibrated` counts the
+    calibration runs that have ended, while the spec has no target.
     """
 
     spec: Spec
@@ -182,6 +194,7 @@ class JobState:
     probe_results: tuple[ProbeResult, ...] = ()
     breakdowns: tuple[Breakdown, ...] = ()
     working_sizes: frozenset[int] = frozenset()
+    calibrated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,5 +246,5 @@ class Verdict:
 
     @property
     def converged(self) -> bool:
-        """Whether the run ends because it reached the target."""
-        return self.code is VerdictCode.CONVERGED
+        """Whether the run ends because it reached the target, be it one that is still to be learnt from it."""
+        return self.code in (VerdictCode.CONVERGED, VerdictCode.CALIBRATED)

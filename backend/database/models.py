@@ -91,6 +91,8 @@ class Job(Base):
     """Results of probes by exploration, as JSON (`states.add_probe`)."""
     breakdowns: Mapped[str | None] = mapped_column(LongText)
     """Breakdowns by exploration, as JSON (`states.add_breakdown`). Few are kept, so every decision can read them."""
+    targets: Mapped[str | None] = mapped_column(LongText)
+    """Targets that the job has learnt, by exploration, as JSON (`states.add_target`)."""
     revision: Mapped[int] = mapped_column(BigInteger, default=0)
     """Raised by every transaction that changes the job. It serves as the job's lock and as its logical clock."""
     exploration: Mapped[int] = mapped_column(Integer, default=0)

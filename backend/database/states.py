@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from backend.core import policies, stored
 from backend.core.breakdowns import depends_on_working_sizes, with_breakdown
+from backend.core.calibration import LearntTarget
 from backend.core.gp_ucb.belief import MAX_LOST_TRIALS, Belief, WarmStart, warm_belief
 from backend.core.replay import PastProbe, PastReport, PastTrial
 from backend.core.rng import at_position, position_of
@@ -34,6 +35,7 @@ from backend.core.state import (
 from backend.core.state import Report as CoreReport
 from backend.core.state import Trial as CoreTrial
 from backend.core.summary import Totals
+from backend.database import store
 from backend.database.models import Job, Report, StoredBelief, Trial
 from lightning_bso.wire import ProbedSize, RegisteredJobSpec
 
@@ -59,6 +61,13 @@ def to_core(spec: RegisteredJobSpec) -> Spec:
     """Return the part of a spec that decisions depend on."""
     values = spec.model_dump(include=_SPEC_FIELDS)
     return Spec(**values | {"batch_sizes": tuple(values["batch_sizes"])})
+
+
+def spec_at(job: Job, exploration: int) -> Spec:
+    """Return the spec that decisions of an exploration depend on, with the target that the exploration has learnt."""
+    spec = core_spec(job)
+    target = load_targets(job).get(exploration) if spec.target_metric is None else None
+    return spec if target is None else replace(spec, target_metric=target.target_metric)
 
 
 def load_rng(job: Job) -> np.random.Generator:
@@ -154,7 +163,8 @@ def load_state(session: Session, job: Job, exploration: int | None = None, *, sa
         save_summary: whether to store the new summary. The job must be locked.
     """
     exploration = job.exploration if exploration is None else exploration
-    initial = policies.summarize_ended(JobState(core_spec(job), (), initial_summary(job, exploration)))
+    spec = spec_at(job, exploration)
+    initial = policies.summarize_ended(JobState(spec, (), initial_summary(job, exploration)))
     probe = load_probes(job).get(exploration)
     row = session.get(StoredBelief, (job.id, exploration))
     restored = None if row is None else stored.restore(row.summary, initial)
@@ -167,7 +177,10 @@ def load_state(session: Session, job: Job, exploration: int | None = None, *, sa
     summary = restored or initial
     probe_results = probe.results if probe else ()
     broken = load_breakdowns(session, job, exploration)
-    state = policies.compact(replace(broken, trials=tuple(trials), summary=summary, probe_results=probe_results))
+    calibrated = len(store.calibrated_trials(session, job, exploration)) if spec.target_metric is None else 0
+    state = policies.compact(
+        replace(broken, trials=tuple(trials), summary=summary, probe_results=probe_results, calibrated=calibrated)
+    )
     if save_summary and state.summary is not None and state.summary.last is not summary.last:
         row = row or StoredBelief(job=job.id, exploration=exploration)
         row.summary = stored.save(state.summary, initial)
@@ -177,7 +190,8 @@ def load_state(session: Session, job: Job, exploration: int | None = None, *, sa
 
 def load_full_state(session: Session, job: Job) -> JobState:
     """Load all trials of a job's current exploration that run or have a verdict, without a summary."""
-    return JobState(core_spec(job), tuple(_trials_since(session, job, job.exploration, EndedSummary())))
+    spec = spec_at(job, job.exploration)
+    return JobState(spec, tuple(_trials_since(session, job, job.exploration, EndedSummary())))
 
 
 def _trials_since(session: Session, job: Job, exploration: int, summary: EndedSummary) -> list[CoreTrial]:
@@ -231,6 +245,15 @@ def load_last_ended(session: Session, job: Job, limit: int) -> list[tuple[CoreTr
     return [(_to_trial(columns), exploration, columns[-1] or "") for *columns, exploration in reversed(rows)]
 
 
+def load_last_verdicts(session: Session, job: Job, limit: int) -> list[CoreTrial]:
+    """Return the last `limit` trials of a job's current exploration that have a verdict, in the order of their ends."""
+    ended = select(*_TRIAL_COLUMNS).where(
+        Trial.job == job.id, Trial.status == TrialStatus.SUCCEEDED, Trial.exploration == job.exploration
+    )
+    rows = session.execute(ended.order_by(Trial.ended_revision.desc()).limit(limit)).all()
+    return [_to_trial(row) for row in reversed(rows)]
+
+
 def initial_summary(job: Job, exploration: int) -> Belief | None:
     """Return the belief that a warm start gives an exploration; None: no warm start. A reset discards it."""
     if job.warm_start is None or exploration > 0:
@@ -266,7 +289,7 @@ def load_breakdowns(session: Session, job: Job, exploration: int) -> JobState:
     working_sizes: frozenset[int] = frozenset()
     if depends_on_working_sizes(kept):
         working_sizes = frozenset(session.scalars(_WORKING_SIZES, {"job": job.id, "exploration": exploration}))
-    return JobState(core_spec(job), (), breakdowns=kept, working_sizes=working_sizes)
+    return JobState(spec_at(job, exploration), (), breakdowns=kept, working_sizes=working_sizes)
 
 
 def all_breakdowns(job: Job) -> dict[int, tuple[Breakdown, ...]]:
@@ -299,15 +322,40 @@ def add_probe(job: Job, exploration: int, sizes: Sequence[ProbedSize]) -> None:
     job.probes = json.dumps(probes)
 
 
+def load_targets(job: Job) -> dict[int, LearntTarget]:
+    """Return the targets that a job has learnt, by exploration."""
+    return {} if job.targets is None else _targets(job.targets)
+
+
+@lru_cache(maxsize=1024)
+def _targets(text: str) -> dict[int, LearntTarget]:
+    return {
+        int(exploration): LearntTarget(target["target_metric"], tuple(target["trials"]), target["revision"])
+        for exploration, target in json.loads(text).items()
+    }
+
+
+def add_target(job: Job, exploration: int, target: LearntTarget) -> None:
+    """Store the target that an exploration has learnt."""
+    job.targets = json.dumps(
+        {number: asdict(learnt) for number, learnt in (load_targets(job) | {exploration: target}).items()}
+    )
+
+
+def load_curve(session: Session, trial: Trial) -> list[CoreReport]:
+    """Return the reports of a trial, in order."""
+    rows = session.scalars(select(Report).where(Report.trial == trial.id).order_by(Report.number))
+    return [_to_report(row) for row in rows]
+
+
 def load_history(session: Session, job: Job) -> list[PastTrial]:
     """Load all trials, reports and decisions of a job, for `core.replay`."""
     reports: dict[int, list[PastReport]] = {}
     query = select(Report).join(Trial, Report.trial == Trial.id).where(Trial.job == job.id)
     for row in session.scalars(query.order_by(Report.revision)):
-        out_of_memory = row.code == VerdictCode.OUT_OF_MEMORY  # no other report leads to this verdict
-        report = CoreReport(row.metric, row.energy_j, row.time_s, row.epoch, out_of_memory)
+        verdict = Verdict(VerdictCode(row.code), row.message)
         reports.setdefault(row.trial, []).append(
-            PastReport(row.revision, report, Verdict(VerdictCode(row.code), row.message), row.expired_revision)
+            PastReport(row.revision, _to_report(row), verdict, row.expired_revision)
         )
     return [
         PastTrial(
@@ -318,6 +366,11 @@ def load_history(session: Session, job: Job) -> list[PastTrial]:
         )
         for row in session.scalars(select(Trial).where(Trial.job == job.id).order_by(Trial.number))
     ]
+
+
+def _to_report(row: Report) -> CoreReport:
+    out_of_memory = row.code == VerdictCode.OUT_OF_MEMORY  # no other report leads to this verdict
+    return CoreReport(row.metric, row.energy_j, row.time_s, row.epoch, out_of_memory)
 
 
 def to_core_trial(trial: Trial) -> CoreTrial:

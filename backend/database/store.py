@@ -161,6 +161,16 @@ def end_trial(trial: Trial, job: Job, at: datetime, status: TrialStatus, code: s
     trial.outcome = outcome
 
 
+def end_at_report(trial: Trial, job: Job, at: datetime, report: CoreReport, verdict: Verdict) -> None:
+    """Give a trial its verdict as of an earlier report. What it has used since then is kept apart."""
+    trial.energy_after_j += trial.energy_j - report.energy_j
+    trial.time_after_s += trial.time_s - report.time_s
+    trial.energy_j, trial.time_s, trial.epochs = report.energy_j, report.time_s, report.epoch
+    trial.status, trial.outcome_code, trial.outcome = TrialStatus.SUCCEEDED, verdict.code, verdict.reason
+    trial.converged = verdict.converged
+    trial.ended_revision, trial.ended_at = job.revision, trial.ended_at or at
+
+
 def revive_trial(trial: Trial) -> None:
     """Set a lost trial to running again."""
     trial.status = TrialStatus.DISPATCHED
@@ -178,6 +188,23 @@ def expire_trials(session: Session, job: Job, at: datetime, lease_s: float, *, e
         "now": at,
     }
     session.execute(_EXPIRE, values)
+
+
+def calibrated_trials(session: Session, job: Job, exploration: int) -> Sequence[Trial]:
+    """Return an exploration's calibration runs that have ended and wait for the target, by rising number."""
+    ended = Trial.status == TrialStatus.CALIBRATED
+    return _trials_of(session, job, exploration, ended)
+
+
+def running_calibration(session: Session, job: Job, exploration: int) -> Sequence[Trial]:
+    """Return an exploration's calibration runs that still run, by rising number."""
+    runs = (Trial.status == TrialStatus.DISPATCHED) & (Trial.type == TrialType.CALIBRATION)
+    return _trials_of(session, job, exploration, runs)
+
+
+def _trials_of(session: Session, job: Job, exploration: int, which: ColumnElement[bool]) -> Sequence[Trial]:
+    of_exploration = select(Trial).where(Trial.job == job.id, Trial.exploration == exploration, which)
+    return session.scalars(of_exploration.order_by(Trial.number)).all()
 
 
 def energy_sources(session: Session, job: Job, exploration: int) -> set[str]:
@@ -309,7 +336,7 @@ def failing_jobs(session: Session, prefix: str | None, limit: int) -> list[tuple
         The jobs' numbers in the database, each with its number of failures.
     """
     current = (Trial.job == Job.id) & (Trial.exploration == Job.exploration)
-    succeeded = Trial.converged.is_(True) & Trial.type.in_([TrialType.PRUNING, TrialType.MAB])
+    succeeded = Trial.converged.is_(True) & Trial.type.in_([TrialType.CALIBRATION, TrialType.PRUNING, TrialType.MAB])
     last = (
         select(Trial.job, func.max(case((succeeded, Trial.number), else_=0)).label("number"))
         .join(Job, current)
@@ -324,7 +351,7 @@ def failing_jobs(session: Session, prefix: str | None, limit: int) -> list[tuple
         .join(Job, current)
         .where(
             Trial.number > last.c.number,
-            Trial.status != TrialStatus.DISPATCHED,
+            Trial.status.not_in([TrialStatus.DISPATCHED, TrialStatus.CALIBRATED]),
             Trial.outcome_code.not_in([ENDED, LEFT, STOPPED]),
         )
         .group_by(Trial.job)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from backend.core import policies, savings
 from backend.core.cost import run_cost
-from backend.core.state import Spec, Stage, TrialStatus
+from backend.core.state import Report, Spec, Stage, TrialStatus
 from backend.core.state import Trial as CoreTrial
 from backend.core.summary import SizeSummary, Totals, summarize
 from backend.database import states, store
@@ -18,7 +18,7 @@ from backend.database.store import JobFilter
 from backend.database.transactions import Session, read_only
 from backend.usecases.audit import Actor
 from backend.usecases.reading import get_job, get_trial
-from backend.usecases.records import job_belief, job_savings, job_summary, trial_count, trial_record, utc
+from backend.usecases.records import job_belief, job_savings, job_summary, stage_of, trial_count, trial_record, utc
 from lightning_bso.wire import JobBelief, JobSavings, JobSummary, RegisteredJobSpec, TrialRecord, Usage
 
 MAX_PLOTTED_TRIALS = 500
@@ -64,6 +64,8 @@ class History:
     """Figures of every batch size, since the last reset."""
     savings: JobSavings
     belief: JobBelief
+    curves: dict[int, list[Report]]
+    """The reports of each run that the current target was learnt from, or so far is. Empty if the spec has a target."""
 
 
 @read_only
@@ -116,6 +118,7 @@ def history(session: Session, job_id: str, by: Actor) -> History:
         summaries=summarize(spec, current, policies.ruled_out(state)),
         savings=job_savings(job, savings.savings(spec, all_totals)),
         belief=job_belief(job, state, current),
+        curves=_calibration_curves(session, job),
     )
 
 
@@ -145,9 +148,22 @@ def trial(session: Session, job_id: str, number: int, by: Actor) -> TrialRecord:
     return trial_record(states.core_spec(job), get_trial(session, job, number))
 
 
+@read_only
+def target_metric(session: Session, job_id: str, number: int, by: Actor) -> float | None:
+    """Return the target of a trial; None: it is not learnt yet.
+
+    Raises:
+        UnknownJob: there is no such job.
+        UnknownTrial: the job has no such trial.
+    """
+    job = get_job(session, job_id, by)
+    return states.spec_at(job, get_trial(session, job, number).exploration).target_metric
+
+
 def can_be_ended(trial: TrialRecord) -> bool:
     """Whether a trial's run may still report or resume: the trial has no verdict, and no user has ended it."""
-    return trial.status != TrialStatus.SUCCEEDED and trial.outcome_code != store.STOPPED
+    has_result = trial.status in (TrialStatus.SUCCEEDED, TrialStatus.CALIBRATED)
+    return not has_result and trial.outcome_code != store.STOPPED
 
 
 @read_only
@@ -282,10 +298,21 @@ def _failing_jobs(session: Session, prefix: str | None, job_of: dict[int, Job]) 
         job = job_of.get(number)
         if job is None:  # registered after the jobs were read
             continue
-        stage, message = policies.stage(states.load_state(session, job))
+        stage, message = stage_of(job, states.load_state(session, job))
         if stage is Stage.STUCK or failures >= FAILURES_FOR_ATTENTION:
             failing.append(FailingJob(job.job_id, failures, stage, message))
     return sorted(failing, key=lambda job: (job.stage != Stage.STUCK, -job.failures))
+
+
+def _calibration_curves(session: Session, job: Job) -> dict[int, list[Report]]:
+    if states.core_spec(job).target_metric is not None:
+        return {}
+    learnt = states.load_targets(job).get(job.exploration)
+    if learnt is None:
+        trials = store.calibrated_trials(session, job, job.exploration)
+    else:
+        trials = [get_trial(session, job, number) for number in learnt.trials]
+    return {trial.number: states.load_curve(session, trial) for trial in trials}
 
 
 def _flatten(explorations: dict[int, list[Totals]]) -> list[Totals]:

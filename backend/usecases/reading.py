@@ -131,6 +131,7 @@ def replay_job(session: Session, job_id: str) -> tuple[int, list[str]]:
         states.initial_summary(job, 0),
         states.load_probes(job),
         states.all_breakdowns(job),
+        states.load_targets(job),
     )
 
 

@@ -6,11 +6,11 @@ Nothing here queries the database. `reading` and `dashboard` load the rows.
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from backend.core import policies
+from backend.core import calibration, policies
 from backend.core.cost import run_cost
 from backend.core.savings import Savings
 from backend.core.savings import Usage as CoreUsage
-from backend.core.state import JobState, NothingConverges, Spec, TrialStatus
+from backend.core.state import JobState, NothingConverges, Spec, Stage, TrialStatus
 from backend.core.summary import SizeSummary, Totals, best_batch_size, summarize
 from backend.database import states
 from backend.database.models import AuditEntry, Job, Trial
@@ -20,6 +20,7 @@ from lightning_bso.wire import (
     JobBelief,
     JobSavings,
     JobSummary,
+    LearntTarget,
     SizeBelief,
     TrialRecord,
     Usage,
@@ -34,10 +35,12 @@ def job_summary(job: Job, state: JobState, totals: Sequence[Totals]) -> JobSumma
         state: the state that its decisions depend on.
         totals: totals of its trials since the last reset.
     """
-    stage, message = policies.stage(state)
+    stage, message = stage_of(job, state)
     summaries = summarize(state.spec, totals, policies.ruled_out(state))
+    learnt = states.load_targets(job).get(job.exploration)
     return JobSummary(
         spec=states.spec_of(job),
+        learnt_target=learnt and LearntTarget(target_metric=learnt.target_metric, trials=list(learnt.trials)),
         paused=job.paused,
         stage=stage,
         message=message,
@@ -47,6 +50,14 @@ def job_summary(job: Job, state: JobState, totals: Sequence[Totals]) -> JobSumma
         best_batch_size=best_batch_size(summaries),
         batch_sizes=[_size_summary(summary) for summary in summaries],
     )
+
+
+def stage_of(job: Job, state: JobState) -> tuple[Stage, str]:
+    """Return the stage of a job, and a description of it. A job that learns its target is never stuck."""
+    stage, message = policies.stage(state)
+    if stage is Stage.STUCK and states.core_spec(job).target_metric is None:
+        return Stage.CALIBRATION, "no batch size is left to try, so the next run begins to learn the target again"
+    return stage, message
 
 
 def job_belief(job: Job, state: JobState, totals: Sequence[Totals]) -> JobBelief:
@@ -64,6 +75,9 @@ def job_belief(job: Job, state: JobState, totals: Sequence[Totals]) -> JobBelief
         next_batch_size, next_reason, cost_bound = choice.batch_size, choice.reason, policies.bound(state, choice)
     except NothingConverges as error:
         next_batch_size, next_reason, cost_bound = None, str(error), None
+        if states.core_spec(job).target_metric is None:
+            choice = calibration.choose(states.core_spec(job))
+            next_batch_size, next_reason = choice.batch_size, choice.reason
     return JobBelief(
         job_id=job.job_id,
         policy=job.policy,

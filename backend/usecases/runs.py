@@ -7,7 +7,7 @@ Each locks the job first, loads plain data, calls the core, writes and commits. 
 import secrets
 from datetime import datetime
 
-from backend.core import breakdowns, policies
+from backend.core import breakdowns, calibration, policies
 from backend.core.cost import run_cost
 from backend.core.gp_ucb.belief import NoWarmStart, WarmStart, warm_start
 from backend.core.state import Choice, NothingConverges, Spec, TrialStatus, Verdict, VerdictCode
@@ -129,7 +129,7 @@ def ask(
     if trial is not None:
         trial.process = process
         return _to_ask_answer(job, trial, _report_number(store.last_report(session, trial)), lease_s, ruled_out)
-    trial = store.add_trial(session, job, at, run_id, _choose(session, job), host, process)
+    trial = store.add_trial(session, job, at, run_id, _choose(session, job, by), host, process)
     audit.record(session, by, Action.ASK, job_id, f"trial {trial.number}, batch size {trial.batch_size}")
     return _to_ask_answer(job, trial, 0, lease_s)
 
@@ -148,7 +148,7 @@ def report(session: Session, request: ReportRequest, *, by: Actor, lease_s: floa
     job, at = _lock_job(session, request.job_id, by)
     trial = _find_trial(session, job, request.trial_number, request.batch_size)
     _renew_lease(session, job, trial, at, lease_s)
-    spec = states.core_spec(job)
+    spec = states.spec_at(job, trial.exploration)
     report = CoreReport(request.metric, request.energy, request.time, request.current_epoch, request.out_of_memory)
     last = store.last_report(session, trial)
     if last is not None and request.report_number is not None and request.report_number <= last.number:
@@ -172,7 +172,9 @@ def report(session: Session, request: ReportRequest, *, by: Actor, lease_s: floa
     trial.process = request.process or trial.process
     if trial.outcome_code == store.LOST:
         store.revive_trial(trial)
-    if verdict.stop:
+    if verdict.code is VerdictCode.CALIBRATED:
+        _calibrate(session, job, trial, at, verdict.reason)
+    elif verdict.stop:
         store.end_trial(trial, job, at, TrialStatus.SUCCEEDED, verdict.code, verdict.reason)
         trial.converged = verdict.converged
     return _to_report_answer(spec, report, verdict)
@@ -190,10 +192,13 @@ def after(session: Session, request: AfterRequest, *, by: Actor, lease_s: float)
     job, at = _lock_job(session, request.job_id, by)
     trial = _find_trial(session, job, request.trial_number)
     _renew_lease(session, job, trial, at, lease_s)
-    if trial.status != TrialStatus.SUCCEEDED:
+    if trial.status not in (TrialStatus.SUCCEEDED, TrialStatus.CALIBRATED):
         raise ReportConflict(f"trial {trial.number} has no verdict yet; report what it uses until then")
-    trial.energy_after_j = max(trial.energy_after_j, request.energy)
-    trial.time_after_s = max(trial.time_after_s, request.time)
+    last = store.last_report(session, trial)
+    if last is not None:  # a calibration run has its verdict as of an earlier report than the caller's last
+        energy_j, time_s = last.energy_j - trial.energy_j, last.time_s - trial.time_s
+        trial.energy_after_j = max(trial.energy_after_j, energy_j + request.energy)
+        trial.time_after_s = max(trial.time_after_s, time_s + request.time)
     _add_metric(job, trial, request.metric)
     trial.last_seen_at = at
 
@@ -244,6 +249,8 @@ def end(
     A caller's end is not final: the run gets the trial back when it asks again (see `ask`). A user's end is final, and
     a user can also end a trial that its caller ended.
 
+    The end of a calibration run's training is its result, and the answer says so. See `core.calibration`.
+
     A caller whose `report_number` is lower than the last report's is an outdated attempt of a run that continues
     elsewhere. So is one with another `process` than the last that asked or reported. Such a call ends nothing.
 
@@ -263,6 +270,9 @@ def end(
         return None
     if not _has_ended(trial) or (by_user and trial.outcome_code in (store.ENDED, store.LEFT)):
         outcome = request.reason or "ended by its caller without a verdict"
+        if request.over and not by_user and _is_calibration(job, trial):
+            _calibrate(session, job, trial, at, outcome)
+            return EndAnswer(calibrated=_calibration_text(session, job, trial.exploration))
         code = store.STOPPED if by_user else store.LEFT if request.over else store.ENDED
         store.end_trial(trial, job, at, TrialStatus.FAILED, code, outcome)
         audit.record(session, by, Action.END, request.job_id, f"trial {trial.number}: {outcome}")
@@ -318,16 +328,70 @@ def _lock_job(session: Session, job_id: str, by: Actor) -> tuple[Job, datetime]:
     return store.lock_job(session, job_id)
 
 
-def _choose(session: Session, job: Job) -> Choice:
+def _choose(session: Session, job: Job, by: Actor) -> Choice:
+    spec = states.core_spec(job)
     if job.paused:
-        return policies.choose_while_paused(states.core_spec(job))
+        return policies.choose_while_paused(spec)
+    if spec.target_metric is None and _is_out_of_reach(session, job):
+        return _calibrate_again(session, job, by, f"the last {calibration.MAX_FAILURES} runs did not converge")
     rng = states.load_rng(job)
     try:
         choice = policies.choose(states.load_state(session, job, save_summary=True), rng)
     except NothingConverges as error:
+        if spec.target_metric is None:
+            return _calibrate_again(session, job, by, str(error))
         raise JobStuck(f"job {job.job_id!r}: {error}") from error
     states.save_rng(job, rng)
     return choice
+
+
+def _is_out_of_reach(session: Session, job: Job) -> bool:
+    """Whether the learnt target of a job's exploration has become out of reach."""
+    target = states.load_targets(job).get(job.exploration)
+    if target is None:
+        return False
+    latest = states.load_last_verdicts(session, job, calibration.MAX_FAILURES)
+    return calibration.out_of_reach(latest)
+
+
+def _calibrate_again(session: Session, job: Job, by: Actor, why: str) -> Choice:
+    """Start a new exploration, which learns its own target, and return the batch size of its first run."""
+    job.exploration += 1
+    audit.record(session, by, Action.RESET, job.job_id, f"the target is learnt again: {why}")
+    return calibration.choose(states.core_spec(job))
+
+
+def _is_calibration(job: Job, trial: Trial) -> bool:
+    """Whether a target is still to be learnt in a run's exploration, and the run has reported a metric."""
+    return states.spec_at(job, trial.exploration).target_metric is None and trial.best_metric is not None
+
+
+def _calibrate(session: Session, job: Job, trial: Trial, at: datetime, outcome: str) -> None:
+    """End a calibration run. If it was the last one needed, learn the target, and give all of them their verdict."""
+    store.end_trial(trial, job, at, TrialStatus.CALIBRATED, VerdictCode.CALIBRATED, outcome)
+    session.flush()
+    exploration, spec = trial.exploration, states.core_spec(job)
+    runs = store.calibrated_trials(session, job, exploration)
+    if len(runs) < spec.calibration_runs:
+        return
+    learnt = calibration.learn(spec, [states.load_curve(session, run) for run in runs])
+    numbers = tuple(run.number for run in runs)
+    states.add_target(job, exploration, calibration.LearntTarget(learnt, numbers, job.revision))
+    spec = states.spec_at(job, exploration)
+    for run in (*runs, *store.running_calibration(session, job, exploration)):
+        first = calibration.first_reached(spec, states.load_curve(session, run))
+        if first is not None:
+            job.revision += 1  # each end has a revision of its own
+            verdict = calibration.verdict(spec, first, run_cost(spec, first.energy_j, first.time_s))
+            store.end_at_report(run, job, at, first, verdict)
+
+
+def _calibration_text(session: Session, job: Job, exploration: int) -> str:
+    spec = states.spec_at(job, exploration)
+    if spec.target_metric is not None:
+        return f"the target {spec.target_metric:.6g} is learnt, and the run has reached it"
+    _, text = calibration.stage(spec, len(store.calibrated_trials(session, job, exploration)))
+    return text
 
 
 def _reopen(session: Session, job: Job, trial: Trial, *, resumes: bool) -> str | None:
@@ -353,7 +417,9 @@ def _warm_start(session: Session, spec: RegisteredJobSpec, by: Actor) -> WarmSta
     donor = store.find_job(session, spec.warm_start_from)
     if donor is None or not by.may_see(donor.job_id):
         raise _unusable_donor(spec, "does not exist; check its id")
-    donor_spec = states.core_spec(donor)
+    donor_spec = states.spec_at(donor, donor.exploration)
+    if donor_spec.target_metric is None:
+        raise _unusable_donor(spec, "has not learnt its target yet")
     if len(donor_spec.batch_sizes) > MAX_GP_UCB_BATCH_SIZES:
         raise _unusable_donor(spec, f"has more than {MAX_GP_UCB_BATCH_SIZES} batch sizes, too many for a warm start")
     target = (spec.target_metric, spec.higher_is_better_metric)
@@ -472,7 +538,7 @@ def _repeat_answer(spec: Spec, report: CoreReport, stored: Report) -> ReportAnsw
 def _recorded_outcome(spec: Spec, trial: Trial) -> ReportAnswer:
     return ReportAnswer(
         stop_train=True,
-        converged=bool(trial.converged),
+        converged=bool(trial.converged) or trial.status == TrialStatus.CALIBRATED,
         message=f"trial {trial.number} has already ended: {trial.outcome}",
         reason=trial.outcome_code or "",
         cost=run_cost(spec, trial.energy_j, trial.time_s),

@@ -56,13 +56,12 @@ def job_page(job: JobSummary, belief: JobBelief, savings: JobSavings, latest: Se
 
 def _head(job: JobSummary, belief: JobBelief, savings: JobSavings) -> str:
     spec = job.spec
-    relation = "at least" if spec.higher_is_better_metric else "at most"
     bound = "no cost bound" if spec.beta_knob is None else f"cost bound {spec.beta_knob:g} times the lowest cost (beta)"
     next_size = "none" if belief.next_batch_size is None else f"batch size {belief.next_batch_size}"
     facts = {
         "job": spec.job_id or "",
         "machine": f"{spec.number_of_gpus} x {spec.gpu_model}, {spec.max_power:g} W in total",
-        "target": f"a metric of {relation} {spec.target_metric:g} within {spec.max_epochs} epochs",
+        "target": _target(job),
         "cost": f"weight of energy {spec.eta_knob:g} (eta), of time {1 - spec.eta_knob:g}; {bound}",
         "policy": spec.policy,
         "stage": f"{job.stage}: {_shorten(job.message, MAX_TEXT_LENGTH * 3)}",
@@ -73,6 +72,16 @@ def _head(job: JobSummary, belief: JobBelief, savings: JobSavings) -> str:
     }
     width = max(map(len, facts))
     return "\n".join(f"{name:{width}}  {fact}" for name, fact in facts.items())
+
+
+def _target(job: JobSummary) -> str:
+    spec, learnt = job.spec, job.learnt_target
+    metric = spec.target_metric if learnt is None else learnt.target_metric
+    if metric is None:
+        return f"not known yet: it is learnt from {spec.calibration_runs} runs; at most {spec.max_epochs} epochs"
+    relation = "at least" if spec.higher_is_better_metric else "at most"
+    origin = f", learnt from trials {', '.join(map(str, learnt.trials))}" if learnt is not None else ""
+    return f"a metric of {relation} {metric:g} within {spec.max_epochs} epochs{origin}"
 
 
 def _saved(savings: JobSavings) -> str:

@@ -79,6 +79,35 @@ def test_runs_under_gp_ucb_that_begin_and_end_at_once_are_decided_by_what_ended_
     calls.must(calls.delete("train-gp-ucb"))
 
 
+def test_runs_that_end_their_calibration_at_once_learn_one_target(server: GunicornServer) -> None:
+    calls = server.calls
+    calls.register(job_id="train-auto", target_metric=None, max_epochs=2)
+    together = Barrier(8)
+
+    def train(number: int) -> str:
+        trial = calls.trial("train-auto")
+        calls.must(calls.report(trial, metric=0.1, report_number=1))
+        together.wait()
+        last = {"metric": 0.5 + number / 100, "current_epoch": 2, "report_number": 2}
+        return str(calls.must(calls.report(trial, **last))["reason"])
+
+    with ThreadPoolExecutor(8) as pool:
+        reasons = list(pool.map(train, range(8)))
+    learnt = calls.describe("train-auto")["learnt_target"]
+    records = calls.records("train-auto")
+    assert reasons.count("calibrated") == len(learnt["trials"]) == 3
+    of_target = [record["best_metric"] for record in records if record["trial_number"] in learnt["trials"]]
+    assert learnt["target_metric"] == min(of_target)
+    assert {record["type"] for record in records} == {"Calibration"}
+    assert [record["converged"] for record in records] == [
+        record["best_metric"] >= learnt["target_metric"] for record in records
+    ]
+    app = create_app(Settings(database_url=server.database_url, log_level="CRITICAL"))
+    with app.app_context():
+        assert reading.replay_job("train-auto") == (8, [])
+        db.engine.dispose()
+
+
 @pytest.mark.parametrize("job_id", [f"train-new-{number}" for number in range(3)])
 def test_one_job_registered_by_many_at_once_is_created_once(server: GunicornServer, job_id: str) -> None:
     calls, together = server.calls, Barrier(CALLERS)

@@ -137,3 +137,23 @@ def test_a_restarted_server_continues_where_it_was(database_url: str, tmp_path: 
         assert calls.must(calls.report(trial, report_number=1)) == first
         assert calls.trial(run_id="other")["trial_number"] == 2
         assert server.stop() == 0
+
+
+def test_a_server_killed_while_a_job_learns_its_target_learns_it_once(database_url: str, tmp_path: Path) -> None:
+    with WaitressServer(database_url, tmp_path) as server:
+        calls = server.calls
+        calls.register(target_metric=None, max_epochs=2)
+        trials = [calls.trial(run_id=f"run-{number}") for number in range(3)]
+        for epoch in (1, 2):
+            for trial, metric in zip(trials, (0.9, 0.8, 0.7), strict=True):
+                totals = {"energy": 10.0 * epoch, "time": 1.0 * epoch, "current_epoch": epoch, "report_number": epoch}
+                report = totals | {"metric": metric * epoch / 2}
+                server.kill()
+                server.start()
+                first = calls.must(calls.report(trial, **report))
+                server.kill()
+                server.start()
+                assert calls.must(calls.report(trial, **report)) == first
+        assert [first["reason"], first["converged"]] == ["calibrated", True]
+        assert calls.describe()["learnt_target"] == {"target_metric": 0.7, "trials": [1, 2, 3]}
+        assert [(record["converged"], record["energy"]) for record in calls.records()] == [(True, 20.0)] * 3

@@ -98,7 +98,7 @@ def test_empty_fields_of_the_form_are_dropped_and_the_rest_stays(client: FlaskCl
         ("trials", {"batch_size": "9" * 5000}, "is not a whole number."),
         ("trials", {"batch_size": "99999999999999999999"}, "is not between 0 and"),
         ("trials", {"batch_size": "-1"}, "is not between 0 and"),
-        ("trials", {"status": "running"}, "Status: 'running' is not one of Dispatched, Succeeded, Failed."),
+        ("trials", {"status": "running"}, "Status: 'running' is not one of Dispatched, Succeeded, Failed, Calibrated."),
         ("jobs", {"policy": "<b>"}, "Policy: '<b>' is not one of gp-ucb, zeus."),
         ("jobs", {"paused": "yes"}, "Paused: 'yes' is not one of 1, 0."),
     ],

@@ -18,6 +18,8 @@ def test_a_new_job_is_created(calls: Calls) -> None:
     assert answer.status == 201
     assert answer.body == specs.job() | {
         "higher_is_better_metric": True,
+        "calibration_runs": 3,
+        "target_tolerance": 0.0,
         "window_size": 0,
         "mab_prior_mean": 0.0,
         "mab_prior_precision": 0.0,
@@ -35,6 +37,8 @@ def test_absent_fields_get_the_defaults_of_the_protocol(calls: Calls) -> None:
         "beta_knob": 2.0,
         "target_metric": 0.5,
         "higher_is_better_metric": True,
+        "calibration_runs": 3,
+        "target_tolerance": 0.0,
         "max_epochs": 100,
         "num_pruning_rounds": 2,
         "window_size": 0,

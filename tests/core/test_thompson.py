@@ -56,7 +56,7 @@ def test_the_latest_rewards_are_those_of_the_runs_that_ended_last() -> None:
 
 def test_runs_of_every_type_give_rewards() -> None:
     trials = [trial(number, (8, number, True), kind) for number, kind in enumerate(TrialType, 1)]
-    assert results(JobState(core_spec(window_size=9), tuple(trials))).rewards[8].latest_j == (-1, -2, -3, -4)
+    assert results(JobState(core_spec(window_size=9), tuple(trials))).rewards[8].latest_j == (-1, -2, -3, -4, -5)
 
 
 @given(

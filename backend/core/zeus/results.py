@@ -52,9 +52,14 @@ def with_run(spec: Spec, summary: Results, trial: Trial) -> Results:
         summary,
         last=trial,
         rewards=summary.rewards | {trial.batch_size: of_size},
-        explored=(*summary.explored, trial) if trial.type is TrialType.PRUNING else summary.explored,
+        explored=(*summary.explored, trial) if _explores(trial) else summary.explored,
         cheapest=_cheaper(spec, summary.cheapest, trial) if trial.converged and cost_j > 0 else summary.cheapest,
     )
+
+
+def _explores(trial: Trial) -> bool:
+    """Return whether a run counts in the pruning. A run that taught the job its target has tried the default."""
+    return trial.type is TrialType.PRUNING or (trial.type is TrialType.CALIBRATION and bool(trial.converged))
 
 
 def with_reward(spec: Spec, rewards: Rewards, reward_j: float) -> Rewards:

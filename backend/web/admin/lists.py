@@ -48,6 +48,7 @@ _STATUSES = {
     TrialStatus.DISPATCHED.value: "running",
     TrialStatus.SUCCEEDED.value: "ended with a verdict",
     TrialStatus.FAILED.value: "ended without a verdict",
+    TrialStatus.CALIBRATED.value: "ended, and the target is learnt from it",
 }
 
 JOBS = Listing(

@@ -138,15 +138,33 @@ def figures(history: History) -> dict[str, Figure]:
         "beliefs": beliefs(history),
         "energy": energy_and_time(history),
         "savings": cumulative_savings(history),
-    }
+    } | ({"calibration": calibration(history)} if history.curves else {})
 
 
-def progress(target_metric: float, reports: Sequence[ReportRecord]) -> dict[str, Figure]:
-    """The figures of a trial's page: the metric with its target, and the cost, at each report."""
+def calibration(history: History) -> Figure:
+    """The metric of each run that the target is learnt from, by epoch, and the target once it is learnt."""
+    traces = []
+    for index, (number, curve) in enumerate(history.curves.items()):
+        measured = [report for report in curve if report.metric is not None]
+        points = _points(
+            f"trial {number}", [report.epoch for report in measured], [report.metric for report in measured]
+        )
+        traces.append(points | {"marker": {"color": COLOURS[index % len(COLOURS)]}})
+    if history.job.learnt_target is not None:
+        last = max((report.epoch for curve in history.curves.values() for report in curve), default=0)
+        traces.append(_line("target", [0, last], [history.job.learnt_target.target_metric] * 2))
+    figure = _figure(traces, "epoch", "metric")
+    figure["layout"]["xaxis"]["rangemode"] = "tozero"
+    figure["layout"]["yaxis"]["rangemode"] = "normal"
+    return figure
+
+
+def progress(target_metric: float | None, reports: Sequence[ReportRecord]) -> dict[str, Figure]:
+    """The figures of a trial's page: the metric with its target if that is known, and the cost, at each report."""
     times = [report.time_s for report in reports]
     measured = [report for report in reports if report.metric is not None]
     traces = [_points("metric", [report.time_s for report in measured], [report.metric for report in measured])]
-    if times:
+    if times and target_metric is not None:
         traces.append(_line("target", [0.0, max(times)], [target_metric] * 2))
     metric = _figure(traces, "time (s)", "metric")
     metric["layout"]["yaxis"]["rangemode"] = "normal"

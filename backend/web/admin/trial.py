@@ -26,6 +26,7 @@ def show_trial(user: PageUser) -> ResponseReturnValue:
         "admin/trial.html",
         job_id=job,
         spec=dashboard.spec(job, actor),
+        target_metric=dashboard.target_metric(job, number, actor),
         trial=trial,
         reports=reports,
         total=total,
@@ -46,4 +47,4 @@ def trial_plots(user: PageUser) -> ResponseReturnValue:
     total, _ = dashboard.list_reports(job, number, 0, 0, actor)
     first = max(0, total - REPORTS_PER_PAGE)
     _, reports = dashboard.list_reports(job, number, first, REPORTS_PER_PAGE, actor)
-    return jsonify(figures=plots.progress(dashboard.spec(job, actor).target_metric, reports), revision=revision)
+    return jsonify(figures=plots.progress(dashboard.target_metric(job, number, actor), reports), revision=revision)
