@@ -5,6 +5,8 @@ These functions call no server. `optimizer` registers the job and asks for the r
 
 import hashlib
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from lightning_bso.energy import Machine
 from lightning_bso.errors import EnergyUnavailable
@@ -12,6 +14,25 @@ from lightning_bso.wire import MAX_RUN_ID_LENGTH, JobSpec, RegisteredJobSpec
 
 RUN_NUMBER_LENGTH = 8
 """Characters that a run id from a scheduler leaves free, for the number of a later run under the same id."""
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedJob:
+    """A job that no user has described. Its name is known before its spec.
+
+    The spec depends on what may change from day to day, such as the amount of data. So it is derived once, and then the
+    server knows it.
+    """
+
+    job_id_prefix: str
+    identity: str
+    """What tells this training from others, as text. The GPU model is added to it."""
+    derive: Callable[[], JobSpec]
+    """Describes the job as it is now, without its name. All ranks call it."""
+
+    def job_id(self, machine: Machine) -> str:
+        """Return the name of the job on a machine."""
+        return _with_digest(self.job_id_prefix, f"{self.identity}\n{machine.gpu_model}")
 
 
 def complete_spec(job: JobSpec, machine: Machine) -> RegisteredJobSpec:
@@ -31,8 +52,7 @@ def complete_spec(job: JobSpec, machine: Machine) -> RegisteredJobSpec:
         return spec
     # The hash leaves out defaults, so a later version with one more field still finds the job.
     identity = spec.model_dump_json(exclude={"job_id"}, exclude_defaults=True)
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-    return spec.model_copy(update={"job_id": f"{spec.job_id_prefix}-{digest}"})
+    return spec.model_copy(update={"job_id": _with_digest(spec.job_id_prefix, identity)})
 
 
 def scheduler_run_id() -> str | None:
@@ -60,3 +80,7 @@ def check_run_id(run_id: str | None) -> None:
     """
     if run_id is not None and not (0 < len(run_id) <= MAX_RUN_ID_LENGTH and run_id.isprintable()):
         raise ValueError(f"run_id={run_id!r} is not a valid run id; give 1 to {MAX_RUN_ID_LENGTH} printable characters")
+
+
+def _with_digest(prefix: str, identity: str) -> str:
+    return f"{prefix}-{hashlib.sha256(identity.encode(errors='surrogatepass')).hexdigest()[:8]}"

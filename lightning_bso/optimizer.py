@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
+from lightning_bso import variables
 from lightning_bso.client import BsoClient
 from lightning_bso.energy import (
     WATTS_PER_BUSY_CORE,
@@ -33,7 +34,7 @@ from lightning_bso.errors import (
     is_interruption,
     is_out_of_memory,
 )
-from lightning_bso.identity import check_run_id, complete_spec, scheduler_run_id
+from lightning_bso.identity import DerivedJob, check_run_id, complete_spec, scheduler_run_id
 from lightning_bso.measurement import Measurement, Window
 from lightning_bso.outbox import Outbox
 from lightning_bso.process import still_runs, this_process
@@ -61,8 +62,8 @@ from lightning_bso.wire import (
 
 log = logging.getLogger(__name__)
 
-SERVER_URL_VARIABLE = "ZEUS_BSO_SERVER_URL"
-TOKEN_VARIABLE = "ZEUS_BSO_TOKEN"  # noqa: S105 - the name of a variable
+NOT_FOUND, CONFLICT = 404, 409
+"""Answers of the server: there is no such job, and there is such a job with another spec."""
 
 
 class BatchSizeOptimizer:
@@ -83,7 +84,7 @@ class BatchSizeOptimizer:
         monitor: a ZeusMonitor for the GPUs of this run. None: the optimizer creates one if the run uses GPUs.
         server_url: the server's address. None: `$ZEUS_BSO_SERVER_URL`.
         job: the training that recurs. Without a `job_id`, the job's name is its prefix and a hash of the spec. The same
-            script then uses the same job at every launch.
+            script then uses the same job at every launch. A `DerivedJob` is described by the server, if it knows it.
         token: access token. None: `$ZEUS_BSO_TOKEN`, if set.
         run_id: name of this run. A process that asks again under this name gets the same trial. None: `$SLURM_JOB_ID`
             or `$TORCHELASTIC_RUN_ID`, with a number if an earlier run under this name has ended or another process
@@ -105,7 +106,7 @@ class BatchSizeOptimizer:
         self,
         monitor: EnergyMonitor | None = None,
         server_url: str | None = None,
-        job: JobSpec | dict[str, Any] | None = None,
+        job: JobSpec | DerivedJob | dict[str, Any] | None = None,
         *,
         token: str | None = None,
         run_id: str | None = None,
@@ -118,10 +119,11 @@ class BatchSizeOptimizer:
             raise ValueError("job is missing: give a JobSpec, or a dict of its fields")
         address = server_address(server_url)
         if address is None:
-            raise ValueError(f"server_url is missing: give the server's address, or set {SERVER_URL_VARIABLE}")
+            raise ValueError(f"server_url is missing: give the server's address, or set {variables.SERVER_URL}")
         check_run_id(run_id)
-        self._client = BsoClient(address, token or os.environ.get(TOKEN_VARIABLE))
-        self._job = JobSpec.model_validate(job)
+        self._client = BsoClient(address, token or os.environ.get(variables.TOKEN))
+        self._derived_job = job if isinstance(job, DerivedJob) else None
+        self._job = None if isinstance(job, DerivedJob) else JobSpec.model_validate(job)
         self._monitor = monitor
         self._gpu_indices = gpu_indices
         self.ranks = ranks or Ranks()
@@ -149,6 +151,17 @@ class BatchSizeOptimizer:
         """The verdict that ended the run, or None before the verdict."""
 
     @property
+    def job(self) -> JobSpec:
+        """The training that recurs.
+
+        Raises:
+            RuntimeError: the job is a `DerivedJob`, and `get_batch_size` has not been called.
+        """
+        if self._job is None:
+            raise RuntimeError("the server may know this job; call get_batch_size() first")
+        return self._job
+
+    @property
     def trial(self) -> AskAnswer | None:
         """The server's answer with this run's batch size.
 
@@ -172,7 +185,7 @@ class BatchSizeOptimizer:
 
         With `stop=False` the verdict does not matter.
         """
-        return (self._stop and self.result is not None) or self._last_epoch >= self._job.max_epochs
+        return (self._stop and self.result is not None) or self._last_epoch >= self.job.max_epochs
 
     @property
     def probe_wanted(self) -> bool:
@@ -224,7 +237,9 @@ class BatchSizeOptimizer:
         """
         saved = self.ranks.gather(resumed_from)[0]
         if saved is not None and is_unreported(saved):
-            self._batch_size = unreported_batch_size(saved, self._job, self.ranks.size)
+            if self._derived_job is not None:
+                self._job = self._derive(self._derived_job)
+            self._batch_size = unreported_batch_size(saved, self.job, self.ranks.size)
             self._state_without_trial = saved
             log.warning("This run was unreported before it was interrupted, and stays unreported")
             return self._batch_size
@@ -232,10 +247,12 @@ class BatchSizeOptimizer:
             self.run_id, self._run_id_is_fixed = saved["run_id"], True
         machines = self.ranks.on_all(self._make_measurement)
         machine = self._machine = join_machines([machine for machine in machines if machine is not None])
+        if self._derived_job is not None:
+            self._job = self._adopt(self._derived_job, machine)
         self._process = self.ranks.on_rank_zero(this_process)
         trial, self.run_id = self.ranks.on_rank_zero(lambda: self._ask(machine, saved))
         if trial is None:
-            self._batch_size = self._job.default_batch_size if saved is None else int(saved["batch_size"])
+            self._batch_size = self.job.default_batch_size if saved is None else int(saved["batch_size"])
             self._state_without_trial = unreported_state(self._batch_size)
             return self._batch_size
         goes_on = not self._stop and trial.converged is not None  # after its verdict
@@ -519,6 +536,53 @@ class BatchSizeOptimizer:
         self._measurement = Measurement(meter)
         return meter.machine if is_first_of_node or meter.machine.source != "estimated" else None
 
+    def _adopt(self, derived: DerivedJob, machine: Machine) -> JobSpec:
+        """Return the job that the server knows by this identity. If it knows none, describe the job and register it.
+
+        Raises:
+            ServerUnreachable: no server answered, and there is no fallback.
+            ServerRefused: the server refused to show or to register the job.
+        """
+        job_id = derived.job_id(machine)
+        known = self.ranks.on_rank_zero(lambda: self._find(job_id))
+        if known is not None:
+            return known
+        job = self._derive(derived).model_copy(update={"job_id": job_id})
+        return self.ranks.on_rank_zero(lambda: self._register_or_find(job, machine))
+
+    def _derive(self, derived: DerivedJob) -> JobSpec:
+        return self.ranks.on_all(derived.derive)[0]
+
+    def _find(self, job_id: str) -> JobSpec | None:
+        """Return a job as the server knows it. None: it knows no such job, or does not answer and there is a fallback.
+
+        Raises:
+            ServerUnreachable: no server answered, and there is no fallback.
+            ServerRefused: the server refused to show the job.
+        """
+        try:
+            return JobSpec.model_validate(self._client.describe(job_id).spec.model_dump())
+        except ServerRefused as refusal:
+            if refusal.status != NOT_FOUND:
+                raise
+        except ServerUnreachable:
+            if not self._fallback_to_default:
+                raise
+        return None
+
+    def _register_or_find(self, job: JobSpec, machine: Machine) -> JobSpec:
+        """Register a job and return it. Return that of the server if another run has just registered it otherwise."""
+        try:
+            self._client.register(complete_spec(job, machine))
+        except ServerRefused as refusal:
+            if refusal.status != CONFLICT:
+                raise
+            return self._find(job.job_id or "") or job
+        except ServerUnreachable:
+            if not self._fallback_to_default:
+                raise
+        return job
+
     def _ask(self, machine: Machine, saved: dict[str, Any] | None) -> tuple[AskAnswer | None, str]:
         """Return the trial and the run's name. The trial is None if the server is unreachable and there is a fallback.
 
@@ -531,8 +595,8 @@ class BatchSizeOptimizer:
                 "the figures are labelled 'estimated'",
                 WATTS_PER_BUSY_CORE,
             )
-        spec = complete_spec(self._job, machine)
-        if self._job.job_id is None:
+        spec = complete_spec(self.job, machine)
+        if self.job.job_id is None:
             log.info("The job has no job_id, so it is named after its spec: %s", spec.job_id)
         if saved is not None:
             check_run(saved, spec.job_id, self.run_id)
@@ -652,7 +716,7 @@ class BatchSizeOptimizer:
 
     def _note_best(self, metric: float) -> None:
         if math.isfinite(metric):
-            best = max if self._job.higher_is_better_metric else min
+            best = max if self.job.higher_is_better_metric else min
             self._best_metric = metric if self._best_metric is None else best(self._best_metric, metric)
 
     def _report_out_of_memory(self) -> None:
@@ -688,9 +752,9 @@ class BatchSizeOptimizer:
         log.warning("Training continues without the batch-size optimizer: %s", reason)
         self._outbox.clear()
         self.end(reason)
-        self._state_without_trial = unreported_state(self._batch_size or self._job.default_batch_size)
+        self._state_without_trial = unreported_state(self._batch_size or self.job.default_batch_size)
 
 
 def server_address(server_url: str | None) -> str | None:
     """Return the given address, else the address from the environment, else None."""
-    return server_url or os.environ.get(SERVER_URL_VARIABLE) or None
+    return server_url or os.environ.get(variables.SERVER_URL) or None

@@ -17,11 +17,12 @@ from typing import Any, TextIO, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
+from lightning_bso import variables
 from lightning_bso.client import BsoClient
 from lightning_bso.console.display import job_page, jobs_table
 from lightning_bso.console.doctor import Finding, check_machine, check_server
 from lightning_bso.errors import BSOError, ServerRefused
-from lightning_bso.optimizer import SERVER_URL_VARIABLE, TOKEN_VARIABLE, server_address
+from lightning_bso.optimizer import server_address
 from lightning_bso.wire import MAX_PAGE, Id, JobListing, JobSummary, Policy, RegisteredJobSpec, TrialRecord
 
 DEFAULT_SERVER_URL = "http://127.0.0.1:8000"
@@ -65,13 +66,13 @@ def _parser() -> argparse.ArgumentParser:
         "--server-url",
         metavar="URL",
         default=server_address(None) or DEFAULT_SERVER_URL,
-        help=f"address of the server; default: ${SERVER_URL_VARIABLE}, then {DEFAULT_SERVER_URL}",
+        help=f"address of the server; default: ${variables.SERVER_URL}, then {DEFAULT_SERVER_URL}",
     )
     server.add_argument(
         "--token",
         type=_token,
-        default=os.environ.get(TOKEN_VARIABLE) or None,
-        help=f"access token; default: ${TOKEN_VARIABLE}, which other users of this machine cannot see",
+        default=os.environ.get(variables.TOKEN) or None,
+        help=f"access token; default: ${variables.TOKEN}, which other users of this machine cannot see",
     )
     as_json = argparse.ArgumentParser(add_help=False)
     as_json.add_argument("--json", action="store_true", help="print JSON with all fields")

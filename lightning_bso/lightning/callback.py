@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from typing_extensions import override
 
+from lightning_bso import variables
 from lightning_bso.energy import EnergyMonitor, gpu_indices
-from lightning_bso.identity import check_run_id
+from lightning_bso.identity import DerivedJob, check_run_id
 from lightning_bso.lightning.checkpoints import left_over_named, saved_run
 from lightning_bso.lightning.checks import (
     check_trainer,
@@ -33,20 +34,25 @@ from lightning_bso.lightning.dataloading import (
     check_reached,
     find_setter,
     has_training_data,
+    present_batch_size,
     split,
 )
+from lightning_bso.lightning.describing import Metric, as_code, describe, find_metric
 from lightning_bso.lightning.early_run import Run, Shared, ask_early, check_machine
 from lightning_bso.lightning.families import Callback, classes, misconfiguration, rank_zero_info, rank_zero_warn
 from lightning_bso.lightning.feedback import closing_line, log_run
 from lightning_bso.lightning.lr_scaling import LR_SCALINGS, LRScaling, scale_learning_rates
 from lightning_bso.lightning.probing import Probe
-from lightning_bso.optimizer import SERVER_URL_VARIABLE, BatchSizeOptimizer, server_address
+from lightning_bso.optimizer import BatchSizeOptimizer, server_address
 from lightning_bso.ranks import Ranks, TorchRanks
 from lightning_bso.transport import check_address
 from lightning_bso.wire import AskAnswer, JobSpec, ReportAnswer
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
+
+DEFAULT_MONITOR = "val_acc"
+_REQUIRED_FIELDS = {name for name, field in JobSpec.model_fields.items() if field.is_required()}
 
 
 class ZeusBSOCallback(Callback):
@@ -63,9 +69,11 @@ class ZeusBSOCallback(Callback):
 
     Args:
         server_url: the server's address. None: `$ZEUS_BSO_SERVER_URL`. If that is not set, the callback is off.
-        job: the training that recurs, as a JobSpec or a dict of its fields. Its batch sizes are global. None is
-            allowed only where the callback is off.
-        monitor: name of the logged validation metric that is compared with the job's target.
+        job: the training that recurs, as a JobSpec or a dict of its fields. Its batch sizes are global. None, or a dict
+            without `job_id_prefix`, `batch_sizes` or `default_batch_size`: `setup` derives what is missing from the
+            training, once, and the server recognizes the training when it is launched again (see `describing.py`).
+        monitor: name of the logged validation metric that is compared with the job's target. None: "val_acc". If the
+            job is derived: what a ModelCheckpoint or EarlyStopping of the Trainer watches, else "val_loss".
         energy_monitor: a ZeusMonitor to measure with. None: the callback creates one if the run uses GPUs.
         token: access token. None: `$ZEUS_BSO_TOKEN`, if set.
         run_id: name of this run. A process that asks again under this name gets the same trial. None: the name in the
@@ -88,6 +96,7 @@ class ZeusBSOCallback(Callback):
             the verdict.
         stop: whether the verdict ends the fit. False: the fit ends by its own rules, and raises no
             ZeusBSOTrainFailError. What it uses after the verdict is recorded apart, and is no part of the run's cost.
+            None: True, but False if the job is derived.
         probe: "auto": after the job's first run that converges, time a few steps with every batch size, if that takes
             less than 2 % of the run's time. The next runs then know what an epoch costs and which batch sizes do not
             fit in memory. A copy of the module takes these steps. If a probe would not be safe or conclusive, the
@@ -103,7 +112,7 @@ class ZeusBSOCallback(Callback):
         self,
         server_url: str | None = None,
         job: JobSpec | dict[str, Any] | None = None,
-        monitor: str = "val_acc",
+        monitor: str | None = None,
         *,
         energy_monitor: EnergyMonitor | None = None,
         token: str | None = None,
@@ -115,7 +124,7 @@ class ZeusBSOCallback(Callback):
         lr_scaling: LRScaling | None = None,
         fallback_to_default: bool = False,
         on_fail: Literal["raise", "stop"] = "raise",
-        stop: bool = True,
+        stop: bool | None = None,
         probe: Literal["auto"] | None = None,
     ) -> None:
         _check_choice("on_fail", on_fail, "raise", "stop")
@@ -134,7 +143,9 @@ class ZeusBSOCallback(Callback):
         if server_url:
             _check_argument(check_address, server_url)
         self.server_url = server_url
-        self._job = None if job is None else JobSpec.model_validate(job)
+        is_complete = isinstance(job, JobSpec) or (job is not None and job.keys() >= _REQUIRED_FIELDS)
+        self._job = JobSpec.model_validate(job) if is_complete else None
+        self._given_fields: dict[str, Any] = {} if isinstance(job, JobSpec) or job is None else dict(job)
         self.monitor = monitor
         self.energy_monitor = energy_monitor
         self.run_id = run_id
@@ -145,10 +156,11 @@ class ZeusBSOCallback(Callback):
         self.lr_scaling = lr_scaling
         self.fallback_to_default = fallback_to_default
         self.on_fail = on_fail
-        self.stop = stop
+        self.stop = is_complete if stop is None else stop
         self.probe = probe
         self._token = token
         self._run: BatchSizeOptimizer | None = None
+        self._metric = Metric(DEFAULT_MONITOR, higher_is_better=True)
         self._loader_size = 0
         self._expects_first_batch = False
         self._shared = Shared()
@@ -169,11 +181,16 @@ class ZeusBSOCallback(Callback):
         """The training that recurs.
 
         Raises:
-            MisconfigurationException: the callback has no job.
+            MisconfigurationException: the job is derived from the training, and no fit has begun.
         """
-        if self._job is None:
-            raise misconfiguration("ZeusBSOCallback has a server, but no job; give job=JobSpec(…)")
-        return self._job
+        if self._job is not None:
+            return self._job
+        if self._latest is None:
+            raise misconfiguration(
+                "ZeusBSOCallback has no complete job. A fit derives it from the training; run() and what comes before "
+                "the fit need job=JobSpec(…)"
+            )
+        return self._latest.job
 
     @property
     def batch_size(self) -> int | None:
@@ -194,6 +211,10 @@ class ZeusBSOCallback(Callback):
     def result(self) -> ReportAnswer | None:
         """The verdict that ended the run, or None before the verdict. The fit may have used a copy of this callback."""
         return self._latest.result if self._latest else None
+
+    @property
+    def _batch_size_names(self) -> list[str]:
+        return [self.batch_arg_name] if isinstance(self.batch_arg_name, str) else self.batch_arg_name
 
     @property
     def _trial(self) -> AskAnswer | None:
@@ -259,7 +280,7 @@ class ZeusBSOCallback(Callback):
                 "ZeusBSOCallback is off: %s.",
                 "this is a fast_dev_run"
                 if server_url
-                else f"no server_url is given, and ${SERVER_URL_VARIABLE} is not set",
+                else f"no server_url is given, and ${variables.SERVER_URL} is not set",
             )
             return
         trainer.should_stop = False  # Lightning before 2.5.1 keeps it from the previous fit, and takes no step
@@ -269,12 +290,13 @@ class ZeusBSOCallback(Callback):
                 "each fit a with block of its own"
             )
             return
-        check_trainer(trainer, self.job, accumulates=self.accumulate is not None)
+        check_trainer(trainer, self._job, accumulates=self.accumulate is not None)
         self._check_device_batch_sizes(trainer, pl_module)
         set_device_batch_size = self._make_device_setter(trainer, pl_module)
+        job = self._describe(trainer, pl_module)
         run = self._make_optimizer(
             server_url,
-            self.job if early_run is None else early_run.job,
+            job if early_run is None else early_run.job,
             self.run_id if early_run is None else early_run.run_id,
             gpu_indices(trainer.strategy.root_device),
             TorchRanks(trainer.local_rank) if trainer.world_size > 1 else None,
@@ -292,6 +314,9 @@ class ZeusBSOCallback(Callback):
         self._loader_size = set_device_batch_size(batch_size // trainer.world_size)
         if self.accumulate is not None:
             run.accumulate_grad_batches = trainer.accumulate_grad_batches
+        if self._job is None:
+            code = as_code(run.job, self._metric.name, stop=self.stop)
+            rank_zero_info("The job is derived from the training. To write it down, or to change it: %s", code)
         if run.trial is not None:
             rank_zero_info(
                 "Batch size %d%s for trial %d of job %s: %s",
@@ -317,8 +342,12 @@ class ZeusBSOCallback(Callback):
         Raises:
             MisconfigurationException: nothing holds a batch size. Raised before the run takes a trial.
         """
-        names = [self.batch_arg_name] if isinstance(self.batch_arg_name, str) else self.batch_arg_name
-        return find_setter(trainer, pl_module, names, self.job.default_batch_size // trainer.world_size)
+        names = self._batch_size_names
+        if self._job is not None:
+            size = self._job.default_batch_size // trainer.world_size
+        else:
+            size = 2 * (present_batch_size(trainer, pl_module, names) or 1)
+        return find_setter(trainer, pl_module, names, size)
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -333,7 +362,8 @@ class ZeusBSOCallback(Callback):
         self._expects_first_batch = self.check == "batch"
         check_validation_data(trainer)
         check_validates(trainer)
-        warn_of_few_steps(trainer, self.job)
+        if self._job is not None:
+            warn_of_few_steps(trainer, self._job)
         self._run.on_train_begin()
 
     @override
@@ -373,7 +403,8 @@ class ZeusBSOCallback(Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A metric that this validation does not log keeps its last value. That value must not be reported again.
         if self._run is not None and trainer.state.fn == "fit":
-            trainer.callback_metrics.pop(self.monitor, None)
+            for name in self._metric.names:
+                trainer.callback_metrics.pop(name, None)
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -383,7 +414,7 @@ class ZeusBSOCallback(Callback):
         had_verdict = run.result is not None
         if had_verdict and self.stop:
             return
-        run.report(self._metric(trainer, run.ranks), trainer.current_epoch + int(trainer.is_last_batch))
+        run.report(self._read_metric(trainer, run.ranks), trainer.current_epoch + int(trainer.is_last_batch))
         if had_verdict:
             return
         self._log_run(trainer, run)
@@ -438,10 +469,19 @@ class ZeusBSOCallback(Callback):
 
         return set_device_batch_size
 
+    def _describe(self, trainer: pl.Trainer, module: pl.LightningModule) -> JobSpec | DerivedJob:
+        """Return the user's job, or else what tells the training from others. Choose the metric, too."""
+        if self._job is not None:
+            self._metric = Metric(self.monitor or DEFAULT_MONITOR, self._job.higher_is_better_metric)
+            return self._job
+        self._metric = find_metric(trainer, self.monitor, self._given_fields.get("higher_is_better_metric"))
+        limit = None if self.accumulate is not None else self.max_device_batch_size
+        return describe(trainer, module, self._metric, self._batch_size_names, self._given_fields, limit)
+
     def _make_optimizer(
         self,
         server_url: str,
-        job: JobSpec,
+        job: JobSpec | DerivedJob,
         run_id: str | None,
         gpu_indices: list[int] | None,
         ranks: Ranks | None = None,
@@ -469,9 +509,9 @@ class ZeusBSOCallback(Callback):
     def _check_device_batch_sizes(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.accumulate is not None:
             check_can_accumulate(trainer, module)
-        elif self.max_device_batch_size is not None:
+        elif self.max_device_batch_size is not None and self._job is not None:
             limit = self.max_device_batch_size * trainer.world_size
-            too_large = [size for size in self.job.batch_sizes if size > limit]
+            too_large = [size for size in self._job.batch_sizes if size > limit]
             if too_large:
                 raise misconfiguration(
                     f"max_device_batch_size={self.max_device_batch_size} with a world size of {trainer.world_size} "
@@ -553,18 +593,22 @@ class ZeusBSOCallback(Callback):
         if sizes is not None:
             run.report_probe(sizes)  # an empty list too, so that no later run tries again
 
-    def _metric(self, trainer: pl.Trainer, ranks: Ranks) -> float:
+    def _read_metric(self, trainer: pl.Trainer, ranks: Ranks) -> float:
+        if self._metric.is_assumed:
+            logged = set[str]().union(*ranks.gather(set(trainer.callback_metrics)))
+            self._metric = self._metric.or_logged(logged)
         # If the metric is logged without sync_dist, the ranks have different values, and some may have none.
-        value = trainer.callback_metrics.get(self.monitor)
+        name = self._metric.name
+        value = trainer.callback_metrics.get(name)
         metric = ranks.mean(None if value is None else float(value))
         if metric is None:
             logged_names = ", ".join(sorted(trainer.callback_metrics)) or "none"
             raise misconfiguration(
-                f"ZeusBSOCallback(monitor={self.monitor!r}) found no such metric after the validation. Logged metrics: "
+                f"ZeusBSOCallback(monitor={name!r}) found no such metric after the validation. Logged metrics: "
                 f"{logged_names}. Give one of these as monitor, or log yours in validation_step or "
-                f"on_validation_epoch_end: self.log({self.monitor!r}, …)"
+                f"on_validation_epoch_end: self.log({name!r}, …)"
             )
-        return metric
+        return self._metric.sign * metric
 
 
 def _check_choice(name: str, value: str | None, *choices: str | None) -> None:

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
 
 
-def check_trainer(trainer: pl.Trainer, job: JobSpec, *, accumulates: bool) -> None:
+def check_trainer(trainer: pl.Trainer, job: JobSpec | None, *, accumulates: bool) -> None:
     """Refuse a fit that cannot end in a verdict. Warn about a fit that may end without one.
 
     Args:
-        trainer: the trainer of the fit.
-        job: the job.
+        trainer: the trainer in `setup`.
+        job: the job. None: it is derived from the training.
         accumulates: whether the callback will set the number of batches in an optimizer step.
 
     Raises:
@@ -31,7 +31,7 @@ def check_trainer(trainer: pl.Trainer, job: JobSpec, *, accumulates: bool) -> No
             "this fit takes no training step, because max_epochs, max_steps or limit_train_batches is 0. Raise it, or "
             "train without ZeusBSOCallback"
         )
-    uneven = [size for size in job.batch_sizes if size % trainer.world_size]
+    uneven = [] if job is None else [size for size in job.batch_sizes if size % trainer.world_size]
     if uneven:
         raise misconfiguration(
             f"the job's batch sizes are global, and {', '.join(map(str, uneven))} cannot be divided among the "
@@ -61,7 +61,7 @@ def check_trainer(trainer: pl.Trainer, job: JobSpec, *, accumulates: bool) -> No
             f"accumulate_grad_batches={trainer.accumulate_grad_batches} multiplies the batch size that the server "
             "chooses, because the job's batch sizes are those of one loader batch"
         )
-    if trainer.max_epochs is not None and 0 <= trainer.max_epochs < job.max_epochs:
+    if job is not None and trainer.max_epochs is not None and 0 <= trainer.max_epochs < job.max_epochs:
         rank_zero_warn(
             f"Trainer(max_epochs={trainer.max_epochs}) ends before the job's max_epochs={job.max_epochs}. A run that "
             "has not converged by then ends without a verdict, and the optimizer learns nothing from it. Raise the "

@@ -11,11 +11,11 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_map
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_map
 from torch.utils.data import DataLoader
 
 from lightning_bso.lightning import locating
-from lightning_bso.lightning.families import classes, misconfiguration, rank_zero_info, rank_zero_warn
+from lightning_bso.lightning.families import classes, family_of, find, misconfiguration, rank_zero_info, rank_zero_warn
 from lightning_bso.lightning.loaders import batch_size_of, leaves_one_sample, length, possible_samples, with_batch_size
 from lightning_bso.lightning.locating import class_name
 
@@ -43,10 +43,12 @@ def find_setter(
         MisconfigurationException: nothing holds the batch size, or a loader cannot be rebuilt.
     """
     source = trainer.fit_loop._data_source
-    places = {name: locating.find(trainer, module, name) for name in names}
-    if list(names) == [locating.NAME]:
-        places[locating.NAME] += _places_in_settings(trainer, module)
+    places = _find_places(trainer, module, names)
     settable = {name: [place for place in found if place.is_settable] for name, found in places.items()}
+    nested = [place for place in _find_in_settings(trainer, module, names) if place.is_settable]
+    in_settings = dict.fromkeys(place.description for place in nested)
+    if in_settings:
+        rank_zero_info("ZeusBSOCallback sets the batch size in %s", ", ".join(in_settings))
     loaders = None
     if not source.is_module():
         loaders = source.instance
@@ -67,12 +69,88 @@ def find_setter(
     return set_batch_size
 
 
-def _places_in_settings(trainer: pl.Trainer, module: pl.LightningModule) -> list[locating.Place]:
-    places = locating.find_in_settings(trainer, module)
-    found = ", ".join(dict.fromkeys(place.description for place in places if place.is_settable))
-    if found:
-        rank_zero_info("ZeusBSOCallback sets the batch size in %s", found)
-    return places
+def present_batch_size(trainer: pl.Trainer, module: pl.LightningModule, names: Sequence[str]) -> int | None:
+    """Return the batch size that the setter of `find_setter` replaces: that of a loader, on one device.
+
+    None: it is not known, because what holds it has no number.
+    """
+    source = trainer.fit_loop._data_source
+    if not source.is_module():
+        return next(filter(None, map(batch_size_of, _flattened(source.instance))), None)
+    places = _find_places(trainer, module, names)
+    sizes = (place.value for name in names for place in places[name] if place.is_settable)
+    return next((int(size) for size in sizes if locating.is_batch_size(size)), None)
+
+
+def remember(trainer: pl.Trainer, module: pl.LightningModule, names: Sequence[str]) -> Callable[[], None]:
+    """Return a function that puts back what `find_setter` and gradient accumulation change, as it is now."""
+    source = trainer.fit_loop._data_source
+    loaders, accumulated = source.instance, trainer.accumulate_grad_batches
+    found = _find_places(trainer, module, names).values()
+    values = [(place, place.value) for places in found for place in places if place.is_settable]
+
+    def put_back() -> None:
+        source.instance, trainer.accumulate_grad_batches = loaders, accumulated
+        for place, value in values:
+            place.set(value)
+
+    return put_back
+
+
+def make_train_loaders(trainer: pl.Trainer) -> list[Any]:
+    """Return train loaders as Lightning would build them now, for a look at them. The random state does not change.
+
+    Empty: they cannot be built yet, as where the module's `setup`, which comes later, prepares the data.
+    """
+    source = trainer.fit_loop._data_source
+    isolated_rng = find(family_of(trainer), "utilities.seed:isolate_rng")
+    with isolated_rng():
+        try:
+            return _flattened(getattr(source.instance, source.name)() if source.is_module() else source.instance)
+        except Exception:  # of the training's own code; where it matters, Lightning's own call raises it again
+            return []
+
+
+def fewest_batches(trainer: pl.Trainer) -> int:
+    """Return how many batches an epoch needs at least, so that Lightning trains and validates."""
+    interval = getattr(trainer, "val_check_interval", None)  # Lightning sets none if the interval is a time
+    return max(interval, 1) if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None else 1
+
+
+def why_too_large(trainer: pl.Trainer) -> str | None:
+    """Say why the batch size that is set is too large for the training data. None: it is not, as far as is known.
+
+    Call this in `Callback.setup`: it is the last moment at which the batch size can be put back.
+    """
+    needed = fewest_batches(trainer)
+    limit = trainer.limit_train_batches
+    for loader in make_train_loaders(trainer):
+        batches = length(loader)
+        if batches is None:
+            continue
+        batches //= trainer.world_size
+        if isinstance(limit, float):
+            batches = int(batches * limit)
+        if batches < needed:
+            return f"an epoch would have {batches} batches of {batch_size_of(loader)} samples, and it needs {needed}"
+    return None
+
+
+def _flattened(loaders: Any) -> list[Any]:
+    if isinstance(loaders, classes("utilities.combined_loader:CombinedLoader")):
+        return list(loaders.flattened)
+    return tree_leaves(loaders)
+
+
+def _find_places(
+    trainer: pl.Trainer, module: pl.LightningModule, names: Sequence[str]
+) -> dict[str, list[locating.Place]]:
+    in_settings = _find_in_settings(trainer, module, names)
+    return {name: locating.find(trainer, module, name) + in_settings for name in names}
+
+
+def _find_in_settings(trainer: pl.Trainer, module: pl.LightningModule, names: Sequence[str]) -> list[locating.Place]:
+    return locating.find_in_settings(trainer, module) if list(names) == [locating.NAME] else []
 
 
 def split(batch_size: int, max_device_batch_size: int) -> tuple[int, int]:
@@ -139,9 +217,7 @@ def _ready(paths: list[str]) -> str:
 
 def _warn_of_ratios(loaders: Any) -> None:
     """Warn of loaders with different batch sizes, whose ratio is lost."""
-    combined = isinstance(loaders, classes("utilities.combined_loader:CombinedLoader"))
-    leaves = loaders.flattened if combined else tree_flatten(loaders)[0]
-    sizes = sorted({size for loader in leaves if (size := batch_size_of(loader)) is not None})
+    sizes = sorted({size for loader in _flattened(loaders) if (size := batch_size_of(loader)) is not None})
     if len(sizes) > 1:
         rank_zero_warn(
             f"The loaders given to fit have different batch sizes ({', '.join(map(str, sizes))}). All of them get the "

@@ -74,8 +74,8 @@ class BSOLightningCLI(LightningCLI):
         return trainer
 
     def _make_callback(self, options: dict[str, Any]) -> ZeusBSOCallback:
-        options["job"] = _drop_missing(options.get("job") or {})
         try:
+            options["job"] = JobSpec.model_validate(_drop_missing(options.get("job") or {}))
             return ZeusBSOCallback(**options)
         except ValidationError as error:
             faults = [

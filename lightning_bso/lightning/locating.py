@@ -85,8 +85,8 @@ def find_in_settings(trainer: pl.Trainer, module: pl.LightningModule) -> list[Pl
     for part in _parts(trainer, module):
         names = dict.fromkeys(name for holder in _holders(part) for name in _names(holder))
         settings = [name for name in names if _SETTINGS.fullmatch(name) and not _OTHER_STAGE.search(name)]
-        at = {name: [p for p in _at(part, f"{name}.{NAME}") if _is_batch_size(p.value)] for name in settings}
-        own_sizes = {place.value for place in _at(part, NAME) if _is_batch_size(place.value)}
+        at = {name: [p for p in _at(part, f"{name}.{NAME}") if is_batch_size(p.value)] for name in settings}
+        own_sizes = {place.value for place in _at(part, NAME) if is_batch_size(place.value)}
         sizes = own_sizes or {places[0].value for places in at.values() if places}
         if own_sizes or len(sizes) == 1:
             found += [place for places in at.values() if places and places[0].value in sizes for place in places]
@@ -131,7 +131,7 @@ def _walk(holder: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[str]:
         if _OTHER_STAGE.search(name):
             continue
         value = _get(holder, name)
-        if _is_batch_size(value) and _LIKE_A_BATCH_SIZE.fullmatch(name):
+        if is_batch_size(value) and _LIKE_A_BATCH_SIZE.fullmatch(name):
             yield ".".join((*path, name))
         elif name.startswith("_") or len(path) + 1 == MAX_DEPTH or len(seen) == MAX_VISITED:
             continue
@@ -151,7 +151,8 @@ def _may_hold_settings(value: object) -> bool:
     return not isinstance(value, heavy) and (isinstance(value, Mapping) or hasattr(value, "__dict__"))
 
 
-def _is_batch_size(value: object) -> bool:
+def is_batch_size(value: object) -> bool:
+    """Return whether a value can be a batch size."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) > 0
 
 

@@ -186,9 +186,10 @@ def test_an_argument_that_is_not_valid(options: dict[str, Any], message: str) ->
         ZeusBSOCallback(**{"job": job()} | options)
 
 
-def test_a_server_without_a_job(server: WaitressServer) -> None:
-    with pytest.raises(MisconfigurationException, match="no job; give job="):
-        fit(ZeusBSOCallback(server.url), Module())
+def test_asking_before_the_fit_without_a_complete_job(server: WaitressServer) -> None:
+    callback = ZeusBSOCallback(server.url, {"batch_sizes": [8, 16]})
+    with pytest.raises(MisconfigurationException, match="no complete job"), callback.run():
+        pass
 
 
 def test_a_server_that_does_not_answer() -> None:

@@ -1,0 +1,149 @@
+"""The callback that `lightning_bso.factory` adds to every Trainer of a program that does not know it.
+
+Nothing of it ends a training. What ZeusBSOCallback would refuse or raise is one warning here, and the fit goes on as it
+would without it. Which fits it takes part in is in `recurring.py`. What it does in them is in `callback.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from typing_extensions import override
+
+from lightning_bso.lightning.callback import ZeusBSOCallback
+from lightning_bso.lightning.dataloading import present_batch_size, remember, why_too_large
+from lightning_bso.lightning.describing import job_id_prefix
+from lightning_bso.lightning.families import Callback, classes, find, loaded, rank_zero_info
+from lightning_bso.lightning.recurring import why_no_recurrence
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
+Guarded = TypeVar("Guarded", bound="type[AutomaticBSOCallback]")
+
+log = logging.getLogger(__name__)
+# Not a warning of Python's: `python -W error` would make it an error.
+_warn = find(loaded()[0], "utilities.rank_zero:rank_zero_only")(log.warning)
+
+
+def _guard_hooks(cls: Guarded) -> Guarded:
+    """Let a callback stand aside when one of its hooks fails."""
+    for name in dir(Callback):
+        hook = getattr(cls, name)
+        if not name.startswith("_") and callable(hook) and hook is not getattr(Callback, name):
+            setattr(cls, name, _guard(hook))
+    return cls
+
+
+def _guard(hook: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(hook)
+    def guarded(self: AutomaticBSOCallback, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return hook(self, *args, **kwargs)
+        except Exception as error:  # whatever it is, it must not end the training
+            self._stand_aside(error)
+            return None
+
+    return guarded
+
+
+@_guard_hooks
+class AutomaticBSOCallback(ZeusBSOCallback):
+    """A ZeusBSOCallback that derives the job from the training, and ends no training."""
+
+    _has_fit: ClassVar[bool] = False
+    """Whether this process has taken part in a fit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._put_back: Callable[[], None] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to the fit of this process."""
+        return super().__getstate__() | {"_put_back": None}
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._run = self._put_back = None
+        if stage != "fit":
+            return
+        reason = _why_not(trainer) or why_no_recurrence(
+            job_id_prefix(trainer, pl_module),
+            _calling_modules(),
+            os.environ,
+            is_first_fit=not AutomaticBSOCallback._has_fit,
+        )
+        if reason is not None:
+            rank_zero_info("The automatic batch-size optimizer takes no part in this fit: %s", reason)
+            return
+        AutomaticBSOCallback._has_fit = True
+        own_size = present_batch_size(trainer, pl_module, self._batch_size_names)
+        self._put_back = remember(trainer, pl_module, self._batch_size_names)
+        try:
+            super().setup(trainer, pl_module, stage)
+            too_large = None if self._loader_size == own_size else why_too_large(trainer)
+        except Exception as error:
+            self._stand_aside(error)
+            self._restore()
+        else:
+            if too_large is not None:
+                self._stand_aside(too_large, unfit=True)
+                self._restore()
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        try:
+            super().on_exception(trainer, pl_module, exception)
+        finally:
+            self._restore()
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        try:
+            super().teardown(trainer, pl_module, stage)
+        finally:
+            self._restore()
+
+    def _stand_aside(self, why: Exception | str, *, unfit: bool = False) -> None:
+        """Leave the fit to itself, and say why. Raises nothing."""
+        run, self._run = self._run, None
+        reason = why if isinstance(why, str) else f"{type(why).__name__}: {why}"
+        with suppress(Exception):
+            _warn("The training goes on without the automatic batch-size optimizer: %s", reason)
+            log.debug("The automatic batch-size optimizer stands aside", exc_info=True)
+        if run is not None and run.ranks.rank == 0:
+            with suppress(Exception):
+                run.end(reason, over=False, unfit=unfit)
+
+    def _restore(self) -> None:
+        """Put back the batch size and the loaders of the training's author."""
+        put_back, self._put_back = self._put_back, None
+        if put_back is not None:
+            put_back()
+
+
+def _why_not(trainer: pl.Trainer) -> str | None:
+    """Say why a Trainer's fit is none for this callback. None: it may be one."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its debugging flags
+        return "this is a fast_dev_run"
+    if any(isinstance(each, ZeusBSOCallback) and not isinstance(each, AutomaticBSOCallback) for each in callbacks):
+        return "the Trainer has a ZeusBSOCallback of its own"
+    if any(isinstance(each, classes("callbacks:BatchSizeFinder")) for each in callbacks):
+        return "a BatchSizeFinder sets the batch size"
+    if isinstance(trainer.strategy.launcher, classes("strategies.launchers.multiprocessing:_MultiProcessingLauncher")):
+        return "the fit runs in processes of its own, which do not know of the fits before it"
+    return None
+
+
+def _calling_modules() -> Iterator[str]:
+    frame = sys._getframe()
+    while frame is not None:
+        yield str(frame.f_globals.get("__name__", ""))
+        frame = frame.f_back  # type: ignore[assignment]  # None above the first frame
