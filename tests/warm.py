@@ -29,16 +29,16 @@ SERVER_IMPORTS = (
     *("sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.mysql.pymysql", "gunicorn.app.wsgiapp"),
 )
 TRAINING, CLI = "tests.lightning.training_process", "tests.lightning.cli_process"
-RUN = "tests.client.run_process"
+RUN, SCRIPT = "tests.client.run_process", "tests.lightning.script_process"
 TRAINING_IMPORTS = (
     *(TRAINING, "lightning_bso.lightning.lightning_cli"),
-    *("sklearn.datasets", "sklearn.model_selection", "rich.progress", "rich.table"),
+    *("pytorch_lightning.cli", "sklearn.datasets", "sklearn.model_selection", "rich.progress", "rich.table"),
 )
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 IMPORTS = {
     **dict.fromkeys(("backend", "gunicorn"), SERVER_IMPORTS),
     RUN: (RUN, "zeus.device.gpu"),
-    **dict.fromkeys((TRAINING, CLI, *map(str, EXAMPLES.glob("*.py"))), TRAINING_IMPORTS),
+    **dict.fromkeys((TRAINING, CLI, SCRIPT, *map(str, EXAMPLES.glob("*.py"))), TRAINING_IMPORTS),
 }
 """What each module or script that can start warm has imported already."""
 END_TIMEOUT_S = 10

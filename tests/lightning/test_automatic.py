@@ -1,0 +1,241 @@
+"""Programs that do not know the optimizer get it by two environment variables. It ends none of their trainings."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lightning_bso import BsoClient
+from tests.databases import connected, free_port
+from tests.lightning.unaware import (
+    COMMAND_LINE,
+    MODEL,
+    OWN_SIZE,
+    PLAIN,
+    QUIET,
+    SAMPLES,
+    Launch,
+    automatic,
+    final_weights,
+    launch,
+)
+from tests.servers import WaitressServer
+
+LAUNCHES = 6
+CALIBRATION_RUNS = 3
+STANDS_ASIDE = "goes on without the automatic batch-size optimizer"
+TAKES_NO_PART = "takes no part in this fit"
+
+
+@pytest.fixture
+def server(new_database: Callable[[str, Path], str], tmp_path: Path) -> WaitressServer:
+    """A server for one test. The test or `running` starts it."""
+    return WaitressServer(new_database("sqlite", tmp_path), tmp_path)
+
+
+def trials_of_each_job(client: BsoClient) -> list[int]:
+    return [listing.trials for listing in client.list_jobs().jobs]
+
+
+def without_us(script: str, folder: Path) -> tuple[Launch, object]:
+    run = launch(script, folder)
+    assert run.exit_status == 0, run.errors
+    return run, final_weights(folder)
+
+
+@pytest.mark.parametrize("script", [PLAIN, COMMAND_LINE])
+def test_the_first_launches_take_the_authors_batch_size_and_later_ones_others(
+    script: str, server: WaitressServer, tmp_path: Path
+) -> None:
+    with server:
+        runs = [launch(script, tmp_path, **automatic(server.url)) for _ in range(LAUNCHES)]
+        assert [run.exit_status for run in runs] == [0] * LAUNCHES, runs[-1].errors
+        sizes = [size for run in runs for size in run.sizes]
+        assert len(sizes) == LAUNCHES, runs[-1].output
+        assert set(sizes[:CALIBRATION_RUNS]) == {OWN_SIZE}
+        assert set(sizes[CALIBRATION_RUNS:]) - {OWN_SIZE}, sizes
+        assert all(f"left at {OWN_SIZE}" in run.output for run in runs)
+        (listing,) = BsoClient(server.url).list_jobs().jobs
+        assert listing.job_id.startswith("Model-Data-")
+        assert listing.trials == LAUNCHES
+        spec = BsoClient(server.url).describe(listing.job_id).spec
+        assert spec.batch_sizes == [2, 4, 8, 16, 32, 64]  # 64 samples fill four batches
+        assert (spec.default_batch_size, spec.max_epochs, spec.higher_is_better_metric) == (OWN_SIZE, 3, False)
+
+
+@pytest.mark.parametrize("script", [PLAIN, COMMAND_LINE])
+def test_a_calibration_run_is_the_training_that_it_would_be_without_us(
+    script: str, server: WaitressServer, tmp_path: Path
+) -> None:
+    _, weights = without_us(script, tmp_path)
+    with server:
+        run = launch(script, tmp_path, **automatic(server.url))
+        assert trials_of_each_job(BsoClient(server.url)) == [1]
+    assert (run.exit_status, final_weights(tmp_path)) == (0, weights)
+
+
+def test_without_a_server_the_training_is_the_same(tmp_path: Path) -> None:
+    before, weights = without_us(PLAIN, tmp_path)
+    run = launch(PLAIN, tmp_path, **automatic(f"http://127.0.0.1:{free_port()}"))
+    assert (run.exit_status, run.output, final_weights(tmp_path)) == (0, before.output, weights)
+    assert f"{STANDS_ASIDE}: ServerUnreachable" in run.errors
+
+
+def test_with_a_wrong_token_the_training_is_the_same(guarded: tuple[WaitressServer, str], tmp_path: Path) -> None:
+    running, _ = guarded
+    before, weights = without_us(COMMAND_LINE, tmp_path)
+    run = launch(COMMAND_LINE, tmp_path, **automatic(running.url, ZEUS_BSO_TOKEN="wrong"))
+    assert (run.exit_status, run.output, final_weights(tmp_path)) == (0, before.output, weights)
+    assert f"{STANDS_ASIDE}: ServerRefused" in run.errors
+
+
+def test_with_a_database_that_takes_no_writes_the_training_is_the_same(server: WaitressServer, tmp_path: Path) -> None:
+    before, weights = without_us(PLAIN, tmp_path)
+    with server:
+        with connected(server.database_url) as connection:
+            connection.exec_driver_sql(
+                "CREATE TRIGGER read_only BEFORE INSERT ON jobs BEGIN SELECT RAISE(ABORT, 'a readonly database'); END"
+            )
+        run = launch(PLAIN, tmp_path, **automatic(server.url))
+    assert (run.exit_status, run.output, final_weights(tmp_path)) == (0, before.output, weights)
+    assert f"{STANDS_ASIDE}: ServerUnreachable" in run.errors
+    assert "HTTP 503" in run.errors
+
+
+@pytest.mark.parametrize(
+    ("training", "reason"),
+    [
+        (PLAIN.replace("self.batch_size", "self.rows"), "found no attribute 'batch_size'"),
+        (PLAIN.replace("self.batch_size = batch_size", "self.batch_size = None"), "holds no number"),
+        (PLAIN.replace("def val_dataloader", "def other_dataloader"), "learns from validations, and this fit has none"),
+        (PLAIN.replace("batch_size=self.batch_size", "batch_size=13"), "did not reach the train loader, which has 13"),
+        (PLAIN.replace("val_loss", "score"), "found no such metric after the validation. Logged metrics: score"),
+    ],
+)
+def test_what_the_callback_refuses_is_one_warning(
+    training: str, reason: str, server: WaitressServer, tmp_path: Path
+) -> None:
+    training = training.replace('print("left at", data.batch_size)', "")
+    if "batch_size = None" in training:
+        training = training.replace("batch_size=self.batch_size", "batch_size=13")
+    before, weights = without_us(training, tmp_path)
+    with server:
+        run = launch(training, tmp_path, **automatic(server.url))
+    assert (run.exit_status, run.output, final_weights(tmp_path)) == (0, before.output, weights)
+    assert reason in run.errors
+    assert run.errors.count(STANDS_ASIDE) == 1
+
+
+HOOKS = ["setup", "on_train_start", "on_train_batch_end", "on_validation_end", "state_dict", "on_fit_end", "teardown"]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_an_unexpected_error_in_a_hook_ends_no_training(hook: str, server: WaitressServer, tmp_path: Path) -> None:
+    broken = f"""
+from lightning_bso.lightning.callback import ZeusBSOCallback
+def fail(*_, **__):
+    raise RuntimeError("a fault of ours")
+ZeusBSOCallback.{hook} = fail
+"""
+    _, weights = without_us(PLAIN, tmp_path)
+    with server:
+        run = launch(broken + PLAIN, tmp_path, **automatic(server.url))
+        trials = BsoClient(server.url).list_trials
+        outcomes = [
+            trial.outcome for job in BsoClient(server.url).list_jobs().jobs for trial in trials(job.job_id).trials
+        ]
+    assert (run.exit_status, final_weights(tmp_path)) == (0, weights), run.errors
+    assert f"{STANDS_ASIDE}: RuntimeError: a fault of ours" in run.errors
+    assert f"left at {OWN_SIZE}" in run.output
+    assert None not in outcomes  # no trial stays open
+
+
+def test_a_batch_size_that_todays_data_cannot_fill_is_put_back(server: WaitressServer, tmp_path: Path) -> None:
+    """The author's batch size is 1. The data have shrunk to one sample, and the loader drops an incomplete batch."""
+    first = PLAIN.replace(f"batch_size: int = {OWN_SIZE}", "batch_size: int = 1")
+    shrunk = first.replace(f"torch.randn({SAMPLES}", "torch.randn(1").replace("shuffle=True", "drop_last=True")
+    with server:
+        for _ in range(CALIBRATION_RUNS):
+            assert launch(first, tmp_path, **automatic(server.url)).exit_status == 0
+        run = launch(shrunk, tmp_path, **automatic(server.url))
+        (listing,) = BsoClient(server.url).list_jobs().jobs
+        trial = BsoClient(server.url).list_trials(listing.job_id).trials[-1]
+    assert (run.exit_status, run.sizes) == (0, [1]), run.errors
+    assert trial.batch_size > 1
+    assert trial.outcome == f"an epoch would have 0 batches of {trial.batch_size} samples, and it needs 1"
+
+
+SWEEP = f"""
+import optuna
+import lightning.pytorch as pl
+{MODEL}
+sizes = []
+
+def objective(trial):
+    size = trial.suggest_int("batch_size", 10, 40)
+    sizes.append(size)
+    trainer = pl.Trainer({QUIET}, enable_model_summary=False)
+    trainer.fit(Model(), Data(size))
+    return trainer.callback_metrics["val_loss"].item()
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+optuna.create_study(sampler=optuna.samplers.RandomSampler(1)).optimize(objective, n_trials=20)
+print("the author's sizes:", sizes)
+"""
+LOOP = f"""
+import lightning.pytorch as pl
+{MODEL}
+sizes = list(range(10, 30))
+for size in sizes:
+    pl.Trainer({QUIET}, enable_model_summary=False).fit(Model(), Data(size))
+print("the author's sizes:", sizes)
+"""
+
+
+@pytest.mark.parametrize(("script", "trials"), [(SWEEP, []), (LOOP, [1])])
+def test_a_sweep_trains_with_its_own_sizes(
+    script: str, trials: list[int], server: WaitressServer, tmp_path: Path
+) -> None:
+    with server:
+        run = launch(script, tmp_path, **automatic(server.url))
+        assert run.exit_status == 0, run.errors
+        assert trials_of_each_job(BsoClient(server.url)) == trials
+    assert len(run.sizes) == 20
+    assert f"the author's sizes: {run.sizes}" in run.output
+    assert run.errors.count(TAKES_NO_PART) == 20 - len(trials)
+
+
+OWN_CALLBACK = PLAIN.replace("pl.Trainer(", "pl.Trainer(callbacks=lightning_bso.ZeusBSOCallback(), ").replace(
+    "import torch\n", "import torch\nimport lightning_bso\n", 1
+)
+
+
+@pytest.mark.parametrize(
+    ("script", "variables", "reason"),
+    [
+        (PLAIN.replace("pl.Trainer(", "pl.Trainer(fast_dev_run=True, "), {}, "this is a fast_dev_run"),
+        (PLAIN, {"PYTEST_CURRENT_TEST": "a test"}, "the fit is part of a test"),
+        (PLAIN, {"WANDB_SWEEP_ID": "a sweep"}, "$WANDB_SWEEP_ID is set"),
+        (PLAIN, {"ZEUS_BSO_AUTO_EXCLUDE": "Other*, Model-*"}, "matches a pattern of $ZEUS_BSO_AUTO_EXCLUDE"),
+        (PLAIN, {"ZEUS_BSO_AUTO_INCLUDE": "Other*"}, "'Model-Data' matches no pattern of $ZEUS_BSO_AUTO_INCLUDE"),
+        (OWN_CALLBACK, {}, "has a ZeusBSOCallback of its own"),
+    ],
+)
+def test_it_takes_no_part_in_other_fits_and_says_why(
+    script: str, variables: dict[str, str], reason: str, server: WaitressServer, tmp_path: Path
+) -> None:
+    with server:
+        run = launch(script, tmp_path, **automatic(server.url, **variables))
+        by_the_author = [1] if script == OWN_CALLBACK else []
+        assert trials_of_each_job(BsoClient(server.url)) == by_the_author, run.errors
+    assert run.exit_status == 0, run.errors
+    assert f"{TAKES_NO_PART}: " in run.errors
+    assert reason in run.errors
+
+
+@pytest.mark.parametrize("variables", [{}, {"ZEUS_BSO_AUTO": "1"}, {"ZEUS_BSO_AUTO": "0"}])
+def test_it_is_off_without_both_variables(variables: dict[str, str], tmp_path: Path) -> None:
+    url = {"ZEUS_BSO_SERVER_URL": "http://127.0.0.1:9"} if variables != {"ZEUS_BSO_AUTO": "1"} else {}
+    run = launch(PLAIN, tmp_path, **variables, **url)
+    assert run.exit_status == 0
+    assert "batch-size optimizer" not in run.errors
