@@ -46,6 +46,11 @@ def test_importing_the_package_loads_neither_a_framework_nor_a_server(module: st
     assert loaded_after(f"import {module}").isdisjoint({*HEAVY, "flask", "sqlalchemy", "backend", "numpy"})
 
 
+def test_the_factory_loads_nothing_while_it_is_off() -> None:
+    loaded = loaded_after("from lightning_bso.factory import make_callbacks\nassert make_callbacks() == []")
+    assert loaded - sys.stdlib_module_names - loaded_after("") == {"lightning_bso"}
+
+
 def test_the_client_without_a_framework_loads_none() -> None:
     loaded = loaded_after("from lightning_bso import BatchSizeOptimizer, BsoClient, JobSpec")
     assert "requests" in loaded

@@ -20,6 +20,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import lightning_bso
+from lightning_bso import factory
 from lightning_bso.client import BsoClient
 from lightning_bso.energy import WATTS_PER_BUSY_CORE, Machine, join_machines, make_meter
 from lightning_bso.errors import BSOError, EnergyUnavailable, ServerRefused
@@ -48,7 +49,7 @@ def check_machine() -> list[Finding]:
     # Without GPUs their libraries print to standard output. Zeus warns about windows as short as the ones here.
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return [*_check_packages(), *_check_amdsmi(), *_check_callback(), *_check_gpus()]
+        return [*_check_packages(), *_check_amdsmi(), *_check_callback(), _check_factory(), *_check_gpus()]
 
 
 def check_server(server_url: str, token: str | None) -> Iterator[Finding]:
@@ -151,6 +152,23 @@ def _check_callback() -> Iterator[Finding]:
         yield Finding("problem", "callback", f"ZeusBSOCallback cannot be imported ({_describe(error)}): {INSTALL}")
     else:
         yield Finding("ok", "callback", "ZeusBSOCallback can be imported")
+
+
+def _check_factory() -> Finding:
+    """Check whether Lightning finds the factory under each of its names, and whether it is on."""
+    missing = [group for group in factory.GROUPS if not _is_registered(group)]
+    off = factory.why_off(os.environ)
+    if missing:
+        level: Literal["ok", "warning"] = "ok" if off else "warning"
+        text = f"not registered as {' and '.join(missing)}; to train without code, install with `pip install .`"
+        return Finding(level, "automatic", text)
+    state = f"off: {off}" if off else "on: every Trainer gets the callback"
+    return Finding("ok", "automatic", f"{state} (registered under both names of Lightning)")
+
+
+def _is_registered(group: str) -> bool:
+    functions = {entry.value for entry in metadata.entry_points(group=group)}
+    return f"{factory.__name__}:{factory.make_callbacks.__name__}" in functions
 
 
 def _check_gpus() -> Iterator[Finding]:

@@ -203,6 +203,29 @@ def test_a_server_that_is_not_there_is_a_problem(capsys: Output) -> None:
     assert "database" not in findings
 
 
+@pytest.mark.parametrize(
+    ("variables", "text"),
+    [
+        ({}, "off: $ZEUS_BSO_AUTO is not 1"),
+        ({"ZEUS_BSO_AUTO": "1"}, "off: $ZEUS_BSO_SERVER_URL is not set"),
+        ({"ZEUS_BSO_AUTO": "1", "ZEUS_BSO_SERVER_URL": "http://127.0.0.1:1"}, "on: every Trainer gets the callback"),
+    ],
+)
+def test_it_says_whether_trainings_get_the_callback_by_themselves(
+    variables: dict[str, str], text: str, server: WaitressServer, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    _, findings = doctor(server.url, capsys)
+    assert findings["automatic"] == ("ok", f"{text} (registered under both names of Lightning)")
+
+
+def test_without_an_installation_no_training_gets_the_callback_by_itself(server: WaitressServer, bare: Path) -> None:
+    level, text = parse_findings(run_bare(bare, server.url).stdout)["automatic"]
+    assert level == "ok"
+    assert "not registered as lightning.pytorch.callbacks_factory and pytorch_lightning.callbacks_factory" in text
+
+
 def test_with_the_client_alone_it_says_what_trainings_need(server: WaitressServer, bare: Path) -> None:
     run = run_bare(bare, server.url)
     assert run.stderr == ""
