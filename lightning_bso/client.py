@@ -113,14 +113,20 @@ class BsoClient:
         """
         return self._call("POST", REPORT_PATH, ReportAnswer, body=request, patient=False)
 
-    def heartbeat(self, job_id: str, trial_number: int) -> HeartbeatAnswer:
+    def heartbeat(self, job_id: str, trial_number: int, *, max_device_batch_size: int | None = None) -> HeartbeatAnswer:
         """Renew the lease of a trial whose run is alive. Takes hardly longer than `transport.READ_TIMEOUT_S`.
+
+        Args:
+            job_id: the job.
+            trial_number: the trial.
+            max_device_batch_size: the largest batch that the job's runs take on a device at a time from now on. None:
+                no change.
 
         Raises:
             ServerRefused: 400, no such job or trial.
             ServerUnreachable: no answer.
         """
-        body = HeartbeatRequest(job_id=job_id, trial_number=trial_number)
+        body = HeartbeatRequest(job_id=job_id, trial_number=trial_number, max_device_batch_size=max_device_batch_size)
         return self._call("POST", HEARTBEAT_PATH, HeartbeatAnswer, body=body, patient=False)
 
     def probe(self, request: ProbeRequest) -> None:

@@ -359,6 +359,23 @@ class BatchSizeOptimizer:
         if self.ranks.rank == 0 and self._trial is not None and self.result is None:
             self._outbox.keep_alive(self._trial)
 
+    def limit_device_batch_size(self, limit: int) -> None:
+        """Tell the server that the run goes on with less at a time, because memory ran out.
+
+        Call this before the training goes on. The answers to the job's next runs then have the limit
+        (`AskAnswer.max_device_batch_size`). A failure does not stop the training. A single rank may call this.
+
+        Args:
+            limit: the largest batch that a device takes at a time from now on.
+        """
+        trial = self._trial
+        if trial is None:
+            return
+        try:
+            self._client.heartbeat(trial.job_id, trial.trial_number, max_device_batch_size=limit)
+        except (ServerUnreachable, ServerRefused) as error:
+            log.warning("The next run of job %s will not know of the lack of memory: %s", trial.job_id, error)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state to save in a checkpoint, with which another process resumes the run. Plain values only."""
         trial = self._trial
@@ -421,6 +438,7 @@ class BatchSizeOptimizer:
         current_epoch: int = 0,
         *,
         misconfigured: bool = False,
+        max_device_batch_size: int | None = None,
     ) -> None:
         """End the run because of an error. Raises nothing, so the error itself remains the one that is raised.
 
@@ -437,19 +455,34 @@ class BatchSizeOptimizer:
                 is then ruled out at once, unless it is the default.
             current_epoch: epochs completed, also those that no report tells of.
             misconfigured: whether the program's set-up is wrong. The error then says nothing about the batch size.
+            max_device_batch_size: the largest batch that a device takes at a time in the job's next runs, because this
+                training ran out of memory with more. The batch size has not failed then. None: no such limit.
         """
         self._epoch = max(self._epoch, current_epoch)
-        if is_out_of_memory(error) and self._measurement.is_open:
+        if max_device_batch_size is None and is_out_of_memory(error) and self._measurement.is_open:
             self._report_out_of_memory()
         self._close_window()
         if is_interruption(error):
             return
-        reason = unfit or f"{type(error).__name__}: {error}"
-        ruled_out = self.end(reason, over=False, unfit=unfit is not None, misconfigured=misconfigured)
+        ruled_out = self.end(
+            unfit or f"{type(error).__name__}: {error}",
+            over=False,
+            unfit=unfit is not None,
+            misconfigured=misconfigured,
+            max_device_batch_size=max_device_batch_size,
+        )
         if ruled_out is not None:
             error.add_note(ruled_out)
 
-    def end(self, reason: str, *, over: bool = True, unfit: bool = False, misconfigured: bool = False) -> str | None:
+    def end(
+        self,
+        reason: str,
+        *,
+        over: bool = True,
+        unfit: bool = False,
+        misconfigured: bool = False,
+        max_device_batch_size: int | None = None,
+    ) -> str | None:
         """End a run that will not report again. Does nothing if the run has a verdict.
 
         A run that a job without a target learns from has its verdict now: it will have reached the target.
@@ -463,6 +496,7 @@ class BatchSizeOptimizer:
             unfit: whether every run with this batch size would end like this. The batch size is then ruled out at once,
                 unless it is the default.
             misconfigured: whether the program's set-up is wrong. The end then says nothing about the batch size.
+            max_device_batch_size: as for `abandon`.
 
         Returns:
             What the server says if errors have ruled the batch size out; else None.
@@ -495,6 +529,7 @@ class BatchSizeOptimizer:
                     misconfigured=misconfigured,
                     current_epoch=self._epoch,
                     report_number=self._last_number,
+                    max_device_batch_size=max_device_batch_size,
                     process=self._process,
                 )
             )

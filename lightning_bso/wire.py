@@ -277,6 +277,9 @@ class AskAnswer(Wire):
     """Seconds that the run has trained after its verdict."""
     probe_wanted: bool = False
     """Whether a probe would help the job. False once a run has reported a probe, or that none is possible."""
+    max_device_batch_size: int | None = None
+    """The largest batch that the job's runs take on a device at a time, because more ran out of memory. None: no run
+    has said so since the last reset."""
     held_by: str | None = None
     """Name of another process, which was the last to ask for this trial or to report on it. The ask then has changed
     nothing, and the trial is not the caller's. None: the trial is the caller's."""
@@ -350,6 +353,9 @@ class TrialRequest(Wire):
     report_number: Count | None = None
     """Number of the last report that the caller knows. If the server has a later report, the run has resumed in another
     process, and the trial does not end."""
+    max_device_batch_size: PositiveCount | None = None
+    """The run ended because a larger batch than this does not fit on a device at a time. The job's next runs take no
+    larger one, so the end is no breakdown of the batch size."""
     process: Id | None = None
     """Name of the process that ends the trial. If another process was the last to ask for the trial or to report on it,
     the trial does not end."""
@@ -375,6 +381,9 @@ class HeartbeatRequest(Wire):
 
     job_id: Id
     trial_number: PositiveCount
+    max_device_batch_size: PositiveCount | None = None
+    """The run takes no larger batch on a device at a time from now on, because more ran out of memory. The job's next
+    runs take no larger one either. None: nothing has changed."""
 
 
 class HeartbeatAnswer(Wire):

@@ -106,9 +106,10 @@ class Calls:
         """End a trial without a verdict."""
         return self("PATCH", "/trials", _key(trial) | changes)
 
-    def heartbeat(self, trial: dict[str, Any]) -> Answer:
+    def heartbeat(self, trial: dict[str, Any], **changes: Any) -> Answer:
         """Renew the lease of a trial."""
-        return self("POST", "/trials/heartbeat", {"job_id": trial["job_id"], "trial_number": trial["trial_number"]})
+        named = {"job_id": trial["job_id"], "trial_number": trial["trial_number"]}
+        return self("POST", "/trials/heartbeat", named | changes)
 
     def reset(self, job_id: str = "train") -> Answer:
         """Start a new exploration of a job."""

@@ -35,6 +35,7 @@ from lightning_bso.wire import (
     AskAnswer,
     EndAnswer,
     HeartbeatAnswer,
+    HeartbeatRequest,
     ProbeRequest,
     RegisteredJobSpec,
     ReportAnswer,
@@ -204,15 +205,16 @@ def after(session: Session, request: AfterRequest, *, by: Actor, lease_s: float)
 
 
 @transaction
-def heartbeat(session: Session, job_id: str, trial_number: int, *, by: Actor, lease_s: float) -> HeartbeatAnswer:
-    """Renew a trial's lease.
+def heartbeat(session: Session, request: HeartbeatRequest, *, by: Actor, lease_s: float) -> HeartbeatAnswer:
+    """Renew a trial's lease, and store how much the run takes on a device at a time if memory ran out.
 
     Raises:
         UnknownJob: there is no such job.
         UnknownTrial: the job has no such trial.
     """
-    job, at = _lock_job(session, job_id, by)
-    trial = _find_trial(session, job, trial_number)
+    job, at = _lock_job(session, request.job_id, by)
+    trial = _find_trial(session, job, request.trial_number)
+    _limit_device_batch_size(job, request.max_device_batch_size)
     _renew_lease(session, job, trial, at, lease_s)
     return HeartbeatAnswer(status=trial.status, lease_s=lease_s)
 
@@ -263,6 +265,7 @@ def end(
     """
     job, at = _lock_job(session, request.job_id, by)
     trial = _find_trial(session, job, request.trial_number, request.batch_size)
+    _limit_device_batch_size(job, request.max_device_batch_size)
     _renew_lease(session, job, trial, at, lease_s)
     if _is_of_another(request.process, trial):
         return None
@@ -278,6 +281,7 @@ def end(
         audit.record(session, by, Action.END, request.job_id, f"trial {trial.number}: {outcome}")
         epochs = max(trial.epochs, request.current_epoch)
         broke = not (request.over or request.misconfigured) and request.reason is not None and epochs == 0
+        broke = broke and request.max_device_batch_size is None  # the next run splits the batch, and does not break so
         if (broke or request.unfit) and not by_user:
             states.add_breakdown(job, trial, outcome, unfit=request.unfit)
     ruled_out = _ruled_out(session, job, trial)
@@ -288,11 +292,14 @@ def end(
 def reset(session: Session, job_id: str, *, by: Actor) -> None:
     """Start a new exploration of a job. The job keeps its earlier trials, but they no longer count in decisions.
 
+    The job also forgets how much its runs take on a device at a time.
+
     Raises:
         UnknownJob: there is no such job.
     """
     job, _ = _lock_job(session, job_id, by)
     job.exploration += 1
+    job.max_device_batch_size = None
     audit.record(session, by, Action.RESET, job_id)
 
 
@@ -447,6 +454,12 @@ def _renew_lease(session: Session, job: Job, trial: Trial | None, at: datetime, 
     store.expire_trials(session, job, at, lease_s, except_for=renewed)
 
 
+def _limit_device_batch_size(job: Job, limit: int | None) -> None:
+    """Store the largest batch that runs take on a device at a time, if no smaller one is stored. None: no change."""
+    known = [size for size in (job.max_device_batch_size, limit) if size is not None]
+    job.max_device_batch_size = min(known, default=None)
+
+
 def _add_metric(job: Job, trial: Trial, metric: float | None) -> None:
     """Keep a run's metric if it is the best so far."""
     known = [value for value in (trial.best_metric, metric) if value is not None]
@@ -584,5 +597,6 @@ def _to_ask_answer(
         energy_after=trial.energy_after_j,
         time_after=trial.time_after_s,
         probe_wanted=spec.policy == "gp-ucb" and trial.exploration not in states.load_probes(job),
+        max_device_batch_size=job.max_device_batch_size,
         held_by=held_by,
     )

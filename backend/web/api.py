@@ -190,7 +190,7 @@ def after(body: AfterRequest) -> Response:
 def heartbeat(body: HeartbeatRequest) -> Response:
     """Renew the lease of a run between two reports."""
     with _unknown_is_400():
-        return _json(runs.heartbeat(body.job_id, body.trial_number, by=_by(), lease_s=_lease_s()))
+        return _json(runs.heartbeat(body, by=_by(), lease_s=_lease_s()))
 
 
 @blueprint.post(PROBE_PATH, tags=[_RUNS], responses={200: Nothing, 400: ErrorAnswer})

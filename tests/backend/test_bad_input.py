@@ -68,13 +68,18 @@ BAD_FIELDS: dict[str, dict[str, list[Any]]] = {
         "energy": [-1, -1e-300, 1e31, None, *NOT_A_NUMBER, *NOT_FINITE],
         "metric": [*NOT_A_NUMBER, *NOT_FINITE],
     },
-    "/trials/heartbeat": {"job_id": NOT_AN_ID, "trial_number": [0, -1, 1.5, None, 2**31, *NOT_A_NUMBER]},
+    "/trials/heartbeat": {
+        "job_id": NOT_AN_ID,
+        "trial_number": [0, -1, 1.5, None, 2**31, *NOT_A_NUMBER],
+        "max_device_batch_size": [0, -1, 1.5, 2**31, *NOT_A_NUMBER],
+    },
 }
 PATCHED: dict[str, list[Any]] = {
     "job_id": NOT_AN_ID,
     "batch_size": [0, -1, 1.5, None, 2**31, *NOT_A_NUMBER],
     "trial_number": [0, -1, 1.5, None, 2**31, *NOT_A_NUMBER],
     "reason": ["x" * 501, 1, []],
+    "max_device_batch_size": [0, -1, 1.5, 2**31, *NOT_A_NUMBER],
 }
 GOOD_BODIES: dict[str, dict[str, Any]] = {
     "/jobs": specs.job(),
