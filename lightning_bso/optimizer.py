@@ -375,6 +375,8 @@ class BatchSizeOptimizer:
             self._client.heartbeat(trial.job_id, trial.trial_number, max_device_batch_size=limit)
         except (ServerUnreachable, ServerRefused) as error:
             log.warning("The next run of job %s will not know of the lack of memory: %s", trial.job_id, error)
+        else:
+            log.info("The next runs of job %s take at most %d on a device at a time", trial.job_id, limit)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state to save in a checkpoint, with which another process resumes the run. Plain values only."""

@@ -94,7 +94,7 @@ class Job(Base):
     targets: Mapped[str | None] = mapped_column(LongText)
     """Targets that the job has learnt, by exploration, as JSON (`states.add_target`)."""
     max_device_batch_size: Mapped[int | None] = mapped_column(Integer)
-    """The largest batch that runs take on a device at a time, because more ran out of memory. NULL: no limit is known."""
+    """The largest batch that runs take on a device at a time, because more ran out of memory. NULL: none is known."""
     revision: Mapped[int] = mapped_column(BigInteger, default=0)
     """Raised by every transaction that changes the job. It serves as the job's lock and as its logical clock."""
     exploration: Mapped[int] = mapped_column(Integer, default=0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from typing_extensions import override
@@ -43,6 +44,7 @@ from lightning_bso.lightning.families import Callback, classes, misconfiguration
 from lightning_bso.lightning.feedback import closing_line, log_run
 from lightning_bso.lightning.lr_scaling import LR_SCALINGS, LRScaling, scale_learning_rates
 from lightning_bso.lightning.probing import Probe
+from lightning_bso.lightning.smaller_parts import SmallerParts
 from lightning_bso.optimizer import BatchSizeOptimizer, server_address
 from lightning_bso.ranks import Ranks, TorchRanks
 from lightning_bso.transport import check_address
@@ -85,7 +87,10 @@ class ZeusBSOCallback(Callback):
         check: how to check, before anything is measured, that the batch size has reached the training data. "loader":
             by the batch size of the train loaders. "batch": by the number of samples in the first training batch.
             "off": not at all, for a step that draws its own batch from what the loader gives.
-        max_device_batch_size: the largest batch that one device takes at a time. None: no limit.
+        max_device_batch_size: the largest batch that one device takes at a time. "auto": the job finds it. When a
+            training step runs out of memory, the fit goes on with half as much at a time, and so do the job's next
+            runs. On several devices the run ends without a verdict, and only the next runs take half as much. None: no
+            limit.
         accumulate: "auto": split a batch larger than `max_device_batch_size` into the fewest equal parts, and let the
             Trainer accumulate their gradients. None: refuse a job with such a batch size.
         lr_scaling: how to scale learning rates, which are written for the job's default batch size. "linear": by the
@@ -119,7 +124,7 @@ class ZeusBSOCallback(Callback):
         run_id: str | None = None,
         batch_arg_name: str | list[str] = "batch_size",
         check: Literal["loader", "batch", "off"] = "loader",
-        max_device_batch_size: int | None = None,
+        max_device_batch_size: int | Literal["auto"] | None = None,
         accumulate: Literal["auto"] | None = None,
         lr_scaling: LRScaling | None = None,
         fallback_to_default: bool = False,
@@ -132,12 +137,19 @@ class ZeusBSOCallback(Callback):
         _check_choice("probe", probe, "auto", None)
         _check_choice("accumulate", accumulate, "auto", None)
         _check_choice("lr_scaling", lr_scaling, *LR_SCALINGS, None)
-        if max_device_batch_size is not None and max_device_batch_size < 1:
+        if isinstance(max_device_batch_size, str):
+            _check_choice("max_device_batch_size", max_device_batch_size, "auto")
+        elif max_device_batch_size is not None and max_device_batch_size < 1:
             raise misconfiguration(f"max_device_batch_size={max_device_batch_size} is not a batch size; give 1 or more")
         if accumulate is not None and max_device_batch_size is None:
             raise misconfiguration(
                 "accumulate='auto' requires max_device_batch_size; give the largest batch that one device takes at a "
-                "time"
+                "time, or 'auto'"
+            )
+        if accumulate is None and max_device_batch_size == "auto":
+            raise misconfiguration(
+                "max_device_batch_size='auto' requires accumulate='auto', because smaller parts of a batch make up the "
+                "batch by gradient accumulation"
             )
         _check_argument(check_run_id, run_id)
         if server_url:
@@ -161,13 +173,14 @@ class ZeusBSOCallback(Callback):
         self._token = token
         self._run: BatchSizeOptimizer | None = None
         self._metric = Metric(DEFAULT_MONITOR, higher_is_better=True)
+        self._smaller_parts: SmallerParts | None = None
         self._loader_size = 0
         self._expects_first_batch = False
         self._shared = Shared()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the run out of copies and pickles. A library may save its callbacks with a model."""
-        return vars(self) | {"_run": None}
+        return vars(self) | {"_run": None, "_smaller_parts": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy the callback, but not its run. A fit with the copy also sets `result` of this callback."""
@@ -311,9 +324,14 @@ class ZeusBSOCallback(Callback):
         abandon_at_exit(trainer, run)
         if early_run is not None:
             check_machine(early_run, self.job, run.machine)
-        self._loader_size = set_device_batch_size(batch_size // trainer.world_size)
-        if self.accumulate is not None:
-            run.accumulate_grad_batches = trainer.accumulate_grad_batches
+        device_batch_size = batch_size // trainer.world_size
+        take_at_most = partial(self._take_at_most, trainer, run, partial(set_device_batch_size, device_batch_size))
+        if self.max_device_batch_size == "auto":
+            take_at_most(None if run.trial is None else run.trial.max_device_batch_size)
+            check = partial(self._check_training_data, trainer)
+            self._smaller_parts = SmallerParts(trainer, run, self._loader_size, take_at_most, check)
+        else:
+            take_at_most(self.max_device_batch_size)
         if self._job is None:
             code = as_code(run.job, self._metric.name, stop=self.stop)
             rank_zero_info("The job is derived from the training. To write it down, or to change it: %s", code)
@@ -358,8 +376,7 @@ class ZeusBSOCallback(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._run is None:
             return
-        self._check_loaders(trainer, self._loader_size)
-        self._expects_first_batch = self.check == "batch"
+        self._check_training_data(trainer)
         check_validation_data(trainer)
         check_validates(trainer)
         if self._job is not None:
@@ -379,6 +396,11 @@ class ZeusBSOCallback(Callback):
             }
             values |= {} if run.cost_j is None else {"zeus_bso/cost_j": run.cost_j}
             self.log_dict(values, prog_bar=True, logger=False, batch_size=1)  # type: ignore[attr-defined]  # Lightning's
+
+    @override
+    def on_before_optimizer_step(self, *_: Any, **__: Any) -> None:
+        if self._smaller_parts is not None:
+            self._smaller_parts.note_step()
 
     @override
     def on_train_batch_end(self, *_: Any, **__: Any) -> None:
@@ -454,16 +476,19 @@ class ZeusBSOCallback(Callback):
             self._run.end("fit ended early without a verdict")
         self._stop_accumulating(trainer)
 
-    def _make_device_setter(self, trainer: pl.Trainer, module: pl.LightningModule) -> Callable[[int], int]:
-        """Return a function that sets the batch size of one device and returns the batch size of its loader."""
+    def _make_device_setter(self, trainer: pl.Trainer, module: pl.LightningModule) -> Callable[..., int]:
+        """Return a function that sets the batch size of one device and returns the batch size of its loader.
+
+        Its second argument is the largest batch that the device takes at a time, if there is a limit.
+        """
         if self._shared.early_run is not None:
-            return lambda batch_size: batch_size  # the program has set it
+            return lambda batch_size, _=None: batch_size  # the program has set it
         set_batch_size = self.batch_size_setter(trainer, module)
 
-        def set_device_batch_size(batch_size: int) -> int:
+        def set_device_batch_size(batch_size: int, limit: int | None = None) -> int:
             loader_size = batch_size
-            if self.accumulate is not None and self.max_device_batch_size is not None:
-                loader_size, trainer.accumulate_grad_batches = split(batch_size, self.max_device_batch_size)
+            if self.accumulate is not None and limit is not None:
+                loader_size, trainer.accumulate_grad_batches = split(batch_size, limit)
             set_batch_size(loader_size)
             return loader_size
 
@@ -475,8 +500,26 @@ class ZeusBSOCallback(Callback):
             self._metric = Metric(self.monitor or DEFAULT_MONITOR, self._job.higher_is_better_metric)
             return self._job
         self._metric = find_metric(trainer, self.monitor, self._given_fields.get("higher_is_better_metric"))
-        limit = None if self.accumulate is not None else self.max_device_batch_size
+        limit = (
+            self.max_device_batch_size
+            if isinstance(self.max_device_batch_size, int) and self.accumulate is None
+            else None
+        )
         return describe(trainer, module, self._metric, self._batch_size_names, self._given_fields, limit)
+
+    def _take_at_most(
+        self, trainer: pl.Trainer, run: BatchSizeOptimizer, set_parts: Callable[[int | None], int], limit: int | None
+    ) -> int:
+        """Let a device take no more than this at a time, if there is a limit. Returns what it takes."""
+        self._loader_size = set_parts(limit)
+        if self.accumulate is not None:
+            run.accumulate_grad_batches = trainer.accumulate_grad_batches
+        return self._loader_size
+
+    def _check_training_data(self, trainer: pl.Trainer) -> None:
+        """Check the loaders, and later the first batch, for the batch size that was set last."""
+        self._check_loaders(trainer, self._loader_size)
+        self._expects_first_batch = self.check == "batch"
 
     def _make_optimizer(
         self,
@@ -503,13 +546,16 @@ class ZeusBSOCallback(Callback):
             check_reached(trainer, loader_size)
 
     def _stop_accumulating(self, trainer: pl.Trainer) -> None:
+        if self._smaller_parts is not None:
+            self._smaller_parts.remove()
+            self._smaller_parts = None
         if self.accumulate is not None and self._run is not None:
             trainer.accumulate_grad_batches = 1  # the value before the fit; the next fit may have another batch size
 
     def _check_device_batch_sizes(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.accumulate is not None:
             check_can_accumulate(trainer, module)
-        elif self.max_device_batch_size is not None and self._job is not None:
+        elif isinstance(self.max_device_batch_size, int) and self._job is not None:
             limit = self.max_device_batch_size * trainer.world_size
             too_large = [size for size in self._job.batch_sizes if size > limit]
             if too_large:
