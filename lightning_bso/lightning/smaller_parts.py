@@ -99,7 +99,8 @@ class SmallerParts:
             f"Out of memory in training with {size_before} samples at a time. The fit goes on with {self._part_size} "
             f"at a time and {parts} accumulated"
         )
-        if math.isfinite(steps_in_epoch) and not trainer.reload_dataloaders_every_n_epochs:
+        reloads = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]  # set by a connector
+        if math.isfinite(steps_in_epoch) and not reloads:
             # An int limit counts parts, and drop_last now drops less. Neither must change the number of steps.
             trainer.limit_train_batches = math.ceil(steps_in_epoch) * parts
         loop._combined_loader = None  # Lightning builds the loaders again

@@ -1,6 +1,7 @@
 """A fit that runs out of memory goes on in smaller parts of its batches, and the job remembers how much fits."""
 
 import csv
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,47 @@ def test_the_epoch_goes_on_at_the_step_that_failed(server: WaitressServer, since
     assert module.hooks == ["train", *["epoch", "validation"] * 3]
     steps_before = since[1] if since[0] < 2 else 2 * STEPS
     assert module.tried == [16] * steps_before + [16, 8] + [4] * 4 * (3 * STEPS - steps_before)
+
+
+def test_nothing_of_the_step_that_failed_stays_in_memory(server: WaitressServer) -> None:
+    class Watched(SmallBackward):
+        def training_step(self, batch: Sequence[torch.Tensor], index: int) -> torch.Tensor:
+            activation = self.layer(batch[0])
+            self.last = weakref.ref(activation)
+            return super().training_step(batch, index) + 0 * activation.sum()
+
+    class Watcher(pl.Callback):
+        def on_train_batch_start(self, _: pl.Trainer, module: Any, batch: Sequence[torch.Tensor], index: int) -> None:
+            if len(batch[0]) < FIRST_SIZE and not hasattr(module, "seen"):
+                module.seen = module.last() is not None, module.layer.weight.grad is not None
+
+    module = Watched([1.0])
+    trainer(automatic(server), Watcher()).fit(module)
+    assert module.seen == (False, False)
+
+
+def test_a_run_resumes_within_an_epoch_and_then_goes_on(server: WaitressServer, tmp_path: Path) -> None:
+    class Interrupted(Counted):
+        def on_train_batch_start(self, batch: Any, index: int) -> None:
+            if self.trainer.global_step == STEPS + 3 and self.since[0] > 1:
+                raise KeyboardInterrupt
+
+    def resume(since: tuple[int, int], **options: Any) -> Counted:
+        module = Interrupted()
+        module.since = since
+        saving = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=2, save_top_k=-1)
+        running = trainer(
+            automatic(server, fields), saving, max_epochs=3, val_check_interval=0.5, enable_checkpointing=True
+        )
+        running.fit(module, **options)
+        return module
+
+    fields = job()
+    with pytest.raises(SystemExit):
+        resume((9, 0))
+    module = resume((0, 0), ckpt_path=tmp_path / "last.ckpt")
+    assert module.tried == [16, 8] + [4] * 4 * (2 * STEPS - 2)
+    assert module.trainer.global_step == module.steps == 3 * STEPS
 
 
 @pytest.mark.parametrize("options", [{"limit_train_batches": 3}, {"limit_train_batches": 0.5}, {}])
