@@ -89,8 +89,7 @@ class SmallerParts:
         trainer, loop, size_before = self._trainer, self._fit_loop, self._part_size
         steps_in_epoch = loop.max_batches / trainer.accumulate_grad_batches
         trainer.lightning_module.zero_grad()
-        trainer.lightning_module._current_fx_name = None  # Lightning leaves the name of the hook that raised
-        loop._data_fetcher.teardown()
+        loop._data_fetcher.teardown()  # ends its workers
         find(family_of(trainer), "utilities.memory:garbage_collection_cuda")()
 
         self._part_size = self._take_at_most(limit)
@@ -106,14 +105,11 @@ class SmallerParts:
         loop._combined_loader = None  # Lightning builds the loaders again
         loop.setup_data()
 
-        epoch_loop, steps = loop.epoch_loop, loop.epoch_loop.automatic_optimization.optim_progress
-        epoch_loop.restarting = False
-        steps.reset_on_restart()
+        steps, batches = loop.epoch_loop.automatic_optimization.optim_progress, loop.epoch_loop.batch_progress
         done = min(steps.optimizer.step.current.completed * parts, loop.max_batches - 1)
-        batches = epoch_loop.batch_progress
-        batches.total.reset_on_restart()
         batches.current.load_state_dict(dict.fromkeys(batches.current.state_dict(), done))
-        epoch_loop.on_run_start(loop._data_fetcher)
+        batches.total.reset_on_restart()  # the failed batch does not count
+        loop.epoch_loop.on_run_start(loop._data_fetcher)
         self._check()
 
     def _leave_to_the_next_run(self, error: Exception, limit: int) -> None:

@@ -3,6 +3,7 @@
 import csv
 import weakref
 from collections.abc import Iterator, Sequence
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,7 +20,7 @@ from lightning_bso import BsoClient, ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial
 from tests.client.scripted import Reply, ScriptedServer, handed_on, in_turn
 from tests.lightning.ranks import Rank, RankModule, run_ranks
-from tests.lightning.trainings import FIRST_SIZE, ROWS, Module, fit, rows, trainer
+from tests.lightning.trainings import FIRST_SIZE, ROWS, Module, fit, reported_epochs, rows, trainer
 from tests.servers import WaitressServer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*max_epochs", "ignore:Out of memory in training")
@@ -192,31 +193,63 @@ class Counted(SmallForward):
 
 @pytest.mark.parametrize("since", [(0, 0), (0, 2), (1, STEPS), (1, STEPS + 3), (2, 0)])
 def test_the_epoch_goes_on_at_the_step_that_failed(server: WaitressServer, since: tuple[int, int]) -> None:
-    module = Counted()
+    fields, module = job(), Counted()
     module.since = since
-    running = fit(automatic(server), module, max_epochs=3)
+    running = fit(automatic(server, fields), module, max_epochs=3)
     assert running.global_step == module.steps == 3 * STEPS
     assert running.current_epoch == 3
     assert module.hooks == ["train", *["epoch", "validation"] * 3]
+    assert reported_epochs(server, fields["job_id_prefix"]) == [1, 2, 3]
     steps_before = since[1] if since[0] < 2 else 2 * STEPS
     assert module.tried == [16] * steps_before + [16, 8] + [4] * 4 * (3 * STEPS - steps_before)
 
 
 def test_nothing_of_the_step_that_failed_stays_in_memory(server: WaitressServer) -> None:
-    class Watched(SmallBackward):
-        def training_step(self, batch: Sequence[torch.Tensor], index: int) -> torch.Tensor:
-            activation = self.layer(batch[0])
-            self.last = weakref.ref(activation)
-            return super().training_step(batch, index) + 0 * activation.sum()
+    class Watched(Small):
+        """Runs out of memory when it has its gradients."""
 
-    class Watcher(pl.Callback):
-        def on_train_batch_start(self, _: pl.Trainer, module: Any, batch: Sequence[torch.Tensor], index: int) -> None:
-            if len(batch[0]) < FIRST_SIZE and not hasattr(module, "seen"):
-                module.seen = module.last() is not None, module.layer.weight.grad is not None
+        seen: tuple[bool, bool] | None = None
+
+        def on_train_batch_start(self, batch: Sequence[torch.Tensor], index: int) -> None:
+            if len(batch[0]) == FIRST_SIZE // 2:
+                self.seen = self.loss() is not None, self.layer.weight.grad is not None
+
+        def training_step(self, batch: Sequence[torch.Tensor], index: int) -> torch.Tensor:
+            self.samples, loss = len(batch[0]), super().training_step(batch, index)
+            self.loss = weakref.ref(loss)
+            return loss
+
+        def on_after_backward(self) -> None:
+            if not self.has_room(self.samples):
+                raise torch.OutOfMemoryError("no room after the backward pass")
 
     module = Watched([1.0])
-    trainer(automatic(server), Watcher()).fit(module)
+    fit(automatic(server), module)
     assert module.seen == (False, False)
+
+
+def test_the_workers_of_the_old_loader_end(server: WaitressServer) -> None:
+    class WithWorker(SmallForward):
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(rows(), batch_size=self.batch_size, num_workers=1)
+
+        def training_step(self, batch: Sequence[torch.Tensor], index: int) -> torch.Tensor:
+            self.processes = {*getattr(self, "processes", ()), len(active_children())}
+            return super().training_step(batch, index)
+
+    before, module = len(active_children()), WithWorker([1.0])
+    fit(automatic(server), module)
+    assert module.processes == {before + 1}
+
+
+def test_an_interval_in_batches_counts_parts_from_the_step_that_failed(server: WaitressServer) -> None:
+    class Watched(SmallForward):
+        def on_validation_start(self) -> None:
+            self.validated = [*getattr(self, "validated", []), self.trainer.global_step]
+
+    module = Watched()
+    fit(automatic(server), module, max_epochs=2, val_check_interval=8, check_val_every_n_epoch=None)
+    assert module.validated == [0, 2, 4, 6, 8]
 
 
 def test_a_run_resumes_within_an_epoch_and_then_goes_on(server: WaitressServer, tmp_path: Path) -> None:
