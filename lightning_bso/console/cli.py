@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from lightning_bso import variables
 from lightning_bso.client import BsoClient
 from lightning_bso.console.display import job_page, jobs_table
-from lightning_bso.console.doctor import Finding, check_machine, check_server
+from lightning_bso.console.doctor import Finding, check_machine, check_server, check_training
 from lightning_bso.errors import BSOError, ServerRefused
 from lightning_bso.optimizer import server_address
 from lightning_bso.wire import MAX_PAGE, Id, JobListing, JobSummary, Policy, RegisteredJobSpec, TrialRecord
@@ -104,6 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--output", metavar="FILE", help="file to write; default: standard output")
     export.set_defaults(run=_export)
     doctor = commands.add_parser("doctor", parents=[server], help="check this machine and the server for problems")
+    doctor.add_argument(
+        "--training",
+        nargs=argparse.REMAINDER,
+        metavar="SCRIPT",
+        help="a training script with its arguments, run up to its fit: say what ZEUS_BSO_AUTO=1 would do in it",
+    )
     doctor.set_defaults(run=_doctor)
     return parser
 
@@ -113,7 +119,8 @@ def _ping(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    return _print_findings([*check_machine(), *check_server(options.server_url, options.token)])
+    training = [check_training(options.training, options.server_url)] if options.training else []
+    return _print_findings([*check_machine(), *training, *check_server(options.server_url, options.token)])
 
 
 def _print_findings(findings: Sequence[Finding]) -> int:

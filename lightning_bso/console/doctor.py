@@ -7,15 +7,20 @@ calls the server. The checks change nothing, and they work without torch and wit
 
 import importlib
 import io
+import json
 import os
 import platform
 import re
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -24,6 +29,7 @@ from lightning_bso import factory
 from lightning_bso.client import BsoClient
 from lightning_bso.energy import WATTS_PER_BUSY_CORE, Machine, join_machines, make_meter
 from lightning_bso.errors import BSOError, EnergyUnavailable, ServerRefused
+from lightning_bso.variables import AUTO, AUTO_DESCRIBE, SERVER_URL
 
 INSTALL, INSTALL_ZEUS = "pip install 'lightning-bso[lightning]'", "pip install 'lightning-bso[zeus]'"
 FAMILIES = ("lightning", "pytorch-lightning")
@@ -50,6 +56,33 @@ def check_machine() -> list[Finding]:
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return [*_check_packages(), *_check_amdsmi(), *_check_callback(), _check_factory(), *_check_gpus()]
+
+
+def check_training(command: Sequence[str], server_url: str) -> Finding:
+    """Check what the automatic callback would do in a training. The program runs up to its fit, and trains nothing.
+
+    Args:
+        command: a Python script with its arguments.
+        server_url: address of the server. It is not called.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "preview.json"
+        variables = {AUTO: "1", SERVER_URL: server_url, AUTO_DESCRIBE: str(file)}
+        own = [sys.executable, *command]  # the user's own script
+        run = subprocess.run(own, env=os.environ | variables, capture_output=True, check=False)  # noqa: S603
+        if not file.exists():
+            last = run.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+            text = (
+                f"it ended with exit code {run.returncode}, and no fit asked the factory (see automatic). Its "
+                f"last line: {last!r}"
+            )
+            return Finding("problem", "training", text)
+        preview: dict[str, str] = json.loads(file.read_text())
+    if "aside" in preview:
+        return Finding("warning", "training", f"the automatic callback takes no part: {preview['aside']}")
+    if "refused" in preview:
+        return Finding("problem", "training", f"the training would go on without the optimizer: {preview['refused']}")
+    return Finding("ok", "training", f"with {AUTO}=1, it is the job of {preview['job']}")
 
 
 def check_server(server_url: str, token: str | None) -> Iterator[Finding]:

@@ -7,18 +7,23 @@ would without it. Which fits it takes part in is in `recurring.py`. What it does
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from typing_extensions import override
 
+from lightning_bso import variables
+from lightning_bso.identity import DerivedJob
 from lightning_bso.lightning.callback import ZeusBSOCallback
+from lightning_bso.lightning.checks import check_trainer
 from lightning_bso.lightning.dataloading import present_batch_size, remember, why_too_large
-from lightning_bso.lightning.describing import job_id_prefix
+from lightning_bso.lightning.describing import as_code, job_id_prefix
 from lightning_bso.lightning.families import Callback, classes, find, loaded, rank_zero_info
 from lightning_bso.lightning.recurring import why_no_recurrence
 
@@ -79,6 +84,10 @@ class AutomaticBSOCallback(ZeusBSOCallback):
             os.environ,
             is_first_fit=not AutomaticBSOCallback._has_fit,
         )
+        file = os.environ.get(variables.AUTO_DESCRIBE)
+        if file is not None:
+            Path(file).write_text(json.dumps(self._preview(trainer, pl_module, reason)))
+            raise SystemExit(0)
         if reason is not None:
             rank_zero_info("The automatic batch-size optimizer takes no part in this fit: %s", reason)
             return
@@ -109,6 +118,19 @@ class AutomaticBSOCallback(ZeusBSOCallback):
             super().teardown(trainer, pl_module, stage)
         finally:
             self._restore()
+
+    def _preview(self, trainer: pl.Trainer, module: pl.LightningModule, reason: str | None) -> dict[str, str]:
+        """Say what this callback would do in a fit, without a call to a server: `aside`, `refused` or `job`."""
+        if reason is not None:
+            return {"aside": reason}
+        try:
+            check_trainer(trainer, None, accumulates=False)
+            self.batch_size_setter(trainer, module)
+            job = self._describe(trainer, module)
+            spec = job.derive() if isinstance(job, DerivedJob) else job
+        except Exception as error:
+            return {"refused": f"{type(error).__name__}: {error}"}
+        return {"job": as_code(spec, self._metric.name, stop=self.stop)}
 
     def _stand_aside(self, why: Exception | str, *, unfit: bool = False) -> None:
         """Leave the fit to itself, and say why. Raises nothing."""

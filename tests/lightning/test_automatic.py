@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lightning_bso import BsoClient
+from lightning_bso.console.doctor import Finding, check_training
 from tests.databases import connected, free_port
 from tests.lightning.unaware import (
     COMMAND_LINE,
@@ -239,3 +240,39 @@ def test_it_is_off_without_both_variables(variables: dict[str, str], tmp_path: P
     run = launch(PLAIN, tmp_path, **variables, **url)
     assert run.exit_status == 0
     assert "batch-size optimizer" not in run.errors
+
+
+def previewed(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Finding:
+    """Return what `lightning-bso doctor --training` says about a script."""
+    monkeypatch.delenv("PYTEST_CURRENT_TEST", raising=False)
+    (folder / "train.py").write_text(script)
+    return check_training([str(folder / "train.py")], "http://127.0.0.1:9")
+
+
+def test_doctor_says_what_would_be_derived_from_a_training_and_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = previewed(PLAIN, tmp_path, monkeypatch)
+    assert finding.level == "ok", finding
+    assert "ZeusBSOCallback(job=JobSpec(job_id_prefix='Model-Data', batch_sizes=[2, 4, 8, 16, 32, 64]" in finding.text
+    assert "monitor='val_loss', stop=False)" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "text"),
+    [
+        (("Trainer(", "Trainer(fast_dev_run=True, "), "warning", "takes no part: this is a fast_dev_run"),
+        (("self.batch_size", "self.size"), "problem", "go on without the optimizer: MisconfigurationException: "),
+        (
+            ("trainer.fit", "trainer.nothing"),
+            "problem",
+            'no fit asked the factory (see automatic). Its last line: "Attr',
+        ),
+    ],
+)
+def test_doctor_says_why_a_training_would_take_no_part(
+    change: tuple[str, str], level: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert change[0] in PLAIN
+    finding = previewed(PLAIN.replace(*change), tmp_path, monkeypatch)
+    assert (finding.level, text in finding.text) == (level, True), finding
