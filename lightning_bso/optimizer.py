@@ -487,7 +487,7 @@ class BatchSizeOptimizer:
     ) -> str | None:
         """End a run that will not report again. Does nothing if the run has a verdict.
 
-        A run that a job without a target learns from has its verdict now: it will have reached the target.
+        In a job that learns its target, a run whose training is over gets its verdict now.
 
         A single rank may call this without the others.
 
@@ -544,11 +544,9 @@ class BatchSizeOptimizer:
                 message = f"batch size {trial.batch_size} is ruled out until the job is reset: it {answer.ruled_out}"
                 log.warning("Job %s: %s", trial.job_id, message)
                 return message
-            if answer.calibrated is not None:
+            if answer.verdict is not None:
                 self._trial, self._at_verdict = trial, Reading(self._energy_j, self._time_s)
-                self.result = ReportAnswer(
-                    stop_train=True, converged=True, message=answer.calibrated, reason="calibrated", cost=self.cost_j
-                )
+                self.result = answer.verdict
         return None
 
     def __enter__(self) -> Self:

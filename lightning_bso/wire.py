@@ -323,8 +323,9 @@ class ReportAnswer(Wire):
     converged: bool
     message: str
     reason: str = ""
-    """One of `continue`, `converged`, `cost_bound`, `max_epochs`, `diverged`, `out_of_memory`, `calibrated`, `ended`,
-    `left`, `stopped`. After `calibrated`, the run counts as converged as soon as the job has learnt its target."""
+    """One of `continue`, `converged`, `cost_bound`, `max_epochs`, `diverged`, `out_of_memory`, `calibrated`,
+    `training_over`, `ended`, `left`, `stopped`. After `calibrated`, the run counts as converged as soon as the job has
+    learnt its target."""
     cost: float | None = None
     """Cost of the run so far, in joules."""
 
@@ -366,9 +367,9 @@ class EndAnswer(Wire):
 
     ruled_out: str | None = None
     """Why errors have ruled the batch size out until the job is reset. None: they have not."""
-    calibrated: str | None = None
-    """What the job has learnt from the run, because it is one of those that the target is learnt from. None: it is
-    not."""
+    verdict: ReportAnswer | None = None
+    """The verdict on a run whose training is over, in a job that learns its target: it calibrates the target, or has
+    failed below it. None: the run has no verdict."""
 
     @model_validator(mode="before")
     @classmethod

@@ -91,6 +91,13 @@ def first_reached(spec: Spec, curve: Sequence[Report]) -> Report | None:
     return next((report for report in curve if reached(spec, report.metric)), None)
 
 
+def judge_end(spec: Spec, why: str) -> Verdict:
+    """Return the verdict on a run that has not reached the learnt target when its training ended by its own rules."""
+    return Verdict(
+        VerdictCode.TRAINING_OVER, f"{why}; the run has not reached the learnt target {spec.target_metric:.6g}"
+    )
+
+
 def verdict(spec: Spec, first: Report, cost_j: float) -> Verdict:
     """Return the verdict on a calibration run, once the target is learnt.
 

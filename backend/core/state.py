@@ -78,6 +78,8 @@ class VerdictCode(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     CALIBRATED = "calibrated"
     """The run ends, and the target is learnt from it. The run has reached that target, whatever it will be."""
+    TRAINING_OVER = "training_over"
+    """The training ended by its own rules, and the run has not reached the learnt target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

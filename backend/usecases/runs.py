@@ -251,7 +251,8 @@ def end(
     A caller's end is not final: the run gets the trial back when it asks again (see `ask`). A user's end is final, and
     a user can also end a trial that its caller ended.
 
-    The end of a calibration run's training is its result, and the answer says so. See `core.calibration`.
+    In a job that learns its target, the regular end of a training is the run's result, and the answer has the verdict.
+    See `core.calibration`.
 
     A caller whose `report_number` is lower than the last report's is an outdated attempt of a run that continues
     elsewhere. So is one with another `process` than the last that asked or reported. Such a call ends nothing.
@@ -273,9 +274,8 @@ def end(
         return None
     if not _has_ended(trial) or (by_user and trial.outcome_code in (store.ENDED, store.LEFT)):
         outcome = request.reason or "ended by its caller without a verdict"
-        if request.over and not by_user and _is_calibration(job, trial):
-            _calibrate(session, job, trial, at, outcome)
-            return EndAnswer(calibrated=_calibration_text(session, job, trial.exploration))
+        if request.over and not by_user and _learns_from(job, trial):
+            return EndAnswer(verdict=_judge_end(session, job, trial, at, outcome))
         code = store.STOPPED if by_user else store.LEFT if request.over else store.ENDED
         store.end_trial(trial, job, at, TrialStatus.FAILED, code, outcome)
         audit.record(session, by, Action.END, request.job_id, f"trial {trial.number}: {outcome}")
@@ -368,9 +368,22 @@ def _calibrate_again(session: Session, job: Job, by: Actor, why: str) -> Choice:
     return calibration.choose(states.core_spec(job))
 
 
-def _is_calibration(job: Job, trial: Trial) -> bool:
-    """Whether a target is still to be learnt in a run's exploration, and the run has reported a metric."""
-    return states.spec_at(job, trial.exploration).target_metric is None and trial.best_metric is not None
+def _learns_from(job: Job, trial: Trial) -> bool:
+    """Whether the end of a training is a result: its job learns its target, and the run has reported a metric."""
+    return states.core_spec(job).target_metric is None and trial.best_metric is not None
+
+
+def _judge_end(session: Session, job: Job, trial: Trial, at: datetime, outcome: str) -> ReportAnswer:
+    """End a run whose training is over, in a job that learns its target."""
+    spec = states.spec_at(job, trial.exploration)
+    if spec.target_metric is None:
+        _calibrate(session, job, trial, at, outcome)
+        verdict = Verdict(VerdictCode.CALIBRATED, _calibration_text(session, job, trial.exploration))
+    else:
+        verdict = calibration.judge_end(spec, outcome)
+        store.end_trial(trial, job, at, TrialStatus.SUCCEEDED, verdict.code, verdict.reason)
+        trial.converged = verdict.converged
+    return _to_report_answer(spec, CoreReport(None, trial.energy_j, trial.time_s, trial.epochs), verdict)
 
 
 def _calibrate(session: Session, job: Job, trial: Trial, at: datetime, outcome: str) -> None:

@@ -74,7 +74,13 @@ def test_a_training_that_ends_by_its_own_rules_calibrates_too(calls: Calls) -> N
     first, second = calls.trial(), calls.trial()
     train(calls, first, CURVES[0])
     ended = calls.must(calls.end(first, over=True, report_number=3))
-    assert "2 are still to end" in ended["calibrated"]
+    assert ended["verdict"] == {
+        "stop_train": True,
+        "converged": True,
+        "message": "the target is learnt from 3 runs with the default batch size 16; 2 are still to end",
+        "reason": "calibrated",
+        "cost": 30.0,
+    }
     assert calls.must(calls.end(second, over=True)) is None  # it has reported no metric
     assert [record["status"] for record in calls.records()] == ["Calibrated", "Failed"]
 
@@ -123,6 +129,18 @@ def test_later_runs_are_judged_by_the_target(calls: Calls) -> None:
     failed = train(calls, calls.trial(), [0.7, 0.75, 0.79])
     assert (failed["reason"], failed["converged"]) == ("max_epochs", False)
     assert "has not reached the target 0.8" in failed["message"]
+
+
+def test_a_training_that_ends_below_the_target_by_its_own_rules_has_failed(calls: Calls) -> None:
+    register(calls)
+    calibrate(calls)
+    trial = calls.trial()
+    train(calls, trial, [0.7, 0.75])
+    verdict = calls.must(calls.end(trial, over=True, reason="fit ended after 2 epochs"))["verdict"]
+    assert (verdict["reason"], verdict["converged"]) == ("training_over", False)
+    assert verdict["message"] == "fit ended after 2 epochs; the run has not reached the learnt target 0.8"
+    record = calls.record(trial)
+    assert (record["status"], record["converged"], record["outcome_code"]) == ("Succeeded", False, "training_over")
 
 
 @pytest.mark.parametrize(
@@ -186,6 +204,7 @@ def test_every_decision_follows_from_what_is_stored(calls: Calls, app: Flask, po
             running.append(calls.trial())
         trial = running.pop(draw.randrange(len(running)))
         if draw.random() < 0.1:
+            train(calls, trial, [0.1][: draw.randrange(2)])
             calls.must(calls.end(trial, over=draw.random() < 0.5))
         elif draw.random() < 0.05:
             calls.diverge(trial)

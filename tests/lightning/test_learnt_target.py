@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from lightning.pytorch.callbacks import EarlyStopping
 
-from lightning_bso import BatchSizeOptimizer, BsoClient, JobSpec, ZeusBSOCallback
+from lightning_bso import BatchSizeOptimizer, BsoClient, JobSpec, ZeusBSOCallback, ZeusBSOTrainFailError
 from lightning_bso.console.cli import main
 from tests.client.jobs import ScriptedMonitor, job, only_trial
 from tests.lightning.ranks import RankModule, run_ranks
@@ -78,6 +78,21 @@ def test_a_fit_that_another_callback_ends_calibrates_too(
     assert not [line for line in caplog.messages if "learned nothing" in line]
     (trial,) = client.list_trials(str(callback.job_id)).trials
     assert (trial.status, trial.energy) == ("Calibrated", 30.0)
+
+
+def test_a_fit_that_ends_below_the_target_by_its_own_rules_has_failed(
+    server: WaitressServer, client: BsoClient, fields: dict[str, Any]
+) -> None:
+    for _ in range(2):
+        launch(server, fields, RISING)
+    stopping = EarlyStopping("val_acc", mode="max", patience=1)
+    callback = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor())
+    with pytest.raises(
+        ZeusBSOTrainFailError, match=r"fit ended after 2 epochs.*has not reached the learnt target 0\.8"
+    ):
+        trainer(callback, stopping, max_epochs=4).fit(Module([0.5, 0.4, 0.9]))
+    trial = client.list_trials(str(callback.job_id)).trials[-1]
+    assert (trial.converged, trial.outcome_code) == (False, "training_over")
 
 
 def test_a_fit_that_breaks_calibrates_nothing(
