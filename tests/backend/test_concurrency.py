@@ -106,6 +106,7 @@ def test_runs_that_end_their_calibration_at_once_learn_one_target(server: Gunico
     with app.app_context():
         assert reading.replay_job("train-auto") == (8, [])
         db.engine.dispose()
+    calls.must(calls.delete("train-auto"))
 
 
 @pytest.mark.parametrize("job_id", [f"train-new-{number}" for number in range(3)])
