@@ -210,16 +210,18 @@ def test_nothing_of_the_step_that_failed_stays_in_memory(server: WaitressServer)
 
         seen: tuple[bool, bool] | None = None
 
-        def on_train_batch_start(self, batch: Sequence[torch.Tensor], index: int) -> None:
-            if len(batch[0]) == FIRST_SIZE // 2:
-                self.seen = self.loss() is not None, self.layer.weight.grad is not None
+        def train_dataloader(self) -> DataLoader[Any]:
+            if self.batch_size == FIRST_SIZE // 2:
+                self.seen = self.workspace() is not None, self.layer.weight.grad is not None
+            return super().train_dataloader()
 
         def training_step(self, batch: Sequence[torch.Tensor], index: int) -> torch.Tensor:
-            self.samples, loss = len(batch[0]), super().training_step(batch, index)
-            self.loss = weakref.ref(loss)
-            return loss
+            self.samples = len(batch[0])
+            return super().training_step(batch, index)
 
         def on_after_backward(self) -> None:
+            workspace = torch.zeros(self.samples)
+            self.workspace = weakref.ref(workspace)
             if not self.has_room(self.samples):
                 raise torch.OutOfMemoryError("no room after the backward pass")
 
