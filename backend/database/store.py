@@ -196,10 +196,10 @@ def calibrated_trials(session: Session, job: Job, exploration: int) -> Sequence[
     return _trials_of(session, job, exploration, ended)
 
 
-def running_calibration(session: Session, job: Job, exploration: int) -> Sequence[Trial]:
-    """Return an exploration's calibration runs that still run, by rising number."""
-    runs = (Trial.status == TrialStatus.DISPATCHED) & (Trial.type == TrialType.CALIBRATION)
-    return _trials_of(session, job, exploration, runs)
+def open_calibration(session: Session, job: Job, exploration: int) -> Sequence[Trial]:
+    """Return an exploration's calibration runs that still run or are lost, by rising number."""
+    is_open = (Trial.status == TrialStatus.DISPATCHED) | (Trial.outcome_code == LOST)
+    return _trials_of(session, job, exploration, is_open & (Trial.type == TrialType.CALIBRATION))
 
 
 def _trials_of(session: Session, job: Job, exploration: int, which: ColumnElement[bool]) -> Sequence[Trial]:

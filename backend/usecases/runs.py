@@ -122,17 +122,15 @@ def ask(
     if trial is not None and not _has_ended(trial) and takes_over != trial.process and _is_of_another(process, trial):
         _renew_lease(session, job, None, at, lease_s)
         session.refresh(trial)  # its lease may just have expired
-        return _to_ask_answer(
-            job, trial, _report_number(store.last_report(session, trial)), lease_s, held_by=trial.process
-        )
+        return _to_ask_answer(job, trial, store.last_report(session, trial), lease_s, held_by=trial.process)
     ruled_out = None if trial is None else _reopen(session, job, trial, resumes=resumes)
     _renew_lease(session, job, trial, at, lease_s)
     if trial is not None:
         trial.process = process
-        return _to_ask_answer(job, trial, _report_number(store.last_report(session, trial)), lease_s, ruled_out)
+        return _to_ask_answer(job, trial, store.last_report(session, trial), lease_s, ruled_out)
     trial = store.add_trial(session, job, at, run_id, _choose(session, job, by), host, process)
     audit.record(session, by, Action.ASK, job_id, f"trial {trial.number}, batch size {trial.batch_size}")
-    return _to_ask_answer(job, trial, 0, lease_s)
+    return _to_ask_answer(job, trial, None, lease_s)
 
 
 @transaction
@@ -369,8 +367,12 @@ def _calibrate_again(session: Session, job: Job, by: Actor, why: str) -> Choice:
 
 
 def _learns_from(job: Job, trial: Trial) -> bool:
-    """Whether the end of a training is a result: its job learns its target, and the run has reported a metric."""
-    return states.core_spec(job).target_metric is None and trial.best_metric is not None
+    """Whether the end of a training is a result: its job learns its target, and the run has reported a metric.
+
+    The end of a lost run is none. Decisions since its loss have read it as lost.
+    """
+    is_lost = trial.outcome_code == store.LOST
+    return states.core_spec(job).target_metric is None and trial.best_metric is not None and not is_lost
 
 
 def _judge_end(session: Session, job: Job, trial: Trial, at: datetime, outcome: str) -> ReportAnswer:
@@ -398,7 +400,7 @@ def _calibrate(session: Session, job: Job, trial: Trial, at: datetime, outcome: 
     numbers = tuple(run.number for run in runs)
     states.add_target(job, exploration, calibration.LearntTarget(learnt, numbers, job.revision))
     spec = states.spec_at(job, exploration)
-    for run in (*runs, *store.running_calibration(session, job, exploration)):
+    for run in (*runs, *store.open_calibration(session, job, exploration)):
         first = calibration.first_reached(spec, states.load_curve(session, run))
         if first is not None:
             job.revision += 1  # each end has a revision of its own
@@ -584,12 +586,16 @@ def _to_report_answer(spec: Spec, report: CoreReport, verdict: Verdict) -> Repor
 def _to_ask_answer(
     job: Job,
     trial: Trial,
-    last_report_number: int,
+    last: Report | None,
     lease_s: float,
     ruled_out: str | None = None,
     held_by: str | None = None,
 ) -> AskAnswer:
     spec = states.core_spec(job)
+    # A run knows its totals as of its last report. A calibration run has its verdict as of an earlier one.
+    energy_j, time_s, epochs = (trial.energy_j, trial.time_s, trial.epochs)
+    if last is not None:
+        energy_j, time_s, epochs = last.energy_j, last.time_s, last.epoch
     outcome = trial.outcome
     if ruled_out is not None:
         outcome = f"{outcome}. Batch size {trial.batch_size} is ruled out until the job is reset: it {ruled_out}"
@@ -602,13 +608,13 @@ def _to_ask_answer(
         status=trial.status,
         outcome=None if trial.outcome_code == store.LOST else outcome,
         lease_s=lease_s,
-        time=trial.time_s,
-        energy=trial.energy_j,
-        current_epoch=trial.epochs,
-        report_number=last_report_number,
-        converged=trial.converged,
-        energy_after=trial.energy_after_j,
-        time_after=trial.time_after_s,
+        time=time_s,
+        energy=energy_j,
+        current_epoch=epochs,
+        report_number=_report_number(last),
+        converged=True if trial.status == TrialStatus.CALIBRATED else trial.converged,
+        energy_after=max(0.0, trial.energy_after_j + trial.energy_j - energy_j),
+        time_after=max(0.0, trial.time_after_s + trial.time_s - time_s),
         probe_wanted=spec.policy == "gp-ucb" and trial.exploration not in states.load_probes(job),
         max_device_batch_size=job.max_device_batch_size,
         held_by=held_by,

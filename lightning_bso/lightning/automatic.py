@@ -7,6 +7,7 @@ would without it. Which fits it takes part in is in `recurring.py`. What it does
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import logging
 import os
@@ -22,7 +23,13 @@ from lightning_bso import variables
 from lightning_bso.identity import DerivedJob
 from lightning_bso.lightning.callback import ZeusBSOCallback
 from lightning_bso.lightning.checks import check_trainer
-from lightning_bso.lightning.dataloading import present_batch_size, remember, why_too_large
+from lightning_bso.lightning.dataloading import (
+    check_can_accumulate,
+    present_batch_size,
+    remember,
+    why_left_over,
+    why_too_large,
+)
 from lightning_bso.lightning.describing import as_code, job_id_prefix
 from lightning_bso.lightning.families import Callback, classes, find, loaded, rank_zero_info
 from lightning_bso.lightning.recurring import why_no_recurrence
@@ -65,9 +72,19 @@ class AutomaticBSOCallback(ZeusBSOCallback):
     _has_fit: ClassVar[bool] = False
     """Whether this process has taken part in a fit."""
 
+    _instances: ClassVar[Iterator[int]] = itertools.count(1)
+
     def __init__(self) -> None:
         super().__init__()
         self._put_back: Callable[[], None] | None = None
+        self._number = next(self._instances)
+
+    @property
+    @override
+    def state_key(self) -> str:
+        # Lightning adds the factory's callback to a list of the user's. Two Trainers that share the list then have two
+        # such callbacks each, and Lightning refuses two of one key.
+        return type(self).__name__ + ("" if self._number == 1 else f"-{self._number}")
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to the fit of this process."""
@@ -94,15 +111,18 @@ class AutomaticBSOCallback(ZeusBSOCallback):
         AutomaticBSOCallback._has_fit = True
         own_size = present_batch_size(trainer, pl_module, self._batch_size_names)
         self._put_back = remember(trainer, pl_module, self._batch_size_names)
+        self._split_what_does_not_fit(trainer, pl_module)
         try:
             super().setup(trainer, pl_module, stage)
-            too_large = None if self._loader_size == own_size else why_too_large(trainer)
+            is_own = self._loader_size == own_size
+            too_large = None if is_own else why_too_large(trainer)
+            leaves_one = None if is_own else why_left_over(trainer, pl_module)
         except Exception as error:
             self._stand_aside(error)
             self._restore()
         else:
-            if too_large is not None:
-                self._stand_aside(too_large, unfit=True)
+            if too_large is not None or leaves_one is not None:
+                self._stand_aside(too_large or leaves_one or "", unfit=too_large is not None)
                 self._restore()
 
     @override
@@ -119,6 +139,13 @@ class AutomaticBSOCallback(ZeusBSOCallback):
         finally:
             self._restore()
 
+    def _split_what_does_not_fit(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Let a fit that runs out of memory go on in smaller parts, if its gradients can be accumulated."""
+        self.max_device_batch_size = self.accumulate = None
+        with suppress(*classes("utilities.exceptions:MisconfigurationException")):
+            check_can_accumulate(trainer, module)
+            self.max_device_batch_size = self.accumulate = "auto"
+
     def _preview(self, trainer: pl.Trainer, module: pl.LightningModule, reason: str | None) -> dict[str, str]:
         """Say what this callback would do in a fit, without a call to a server: `aside`, `refused` or `job`."""
         if reason is not None:
@@ -130,7 +157,7 @@ class AutomaticBSOCallback(ZeusBSOCallback):
             spec = job.derive() if isinstance(job, DerivedJob) else job
         except Exception as error:
             return {"refused": f"{type(error).__name__}: {error}"}
-        return {"job": as_code(spec, self._metric.name, stop=self.stop)}
+        return {"job": as_code(spec, self._metric, stop=self.stop)}
 
     def _stand_aside(self, why: Exception | str, *, unfit: bool = False) -> None:
         """Leave the fit to itself, and say why. Raises nothing."""
@@ -141,7 +168,7 @@ class AutomaticBSOCallback(ZeusBSOCallback):
             log.debug("The automatic batch-size optimizer stands aside", exc_info=True)
         if run is not None and run.ranks.rank == 0:
             with suppress(Exception):
-                run.end(reason, over=False, unfit=unfit)
+                run.end(reason, over=False, unfit=unfit, misconfigured=not unfit)
 
     def _restore(self) -> None:
         """Put back the batch size and the loaders of the training's author."""

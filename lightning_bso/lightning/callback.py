@@ -173,6 +173,7 @@ class ZeusBSOCallback(Callback):
         self._token = token
         self._run: BatchSizeOptimizer | None = None
         self._metric = Metric(DEFAULT_MONITOR, higher_is_better=True)
+        self._earlier_values: dict[str, Any] = {}
         self._smaller_parts: SmallerParts | None = None
         self._loader_size = 0
         self._expects_first_batch = False
@@ -332,9 +333,8 @@ class ZeusBSOCallback(Callback):
             self._smaller_parts = SmallerParts(trainer, run, self._loader_size, take_at_most, check)
         else:
             take_at_most(self.max_device_batch_size)
-        if self._job is None:
-            code = as_code(run.job, self._metric.name, stop=self.stop)
-            rank_zero_info("The job is derived from the training. To write it down, or to change it: %s", code)
+        if self._job is None and not self._metric.is_assumed:
+            self._log_derived_job()
         if run.trial is not None:
             rank_zero_info(
                 "Batch size %d%s for trial %d of job %s: %s",
@@ -423,10 +423,12 @@ class ZeusBSOCallback(Callback):
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # A metric that this validation does not log keeps its last value. That value must not be reported again.
+        # A metric that this validation does not log keeps its last value, which other callbacks may read. It must not
+        # be reported again, so a copy marks it.
         if self._run is not None and trainer.state.fn == "fit":
-            for name in self._metric.names:
-                trainer.callback_metrics.pop(name, None)
+            known = trainer.callback_metrics
+            self._earlier_values = {name: known[name].clone() for name in self._metric.names if name in known}
+            known.update(self._earlier_values)
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -506,6 +508,11 @@ class ZeusBSOCallback(Callback):
             else None
         )
         return describe(trainer, module, self._metric, self._batch_size_names, self._given_fields, limit)
+
+    def _log_derived_job(self) -> None:
+        if self._job is None and self._run is not None:
+            code = as_code(self._run.job, self._metric, stop=self.stop)
+            rank_zero_info("The job is derived from the training. As code, which starts a job of its own: %s", code)
 
     def _take_at_most(
         self, trainer: pl.Trainer, run: BatchSizeOptimizer, set_parts: Callable[[int | None], int], limit: int | None
@@ -640,15 +647,17 @@ class ZeusBSOCallback(Callback):
             run.report_probe(sizes)  # an empty list too, so that no later run tries again
 
     def _read_metric(self, trainer: pl.Trainer, ranks: Ranks) -> float:
+        earlier = self._earlier_values
+        values = {name: value for name, value in trainer.callback_metrics.items() if value is not earlier.get(name)}
         if self._metric.is_assumed:
-            logged = set[str]().union(*ranks.gather(set(trainer.callback_metrics)))
-            self._metric = self._metric.or_logged(logged)
+            self._metric = self._metric.or_logged(set[str]().union(*ranks.gather(set(values))))
+            self._log_derived_job()
         # If the metric is logged without sync_dist, the ranks have different values, and some may have none.
         name = self._metric.name
-        value = trainer.callback_metrics.get(name)
+        value = values.get(name)
         metric = ranks.mean(None if value is None else float(value))
         if metric is None:
-            logged_names = ", ".join(sorted(trainer.callback_metrics)) or "none"
+            logged_names = ", ".join(sorted(values)) or "none"
             raise misconfiguration(
                 f"ZeusBSOCallback(monitor={name!r}) found no such metric after the validation. Logged metrics: "
                 f"{logged_names}. Give one of these as monitor, or log yours in validation_step or "

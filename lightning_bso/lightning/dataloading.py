@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_map
 from torch.utils.data import DataLoader
 
@@ -133,6 +134,20 @@ def why_too_large(trainer: pl.Trainer) -> str | None:
             batches = int(batches * limit)
         if batches < needed:
             return f"an epoch would have {batches} batches of {batch_size_of(loader)} samples, and it needs {needed}"
+    return None
+
+
+def why_left_over(trainer: pl.Trainer, module: pl.LightningModule) -> str | None:
+    """Say why batch normalization would refuse an epoch's last batch. None: it would not, as far as is known.
+
+    Call this in `Callback.setup`, as `why_too_large`.
+    """
+    if not any(isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in module.modules()):
+        return None
+    for loader in make_train_loaders(trainer):
+        size = batch_size_of(loader)
+        if size is not None and leaves_one_sample(loader, size, trainer.world_size):
+            return _ONE_SAMPLE_LEFT.format(size)
     return None
 
 

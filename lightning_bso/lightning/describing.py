@@ -11,8 +11,11 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from lightning_bso import variables
 from lightning_bso.identity import DerivedJob
@@ -32,6 +35,8 @@ MIN_BATCHES = 4
 UNLIMITED_EPOCHS = 1000
 """What a Trainer without a limit of its epochs counts as. It is Lightning's own default."""
 _LOWER_IS_BETTER = re.compile(r"loss|err|mse|mae|mape|nll|perplexity|ppl", re.IGNORECASE)
+_LIMITS = ("max_steps", "limit_train_batches", "limit_val_batches", "overfit_batches")
+"""Attributes of a Trainer that make a short trial run of a training."""
 _NO_METRIC = re.compile(r"step|epoch|train.*")
 
 
@@ -138,20 +143,24 @@ def describe(
 
 
 def batch_sizes_around(batch_size: int, largest: int | None) -> list[int]:
-    """Return a batch size, its halves and its doubles, as far as they are at most `largest`. None: no limit."""
-    smaller = {batch_size >> halvings for halvings in range(1, DOUBLINGS + 1)} - {0}
+    """Return a batch size, its halves and its doubles, as far as they are at most `largest`. None: no limit.
+
+    A single sample is left out, because batch normalization refuses it in training.
+    """
+    smaller = {batch_size >> halvings for halvings in range(1, DOUBLINGS + 1)} - {0, 1}
     larger = {batch_size << doublings for doublings in range(1, DOUBLINGS + 1)}
     return sorted({*smaller, batch_size, *(size for size in larger if largest is None or size <= largest)})
 
 
-def as_code(job: JobSpec, monitor: str, *, stop: bool) -> str:
-    """Return the callback with a job, ready to be pasted into a program."""
-    machine = {"max_power", "number_of_gpus", "gpu_model"}
-    fields = job.model_dump(exclude_defaults=True, exclude=machine)
+def as_code(job: JobSpec, metric: Metric, *, stop: bool) -> str:
+    """Return the callback with a job, ready to be pasted into a program. The job gets a name of its own."""
+    if metric.sign < 0:
+        job = job.model_copy(update={"higher_is_better_metric": not job.higher_is_better_metric})
+    fields = job.model_dump(exclude_defaults=True, exclude={"job_id", "max_power", "number_of_gpus", "gpu_model"})
     if "target_metric" in fields:
         fields["target_metric"] = job.target_metric or "auto"
     arguments = ", ".join(f"{name}={value!r}" for name, value in fields.items())
-    return f"ZeusBSOCallback(job=JobSpec({arguments}), monitor={monitor!r}, stop={stop})"
+    return f"ZeusBSOCallback(job=JobSpec({arguments}), monitor={metric.name!r}, stop={stop})"
 
 
 def _parts(trainer: pl.Trainer, module: pl.LightningModule) -> list[Any]:
@@ -187,6 +196,7 @@ def _identity(
             "higher_is_better": metric.higher_is_better,
             "max_epochs": trainer.max_epochs,
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
+            "limits": {name: repr(getattr(trainer, name, None)) for name in _LIMITS},
             "world_size": trainer.world_size,
             "given": _plain(given, set()),
         },
@@ -198,6 +208,12 @@ def _plain(value: Any, skipped: set[str]) -> Any:
     """Return a value with everything that is not plain replaced by the name of its type."""
     if isinstance(value, Mapping):
         return {str(name): _plain(each, skipped) for name, each in value.items() if name not in skipped}
-    if isinstance(value, list | tuple):
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain({each.name: getattr(value, each.name) for each in fields(value)}, skipped)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [_plain(each, skipped) for each in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Enum):
+        return value.name
     return repr(value) if value is None or type(value) in (bool, int, float, str) else class_name(value)

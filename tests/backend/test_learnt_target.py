@@ -1,6 +1,7 @@
 """A job without a target learns one from its first runs, which take the default batch size."""
 
 import random
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -308,3 +309,46 @@ def test_the_pages_show_the_curves_and_where_the_target_comes_from(calls: Calls,
 def figure(client: FlaskClient) -> list[dict[str, Any]]:
     """Return the traces of the figure of the calibration."""
     return list(client.get("/admin/job/plots?job=train").json["figures"]["calibration"]["data"])
+
+
+def test_a_run_that_asks_again_after_its_calibration_counts_on_from_its_last_report(calls: Calls) -> None:
+    register(calls)
+    trial = calls.trial(run_id="first")
+    train(calls, trial, [0.1, 0.8, 0.85])
+    again = calls.trial(run_id="first")
+    assert (again["status"], again["converged"], again["energy"]) == ("Calibrated", True, 30.0)
+    calibrate(calls, CURVES[:2])
+    again = calls.trial(run_id="first")
+    assert (again["converged"], again["energy"], again["energy_after"]) == (True, 30.0, 0.0)
+    calls.must(calls("POST", "/trials/after", {"job_id": "train", "trial_number": 1, "energy": 2.0, "time": 0.2}))
+    assert (calls.record(trial)["energy"], calls.record(trial)["energy_after"]) == (20.0, 12.0)
+    assert calls.trial(run_id="first")["energy_after"] == 2.0
+
+
+def test_a_lost_run_whose_reports_reached_the_target_has_converged(calls: Calls, app: Flask) -> None:
+    register(calls, policy="gp-ucb")
+    lost = calls.trial(run_id="lost")
+    train(calls, lost, [0.2, 0.99])
+    with app.app_context():
+        db.session.execute(update(Trial).values(last_seen_at=datetime(2000, 1, 1)))
+        db.session.commit()
+    calibrate(calls)
+    record = calls.record(lost)
+    assert (record["status"], record["converged"], record["energy"]) == ("Succeeded", True, 20.0)
+    with app.app_context():
+        assert reading.replay_job("train") == (4, [])
+
+
+def test_the_end_of_a_lost_run_is_no_result(calls: Calls, app: Flask) -> None:
+    register(calls, policy="gp-ucb")
+    calibrate(calls)
+    lost = calls.trial()
+    train(calls, lost, [0.2])
+    with app.app_context():
+        db.session.execute(update(Trial).values(last_seen_at=datetime(2000, 1, 1)))
+        db.session.commit()
+    train(calls, calls.trial(), [0.85])
+    assert calls.must(calls.end(lost, over=True)) is None
+    train(calls, calls.trial(), [0.85])
+    with app.app_context():
+        assert reading.replay_job("train") == (6, [])

@@ -166,6 +166,66 @@ def test_a_batch_size_that_todays_data_cannot_fill_is_put_back(server: WaitressS
     assert trial.outcome == f"an epoch would have 0 batches of {trial.batch_size} samples, and it needs 1"
 
 
+def test_trainers_that_share_a_list_of_callbacks_train(server: WaitressServer, tmp_path: Path) -> None:
+    early = "from lightning.pytorch.callbacks import EarlyStopping\ncallbacks = [EarlyStopping('val_loss')]\n"
+    shared = PLAIN.replace(
+        "trainer = pl.Trainer(",
+        f"{early}pl.Trainer({QUIET}, callbacks=callbacks)\ntrainer = pl.Trainer(callbacks=callbacks, ",
+    )
+    with server:
+        run = launch(shared, tmp_path, **automatic(server.url))
+        trials = trials_of_each_job(BsoClient(server.url))
+    assert (run.exit_status, trials) == (0, [1]), run.errors
+
+
+def test_a_batch_that_does_not_fit_in_memory_is_split(server: WaitressServer, tmp_path: Path) -> None:
+    step = "def training_step(self, batch, index):\n"
+    small = PLAIN.replace(step, f"{step}        if len(batch[0]) > 8: raise torch.OutOfMemoryError('out')\n")
+    assert launch(small, tmp_path).exit_status == 1
+    with server:
+        runs = [launch(small, tmp_path, **automatic(server.url)) for _ in range(2)]
+        (listing,) = BsoClient(server.url).list_jobs().jobs
+        trials = BsoClient(server.url).list_trials(listing.job_id).trials
+    assert [(run.exit_status, run.sizes) for run in runs] == [(0, [8])] * 2, runs[-1].errors
+    assert ["Out of memory in training" in run.errors for run in runs] == [True, False]
+    assert [(trial.batch_size, trial.accumulate_grad_batches) for trial in trials] == [(OWN_SIZE, 2)] * 2
+
+
+def test_a_last_batch_of_one_sample_that_batch_normalization_refuses_is_no_batch_size_of_that_day(
+    server: WaitressServer, tmp_path: Path
+) -> None:
+    normalized = PLAIN.replace(f"torch.randn({SAMPLES}", "torch.randn(249").replace(
+        "torch.nn.Linear(8, width), ", "torch.nn.Linear(8, width), torch.nn.BatchNorm1d(width), "
+    )
+    with server:
+        runs = [launch(normalized, tmp_path, **automatic(server.url)) for _ in range(LAUNCHES + 2)]
+        (listing,) = BsoClient(server.url).list_jobs().jobs
+        job = BsoClient(server.url).describe(listing.job_id)
+        trials = BsoClient(server.url).list_trials(listing.job_id).trials
+    assert [run.exit_status for run in runs] == [0] * len(runs), runs[-1].errors
+    outcomes = {trial.batch_size: trial.outcome for trial in trials if trial.batch_size < OWN_SIZE}
+    assert outcomes, [trial.batch_size for trial in trials]
+    assert all("has a single sample" in str(outcome) for outcome in outcomes.values())
+    assert not [size for size in job.batch_sizes if "single sample" in str(size.ruled_out)]
+
+
+def test_a_metric_that_not_every_validation_logs_stays_for_other_callbacks(
+    server: WaitressServer, tmp_path: Path
+) -> None:
+    seldom = PLAIN.replace(
+        'self.log("val_loss"', 'if self.trainer.current_epoch % 2 == 0: self.log("val_loss"'
+    ).replace(
+        "trainer = pl.Trainer(",
+        "from lightning.pytorch.callbacks import EarlyStopping\n"
+        "trainer = pl.Trainer(callbacks=[EarlyStopping('val_loss')], ",
+    )
+    _, weights = without_us(seldom, tmp_path)
+    with server:
+        run = launch(seldom, tmp_path, **automatic(server.url))
+    assert (run.exit_status, final_weights(tmp_path)) == (0, weights), run.errors
+    assert "found no such metric after the validation" in run.errors
+
+
 SWEEP = f"""
 import optuna
 import lightning.pytorch as pl
@@ -245,6 +305,7 @@ def test_it_is_off_without_both_variables(variables: dict[str, str], tmp_path: P
 def previewed(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Finding:
     """Return what `lightning-bso doctor --training` says about a script."""
     monkeypatch.delenv("PYTEST_CURRENT_TEST", raising=False)
+    monkeypatch.chdir(folder)  # where a script that trains after all saves its weights
     (folder / "train.py").write_text(script)
     return check_training([str(folder / "train.py")], "http://127.0.0.1:9")
 
