@@ -73,7 +73,8 @@ class Process:
     def send_signal(self, which: signal.Signals) -> None:
         """Send a signal if the process still runs."""
         if self.poll() is None:
-            os.kill(self.pid, which)
+            with suppress(ProcessLookupError):  # it may have ended since
+                os.kill(self.pid, which)
 
 
 def start(
