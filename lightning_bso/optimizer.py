@@ -509,7 +509,7 @@ class BatchSizeOptimizer:
         if self.result is None:
             self._send(last_chance=True)
         if self.result is not None:
-            self._send_after()
+            self._send_after(last_chance=True)
             return None
         if self._trial is None:  # a report was refused
             return None
@@ -731,23 +731,23 @@ class BatchSizeOptimizer:
             self.result, self._at_verdict = self._outbox.answer, Reading(final.energy, final.time)
             self._send_after()  # reports before this one may have been missed, so that the verdict comes late
 
-    def _send_after(self) -> None:
+    def _send_after(self, *, last_chance: bool = False) -> None:
         """Report what the training has used since the verdict. Nothing depends on it, so a failure is only logged."""
         trial, after = self._trial, self.spent_after
         if self._stop or trial is None or self.ranks.rank != 0 or after == Reading(0.0, 0.0):
             return
         try:
-            self._client.after(
-                AfterRequest(
-                    job_id=trial.job_id,
-                    trial_number=trial.trial_number,
-                    time=after.time_s,
-                    energy=after.energy_j,
-                    metric=self._best_metric,
-                )
+            request = AfterRequest(
+                job_id=trial.job_id,
+                trial_number=trial.trial_number,
+                time=after.time_s,
+                energy=after.energy_j,
+                metric=self._best_metric,
             )
-        except (ServerUnreachable, ServerRefused, ValidationError) as error:
-            log.info("What the training uses after its verdict is not reported now: %s", error)
+        except ValidationError as error:
+            log.info("What the training uses after its verdict is not valid, and not reported: %s", error)
+        else:
+            self._outbox.send_after(request, last_chance=last_chance)
 
     def _note_best(self, metric: float) -> None:
         if math.isfinite(metric):

@@ -11,7 +11,7 @@ from collections import deque
 from lightning_bso import transport
 from lightning_bso.client import BsoClient
 from lightning_bso.errors import ServerRefused, ServerUnreachable
-from lightning_bso.wire import AskAnswer, ReportAnswer, ReportRequest
+from lightning_bso.wire import AfterRequest, AskAnswer, ReportAnswer, ReportRequest
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,23 @@ class Outbox:
             if self.answer.stop_train:
                 self.final = report
                 self.clear()
+
+    def send_after(self, after: AfterRequest, *, last_chance: bool = False) -> None:
+        """Report what the training has used since the verdict. Each call has the totals, so a missed one is no loss.
+
+        Args:
+            after: the totals.
+            last_chance: no later call will follow, so ignore the pause.
+        """
+        started = time.monotonic()
+        if not last_chance and started < self._pause_until:
+            return
+        try:
+            self._client.after(after)
+        except ServerUnreachable as error:
+            self._back_off(error, waited_s=time.monotonic() - started)
+        except ServerRefused as error:
+            log.info("The server refused what trial %d uses after its verdict: %s", after.trial_number, error)
 
     def keep_alive(self, trial: AskAnswer) -> None:
         """Send a heartbeat if the last contact with the server is at least a third of the lease ago."""

@@ -177,7 +177,8 @@ def load_state(session: Session, job: Job, exploration: int | None = None, *, sa
     summary = restored or initial
     probe_results = probe.results if probe else ()
     broken = load_breakdowns(session, job, exploration)
-    calibrated = len(store.calibrated_trials(session, job, exploration)) if spec.target_metric is None else 0
+    is_shown = spec.target_metric is None and not save_summary
+    calibrated = len(store.calibrated_trials(session, job, exploration)) if is_shown else 0
     state = policies.compact(
         replace(broken, trials=tuple(trials), summary=summary, probe_results=probe_results, calibrated=calibrated)
     )

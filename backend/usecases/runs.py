@@ -270,6 +270,9 @@ def end(
         return None
     if request.report_number is not None and request.report_number < _report_number(store.last_report(session, trial)):
         return None
+    spec = states.core_spec(job)
+    if request.over and _converged(trial) is not None and spec.target_metric is None:
+        return EndAnswer(verdict=_recorded_outcome(spec, trial))  # the first answer may have been lost
     if not _has_ended(trial) or (by_user and trial.outcome_code in (store.ENDED, store.LEFT)):
         outcome = request.reason or "ended by its caller without a verdict"
         if request.over and not by_user and _learns_from(job, trial):
@@ -563,10 +566,15 @@ def _repeat_answer(spec: Spec, report: CoreReport, stored: Report) -> ReportAnsw
     return _to_report_answer(spec, report, Verdict(code, stored.message))
 
 
+def _converged(trial: Trial) -> bool | None:
+    """Whether a run has reached its target, be it one that is still to be learnt from it; None: it has no verdict."""
+    return True if trial.status == TrialStatus.CALIBRATED else trial.converged
+
+
 def _recorded_outcome(spec: Spec, trial: Trial) -> ReportAnswer:
     return ReportAnswer(
         stop_train=True,
-        converged=bool(trial.converged) or trial.status == TrialStatus.CALIBRATED,
+        converged=bool(_converged(trial)),
         message=f"trial {trial.number} has already ended: {trial.outcome}",
         reason=trial.outcome_code or "",
         cost=run_cost(spec, trial.energy_j, trial.time_s),
@@ -612,7 +620,7 @@ def _to_ask_answer(
         energy=energy_j,
         current_epoch=epochs,
         report_number=_report_number(last),
-        converged=True if trial.status == TrialStatus.CALIBRATED else trial.converged,
+        converged=_converged(trial),
         energy_after=max(0.0, trial.energy_after_j + trial.energy_j - energy_j),
         time_after=max(0.0, trial.time_after_s + trial.time_s - time_s),
         probe_wanted=spec.policy == "gp-ucb" and trial.exploration not in states.load_probes(job),

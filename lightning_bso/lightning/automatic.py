@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from typing_extensions import override
@@ -192,7 +193,7 @@ def _why_not(trainer: pl.Trainer) -> str | None:
 
 
 def _calling_modules() -> Iterator[str]:
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         yield str(frame.f_globals.get("__name__", ""))
-        frame = frame.f_back  # type: ignore[assignment]  # None above the first frame
+        frame = frame.f_back

@@ -181,7 +181,7 @@ class ZeusBSOCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the run out of copies and pickles. A library may save its callbacks with a model."""
-        return vars(self) | {"_run": None, "_smaller_parts": None}
+        return vars(self) | {"_run": None, "_smaller_parts": None, "_earlier_values": {}}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy the callback, but not its run. A fit with the copy also sets `result` of this callback."""

@@ -352,3 +352,16 @@ def test_the_end_of_a_lost_run_is_no_result(calls: Calls, app: Flask) -> None:
     train(calls, calls.trial(), [0.85])
     with app.app_context():
         assert reading.replay_job("train") == (6, [])
+
+
+def test_the_end_of_a_training_may_be_repeated(calls: Calls) -> None:
+    register(calls)
+    trial = calls.trial()
+    train(calls, trial, [0.2, 0.7])
+    first, again = (calls.must(calls.end(trial, over=True))["verdict"] for _ in range(2))
+    assert [(verdict["converged"], verdict["reason"]) for verdict in (first, again)] == [(True, "calibrated")] * 2
+    calibrate(calls)
+    failed = calls.trial()
+    train(calls, failed, [0.1])
+    first, again = (calls.must(calls.end(failed, over=True))["verdict"] for _ in range(2))
+    assert [(verdict["converged"], verdict["reason"]) for verdict in (first, again)] == [(False, "training_over")] * 2

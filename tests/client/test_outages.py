@@ -282,6 +282,27 @@ def test_the_documentations_loop_ends_although_nothing_is_reported_any_more(
     assert epochs < 50, "a loop around training_finished never ends"
 
 
+def test_a_server_that_hangs_after_the_verdict_is_not_called_again_for_a_while_either(
+    server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.8)
+    monkeypatch.setattr(outbox_module, "LONG_WAIT_S", 0.1)
+    scripted.script = handed_on(server.url)
+    fields = job()
+    bso = start_run(scripted.url, job=fields, stop=False)
+    bso.on_evaluate(1.0)
+    scripted.script = scripted.hang
+    bso.on_evaluate(1.0)
+    requests_before = len(scripted.requests)
+    began = time.monotonic()
+    bso.on_evaluate(1.0)
+    assert time.monotonic() - began < 0.8
+    assert len(scripted.requests) == requests_before
+    scripted.script = handed_on(server.url)
+    bso.end("the script is over")  # ignores the pause
+    assert only_trial(BsoClient(server.url), fields["job_id_prefix"]).energy_after == 30.0
+
+
 def test_a_server_that_hangs_is_not_called_again_for_a_while(
     server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
