@@ -323,6 +323,14 @@ def test_doctor_says_what_would_be_derived_from_a_training_and_trains_nothing(
     ("change", "level", "text"),
     [
         (("Trainer(", "Trainer(fast_dev_run=True, "), "warning", "takes no part: this is a fast_dev_run"),
+        (
+            (
+                "trainer = pl.Trainer(",
+                "import lightning_bso\ntrainer = pl.Trainer(callbacks=lightning_bso.ZeusBSOCallback(), ",
+            ),
+            "warning",
+            "takes no part: the Trainer has a ZeusBSOCallback of its own",
+        ),
         (("self.batch_size", "self.size"), "problem", "go on without the optimizer: MisconfigurationException: "),
         (
             ("trainer.fit", "trainer.nothing"),
