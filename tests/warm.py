@@ -16,31 +16,34 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 SERVER_IMPORTS = (
     *("backend.cli", "flask_migrate.cli", "flask_openapi3_swagger", "flask_sqlalchemy.cli"),
     *("sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.mysql.pymysql", "gunicorn.app.wsgiapp"),
 )
 TRAINING, CLI = "tests.lightning.training_process", "tests.lightning.cli_process"
-RUN, SCRIPT = "tests.client.run_process", "tests.lightning.script_process"
+RUN = "tests.client.run_process"
 TRAINING_IMPORTS = (
     *(TRAINING, "lightning_bso.lightning.lightning_cli"),
     *("pytorch_lightning.cli", "sklearn.datasets", "sklearn.model_selection", "rich.progress", "rich.table"),
 )
+TORCH_IMPORTS = ("torch", "torch._dynamo", "torchmetrics", "scipy.signal")
+"""What importing Lightning imports besides itself. It takes most of that time."""
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 IMPORTS = {
     **dict.fromkeys(("backend", "gunicorn"), SERVER_IMPORTS),
     RUN: (RUN, "zeus.device.gpu"),
-    **dict.fromkeys((TRAINING, CLI, SCRIPT, *map(str, EXAMPLES.glob("*.py"))), TRAINING_IMPORTS),
+    **dict.fromkeys((TRAINING, CLI, *map(str, EXAMPLES.glob("*.py"))), TRAINING_IMPORTS),
 }
-"""What each module or script that can start warm has imported already."""
+"""What a module or a script has imported already when it starts warm."""
 END_TIMEOUT_S = 10
 _MAX_REQUEST_BYTES = 1 << 17
 
@@ -85,23 +88,26 @@ def start(
     stdout: TextIO | None,
     stderr: TextIO,
     pipe_stdin: bool = False,
+    imports: tuple[str, ...] | None = None,
 ) -> Process:
     """Start a module (`python -m …`) or a script (`python ….py`) in a new process session.
 
     Args:
-        arguments: the module or the script, a key of `IMPORTS`, and its arguments.
+        arguments: the module or the script, and its arguments.
         cwd: the folder that the process runs in.
         env: the whole environment of the process.
         stdout: file for the standard output; None: a pipe, `Process.stdout`.
         stderr: file for the standard error.
         pipe_stdin: whether the standard input is a pipe, `Process.stdin`. Otherwise it is empty.
+        imports: what the process has imported already; None: what `IMPORTS` says of the
+            module or the script.
     """
     read_end, write_end = (None, os.dup(stdout.fileno())) if stdout else os.pipe()
     remote_stdin, stdin = os.pipe() if pipe_stdin else (os.open(os.devnull, os.O_RDONLY), None)
     status, remote_status = Pipe()
     request = json.dumps([arguments, str(cwd), dict(env)]).encode()
     handles = [remote_status.fileno(), remote_stdin, write_end, stderr.fileno()]
-    socket.send_fds(_connect(IMPORTS[arguments[0]]), [request], handles)
+    socket.send_fds(_connect(imports or IMPORTS[arguments[0]]), [request], handles)
     remote_status.close()
     os.close(remote_stdin)
     os.close(write_end)
@@ -180,12 +186,31 @@ def _run(
     os.environ.clear()
     os.environ.update(variables)
     sys.argv[:] = arguments
-    if arguments[0].endswith(".py"):
-        sys.path[0] = str(Path(arguments[0]).parent)
-        runpy.run_path(arguments[0], run_name="__main__")
-    else:
-        sys.path[0] = folder
-        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    try:
+        if arguments[0].endswith(".py"):
+            sys.path[0] = str(Path(arguments[0]).parent)
+            runpy.run_path(arguments[0], run_name="__main__")
+        else:
+            sys.path[0] = folder
+            runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if not isinstance(end.code, int | None):
+            print(end.code, file=sys.stderr)
+        _end(end.code if isinstance(end.code, int | None) else 1)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        _end(1)
+    _end(0)
+
+
+def _end(status: int | None) -> NoReturn:
+    """End the process as Python does, but without its last step: to destroy all modules takes half a second."""
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for the threads that are no daemons
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):  # closed, or a pipe whose reader is gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status or 0)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -194,7 +195,8 @@ def test_a_batch_that_does_not_fit_in_memory_is_split(server: WaitressServer, tm
 def test_a_last_batch_of_one_sample_that_batch_normalization_refuses_is_no_batch_size_of_that_day(
     server: WaitressServer, tmp_path: Path
 ) -> None:
-    normalized = PLAIN.replace(f"torch.randn({SAMPLES}", "torch.randn(249").replace(
+    """73 samples leave one sample in the last batch of 8, 4 and 2, and fill four batches of no more than 16."""
+    normalized = PLAIN.replace(f"torch.randn({SAMPLES}", "torch.randn(73").replace(
         "torch.nn.Linear(8, width), ", "torch.nn.Linear(8, width), torch.nn.BatchNorm1d(width), "
     )
     with server:
@@ -302,8 +304,15 @@ def test_it_is_off_without_both_variables(variables: dict[str, str], tmp_path: P
     assert "batch-size optimizer" not in run.errors
 
 
-def previewed(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Finding:
-    """Return what `lightning-bso doctor --training` says about a script."""
+def previewed(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *, warm: bool = True) -> Finding:
+    """Return what `lightning-bso doctor --training` says about a script. It starts the script `warm`, or cold."""
+
+    def started_warm(command: list[str], *, env: dict[str, str], **_: object) -> CompletedProcess[bytes]:
+        run = launch(Path(command[1]).read_text(), folder, **env)
+        return CompletedProcess(command, run.exit_status, run.output.encode(), run.errors.encode())
+
+    if warm:
+        monkeypatch.setattr("subprocess.run", started_warm)
     monkeypatch.delenv("PYTEST_CURRENT_TEST", raising=False)
     monkeypatch.chdir(folder)  # where a script that trains after all saves its weights
     (folder / "train.py").write_text(script)
@@ -313,7 +322,7 @@ def previewed(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Fin
 def test_doctor_says_what_would_be_derived_from_a_training_and_trains_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finding = previewed(PLAIN, tmp_path, monkeypatch)
+    finding = previewed(PLAIN, tmp_path, monkeypatch, warm=False)
     assert finding.level == "ok", finding
     assert "ZeusBSOCallback(job=JobSpec(job_id_prefix='Model-Data', batch_sizes=[2, 4, 8, 16, 32, 64]" in finding.text
     assert "monitor='val_loss', stop=False)" in finding.text

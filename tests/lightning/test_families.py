@@ -1,8 +1,6 @@
 """One import for both names of Lightning: `lightning.pytorch` and `pytorch_lightning`."""
 
 import pickle
-import subprocess
-import sys
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -16,7 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_bso import BsoClient, BSOLightningCLI, ZeusBSOCallback, ZeusPowerLimitCallback
 from lightning_bso.lightning.families import FAMILIES, misconfiguration
 from tests.client.jobs import ScriptedMonitor, job, only_trial
-from tests.servers import WaitressServer, environment
+from tests.lightning.unaware import launch
+from tests.servers import WaitressServer
+from tests.warm import TORCH_IMPORTS
 
 QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
 
@@ -131,26 +131,26 @@ class OfEither(*(import_module(family).LightningModule for family in FAMILIES)):
     """A module that any Trainer takes."""
 
 
-def run(code: str) -> None:
-    """Run Python code in a new process."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
+def run(code: str, folder: Path) -> None:
+    """Run Python code in a new process, which has not imported Lightning."""
+    process = launch(code, folder, TORCH_IMPORTS)
+    assert process.exit_status == 0, process.errors
 
 
 @pytest.mark.parametrize(("used", "other"), [FAMILIES, FAMILIES[::-1]])
-def test_a_program_of_one_family_does_not_import_the_other(used: str, other: str) -> None:
+def test_a_program_of_one_family_does_not_import_the_other(used: str, other: str, tmp_path: Path) -> None:
     run(
         f"import {used} as pl, sys; from lightning_bso import BSOLightningCLI, ZeusBSOCallback\n"
-        f"assert isinstance(ZeusBSOCallback(), pl.Callback) and {other!r} not in sys.modules"
+        f"assert isinstance(ZeusBSOCallback(), pl.Callback) and {other!r} not in sys.modules",
+        tmp_path,
     )
 
 
-def test_a_program_may_import_the_callback_before_lightning() -> None:
+def test_a_program_may_import_the_callback_before_lightning(tmp_path: Path) -> None:
     run(
         "from lightning_bso import ZeusBSOCallback\n"
-        + "".join(f"import {family}; assert issubclass(ZeusBSOCallback, {family}.Callback)\n" for family in FAMILIES)
+        + "".join(f"import {family}; assert issubclass(ZeusBSOCallback, {family}.Callback)\n" for family in FAMILIES),
+        tmp_path,
     )
 
 
@@ -164,9 +164,9 @@ def test_a_family_that_cannot_be_imported_does_not_keep_a_program_from_the_other
     if broken == "lightning.pytorch":
         (tmp_path / "lightning" / "__init__.py").touch()
     run(
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "from lightning_bso import ZeusBSOCallback\n"
-        f"import {used} as pl; assert isinstance(ZeusBSOCallback(), pl.Callback)"
+        f"import {used} as pl; assert isinstance(ZeusBSOCallback(), pl.Callback)",
+        tmp_path,
     )
 
 
@@ -174,18 +174,19 @@ def test_an_old_family_that_another_library_imports_does_no_harm(tmp_path: Path)
     (tmp_path / "pytorch_lightning").mkdir()
     (tmp_path / "pytorch_lightning" / "__init__.py").touch()
     run(
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "import lightning.pytorch as pl, pytorch_lightning\n"
         "from lightning_bso import ZeusBSOCallback\n"
-        "assert isinstance(ZeusBSOCallback(), pl.Callback)"
+        "assert isinstance(ZeusBSOCallback(), pl.Callback)",
+        tmp_path,
     )
 
 
-def test_a_probe_prints_no_messages_of_lightning_also_where_both_families_are_imported() -> None:
+def test_a_probe_prints_no_messages_of_lightning_also_where_both_families_are_imported(tmp_path: Path) -> None:
     run(
         "import logging, lightning_utilities.core.rank_zero as shared\n"
         "import lightning.pytorch as pl; import pytorch_lightning\n"
         "from lightning_bso.lightning.probing import _lightning_silenced\n"
         "with _lightning_silenced(): silent = not shared.log.isEnabledFor(logging.INFO)\n"
-        "assert silent and shared.log.isEnabledFor(logging.INFO)"
+        "assert silent and shared.log.isEnabledFor(logging.INFO)",
+        tmp_path,
     )

@@ -92,16 +92,15 @@ class Launch:
         return [int(size) for size in re.findall(r"trained with (\d+)", self.output)]
 
 
-def launch(script: str, folder: Path, **variables: str) -> Launch:
-    """Run a script in a folder, with these variables set."""
+def launch(script: str, folder: Path, imports: tuple[str, ...] = warm.TRAINING_IMPORTS, **variables: str) -> Launch:
+    """Run a script in a folder, with these variables set, in a process that has imported these modules."""
     file = folder / "train.py"
     file.write_text(script)
     inherited = environment()
     inherited.pop("PYTEST_CURRENT_TEST", None)  # of this test, in which no training recurs
     with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
-        process = warm.start(
-            [warm.SCRIPT, str(file)], cwd=folder, env=inherited | variables, stdout=stdout, stderr=stderr
-        )
+        variables = inherited | variables
+        process = warm.start([str(file)], cwd=folder, env=variables, stdout=stdout, stderr=stderr, imports=imports)
         status = process.wait(DEADLINE_S)
         stdout.seek(0)
         stderr.seek(0)
