@@ -89,6 +89,7 @@ def create_app(settings: Settings | None = None, *, prepare_database: bool = Tru
         MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
         LEASE_S=settings.lease_s,
         INSECURE_OPEN=settings.insecure_open,
+        AUTH_CACHE_S=settings.auth_cache_s,
     )
     app.url_map.merge_slashes = False  # a job's id may contain several slashes in a row
     app.url_map.converters["job_id"] = JobIdConverter

@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError
 
 ENV_PREFIX = "ZEUS_BSO_"
 MAX_LEASE_S = 366 * 24 * 3600.0
+MAX_AUTH_CACHE_S = 300.0
 DRIVERS = ("sqlite", "mysql+pymysql", "mariadb+pymysql")
 
 
@@ -43,6 +44,9 @@ class Settings(BaseSettings):
     """Port to listen on; 0: a free port."""
     lease_s: Annotated[float, Field(gt=0, le=MAX_LEASE_S, allow_inf_nan=False)] = 3600.0
     """Seconds until the lease of a run expires, counted from the run's last call. A run whose lease expired is lost."""
+    auth_cache_s: Annotated[float, Field(ge=0, le=MAX_AUTH_CACHE_S, allow_inf_nan=False)] = 5.0
+    """Seconds for which a process remembers valid tokens, and whether there are tokens or users. 0: it asks the
+    database at every call. A token that was revoked elsewhere works for up to this long."""
     trusted_proxies: str = ""
     """Addresses or networks of proxies whose X-Forwarded-* headers are trusted, separated by commas."""
     price_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -106,8 +110,9 @@ class Settings(BaseSettings):
             return {}
         return {
             "isolation_level": "READ COMMITTED",
-            "pool_pre_ping": True,
             "pool_recycle": 1800,
+            # `transactions` ends every transaction, so the pool need not roll back once more.
+            "pool_reset_on_return": None,
             "connect_args": {
                 "charset": "utf8mb4",
                 "connect_timeout": 10,

@@ -167,7 +167,9 @@ def let_time_pass(url: str, job_id: str, trial_number: int, seconds: float) -> N
     is_trial = (Trial.job == job, Trial.number == trial_number)
     with connected(url) as connection:
         last_seen = connection.execute(select(Trial.last_seen_at).where(*is_trial)).scalar_one()
-        connection.execute(update(Trial).where(*is_trial).values(last_seen_at=last_seen - timedelta(seconds=seconds)))
+        before = last_seen - timedelta(seconds=seconds)
+        connection.execute(update(Trial).where(*is_trial).values(last_seen_at=before))
+        connection.execute(update(Job).where(Job.job_id == job_id).values(oldest_seen_at=before))
 
 
 def revision(url: str, job_id: str) -> int:

@@ -36,8 +36,8 @@ class Policy(Protocol):
     def choose(self, state: JobState, rng: np.random.Generator) -> Choice:
         """Return the batch size for the next run. Raise NothingConverges if none is left."""
 
-    def cost_bound(self, state: JobState, trial: Trial) -> tuple[float, str]:
-        """Return the cost bound of a run in joules (infinity: none), and a text that explains the bound."""
+    def reference_cost(self, state: JobState) -> tuple[float, str]:
+        """Return the cost that cost bounds are multiples of, in joules (infinity: none yet), and what it is."""
 
     def retry_outlook(self, state: JobState, trial: Trial) -> str:
         """Say whether the batch size of a run may be dispatched again, given that the run has failed."""
@@ -95,7 +95,10 @@ def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
     if spec.target_metric is None:
         return calibration.judge(spec, trial, report)
     cost_j = run_cost(spec, report.energy_j, report.time_s)
-    bound_j, bound_text = policy.cost_bound(state, trial)
+    reference_j, reference = policy.reference_cost(state)
+    bound_j = cost_bound(spec, trial.bound_factor, reference_j)
+    if going_on := goes_on(spec, trial.bound_factor, report, reference_j):
+        return going_on
     trial = replace(
         trial,
         energy_j=report.energy_j,
@@ -109,7 +112,7 @@ def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
         reason = f"batch size {trial.batch_size} does not fit in memory"
         return _failure(state, trial, VerdictCode.OUT_OF_MEMORY, reason)
     if cost_j > bound_j and not (reached and spec.policy != "zeus"):
-        reason = f"cost {cost_j:.6g} J exceeds {bound_j:.6g} J, {bound_text}"
+        reason = f"cost {cost_j:.6g} J exceeds {bound_j:.6g} J, {bound_j / reference_j:g} times {reference}"
         return _failure(state, trial, VerdictCode.COST_BOUND, reason)
     if report.metric is None:
         reason = "the metric is not a finite number: the run has diverged"
@@ -117,10 +120,39 @@ def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
     if reached:
         reason = f"metric {report.metric:.6g} reached {target} at a cost of {cost_j:.6g} J"
         return Verdict(VerdictCode.CONVERGED, reason)
-    if report.epoch >= spec.max_epochs:
-        reason = f"metric {report.metric:.6g} has not reached {target} within {spec.max_epochs} epochs"
-        return _failure(state, trial, VerdictCode.MAX_EPOCHS, reason)
-    return Verdict(VerdictCode.CONTINUE, f"{target} is not reached yet; training continues")
+    reason = f"metric {report.metric:.6g} has not reached {target} within {spec.max_epochs} epochs"
+    return _failure(state, trial, VerdictCode.MAX_EPOCHS, reason)
+
+
+def goes_on(spec: Spec, bound_factor: float | None, report: Report, reference_j: float) -> Verdict | None:
+    """Return the verdict on a report after which its run goes on. None: the run ends, and `judge` says why.
+
+    It needs no state of the job but one number, so most reports are judged without reading the job's history.
+
+    Args:
+        spec: the job's spec, which has a target.
+        bound_factor: the bound factor of the run's choice.
+        report: the run's latest report.
+        reference_j: the policy's reference cost.
+    """
+    is_within_bound = run_cost(spec, report.energy_j, report.time_s) <= cost_bound(spec, bound_factor, reference_j)
+    if report.out_of_memory or report.metric is None or report.epoch >= spec.max_epochs or not is_within_bound:
+        return None
+    if calibration.reached(spec, report.metric):
+        return None
+    return Verdict(VerdictCode.CONTINUE, f"the target {spec.target_metric:.6g} is not reached yet; training continues")
+
+
+def cost_bound(spec: Spec, bound_factor: float | None, reference_j: float) -> float:
+    """Return the cost bound of a run in joules; infinity: it has none."""
+    if spec.beta_knob is None or bound_factor is None:
+        return math.inf
+    return spec.beta_knob * bound_factor * reference_j
+
+
+def reference_cost(state: JobState) -> float:
+    """Return the cost that cost bounds are multiples of, in joules; infinity: there is none yet."""
+    return POLICIES[state.spec.policy].reference_cost(state)[0]
 
 
 def stage(state: JobState) -> tuple[Stage, str]:
@@ -142,11 +174,7 @@ def expectations(state: JobState) -> list[Expectation]:
 
 def bound(state: JobState, choice: Choice) -> float | None:
     """Return the cost bound, in joules, of a run that gets this choice now; None: it has no bound."""
-    run = Trial(
-        *(0, choice.batch_size, choice.type, TrialStatus.DISPATCHED, None, 0.0, 0.0, 0, 0, None),
-        bound_factor=choice.bound_factor,
-    )
-    bound_j, _ = POLICIES[state.spec.policy].cost_bound(state, run)
+    bound_j = cost_bound(state.spec, choice.bound_factor, reference_cost(state))
     return bound_j if math.isfinite(bound_j) else None
 
 

@@ -6,6 +6,7 @@ Python writes the shortest text that reads as the same number, so the summary is
 The JSON keys and the names in the tuples below are the stored format. A change needs a new `VERSION`.
 """
 
+import hashlib
 import json
 from dataclasses import asdict, astuple, fields, replace
 from typing import Any
@@ -18,8 +19,10 @@ from backend.core.gp_ucb.gaussian import Gaussian
 from backend.core.state import EndedSummary, Trial, TrialStatus, TrialType
 from backend.core.zeus.results import Results, Rewards
 
-VERSION = 3
+VERSION = 4
 """Raise it whenever the same trials give another summary or another text. Older texts are then ignored."""
+DIGEST_LENGTH = 16
+"""Length of the hash before the JSON. A text that does not match its hash is damaged."""
 
 _COUNTED = ("converged", "failed", "failed_since_success", "failed_factor", "changed", "too_large")
 _OF_EPOCHS = ("runs", "mean", "site_precision", "site_shift", "squares", "freedom", "rising", "falling")
@@ -47,21 +50,29 @@ def save(summary: EndedSummary, initial: EndedSummary) -> str:
             data = _results_data(summary)
         case _:
             raise TypeError(f"{type(summary).__name__} and {type(initial).__name__} are of different policies")
-    return json.dumps({"version": VERSION, "last": asdict(summary.last)} | data)
+    text = json.dumps({"version": VERSION, "last": asdict(summary.last)} | data)
+    return _digest(text) + text
 
 
 def restore(text: str, initial: EndedSummary) -> EndedSummary | None:
-    """Return the summary that `save` turned into text; None if the text is of another version.
+    """Return the summary that `save` turned into text; None if the text is damaged or of another version.
 
     Args:
         text: the text.
         initial: the job's summary before its first run.
     """
+    digest, text = text[:DIGEST_LENGTH], text[DIGEST_LENGTH:]
+    if digest != _digest(text):
+        return None
     data = json.loads(text)
     if data["version"] != VERSION:
         return None
     summary = _to_belief(data, initial) if isinstance(initial, Belief) else _to_results(data)
     return replace(summary, last=_to_trial(data["last"]))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
 
 
 def _belief_data(belief: Belief, initial: Belief) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
-from backend.database.models import AuditEntry
+from backend.database.models import AuditEntry, utc_now
 from backend.database.store import begins_with, count_rows, now
 
 
 def add_entry(session: Session, *, actor: str, address: str, action: str, job_id: str | None, detail: str) -> None:
     """Add an entry, with the database's time."""
-    session.add(AuditEntry(at=now(session), actor=actor, address=address, action=action, job_id=job_id, detail=detail))
+    session.add(AuditEntry(at=utc_now(), actor=actor, address=address, action=action, job_id=job_id, detail=detail))
 
 
 def page_of_entries(

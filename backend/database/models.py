@@ -99,6 +99,8 @@ class Job(Base):
     """Raised by every transaction that changes the job. It serves as the job's lock and as its logical clock."""
     exploration: Mapped[int] = mapped_column(Integer, default=0)
     """Raised by a reset. Only trials of the current exploration count in decisions."""
+    oldest_seen_at: Mapped[datetime | None] = mapped_column(Utc)
+    """No running trial was last seen before this, so until a lease later no lease can have expired. NULL: not known."""
     paused: Mapped[bool] = mapped_column(Boolean, default=False, server_default="0")
     """Whether every run gets the default batch size."""
     policy: Mapped[str] = mapped_column(String(16), server_default="")
@@ -191,7 +193,11 @@ class StoredBelief(Base):
     job: Mapped[int] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True)
     exploration: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     summary: Mapped[str] = mapped_column("told", LongText)
-    """Text written by `core.stored`."""
+    """Text written by `core.stored`; empty before the first trial has ended."""
+    reference_cost_j: Mapped[str | None] = mapped_column(String(32))
+    """The policy's reference cost after these trials, as Python writes a float. NULL: not known, so it is computed."""
+    energy_source: Mapped[str | None] = mapped_column(String(16))
+    """The energy source of the exploration's runs; empty: none has named one; NULL: not known, so all are read."""
 
 
 class Token(Base):

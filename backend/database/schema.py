@@ -11,6 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 
 from backend.database.extensions import READ_ONLY, db, migrate
+from backend.database.transactions import retrying_once
 from backend.errors import DatabaseUnavailable, DatabaseUnusable, SchemaOutdated
 
 UPGRADE_COMMAND = "python -m backend db upgrade"
@@ -82,6 +83,10 @@ def prepare() -> None:
 
 
 def _read_version() -> str | None:
+    return retrying_once(_read_version_once)
+
+
+def _read_version_once() -> str | None:
     with db.engine.execution_options(**{READ_ONLY: True}).connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 

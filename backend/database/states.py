@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import structlog
 from sqlalchemy import Select, bindparam, func, or_, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
@@ -38,6 +39,8 @@ from backend.core.summary import Totals
 from backend.database import store
 from backend.database.models import Job, Report, StoredBelief, Trial
 from lightning_bso.wire import ProbedSize, RegisteredJobSpec
+
+log = structlog.get_logger(__name__)
 
 _SPEC_FIELDS = {field.name for field in fields(Spec)}
 
@@ -150,7 +153,49 @@ def _to_trial(row: Sequence[Any]) -> CoreTrial:
     )
 
 
-def load_state(session: Session, job: Job, exploration: int | None = None, *, save_summary: bool = False) -> JobState:
+def find_belief(session: Session, job: Job, exploration: int) -> StoredBelief | None:
+    """Return the stored summary of an exploration."""
+    return session.get(StoredBelief, (job.id, exploration))
+
+
+def begin_exploration(session: Session, job: Job) -> None:
+    """Store that no trial of the job's current exploration has ended."""
+    row = add_belief(session, job, job.exploration)
+    initial = JobState(core_spec(job), (), initial_summary(job, job.exploration))
+    row.reference_cost_j = repr(policies.reference_cost(initial))
+    row.energy_source = ""
+
+
+def add_belief(session: Session, job: Job, exploration: int) -> StoredBelief:
+    """Store a row for the summary of an exploration. The next decision fills it in."""
+    row = StoredBelief(job=job.id, exploration=exploration, summary="")
+    session.add(row)
+    return row
+
+
+def forget_reference_cost(row: StoredBelief | None) -> None:
+    """Let the next decision compute the reference cost again."""
+    if row is not None:
+        row.reference_cost_j = None
+
+
+def reference_cost(job: Job, row: StoredBelief | None) -> float | None:
+    """Return the stored reference cost of an exploration in joules; None: a decision has to load the state.
+
+    With breakdowns, the batch sizes that count for it also depend on trials that are not part of the summary.
+    """
+    if row is None or row.reference_cost_j is None or job.breakdowns is not None:
+        return None
+    try:
+        cost_j = float(row.reference_cost_j)
+    except ValueError:  # damaged
+        return None
+    return cost_j if cost_j > 0 else None
+
+
+def load_state(
+    session: Session, job: Job, row: StoredBelief | None, exploration: int | None = None, *, save_summary: bool = False
+) -> JobState:
     """Load the state that a decision reads: the trials of an exploration, and a summary of the trials that ended.
 
     The summary is stored, so a decision does not read all ended trials again. The stored summary is only a cache: ended
@@ -159,6 +204,7 @@ def load_state(session: Session, job: Job, exploration: int | None = None, *, sa
     Args:
         session: the transaction.
         job: the job.
+        row: the stored summary of the exploration.
         exploration: the exploration; None: the current one.
         save_summary: whether to store the new summary. The job must be locked.
     """
@@ -166,8 +212,9 @@ def load_state(session: Session, job: Job, exploration: int | None = None, *, sa
     spec = spec_at(job, exploration)
     initial = policies.summarize_ended(JobState(spec, (), initial_summary(job, exploration)))
     probe = load_probes(job).get(exploration)
-    row = session.get(StoredBelief, (job.id, exploration))
-    restored = None if row is None else stored.restore(row.summary, initial)
+    restored = stored.restore(row.summary, initial) if row is not None and row.summary else None
+    if row is not None and row.summary and restored is None and save_summary:
+        log.warning("summary_not_readable", job_id=job.job_id, exploration=exploration, then="read all trials again")
     trials = _trials_since(session, job, exploration, restored or initial)
     if restored is not None:
         if restored.last in trials:
@@ -182,11 +229,31 @@ def load_state(session: Session, job: Job, exploration: int | None = None, *, sa
     state = policies.compact(
         replace(broken, trials=tuple(trials), summary=summary, probe_results=probe_results, calibrated=calibrated)
     )
-    if save_summary and state.summary is not None and state.summary.last is not summary.last:
-        row = row or StoredBelief(job=job.id, exploration=exploration)
-        row.summary = stored.save(state.summary, initial)
-        session.add(row)
+    if save_summary:
+        row = row or add_belief(session, job, exploration)
+        is_new = state.summary is not None and state.summary.last is not summary.last
+        if is_new or row.reference_cost_j is None:
+            save_state(job, row, state)
     return state
+
+
+def save_state(job: Job, row: StoredBelief, state: JobState) -> None:
+    """Store the summary of a state and its reference cost. The job must be locked."""
+    initial = policies.summarize_ended(JobState(state.spec, (), initial_summary(job, row.exploration)))
+    if state.summary is not None and state.summary.last is not None:
+        row.summary = stored.save(state.summary, initial)
+    row.reference_cost_j = repr(policies.reference_cost(state))
+
+
+def save_ended(job: Job, row: StoredBelief, state: JobState, trial: Trial) -> None:
+    """Store the summary of a state in which a trial has just ended with a verdict. The job must be locked."""
+    others = tuple(other for other in state.trials if other.number != trial.number)
+    save_state(job, row, policies.compact(replace(state, trials=(*others, to_core_trial(trial)))))
+
+
+def read_state(session: Session, job: Job) -> JobState:
+    """Load the state of a job's current exploration without a lock, for display."""
+    return load_state(session, job, find_belief(session, job, job.exploration))
 
 
 def load_full_state(session: Session, job: Job) -> JobState:

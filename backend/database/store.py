@@ -17,7 +17,7 @@ from backend.core.gp_ucb.belief import WarmStart
 from backend.core.rng import position_of, seeded
 from backend.core.state import Choice, TrialStatus, TrialType, Verdict
 from backend.core.state import Report as CoreReport
-from backend.database.models import Job, Report, Trial, utc_now
+from backend.database.models import Job, Report, StoredBelief, Trial, utc_now
 from backend.errors import UnknownJob
 from lightning_bso.wire import RegisteredJobSpec
 
@@ -35,8 +35,30 @@ STOPPED = "stopped"
 _JOBS, _TRIALS = cast(Table, Job.__table__), cast(Table, Trial.__table__)
 _RAISE_REVISION = update(_JOBS).where(_JOBS.c.job_id == bindparam("wanted_id")).values(revision=_JOBS.c.revision + 1)
 _JOB_AND_TIME = select(Job, utc_now()).where(Job.job_id == bindparam("wanted_id"))
-_TRIAL = select(Trial).where(Trial.job == bindparam("job"), Trial.number == bindparam("number"))
-_LAST_REPORT = select(Report).where(Report.trial == bindparam("trial")).order_by(Report.number.desc()).limit(1)
+_LAST_NUMBER = select(func.max(Report.number)).where(Report.trial == Trial.id).correlate(Trial).scalar_subquery()
+_LAST_REPORT = (Report.trial == Trial.id) & (Report.number == _LAST_NUMBER)
+_RUN = (
+    select(Job, utc_now(), Trial, Report, StoredBelief)
+    .select_from(Job)
+    .outerjoin(Trial, (Trial.job == Job.id) & (Trial.number == bindparam("number")))
+    .outerjoin(Report, _LAST_REPORT)
+    .outerjoin(StoredBelief, (StoredBelief.job == Job.id) & (StoredBelief.exploration == Trial.exploration))
+    .where(Job.job_id == bindparam("wanted_id"))
+)
+_LAST_TRIAL = (
+    select(func.coalesce(func.max(Trial.number), 0)).where(Trial.job == Job.id).correlate(Job).scalar_subquery()
+)
+_JOB_TO_ASK = (
+    select(Job, utc_now(), Trial, Report, StoredBelief, _LAST_TRIAL)
+    .select_from(Job)
+    .outerjoin(Trial, (Trial.job == Job.id) & (Trial.run_id == bindparam("run_id")))
+    .outerjoin(Report, _LAST_REPORT)
+    .outerjoin(StoredBelief, (StoredBelief.job == Job.id) & (StoredBelief.exploration == Job.exploration))
+    .where(Job.job_id == bindparam("wanted_id"))
+)
+_OLDEST_SEEN = select(func.min(Trial.last_seen_at)).where(
+    Trial.job == bindparam("of_job"), Trial.status == TrialStatus.DISPATCHED, Trial.id != bindparam("except_for")
+)
 _EXPIRE = (
     update(_TRIALS)
     .where(
@@ -72,11 +94,54 @@ def lock_job(session: Session, job_id: str) -> tuple[Job, datetime]:
     Raises:
         UnknownJob: there is no such job.
     """
+    _lock(session, job_id)
+    job, at = session.execute(_JOB_AND_TIME, {"wanted_id": job_id}).one()
+    return job, at
+
+
+@dataclass(frozen=True, slots=True)
+class LockedRun:
+    """A locked job with what most calls of a run read, in one statement."""
+
+    job: Job
+    at: datetime
+    """The database's time."""
+    trial: Trial | None
+    """The run's trial; None: there is no such trial."""
+    last_report: Report | None
+    """The trial's last report; None before the first."""
+    belief: StoredBelief | None
+    """The stored summary of the trial's exploration, or of the job's current one for a run that asks."""
+
+
+def lock_run(session: Session, job_id: str, number: int) -> LockedRun:
+    """Lock a job as `lock_job` does, and return it with one of its trials.
+
+    Raises:
+        UnknownJob: there is no such job.
+    """
+    _lock(session, job_id)
+    return LockedRun(*session.execute(_RUN, {"wanted_id": job_id, "number": number}).one())
+
+
+def lock_to_ask(session: Session, job_id: str, run_id: str | None) -> tuple[LockedRun, int]:
+    """Lock a job as `lock_job` does, and return it with the trial that a run has from an earlier ask.
+
+    Returns:
+        The job, and the number of its last trial; 0 before the first.
+
+    Raises:
+        UnknownJob: there is no such job.
+    """
+    _lock(session, job_id)
+    *run, last_number = session.execute(_JOB_TO_ASK, {"wanted_id": job_id, "run_id": run_id}).one()
+    return LockedRun(*run), last_number
+
+
+def _lock(session: Session, job_id: str) -> None:
     locked = session.execute(_RAISE_REVISION, {"wanted_id": job_id})
     if cast(CursorResult[Any], locked).rowcount == 0:
         raise UnknownJob(job_id)
-    job, at = session.execute(_JOB_AND_TIME, {"wanted_id": job_id}).one()
-    return job, at
 
 
 def find_job(session: Session, job_id: str) -> Job | None:
@@ -84,21 +149,23 @@ def find_job(session: Session, job_id: str) -> Job | None:
     return session.scalars(select(Job).where(Job.job_id == job_id)).one_or_none()
 
 
-def add_job(session: Session, spec: RegisteredJobSpec, seed: int, warm_start: WarmStart | None) -> None:
+def add_job(session: Session, spec: RegisteredJobSpec, seed: int, warm_start: WarmStart | None) -> Job:
     """Store a new job. An IntegrityError means that another call registered the id first."""
-    session.add(
-        Job(
-            job_id=spec.job_id,
-            spec=spec.model_dump_json(),
-            policy=spec.policy,
-            gpu_model=spec.gpu_model,
-            seed=seed,
-            rng_position=position_of(seeded(seed)),
-            warm_start=None if warm_start is None else json.dumps(asdict(warm_start)),
-            created_at=now(session),
-        )
+    at = now(session)
+    job = Job(
+        job_id=spec.job_id,
+        spec=spec.model_dump_json(),
+        policy=spec.policy,
+        gpu_model=spec.gpu_model,
+        seed=seed,
+        rng_position=position_of(seeded(seed)),
+        warm_start=None if warm_start is None else json.dumps(asdict(warm_start)),
+        created_at=at,
+        oldest_seen_at=at,
     )
+    session.add(job)
     session.flush()
+    return job
 
 
 def delete_job(session: Session, job: Job) -> None:
@@ -106,30 +173,25 @@ def delete_job(session: Session, job: Job) -> None:
     session.execute(delete(Job).where(Job.id == job.id))
 
 
-def find_trial_of_run(session: Session, job: Job, run_id: str) -> Trial | None:
-    """Return the trial of a caller's run, if the run has asked before."""
-    return session.scalars(select(Trial).where(Trial.job == job.id, Trial.run_id == run_id)).one_or_none()
-
-
 def find_trial(session: Session, job: Job, number: int) -> Trial | None:
     """Return a trial of a job by its number."""
-    return session.scalars(_TRIAL, {"job": job.id, "number": number}).one_or_none()
+    return session.scalars(select(Trial).where(Trial.job == job.id, Trial.number == number)).one_or_none()
 
 
 def add_trial(
     session: Session,
     job: Job,
     at: datetime,
+    number: int,
     run_id: str | None,
     choice: Choice,
     host: str | None,
     process: str | None,
 ) -> Trial:
-    """Store a new trial under the job's next number."""
-    last = session.scalar(select(func.max(Trial.number)).where(Trial.job == job.id)) or 0
+    """Store a new trial."""
     trial = Trial(
         job=job.id,
-        number=last + 1,
+        number=number,
         run_id=run_id,
         host=host,
         process=process,
@@ -177,8 +239,10 @@ def revive_trial(trial: Trial) -> None:
     trial.outcome_code = trial.outcome = trial.ended_revision = trial.ended_at = None
 
 
-def expire_trials(session: Session, job: Job, at: datetime, lease_s: float, *, except_for: Trial | None) -> None:
-    """End the job's running trials whose lease has expired, except one."""
+def expire_trials(session: Session, job: Job, at: datetime, lease_s: float, *, except_for: Trial | None) -> bool:
+    """End the job's running trials whose lease has expired, except one. Returns whether a lease can have expired."""
+    if job.oldest_seen_at is not None and job.oldest_seen_at >= at - timedelta(seconds=lease_s):
+        return False
     values = {
         "of_job": job.id,
         "except_for": except_for.id if except_for else 0,
@@ -188,6 +252,9 @@ def expire_trials(session: Session, job: Job, at: datetime, lease_s: float, *, e
         "now": at,
     }
     session.execute(_EXPIRE, values)
+    oldest = session.scalar(_OLDEST_SEEN, {"of_job": values["of_job"], "except_for": values["except_for"]})
+    job.oldest_seen_at = at if oldest is None else min(oldest, at)
+    return True
 
 
 def calibrated_trials(session: Session, job: Job, exploration: int) -> Sequence[Trial]:
@@ -217,11 +284,6 @@ def energy_sources(session: Session, job: Job, exploration: int) -> set[str]:
 def find_report(session: Session, trial: Trial, number: int) -> Report | None:
     """Return a report of a trial by its number."""
     return session.get(Report, (trial.id, number))
-
-
-def last_report(session: Session, trial: Trial) -> Report | None:
-    """Return a trial's last report; None before the first."""
-    return session.scalars(_LAST_REPORT, {"trial": trial.id}).one_or_none()
 
 
 def add_report(

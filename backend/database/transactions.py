@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
-from sqlalchemy.exc import IntegrityError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.orm import Session
 from tenacity import (
     RetryCallState,
@@ -76,10 +76,14 @@ def read_only(use_case: UseCase[P, R]) -> Callable[P, R]:
     """
 
     @wraps(use_case)
+    def run_once(*args: P.args, **kwargs: P.kwargs) -> R:
+        with Session(db.engine.execution_options(**{READ_ONLY: True})) as session:
+            return use_case(session, *args, **kwargs)
+
+    @wraps(use_case)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            with Session(db.engine.execution_options(**{READ_ONLY: True})) as session:
-                return use_case(session, *args, **kwargs)
+            return retrying_once(run_once, *args, **kwargs)
         except _FAILURES as error:
             log.exception("read_failed", use_case=use_case.__name__)
             raise DatabaseUnavailable from error
@@ -93,9 +97,16 @@ def _is_transient(error: BaseException) -> bool:
         return True
     if not isinstance(error, _FAILURES):
         return False
+    if _is_disconnected(error):
+        return True
     arguments = getattr(error.orig, "args", ())
     code = arguments[0] if arguments else None
     return code in _TRANSIENT_MYSQL or "database is locked" in str(error.orig)
+
+
+def _is_disconnected(error: BaseException) -> bool:
+    """Whether the connection was gone. The pool then replaces all its connections, so no call checks one beforehand."""
+    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 def _log_retry(attempt: RetryCallState) -> None:
@@ -115,4 +126,7 @@ _retrying = Retrying(
     retry=retry_if_exception(_is_transient),
     before_sleep=_log_retry,
     reraise=True,
+)
+retrying_once = Retrying(  # for reads: a connection may have been gone for long
+    stop=stop_after_attempt(2), retry=retry_if_exception(_is_disconnected), before_sleep=_log_retry, reraise=True
 )

@@ -96,7 +96,7 @@ def history(session: Session, job_id: str, by: Actor) -> History:
         UnknownJob: there is no such job.
     """
     job = get_job(session, job_id, by)
-    spec, state = states.core_spec(job), states.load_state(session, job)
+    spec, state = states.core_spec(job), states.read_state(session, job)
     ended = [EndedTrial(*row) for row in states.load_last_ended(session, job, MAX_PLOTTED_TRIALS)]
     totals_of = states.load_totals(session, [job.id]).get(job.id, {})
     earlier_totals_of: dict[int, list[Totals]] = {}
@@ -298,7 +298,7 @@ def _failing_jobs(session: Session, prefix: str | None, job_of: dict[int, Job]) 
         job = job_of.get(number)
         if job is None:  # registered after the jobs were read
             continue
-        stage, message = stage_of(job, states.load_state(session, job))
+        stage, message = stage_of(job, states.read_state(session, job))
         if stage is Stage.STUCK or failures >= FAILURES_FOR_ATTENTION:
             failing.append(FailingJob(job.job_id, failures, stage, message))
     return sorted(failing, key=lambda job: (job.stage != Stage.STUCK, -job.failures))

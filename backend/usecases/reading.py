@@ -28,7 +28,7 @@ def describe(session: Session, job_id: str, by: Actor) -> JobSummary:
         UnknownJob: there is no such job.
     """
     job = get_job(session, job_id, by)
-    return job_summary(job, states.load_state(session, job), current_totals(session, job))
+    return job_summary(job, states.read_state(session, job), current_totals(session, job))
 
 
 @read_only
@@ -88,7 +88,7 @@ def belief(session: Session, job_id: str, by: Actor) -> JobBelief:
         UnknownJob: there is no such job.
     """
     job = get_job(session, job_id, by)
-    return job_belief(job, states.load_state(session, job), current_totals(session, job))
+    return job_belief(job, states.read_state(session, job), current_totals(session, job))
 
 
 @read_only

@@ -10,10 +10,10 @@ from datetime import datetime
 from backend.core import breakdowns, calibration, policies
 from backend.core.cost import run_cost
 from backend.core.gp_ucb.belief import NoWarmStart, WarmStart, warm_start
-from backend.core.state import Choice, NothingConverges, Spec, TrialStatus, Verdict, VerdictCode
+from backend.core.state import Choice, JobState, NothingConverges, Spec, TrialStatus, Verdict, VerdictCode
 from backend.core.state import Report as CoreReport
 from backend.database import states, store
-from backend.database.models import Job, Report, Trial
+from backend.database.models import Job, Report, StoredBelief, Trial
 from backend.database.transactions import Session, transaction
 from backend.errors import (
     InvalidField,
@@ -65,7 +65,7 @@ def register(session: Session, spec: RegisteredJobSpec, *, by: Actor) -> tuple[R
     job = store.find_job(session, spec.job_id or "")
     if job is None:
         seed = secrets.randbelow(MAX_SEED) if spec.mab_seed is None else spec.mab_seed
-        store.add_job(session, spec, seed, _warm_start(session, spec, by))
+        states.begin_exploration(session, store.add_job(session, spec, seed, _warm_start(session, spec, by)))
         audit.record(session, by, Action.REGISTER, spec.job_id)
         return spec, True
     registered = states.spec_of(job)
@@ -117,18 +117,21 @@ def ask(
         UnknownJob: there is no such job.
         JobStuck: no batch size is left to dispatch.
     """
-    job, at = _lock_job(session, job_id, by)
-    trial = None if run_id is None else store.find_trial_of_run(session, job, run_id)
+    if not by.may_see(job_id):
+        raise UnknownJob(job_id)
+    locked, last_number = store.lock_to_ask(session, job_id, run_id)
+    job, at, trial, last = locked.job, locked.at, locked.trial, locked.last_report
     if trial is not None and not _has_ended(trial) and takes_over != trial.process and _is_of_another(process, trial):
-        _renew_lease(session, job, None, at, lease_s)
-        session.refresh(trial)  # its lease may just have expired
-        return _to_ask_answer(job, trial, store.last_report(session, trial), lease_s, held_by=trial.process)
+        if _renew_lease(session, job, None, at, lease_s):
+            session.refresh(trial)  # its lease may just have expired
+        return _to_ask_answer(job, trial, last, lease_s, held_by=trial.process)
     ruled_out = None if trial is None else _reopen(session, job, trial, resumes=resumes)
     _renew_lease(session, job, trial, at, lease_s)
     if trial is not None:
         trial.process = process
-        return _to_ask_answer(job, trial, store.last_report(session, trial), lease_s, ruled_out)
-    trial = store.add_trial(session, job, at, run_id, _choose(session, job, by), host, process)
+        return _to_ask_answer(job, trial, last, lease_s, ruled_out)
+    choice = _choose(session, job, locked.belief, by)
+    trial = store.add_trial(session, job, at, last_number + 1, run_id, choice, host, process)
     audit.record(session, by, Action.ASK, job_id, f"trial {trial.number}, batch size {trial.batch_size}")
     return _to_ask_answer(job, trial, None, lease_s)
 
@@ -144,12 +147,11 @@ def report(session: Session, request: ReportRequest, *, by: Actor, lease_s: floa
             or the energy comes from another source than that of the job's other runs.
         InvalidField: the energy counter has not moved, so the run has no cost.
     """
-    job, at = _lock_job(session, request.job_id, by)
-    trial = _find_trial(session, job, request.trial_number, request.batch_size)
+    locked, trial = _lock_run(session, request.job_id, by, request.trial_number, request.batch_size)
+    job, at, last = locked.job, locked.at, locked.last_report
     _renew_lease(session, job, trial, at, lease_s)
     spec = states.spec_at(job, trial.exploration)
     report = CoreReport(request.metric, request.energy, request.time, request.current_epoch, request.out_of_memory)
-    last = store.last_report(session, trial)
     if last is not None and request.report_number is not None and request.report_number <= last.number:
         stored = store.find_report(session, trial, request.report_number)
         if stored is not None:
@@ -159,11 +161,13 @@ def report(session: Session, request: ReportRequest, *, by: Actor, lease_s: floa
     last_number = _report_number(last)
     _check_progress(trial, last_number, request)
     _check_measured(request)
+    belief = locked.belief or states.add_belief(session, job, trial.exploration)
     if request.energy_source not in (None, trial.energy_source):
-        _check_energy_source(store.energy_sources(session, job, trial.exploration), request)
-
-    state = states.load_state(session, job, trial.exploration, save_summary=True)
-    verdict = policies.judge(state, states.to_core_trial(trial), report)
+        is_known = belief.energy_source is not None
+        sources = {belief.energy_source} if is_known else store.energy_sources(session, job, trial.exploration)
+        _check_energy_source({source for source in sources if source}, request)
+        belief.energy_source = request.energy_source
+    verdict, state = _judge(session, job, belief, trial, report)
     store.add_report(session, trial, job, at, request.report_number or last_number + 1, report, verdict)
     _add_metric(job, trial, request.metric)
     trial.energy_source = request.energy_source or trial.energy_source
@@ -176,6 +180,8 @@ def report(session: Session, request: ReportRequest, *, by: Actor, lease_s: floa
     elif verdict.stop:
         store.end_trial(trial, job, at, TrialStatus.SUCCEEDED, verdict.code, verdict.reason)
         trial.converged = verdict.converged
+        if state is not None:
+            states.save_ended(job, belief, state, trial)
     return _to_report_answer(spec, report, verdict)
 
 
@@ -188,12 +194,11 @@ def after(session: Session, request: AfterRequest, *, by: Actor, lease_s: float)
         UnknownTrial: the job has no such trial.
         ReportConflict: the trial has no verdict.
     """
-    job, at = _lock_job(session, request.job_id, by)
-    trial = _find_trial(session, job, request.trial_number)
+    locked, trial = _lock_run(session, request.job_id, by, request.trial_number)
+    job, at, last = locked.job, locked.at, locked.last_report
     _renew_lease(session, job, trial, at, lease_s)
     if trial.status not in (TrialStatus.SUCCEEDED, TrialStatus.CALIBRATED):
         raise ReportConflict(f"trial {trial.number} has no verdict yet; report what it uses until then")
-    last = store.last_report(session, trial)
     if last is not None:  # a calibration run has its verdict as of an earlier report than the caller's last
         energy_j, time_s = last.energy_j - trial.energy_j, last.time_s - trial.time_s
         trial.energy_after_j = max(trial.energy_after_j, energy_j + request.energy)
@@ -210,8 +215,8 @@ def heartbeat(session: Session, request: HeartbeatRequest, *, by: Actor, lease_s
         UnknownJob: there is no such job.
         UnknownTrial: the job has no such trial.
     """
-    job, at = _lock_job(session, request.job_id, by)
-    trial = _find_trial(session, job, request.trial_number)
+    locked, trial = _lock_run(session, request.job_id, by, request.trial_number)
+    job, at = locked.job, locked.at
     _limit_device_batch_size(job, request.max_device_batch_size)
     _renew_lease(session, job, trial, at, lease_s)
     return HeartbeatAnswer(status=trial.status, lease_s=lease_s)
@@ -226,9 +231,9 @@ def probe(session: Session, request: ProbeRequest, *, by: Actor, lease_s: float)
         UnknownTrial: the job has no such trial.
         InvalidField: a batch size is repeated, or is not one of the job's.
     """
-    job, at = _lock_job(session, request.job_id, by)
-    trial = _find_trial(session, job, request.trial_number)
-    _renew_lease(session, job, trial, at, lease_s)
+    locked, trial = _lock_run(session, request.job_id, by, request.trial_number)
+    job = locked.job
+    _renew_lease(session, job, trial, locked.at, lease_s)
     sizes = [probed.batch_size for probed in request.sizes]
     unknown = sorted(set(sizes) - set(states.core_spec(job).batch_sizes))
     if unknown:
@@ -238,6 +243,7 @@ def probe(session: Session, request: ProbeRequest, *, by: Actor, lease_s: float)
         raise InvalidField("sizes", "a batch size is listed twice; list each batch size once")
     if trial.exploration not in states.load_probes(job):
         states.add_probe(job, trial.exploration, request.sizes)
+        states.forget_reference_cost(locked.belief)
 
 
 @transaction
@@ -262,13 +268,13 @@ def end(
         UnknownJob: there is no such job.
         UnknownTrial: the job has no such trial, or the trial has another batch size.
     """
-    job, at = _lock_job(session, request.job_id, by)
-    trial = _find_trial(session, job, request.trial_number, request.batch_size)
+    locked, trial = _lock_run(session, request.job_id, by, request.trial_number, request.batch_size)
+    job, at = locked.job, locked.at
     _limit_device_batch_size(job, request.max_device_batch_size)
     _renew_lease(session, job, trial, at, lease_s)
     if _is_of_another(request.process, trial):
         return None
-    if request.report_number is not None and request.report_number < _report_number(store.last_report(session, trial)):
+    if request.report_number is not None and request.report_number < _report_number(locked.last_report):
         return None
     spec = states.core_spec(job)
     if request.over and _converged(trial) is not None and spec.target_metric is None:
@@ -300,6 +306,7 @@ def reset(session: Session, job_id: str, *, by: Actor) -> None:
     """
     job, _ = _lock_job(session, job_id, by)
     job.exploration += 1
+    states.begin_exploration(session, job)
     job.max_device_batch_size = None
     audit.record(session, by, Action.RESET, job_id)
 
@@ -329,6 +336,43 @@ def delete(session: Session, job_id: str, *, by: Actor) -> None:
     audit.record(session, by, Action.DELETE, job_id)
 
 
+def _lock_run(
+    session: Session, job_id: str, by: Actor, number: int, batch_size: int | None = None
+) -> tuple[store.LockedRun, Trial]:
+    """Lock a job, and return it with what most calls of a run read, and the run's trial."""
+    if not by.may_see(job_id):
+        raise UnknownJob(job_id)
+    locked = store.lock_run(session, job_id, number)
+    trial = locked.trial
+    if trial is None:
+        raise UnknownTrial(f"job {job_id!r} has no trial {number}; ask for a batch size first")
+    if batch_size is not None and trial.batch_size != batch_size:
+        raise UnknownTrial(f"trial {number} of job {job_id!r} has batch size {trial.batch_size}, not {batch_size}")
+    return locked, trial
+
+
+def _judge(
+    session: Session, job: Job, belief: StoredBelief, trial: Trial, report: CoreReport
+) -> tuple[Verdict, JobState | None]:
+    """Judge a report, and return the state of the job if the verdict needed it."""
+    spec = states.spec_at(job, trial.exploration)
+    if spec.target_metric is None:
+        return calibration.judge(spec, states.to_core_trial(trial), report), None
+    reference_j = states.reference_cost(job, belief)
+    going_on = None if reference_j is None else policies.goes_on(spec, trial.bound_factor, report, reference_j)
+    if going_on is not None:
+        return going_on, None
+    state = states.load_state(session, job, belief, trial.exploration, save_summary=True)
+    return policies.judge(state, states.to_core_trial(trial), report), state
+
+
+def _save_summary(session: Session, job: Job, exploration: int) -> None:
+    """Store the summary of an exploration some of whose trials have just got their verdict."""
+    session.flush()
+    belief = states.find_belief(session, job, exploration)
+    states.load_state(session, job, belief, exploration, save_summary=True)
+
+
 def _lock_job(session: Session, job_id: str, by: Actor) -> tuple[Job, datetime]:
     """Return the job, locked, and the database's time."""
     if not by.may_see(job_id):
@@ -336,7 +380,7 @@ def _lock_job(session: Session, job_id: str, by: Actor) -> tuple[Job, datetime]:
     return store.lock_job(session, job_id)
 
 
-def _choose(session: Session, job: Job, by: Actor) -> Choice:
+def _choose(session: Session, job: Job, belief: StoredBelief | None, by: Actor) -> Choice:
     spec = states.core_spec(job)
     if job.paused:
         return policies.choose_while_paused(spec)
@@ -344,7 +388,7 @@ def _choose(session: Session, job: Job, by: Actor) -> Choice:
         return _calibrate_again(session, job, by, f"the last {calibration.MAX_FAILURES} runs did not converge")
     rng = states.load_rng(job)
     try:
-        choice = policies.choose(states.load_state(session, job, save_summary=True), rng)
+        choice = policies.choose(states.load_state(session, job, belief, save_summary=True), rng)
     except NothingConverges as error:
         if spec.target_metric is None:
             return _calibrate_again(session, job, by, str(error))
@@ -365,6 +409,7 @@ def _is_out_of_reach(session: Session, job: Job) -> bool:
 def _calibrate_again(session: Session, job: Job, by: Actor, why: str) -> Choice:
     """Start a new exploration, which learns its own target, and return the batch size of its first run."""
     job.exploration += 1
+    states.begin_exploration(session, job)
     audit.record(session, by, Action.RESET, job.job_id, f"the target is learnt again: {why}")
     return calibration.choose(states.core_spec(job))
 
@@ -388,6 +433,7 @@ def _judge_end(session: Session, job: Job, trial: Trial, at: datetime, outcome: 
         verdict = calibration.judge_end(spec, outcome)
         store.end_trial(trial, job, at, TrialStatus.SUCCEEDED, verdict.code, verdict.reason)
         trial.converged = verdict.converged
+        _save_summary(session, job, trial.exploration)
     return _to_report_answer(spec, CoreReport(None, trial.energy_j, trial.time_s, trial.epochs), verdict)
 
 
@@ -409,6 +455,7 @@ def _calibrate(session: Session, job: Job, trial: Trial, at: datetime, outcome: 
             job.revision += 1  # each end has a revision of its own
             verdict = calibration.verdict(spec, first, run_cost(spec, first.energy_j, first.time_s))
             store.end_at_report(run, job, at, first, verdict)
+    _save_summary(session, job, exploration)
 
 
 def _calibration_text(session: Session, job: Job, exploration: int) -> str:
@@ -454,8 +501,8 @@ def _warm_start(session: Session, spec: RegisteredJobSpec, by: Actor) -> WarmSta
         raise _unusable_donor(spec, f"trains to another target, {other}, which takes a different number of epochs")
     try:
         # The stored summary of another policy holds other quantities.
-        load = states.load_state if donor.policy == spec.policy else states.load_full_state
-        return warm_start(load(session, donor), states.to_core(spec))
+        read = states.read_state if donor.policy == spec.policy else states.load_full_state
+        return warm_start(read(session, donor), states.to_core(spec))
     except NoWarmStart as error:
         raise _unusable_donor(spec, f"has nothing to start from: {error}") from error
 
@@ -464,12 +511,16 @@ def _unusable_donor(spec: RegisteredJobSpec, why: str) -> InvalidField:
     return InvalidField("warm_start_from", f"job {spec.warm_start_from!r} {why}; name another job, or leave it out")
 
 
-def _renew_lease(session: Session, job: Job, trial: Trial | None, at: datetime, lease_s: float) -> None:
-    """Renew the lease of a call's trial, and end the job's other running trials whose lease has expired."""
+def _renew_lease(session: Session, job: Job, trial: Trial | None, at: datetime, lease_s: float) -> bool:
+    """Renew the lease of a call's trial, and end the job's other running trials whose lease has expired.
+
+    Returns:
+        Whether a lease can have expired.
+    """
     renewed = trial if trial is not None and not _has_ended(trial) else None
     if renewed is not None:
         renewed.last_seen_at = at
-    store.expire_trials(session, job, at, lease_s, except_for=renewed)
+    return store.expire_trials(session, job, at, lease_s, except_for=renewed)
 
 
 def _limit_device_batch_size(job: Job, limit: int | None) -> None:
@@ -497,15 +548,6 @@ def _is_of_another(process: str | None, trial: Trial) -> bool:
 def _has_ended(trial: Trial) -> bool:
     """Whether a trial has ended for good. A lost trial has not, because a report can revive it."""
     return trial.status != TrialStatus.DISPATCHED and trial.outcome_code != store.LOST
-
-
-def _find_trial(session: Session, job: Job, number: int, batch_size: int | None = None) -> Trial:
-    trial = store.find_trial(session, job, number)
-    if trial is None:
-        raise UnknownTrial(f"job {job.job_id!r} has no trial {number}; ask for a batch size first")
-    if batch_size is not None and trial.batch_size != batch_size:
-        raise UnknownTrial(f"trial {number} of job {job.job_id!r} has batch size {trial.batch_size}, not {batch_size}")
-    return trial
 
 
 def _check_progress(trial: Trial, last_number: int, request: ReportRequest) -> None:

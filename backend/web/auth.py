@@ -4,15 +4,26 @@ Without any token or user the server answers only programs on its own machine, a
 address. The setting `insecure_open` overrides this. The login to the admin page lives in `admin/login.py`.
 """
 
+import hashlib
 import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from cachetools import TTLCache
 from flask import current_app, request
 
 from backend.errors import ForeignPage, TokenLacksScope, TokenNeeded
 from backend.usecases import tokens, users
 from backend.usecases.audit import Actor
 from backend.usecases.tokens import Scope
+
+R = TypeVar("R")
+
+MAX_REMEMBERED = 10_000
+"""Number of answers about tokens and users that a process remembers."""
 
 
 def authorize(required: Scope) -> Actor:
@@ -33,7 +44,7 @@ def authorize(required: Scope) -> Actor:
                 "Its operator can create a token: python -m backend token create --label … --scope run"
             )
         return anonymous_actor()
-    info = tokens.identify(token)
+    info = _remembered(hashlib.sha256(token.encode()).hexdigest(), lambda: tokens.identify(token))
     if info is None:
         raise TokenNeeded("this access token is unknown, expired or revoked; ask the server's operator for another")
     if required is not Scope.READ and _sent_by_foreign_page():
@@ -45,7 +56,13 @@ def authorize(required: Scope) -> Actor:
 
 def is_guarded() -> bool:
     """Whether a token or a user was ever created. From then on every call needs a token or a login."""
-    return tokens.any_exist() or users.any_exist()
+    return bool(_remembered("is guarded", lambda: tokens.any_exist() or users.any_exist()))
+
+
+def forget() -> None:
+    """Let this process ask the database again who may call, because a token or a user has just changed."""
+    with _cache().lock:
+        _cache().answers.clear()
 
 
 def is_open_to_caller() -> bool:
@@ -69,6 +86,33 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+@dataclass(frozen=True)
+class _Cache:
+    """What a process remembers of the database's answers about tokens and users."""
+
+    answers: TTLCache[str, Any]
+    lock: Lock = field(default_factory=Lock)
+
+
+def _cache() -> _Cache:
+    seconds = float(current_app.config["AUTH_CACHE_S"])
+    cache: _Cache = current_app.extensions.setdefault(__name__, _Cache(TTLCache(MAX_REMEMBERED, seconds)))
+    return cache
+
+
+def _remembered(name: str, ask: Callable[[], R | None]) -> R | None:
+    """Return an answer of the database. An answer other than None is remembered for a few seconds."""
+    cache = _cache()
+    with cache.lock:
+        answer: R | None = cache.answers.get(name)
+    if answer is None:
+        answer = ask()
+        if answer is not None and cache.answers.ttl > 0:
+            with cache.lock:
+                cache.answers[name] = answer
+    return answer
 
 
 def _from_own_machine() -> bool:

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select, update
 
 from backend.database.extensions import db
-from backend.database.models import Report, Trial
+from backend.database.models import Job, Report, Trial
 from backend.usecases import reading
 from tests.calls import Calls
 
@@ -331,6 +331,7 @@ def test_a_lost_run_whose_reports_reached_the_target_has_converged(calls: Calls,
     train(calls, lost, [0.2, 0.99])
     with app.app_context():
         db.session.execute(update(Trial).values(last_seen_at=datetime(2000, 1, 1)))
+        db.session.execute(update(Job).values(oldest_seen_at=datetime(2000, 1, 1)))
         db.session.commit()
     calibrate(calls)
     record = calls.record(lost)
@@ -346,6 +347,7 @@ def test_the_end_of_a_lost_run_is_no_result(calls: Calls, app: Flask) -> None:
     train(calls, lost, [0.2])
     with app.app_context():
         db.session.execute(update(Trial).values(last_seen_at=datetime(2000, 1, 1)))
+        db.session.execute(update(Job).values(oldest_seen_at=datetime(2000, 1, 1)))
         db.session.commit()
     train(calls, calls.trial(), [0.85])
     assert calls.must(calls.end(lost, over=True)) is None

@@ -1,11 +1,14 @@
 """Stored summaries of ended trials: a call reads the summary and newer trials, and decides as without a summary."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from backend.core.stored import DIGEST_LENGTH
 from tests.backend.test_gp_ucb import recur, train
 from tests.backend.test_gp_ucb import register as register_for_gp_ucb
 from tests.calls import Calls
@@ -102,7 +105,7 @@ def test_a_summary_of_another_version_is_recomputed_and_replaced(policy: str, ca
     trial = calls.trial()
     after = dump(database_url)["beliefs"]
     assert [row[:2] for row in after] == [row[:2] for row in before]
-    assert json.loads(after[0][2])["last"]["number"] == trial["trial_number"] - 1
+    assert json.loads(after[0][2][DIGEST_LENGTH:])["last"]["number"] == trial["trial_number"] - 1
 
 
 def test_read_calls_store_no_summary(policy: str, calls: Calls, database_url: str) -> None:
@@ -115,7 +118,8 @@ def test_read_calls_store_no_summary(policy: str, calls: Calls, database_url: st
     calls.records()
     assert dump(database_url) == before
     register(calls, "gp-ucb", "train-warm", warm_start_from="train")
-    assert dump(database_url)["beliefs"] == []
+    (row,) = dump(database_url)["beliefs"]
+    assert row[2] == ""
 
 
 def test_a_database_restored_from_a_backup_counts_and_a_later_summary_does_not(
@@ -150,3 +154,26 @@ def test_a_job_created_again_under_its_old_name_starts_from_nothing(policy: str,
     calls.must(calls.delete())
     register(calls, policy)
     assert [trial["reason"] for trial in recur(calls, times=4)] == [trial["reason"] for trial in first]
+
+
+DAMAGES = ["{}", "[]", "1", "null", "garbage", "{" * 5000, '{"version": 4}', '{"version": 4, "last": null}', "NaN"]
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "cut", "nulls"], ids=lambda damage: damage[:30])
+def test_a_damaged_summary_is_learnt_again(
+    policy: str, damage: str, calls: Calls, database_url: str, other_app: Callable[[], Calls]
+) -> None:
+    register(calls, policy)
+    recur(calls, times=RUNS_BEYOND_PRUNING)
+    described, (before,) = calls.describe(), dump(database_url)["beliefs"]
+    damaged = {"cut": before[2][:-10], "nulls": re.sub(r"\d+\.\d+", "null", before[2])}.get(damage, damage)
+    with connected(database_url) as connection:
+        connection.execute(text("UPDATE beliefs SET told = :damaged"), {"damaged": damaged})
+    assert calls.describe() == described
+    trial = other_app().trial(run_id="next")
+    assert dump(database_url)["beliefs"] == [before]
+    with connected(database_url) as connection:
+        connection.execute(text("UPDATE beliefs SET told = :damaged, reference_cost_j = 'nan'"), {"damaged": damaged})
+    assert not calls.must(calls.report(trial, energy=0.1))["stop_train"]
+    assert dump(database_url)["beliefs"] == [before]
+    assert calls.must(calls.report(trial, energy=1e9))["reason"] == "cost_bound"

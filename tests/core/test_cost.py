@@ -6,10 +6,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from backend.core import policies
 from backend.core.cost import cost, format_joules, run_cost, trial_cost
-from backend.core.zeus import policy as zeus
 from backend.core.zeus.results import results
-from tests.core.stories import LOST, RUNNING, running, story, trial
+from tests.core.stories import LOST, RUNNING, story, trial
 from tests.specs import core_spec
 
 quantities = st.floats(0, 1e30)
@@ -66,7 +66,7 @@ def test_the_bound_comes_from_the_cheapest_converged_run_alone(
 ) -> None:
     converged = [price for _, price, outcome in history if outcome is True and price > 0]
     state = story(*history, spec=core_spec(beta_knob=beta))
-    bound, _ = zeus.cost_bound(state, running(state))
+    bound = policies.cost_bound(state.spec, 1.0, policies.reference_cost(state))
     if beta is None or not converged:
         assert bound == math.inf
     else:

@@ -91,11 +91,11 @@ def test_the_same_trials_give_the_same_text_throughout_a_version() -> None:
     spec = core_spec(batch_sizes=(8, 16), max_epochs=100, policy="gp-ucb")
     rows = [(8 if size == 32 else size, epochs, converged) for size, epochs, converged in alarmed()]
     rows += [(8, 30, False), (16, 26, True), (16, 24, True), (16, 36, True)]
-    data = json.loads(stored.save(belief_of(job(*rows, spec=spec)), initial_belief(spec)))
+    data = data_of(stored.save(belief_of(job(*rows, spec=spec)), initial_belief(spec)))
     assert data.pop("last")["number"] == len(rows)
     assert dict(leaves(data)) == pytest.approx(
         {
-            "version": 3,
+            "version": 4,
             "counted converged 0": 0,
             "counted converged 1": 12,
             "counted failed 0": 1,
@@ -139,7 +139,7 @@ def test_the_same_trials_of_a_zeus_job_give_the_same_text_throughout_a_version()
     spec = core_spec(num_pruning_rounds=1, window_size=2)
     explored = story((16, 30.0, True), (8, 50.0, False), (32, 20.0, True), spec=spec).trials
     bandit = [trial(4, (16, 28.0, True), TrialType.MAB), trial(5, (16, 35.0, True), TrialType.MAB)]
-    data = json.loads(
+    data = data_of(
         stored.save(summarize_ended(JobState(spec, (*explored, *bandit))), summarize_ended(JobState(spec, ())))
     )
     assert data["last"]["number"] == 5
@@ -163,6 +163,22 @@ def test_the_summary_of_one_policy_is_refused_by_another() -> None:
     for own, foreign in ((spec, core_spec()), (core_spec(), spec)):
         with pytest.raises(TypeError, match="another policy"):
             choose(JobState(own, (), summarize_ended(JobState(foreign, ()))), np.random.default_rng(0))
+
+
+def data_of(text: str) -> dict[str, Any]:
+    """Return the data of a saved text."""
+    data: dict[str, Any] = json.loads(text[stored.DIGEST_LENGTH :])
+    return data
+
+
+@given(where=st.integers(0), to=st.characters(max_codepoint=127))
+def test_a_damaged_text_is_not_restored(where: int, to: str) -> None:
+    spec = core_spec()
+    text = stored.save(summarize_ended(story((16, 30.0, True))), summarize_ended(JobState(spec, ())))
+    where %= len(text)
+    damaged = f"{text[:where]}{to}{text[where + 1 :]}"
+    assert (stored.restore(damaged, summarize_ended(JobState(spec, ()))) is None) == (damaged != text)
+    assert stored.restore(text[:where], summarize_ended(JobState(spec, ()))) is None
 
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:

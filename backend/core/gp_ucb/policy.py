@@ -105,19 +105,14 @@ def choose(state: JobState, _rng: np.random.Generator) -> Choice:
     return Choice(grid.sizes[chosen], TrialType.MAB, reason, factor)
 
 
-def cost_bound(state: JobState, trial: Trial) -> tuple[float, str]:
-    """Return the cost bound of a run in joules (infinity: none), and a text that explains the bound."""
-    spec, belief = state.spec, belief_of(state)
+def reference_cost(state: JobState) -> tuple[float, str]:
+    """Return the cost that cost bounds are multiples of, in joules (infinity: none yet), and what it is."""
+    belief = belief_of(state)
     best = cheapest_converged(belief)
-    has_costs = belief.epoch_cost.runs.any()
-    if spec.beta_knob is None or best is None or trial.bound_factor is None or not has_costs:
-        return math.inf, ""
-    factor = spec.beta_knob * trial.bound_factor
+    if best is None or not belief.epoch_cost.runs.any():
+        return math.inf, "the expected cost of the best batch size"
     expected_j = float(expected_costs(belief)[best])
-    return (
-        factor * expected_j,
-        f"{factor:g} times the expected cost of the best batch size, {belief.grid.sizes[best]}",
-    )
+    return expected_j, f"the expected cost of the best batch size, {belief.grid.sizes[best]}"
 
 
 def retry_outlook(state: JobState, trial: Trial) -> str:

@@ -41,15 +41,11 @@ def choose(state: JobState, rng: np.random.Generator) -> Choice:
             raise NothingConverges(_stuck_message(state, step))
 
 
-def cost_bound(state: JobState, trial: Trial) -> tuple[float, str]:
-    """Return the cost bound of a run in joules (infinity: none), and a text that explains the bound."""
-    if state.spec.beta_knob is None or trial.bound_factor is None:
-        return math.inf, ""
+def reference_cost(state: JobState) -> tuple[float, str]:
+    """Return the cost that cost bounds are multiples of, in joules (infinity: none yet), and what it is."""
     cheapest = results(state).cheapest
-    if cheapest is None:
-        return math.inf, ""
-    bound_j = state.spec.beta_knob * trial_cost(state.spec, cheapest)
-    return bound_j, f"{state.spec.beta_knob:g} times the lowest cost of a converged run"
+    cost_j = math.inf if cheapest is None else trial_cost(state.spec, cheapest)
+    return cost_j, "the lowest cost of a converged run"
 
 
 def retry_outlook(_state: JobState, trial: Trial) -> str:

@@ -1,0 +1,118 @@
+"""How many round trips to the database a call takes. Each costs time, most of it while the job is locked."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import event
+
+from backend.database.extensions import db
+from backend.usecases import tokens
+from tests.calls import Calls
+from tests.databases import connected
+
+GOES_ON, ENDS = 5, 7
+"""Most round trips of a report after which the run goes on, and of an ask or a final report."""
+AUTH_CACHE_S = 300.0
+
+policies = pytest.mark.parametrize("policy", ["zeus", "gp-ucb"])
+
+
+@contextmanager
+def round_trips(app: Flask) -> Iterator[list[str]]:
+    """List the statements, commits and rollbacks that an application sends. A BEGIN is none: MySQL's is implicit."""
+    sent: list[str] = []
+
+    def execute(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if not statement.startswith("BEGIN"):
+            sent.append(statement)
+
+    listeners = [
+        ("before_cursor_execute", execute),
+        ("commit", lambda _: sent.append("COMMIT")),
+        ("rollback", lambda _: sent.append("ROLLBACK")),
+    ]
+    with app.app_context():
+        engine = db.engine
+    for name, listener in listeners:
+        event.listen(engine, name, listener)
+    try:
+        yield sent
+    finally:
+        for name, listener in listeners:
+            event.remove(engine, name, listener)
+
+
+@pytest.fixture
+def remembering(make_app: Callable[..., Flask]) -> tuple[Flask, Calls]:
+    """An application that remembers tokens, and calls with a token that it knows already."""
+    app = make_app(auth_cache_s=AUTH_CACHE_S)
+    with app.app_context():
+        token = tokens.create("test", tokens.Scope.RUN)
+    client = app.test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
+    return app, Calls.through_test_client(client)
+
+
+@policies
+def test_a_call_of_a_run_takes_few_round_trips(remembering: tuple[Flask, Calls], policy: str) -> None:
+    app, calls = remembering
+    calls.register(policy=policy, num_pruning_rounds=1, mab_seed=1)
+    for run in range(25):
+        with round_trips(app) as of_ask:
+            trial = calls.trial(run_id=f"run-{run}")
+        assert len(of_ask) <= ENDS, (run, of_ask)
+        for epoch in (1, 2):
+            with round_trips(app) as of_report:
+                calls.must(calls.report(trial, energy=epoch, current_epoch=epoch, energy_source="nvml"))
+            # The job's first report with an energy source stores it.
+            assert len(of_report) <= GOES_ON + (run == 0 and epoch == 1), (run, of_report)
+        with round_trips(app) as of_last:
+            calls.must(calls.report(trial, energy=10.0 + trial["batch_size"], metric=1.0, current_epoch=3))
+        assert len(of_last) <= ENDS, (run, of_last)
+        with round_trips(app) as of_heartbeat:
+            calls.must(calls.heartbeat(trial))
+        assert len(of_heartbeat) <= GOES_ON
+
+
+@policies
+def test_a_reset_and_an_expired_lease_cost_round_trips_only_once(remembering: tuple[Flask, Calls], policy: str) -> None:
+    app, calls = remembering
+    calls.register(policy=policy)
+    calls.converge(calls.trial())
+    calls.must(calls.report(calls.trial(), energy=1.0))
+    with app.app_context(), connected(db.engine.url.render_as_string(hide_password=False)) as connection:
+        connection.exec_driver_sql("UPDATE jobs SET oldest_seen_at = NULL")
+    trial = calls.trial()
+    with round_trips(app) as sent:
+        calls.must(calls.report(trial, energy=1.0))
+    assert len(sent) <= GOES_ON, sent
+
+
+def test_a_revoked_token_works_for_as_long_as_it_is_remembered(make_app: Callable[..., Flask]) -> None:
+    remembers, asks = make_app(auth_cache_s=AUTH_CACHE_S), make_app(auth_cache_s=0)
+    with remembers.app_context():
+        token = tokens.create("test", tokens.Scope.READ)
+    header = {"Authorization": f"Bearer {token}"}
+
+    def statuses() -> list[int]:
+        return [app.test_client().get("/jobs", headers=header).status_code for app in (remembers, asks)]
+
+    assert statuses() == [200, 200]
+    with remembers.app_context():
+        tokens.revoke("test")
+    assert statuses() == [200, 401]
+
+
+def test_an_unknown_token_is_not_remembered(make_app: Callable[..., Flask]) -> None:
+    app = make_app(auth_cache_s=AUTH_CACHE_S)
+    client: FlaskClient = app.test_client()
+    with app.app_context():
+        tokens.create("another", tokens.Scope.READ)
+    for _ in range(2):
+        with round_trips(app) as sent:
+            assert client.get("/jobs", headers={"Authorization": "Bearer bso_unknown"}).status_code == 401
+        assert sent
