@@ -27,6 +27,9 @@ from lightning_bso.wire import DOCUMENT_PATH, MAX_BODY_BYTES, ErrorAnswer, Fault
 
 log = structlog.get_logger(__name__)
 
+RETRY_AFTER_S = 5
+"""Seconds after which a caller may try again while the database is unavailable."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -150,6 +153,8 @@ def _answer_errors(app: Flask) -> None:
         if isinstance(error, InvalidField):
             detail = [Fault(loc=[error.field], msg=error.problem, type="invalid_field")]
         response, status = answer(error.status, str(error), detail)
+        if status == 503:
+            response.headers["Retry-After"] = str(RETRY_AFTER_S)
         if status == 401:
             response.headers["WWW-Authenticate"] = 'Bearer realm="lightning-bso", Basic realm="lightning-bso"'
         return response, status

@@ -18,6 +18,8 @@ from sqlalchemy.exc import ArgumentError
 ENV_PREFIX = "ZEUS_BSO_"
 MAX_LEASE_S = 366 * 24 * 3600.0
 MAX_AUTH_CACHE_S = 300.0
+POOL_TIMEOUT_S = 5
+"""Seconds for which a call waits for a free connection to the database."""
 DRIVERS = ("sqlite", "mysql+pymysql", "mariadb+pymysql")
 
 
@@ -107,8 +109,9 @@ class Settings(BaseSettings):
     def engine_options(self) -> dict[str, Any]:
         """SQLAlchemy's options for the database. docs/decisions.md explains the isolation level and locking."""
         if self.database.drivername == "sqlite":
-            return {}
+            return {"pool_timeout": POOL_TIMEOUT_S}
         return {
+            "pool_timeout": POOL_TIMEOUT_S,
             "isolation_level": "READ COMMITTED",
             "pool_recycle": 1800,
             # `transactions` ends every transaction, so the pool need not roll back once more.

@@ -125,12 +125,16 @@ class ForeignPage(ServiceError):
 
 
 class DatabaseUnavailable(ServiceError):
-    """Raised when a transaction failed, retries included. The caller retries later."""
+    """Raised when a transaction failed, retries included. The caller retries later.
+
+    Args:
+        cause: what is wrong and what the operator can do; None: nothing is known, so it may pass.
+    """
 
     status = 503
 
-    def __init__(self) -> None:
-        super().__init__("the database is not available at the moment; retry later")
+    def __init__(self, cause: str | None = None) -> None:
+        super().__init__(cause or "the database is not available at the moment; retry later")
 
 
 class DatabaseUnusable(Exception):

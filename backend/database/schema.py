@@ -8,9 +8,12 @@ from functools import cache
 import flask_migrate
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import update
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from backend.database import faults
 from backend.database.extensions import READ_ONLY, db, migrate
+from backend.database.models import Secret
 from backend.database.transactions import retrying_once
 from backend.errors import DatabaseUnavailable, DatabaseUnusable, SchemaOutdated
 
@@ -25,8 +28,8 @@ def current_version() -> str | None:
     """
     try:
         return _read_version()
-    except DBAPIError as error:
-        raise DatabaseUnavailable from error
+    except SQLAlchemyError as error:
+        raise DatabaseUnavailable(faults.cause(error)) from error
 
 
 def needed_version() -> str:
@@ -65,6 +68,25 @@ def check() -> None:
             f"the database's schema version is {current or 'empty'}, but this program requires {needed}. "
             f"Back up the database and run: {UPGRADE_COMMAND}"
         )
+
+
+def check_writable() -> None:
+    """Check that the database takes writes, with one that changes nothing. SQLite would wait for another writer.
+
+    Raises:
+        DatabaseUnavailable: it takes none.
+    """
+    if db.engine.dialect.name == "sqlite":
+        return
+    try:
+        retrying_once(_write_nothing)
+    except SQLAlchemyError as error:
+        raise DatabaseUnavailable(faults.cause(error)) from error
+
+
+def _write_nothing() -> None:
+    with db.engine.begin() as connection:
+        connection.execute(update(Secret).where(Secret.name == "").values(value=""))
 
 
 def prepare() -> None:

@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from tenacity import (
     RetryCallState,
@@ -20,6 +20,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from backend.database import faults
 from backend.database.extensions import READ_ONLY, db
 from backend.errors import DatabaseUnavailable
 
@@ -60,10 +61,12 @@ def transaction(use_case: UseCase[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return _retrying(run_once, *args, **kwargs)
-        except _FAILURES as error:
+        except SQLAlchemyError as error:
+            if not _is_failure(error):
+                raise
             attempt = _retrying.statistics["attempt_number"]
             log.exception("transaction_failed", use_case=use_case.__name__, attempt=attempt)
-            raise DatabaseUnavailable from error
+            raise DatabaseUnavailable(faults.cause(error)) from error
 
     return run
 
@@ -84,11 +87,18 @@ def read_only(use_case: UseCase[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return retrying_once(run_once, *args, **kwargs)
-        except _FAILURES as error:
+        except SQLAlchemyError as error:
+            if not _is_failure(error):
+                raise
             log.exception("read_failed", use_case=use_case.__name__)
-            raise DatabaseUnavailable from error
+            raise DatabaseUnavailable(faults.cause(error)) from error
 
     return run
+
+
+def _is_failure(error: SQLAlchemyError) -> bool:
+    """Whether the database failed, or lacks what the operator has to provide. Else it is a fault of this program."""
+    return isinstance(error, _FAILURES) or faults.cause(error) is not None
 
 
 def _is_transient(error: BaseException) -> bool:

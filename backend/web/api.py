@@ -276,9 +276,10 @@ def healthz() -> Response:
 
 @blueprint.get(READY_PATH, tags=[_HEALTH], responses={200: Health, 503: ErrorAnswer})
 def readyz() -> Response:
-    """Whether the database answers and has the right schema."""
+    """Whether the database answers, has the right schema and takes writes."""
     if schema.current_version() != schema.needed_version():
         raise DatabaseUnavailable
+    schema.check_writable()
     return _json(Health(status="ready"))
 
 
