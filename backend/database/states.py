@@ -240,8 +240,8 @@ def load_state(
 def save_state(job: Job, row: StoredBelief, state: JobState) -> None:
     """Store the summary of a state and its reference cost. The job must be locked."""
     initial = policies.summarize_ended(JobState(state.spec, (), initial_summary(job, row.exploration)))
-    if state.summary is not None and state.summary.last is not None:
-        row.summary = stored.save(state.summary, initial)
+    has_ended = state.summary is not None and state.summary.last is not None
+    row.summary = stored.save(state.summary, initial) if state.summary is not None and has_ended else ""
     row.reference_cost_j = repr(policies.reference_cost(state))
 
 

@@ -242,6 +242,8 @@ def revive_trial(trial: Trial) -> None:
 def expire_trials(session: Session, job: Job, at: datetime, lease_s: float, *, except_for: Trial | None) -> bool:
     """End the job's running trials whose lease has expired, except one. Returns whether a lease can have expired."""
     if job.oldest_seen_at is not None and job.oldest_seen_at >= at - timedelta(seconds=lease_s):
+        if at < job.oldest_seen_at:  # the database's clock has been set back
+            job.oldest_seen_at = at
         return False
     values = {
         "of_job": job.id,
