@@ -23,6 +23,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("DELETE FROM beliefs")  # a cache, whose text the program before cannot read
     op.drop_column("jobs", "oldest_seen_at")
     op.drop_column("beliefs", "energy_source")
     op.drop_column("beliefs", "reference_cost_j")
