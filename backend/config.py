@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     """Seconds until the lease of a run expires, counted from the run's last call. A run whose lease expired is lost."""
     auth_cache_s: Annotated[float, Field(ge=0, le=MAX_AUTH_CACHE_S, allow_inf_nan=False)] = 5.0
     """Seconds for which a process remembers valid tokens, and whether there are tokens or users. 0: it asks the
-    database at every call. A token that was revoked elsewhere works for up to this long."""
+    database at every call. A token that was revoked elsewhere, or has expired, works for up to this long."""
     trusted_proxies: str = ""
     """Addresses or networks of proxies whose X-Forwarded-* headers are trusted, separated by commas."""
     price_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -114,8 +114,7 @@ class Settings(BaseSettings):
             "pool_timeout": POOL_TIMEOUT_S,
             "isolation_level": "READ COMMITTED",
             "pool_recycle": 1800,
-            # `transactions` ends every transaction, so the pool need not roll back once more.
-            "pool_reset_on_return": None,
+            "pool_reset_on_return": None,  # `extensions` rolls back where it is needed
             "connect_args": {
                 "charset": "utf8mb4",
                 "connect_timeout": 10,

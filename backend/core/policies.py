@@ -96,7 +96,7 @@ def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
         return calibration.judge(spec, trial, report)
     cost_j = run_cost(spec, report.energy_j, report.time_s)
     reference_j, reference = policy.reference_cost(state)
-    bound_j = cost_bound(spec, trial.bound_factor, reference_j)
+    multiple, bound_j = bound_multiple(spec, trial.bound_factor), cost_bound(spec, trial.bound_factor, reference_j)
     if going_on := goes_on(spec, trial.bound_factor, report, reference_j):
         return going_on
     trial = replace(
@@ -112,7 +112,7 @@ def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
         reason = f"batch size {trial.batch_size} does not fit in memory"
         return _failure(state, trial, VerdictCode.OUT_OF_MEMORY, reason)
     if cost_j > bound_j and not (reached and spec.policy != "zeus"):
-        reason = f"cost {cost_j:.6g} J exceeds {bound_j:.6g} J, {bound_j / reference_j:g} times {reference}"
+        reason = f"cost {cost_j:.6g} J exceeds {bound_j:.6g} J, {multiple:g} times {reference}"
         return _failure(state, trial, VerdictCode.COST_BOUND, reason)
     if report.metric is None:
         reason = "the metric is not a finite number: the run has diverged"
@@ -145,9 +145,12 @@ def goes_on(spec: Spec, bound_factor: float | None, report: Report, reference_j:
 
 def cost_bound(spec: Spec, bound_factor: float | None, reference_j: float) -> float:
     """Return the cost bound of a run in joules; infinity: it has none."""
-    if spec.beta_knob is None or bound_factor is None:
-        return math.inf
-    return spec.beta_knob * bound_factor * reference_j
+    return bound_multiple(spec, bound_factor) * reference_j
+
+
+def bound_multiple(spec: Spec, bound_factor: float | None) -> float:
+    """Return how many times the reference cost a run may cost; infinity: it has no bound."""
+    return math.inf if spec.beta_knob is None or bound_factor is None else spec.beta_knob * bound_factor
 
 
 def reference_cost(state: JobState) -> float:

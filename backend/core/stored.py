@@ -8,6 +8,7 @@ The JSON keys and the names in the tuples below are the stored format. A change 
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, astuple, fields, replace
 from typing import Any
 
@@ -21,8 +22,10 @@ from backend.core.zeus.results import Results, Rewards
 
 VERSION = 4
 """Raise it whenever the same trials give another summary or another text. Older texts are then ignored."""
-DIGEST_LENGTH = 16
-"""Length of the hash before the JSON. A text that does not match its hash is damaged."""
+NOTHING = '{"version": 0}'
+"""The text while no run has ended. Programs of any version ignore it, so a job may be served by two of them."""
+
+_HEAD_LENGTH = len('{"digest": "0123456789abcdef", ')
 
 _COUNTED = ("converged", "failed", "failed_since_success", "failed_factor", "changed", "too_large")
 _OF_EPOCHS = ("runs", "mean", "site_precision", "site_shift", "squares", "freedom", "rising", "falling")
@@ -30,12 +33,13 @@ _OF_EPOCH_COST = ("runs", "mean", "energy_j", "time_s")
 _TRIAL = tuple(field.name for field in fields(Trial))
 
 
-def save(summary: EndedSummary, initial: EndedSummary) -> str:
+def save(summary: EndedSummary, initial: EndedSummary, reference_cost_j: float) -> str:
     """Return a summary as text.
 
     Args:
         summary: the summary of at least one run.
         initial: the job's summary before its first run.
+        reference_cost_j: the policy's reference cost after these runs, in joules; infinity: there is none yet.
 
     Raises:
         ValueError: the summary covers no run.
@@ -50,8 +54,10 @@ def save(summary: EndedSummary, initial: EndedSummary) -> str:
             data = _results_data(summary)
         case _:
             raise TypeError(f"{type(summary).__name__} and {type(initial).__name__} are of different policies")
-    text = json.dumps({"version": VERSION, "last": asdict(summary.last)} | data)
-    return _digest(text) + text
+    reference = reference_cost_j if math.isfinite(reference_cost_j) else None
+    return _with_digest(
+        json.dumps({"version": VERSION, "reference_cost_j": reference, "last": asdict(summary.last)} | data)
+    )
 
 
 def restore(text: str, initial: EndedSummary) -> EndedSummary | None:
@@ -61,18 +67,35 @@ def restore(text: str, initial: EndedSummary) -> EndedSummary | None:
         text: the text.
         initial: the job's summary before its first run.
     """
-    digest, text = text[:DIGEST_LENGTH], text[DIGEST_LENGTH:]
-    if digest != _digest(text):
-        return None
-    data = json.loads(text)
-    if data["version"] != VERSION:
+    data = _read(text)
+    if data is None:
         return None
     summary = _to_belief(data, initial) if isinstance(initial, Belief) else _to_results(data)
     return replace(summary, last=_to_trial(data["last"]))
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
+def reference_cost(text: str) -> float | None:
+    """Return the reference cost that `save` put into the text; None if the text is damaged or of another version."""
+    if text == NOTHING:
+        return math.inf
+    data = _read(text)
+    if data is None:
+        return None
+    reference_j: float | None = data["reference_cost_j"]
+    return math.inf if reference_j is None else reference_j
+
+
+def _read(text: str) -> dict[str, Any] | None:
+    plain = "{" + text[_HEAD_LENGTH:]
+    if text != _with_digest(plain):
+        return None
+    data: dict[str, Any] = json.loads(plain)
+    return data if data["version"] == VERSION else None
+
+
+def _with_digest(text: str) -> str:
+    """Return a JSON object as text with its own hash as the first member, which shows whether the text is damaged."""
+    return f'{{"digest": "{hashlib.sha256(text.encode()).hexdigest()[:16]}", {text[1:]}'
 
 
 def _belief_data(belief: Belief, initial: Belief) -> dict[str, Any]:

@@ -5,11 +5,13 @@ Tables live in `models`, transactions in `transactions`.
 
 import sqlite3
 import time
-from typing import Any
+from typing import Any, cast
 
+import pymysql
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import Connection, Engine, event
+from pymysql.constants import SERVER_STATUS
+from sqlalchemy import Connection, Engine, Pool, event
 from sqlalchemy.orm import DeclarativeBase
 
 
@@ -39,6 +41,15 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
         for pragma in (f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
         _use_wal(connection)
+
+
+@event.listens_for(Pool, "reset")
+def _end_transaction(connection: Any, _record: Any, _state: Any) -> None:
+    """Roll back what a call has left open, for example because its COMMIT failed. The usual call leaves nothing."""
+    if isinstance(connection, pymysql.Connection):
+        status: int = cast(Any, connection).server_status  # of the server's last answer; the stubs lack it
+        if status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
+            connection.rollback()
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -193,11 +193,7 @@ class StoredBelief(Base):
     job: Mapped[int] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True)
     exploration: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     summary: Mapped[str] = mapped_column("told", LongText)
-    """Text written by `core.stored`; empty before the first trial has ended."""
-    reference_cost_j: Mapped[str | None] = mapped_column(String(32))
-    """The policy's reference cost after these trials, as Python writes a float. NULL: not known, so it is computed."""
-    energy_source: Mapped[str | None] = mapped_column(String(16))
-    """The energy source of the exploration's runs; empty: none has named one; NULL: not known, so all are read."""
+    """Text written by `core.stored`."""
 
 
 class Token(Base):

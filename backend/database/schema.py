@@ -79,11 +79,12 @@ def check_writable() -> None:
     if db.engine.dialect.name == "sqlite":
         return
     try:
-        retrying_once(_write_nothing)
+        _write_nothing()
     except SQLAlchemyError as error:
         raise DatabaseUnavailable(faults.cause(error)) from error
 
 
+@retrying_once.wraps
 def _write_nothing() -> None:
     with db.engine.begin() as connection:
         connection.execute(update(Secret).where(Secret.name == "").values(value=""))
@@ -104,11 +105,8 @@ def prepare() -> None:
     db.engine.dispose()  # processes forked from this one must not share its connections
 
 
+@retrying_once.wraps
 def _read_version() -> str | None:
-    return retrying_once(_read_version_once)
-
-
-def _read_version_once() -> str | None:
     with db.engine.execution_options(**{READ_ONLY: True}).connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 

@@ -153,96 +153,87 @@ def _to_trial(row: Sequence[Any]) -> CoreTrial:
     )
 
 
-def find_belief(session: Session, job: Job, exploration: int) -> StoredBelief | None:
-    """Return the stored summary of an exploration."""
-    return session.get(StoredBelief, (job.id, exploration))
-
-
 def begin_exploration(session: Session, job: Job) -> None:
     """Store that no trial of the job's current exploration has ended."""
-    row = add_belief(session, job, job.exploration)
-    initial = JobState(core_spec(job), (), initial_summary(job, job.exploration))
-    row.reference_cost_j = repr(policies.reference_cost(initial))
-    row.energy_source = ""
+    add_belief(session, job, job.exploration).summary = stored.NOTHING
 
 
 def add_belief(session: Session, job: Job, exploration: int) -> StoredBelief:
-    """Store a row for the summary of an exploration. The next decision fills it in."""
+    """Store a row for the summary of an exploration, which `load_to_decide` fills in."""
     row = StoredBelief(job=job.id, exploration=exploration, summary="")
     session.add(row)
     return row
 
 
-def forget_reference_cost(row: StoredBelief | None) -> None:
-    """Let the next decision compute the reference cost again."""
-    if row is not None:
-        row.reference_cost_j = None
-
-
-def reference_cost(job: Job, row: StoredBelief | None) -> float | None:
+def reference_cost(job: Job, row: StoredBelief) -> float | None:
     """Return the stored reference cost of an exploration in joules; None: a decision has to load the state.
 
     With breakdowns, the batch sizes that count for it also depend on trials that are not part of the summary.
     """
-    if row is None or row.reference_cost_j is None or job.breakdowns is not None:
-        return None
-    try:
-        cost_j = float(row.reference_cost_j)
-    except ValueError:  # damaged
-        return None
-    return cost_j if cost_j > 0 else None
+    return None if job.breakdowns is not None else stored.reference_cost(row.summary)
 
 
-def load_state(
-    session: Session, job: Job, row: StoredBelief | None, exploration: int | None = None, *, save_summary: bool = False
-) -> JobState:
-    """Load the state that a decision reads: the trials of an exploration, and a summary of the trials that ended.
-
-    The summary is stored, so a decision does not read all ended trials again. The stored summary is only a cache: ended
-    trials never change, and without a usable summary all of them are read.
+def load_to_decide(session: Session, job: Job, row: StoredBelief | None, exploration: int) -> JobState:
+    """Load the state that a decision reads, and store its summary. The job must be locked.
 
     Args:
         session: the transaction.
         job: the job.
-        row: the stored summary of the exploration.
-        exploration: the exploration; None: the current one.
-        save_summary: whether to store the new summary. The job must be locked.
+        row: the stored summary of the exploration; None: there is none.
+        exploration: the exploration.
     """
-    exploration = job.exploration if exploration is None else exploration
-    spec = spec_at(job, exploration)
-    initial = policies.summarize_ended(JobState(spec, (), initial_summary(job, exploration)))
-    probe = load_probes(job).get(exploration)
-    restored = stored.restore(row.summary, initial) if row is not None and row.summary else None
-    if row is not None and row.summary and restored is None and save_summary:
+    row = row or add_belief(session, job, exploration)
+    if row.summary and stored.reference_cost(row.summary) is None:
         log.warning("summary_not_readable", job_id=job.job_id, exploration=exploration, then="read all trials again")
+    state = _load_state(session, job, row, exploration)
+    save_state(job, row, state)
+    return state
+
+
+def refresh_summary(session: Session, job: Job, exploration: int) -> None:
+    """Store the summary of an exploration again, because what it depends on has changed. The job must be locked."""
+    session.flush()
+    load_to_decide(session, job, session.get(StoredBelief, (job.id, exploration)), exploration)
+
+
+def read_state(session: Session, job: Job) -> JobState:
+    """Load the state of a job's current exploration without a lock, for display."""
+    exploration = job.exploration
+    state = _load_state(session, job, session.get(StoredBelief, (job.id, exploration)), exploration)
+    if state.spec.target_metric is not None:
+        return state
+    return replace(state, calibrated=len(store.calibrated_trials(session, job, exploration)))
+
+
+def _load_state(session: Session, job: Job, row: StoredBelief | None, exploration: int) -> JobState:
+    """Load the trials of an exploration, and a summary of those that ended.
+
+    The summary is stored, so a decision does not read all ended trials again. The stored summary is only a cache: ended
+    trials never change, and without a usable summary all of them are read.
+    """
+    spec = spec_at(job, exploration)
+    initial = _initial(job, spec, exploration)
+    probe = load_probes(job).get(exploration)
+    restored = None if row is None else stored.restore(row.summary, initial)
     trials = _trials_since(session, job, exploration, restored or initial)
     if restored is not None:
         if restored.last in trials:
             trials.remove(restored.last)
         else:  # the trials were changed by hand, so the stored summary is wrong
             restored, trials = None, _trials_since(session, job, exploration, initial)
-    summary = restored or initial
-    probe_results = probe.results if probe else ()
     broken = load_breakdowns(session, job, exploration)
-    is_shown = spec.target_metric is None and not save_summary
-    calibrated = len(store.calibrated_trials(session, job, exploration)) if is_shown else 0
-    state = policies.compact(
-        replace(broken, trials=tuple(trials), summary=summary, probe_results=probe_results, calibrated=calibrated)
-    )
-    if save_summary:
-        row = row or add_belief(session, job, exploration)
-        is_new = state.summary is not None and state.summary.last is not summary.last
-        if is_new or row.reference_cost_j is None:
-            save_state(job, row, state)
-    return state
+    probe_results = probe.results if probe else ()
+    state = replace(broken, trials=tuple(trials), summary=restored or initial, probe_results=probe_results)
+    return policies.compact(state)
 
 
 def save_state(job: Job, row: StoredBelief, state: JobState) -> None:
     """Store the summary of a state and its reference cost. The job must be locked."""
-    initial = policies.summarize_ended(JobState(state.spec, (), initial_summary(job, row.exploration)))
-    has_ended = state.summary is not None and state.summary.last is not None
-    row.summary = stored.save(state.summary, initial) if state.summary is not None and has_ended else ""
-    row.reference_cost_j = repr(policies.reference_cost(state))
+    if state.summary is None or state.summary.last is None:
+        row.summary = stored.NOTHING
+    else:
+        initial = _initial(job, state.spec, row.exploration)
+        row.summary = stored.save(state.summary, initial, policies.reference_cost(state))
 
 
 def save_ended(job: Job, row: StoredBelief, state: JobState, trial: Trial) -> None:
@@ -251,9 +242,9 @@ def save_ended(job: Job, row: StoredBelief, state: JobState, trial: Trial) -> No
     save_state(job, row, policies.compact(replace(state, trials=(*others, to_core_trial(trial)))))
 
 
-def read_state(session: Session, job: Job) -> JobState:
-    """Load the state of a job's current exploration without a lock, for display."""
-    return load_state(session, job, find_belief(session, job, job.exploration))
+def _initial(job: Job, spec: Spec, exploration: int) -> EndedSummary:
+    """Return the summary of an exploration before its first trial has ended."""
+    return policies.summarize_ended(JobState(spec, (), initial_summary(job, exploration)))
 
 
 def load_full_state(session: Session, job: Job) -> JobState:

@@ -10,8 +10,20 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, Select, Table, bindparam, case, delete, func, select, update
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    CursorResult,
+    Select,
+    Table,
+    bindparam,
+    case,
+    delete,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from backend.core.gp_ucb.belief import WarmStart
 from backend.core.rng import position_of, seeded
@@ -37,25 +49,39 @@ _RAISE_REVISION = update(_JOBS).where(_JOBS.c.job_id == bindparam("wanted_id")).
 _JOB_AND_TIME = select(Job, utc_now()).where(Job.job_id == bindparam("wanted_id"))
 _LAST_NUMBER = select(func.max(Report.number)).where(Report.trial == Trial.id).correlate(Trial).scalar_subquery()
 _LAST_REPORT = (Report.trial == Trial.id) & (Report.number == _LAST_NUMBER)
-_RUN = (
-    select(Job, utc_now(), Trial, Report, StoredBelief)
-    .select_from(Job)
-    .outerjoin(Trial, (Trial.job == Job.id) & (Trial.number == bindparam("number")))
-    .outerjoin(Report, _LAST_REPORT)
-    .outerjoin(StoredBelief, (StoredBelief.job == Job.id) & (StoredBelief.exploration == Trial.exploration))
-    .where(Job.job_id == bindparam("wanted_id"))
+_OTHER = aliased(Trial)
+# Read for the first report of a run that names its source. All sources of an exploration are the same.
+_ENERGY_SOURCE = case(
+    (
+        bindparam("names_source", type_=Boolean) & Trial.energy_source.is_(None),
+        select(_OTHER.energy_source)
+        .where(_OTHER.job == Job.id, _OTHER.exploration == Trial.exploration, _OTHER.energy_source.is_not(None))
+        .order_by(_OTHER.number.desc())
+        .limit(1)
+        .correlate(Job, Trial)
+        .scalar_subquery(),
+    ),
+    else_=Trial.energy_source,
 )
 _LAST_TRIAL = (
-    select(func.coalesce(func.max(Trial.number), 0)).where(Trial.job == Job.id).correlate(Job).scalar_subquery()
+    select(func.coalesce(func.max(_OTHER.number), 0)).where(_OTHER.job == Job.id).correlate(Job).scalar_subquery()
 )
-_JOB_TO_ASK = (
-    select(Job, utc_now(), Trial, Report, StoredBelief, _LAST_TRIAL)
-    .select_from(Job)
-    .outerjoin(Trial, (Trial.job == Job.id) & (Trial.run_id == bindparam("run_id")))
-    .outerjoin(Report, _LAST_REPORT)
-    .outerjoin(StoredBelief, (StoredBelief.job == Job.id) & (StoredBelief.exploration == Job.exploration))
-    .where(Job.job_id == bindparam("wanted_id"))
-)
+
+
+def _select_run(which: ColumnElement[bool], exploration: InstrumentedAttribute[int]) -> Select[*tuple[Any, ...]]:
+    """Build the statement that reads a job, one of its trials, that trial's last report, and a stored summary."""
+    return (
+        select(Job, utc_now(), Trial, Report, StoredBelief)
+        .select_from(Job)
+        .outerjoin(Trial, (Trial.job == Job.id) & which)
+        .outerjoin(Report, _LAST_REPORT)
+        .outerjoin(StoredBelief, (StoredBelief.job == Job.id) & (StoredBelief.exploration == exploration))
+        .where(Job.job_id == bindparam("wanted_id"))
+    )
+
+
+_RUN = _select_run(Trial.number == bindparam("number"), Trial.exploration).add_columns(_ENERGY_SOURCE)
+_RUN_THAT_ASKS = _select_run(Trial.run_id == bindparam("run_id"), Job.exploration).add_columns(_LAST_TRIAL)
 _OLDEST_SEEN = select(func.min(Trial.last_seen_at)).where(
     Trial.job == bindparam("of_job"), Trial.status == TrialStatus.DISPATCHED, Trial.id != bindparam("except_for")
 )
@@ -112,16 +138,25 @@ class LockedRun:
     """The trial's last report; None before the first."""
     belief: StoredBelief | None
     """The stored summary of the trial's exploration, or of the job's current one for a run that asks."""
+    energy_source: str | None = None
+    """The energy source of the trial, else that of the other runs of its exploration, if the call needs it."""
 
 
-def lock_run(session: Session, job_id: str, number: int) -> LockedRun:
+def lock_run(session: Session, job_id: str, number: int, *, names_source: bool) -> LockedRun:
     """Lock a job as `lock_job` does, and return it with one of its trials.
+
+    Args:
+        session: the transaction.
+        job_id: the job.
+        number: the trial's number.
+        names_source: whether the call names an energy source, and so needs that of the other runs.
 
     Raises:
         UnknownJob: there is no such job.
     """
     _lock(session, job_id)
-    return LockedRun(*session.execute(_RUN, {"wanted_id": job_id, "number": number}).one())
+    values = {"wanted_id": job_id, "number": number, "names_source": names_source}
+    return LockedRun(*session.execute(_RUN, values).one())
 
 
 def lock_to_ask(session: Session, job_id: str, run_id: str | None) -> tuple[LockedRun, int]:
@@ -134,7 +169,7 @@ def lock_to_ask(session: Session, job_id: str, run_id: str | None) -> tuple[Lock
         UnknownJob: there is no such job.
     """
     _lock(session, job_id)
-    *run, last_number = session.execute(_JOB_TO_ASK, {"wanted_id": job_id, "run_id": run_id}).one()
+    *run, last_number = session.execute(_RUN_THAT_ASKS, {"wanted_id": job_id, "run_id": run_id}).one()
     return LockedRun(*run), last_number
 
 
@@ -274,13 +309,6 @@ def open_calibration(session: Session, job: Job, exploration: int) -> Sequence[T
 def _trials_of(session: Session, job: Job, exploration: int, which: ColumnElement[bool]) -> Sequence[Trial]:
     of_exploration = select(Trial).where(Trial.job == job.id, Trial.exploration == exploration, which)
     return session.scalars(of_exploration.order_by(Trial.number)).all()
-
-
-def energy_sources(session: Session, job: Job, exploration: int) -> set[str]:
-    """Return the energy sources that an exploration's trials have reported."""
-    sources = select(Trial.energy_source).distinct()
-    where = (Trial.job == job.id, Trial.exploration == exploration, Trial.energy_source.is_not(None))
-    return {source for source in session.scalars(sources.where(*where)) if source is not None}
 
 
 def find_report(session: Session, trial: Trial, number: int) -> Report | None:

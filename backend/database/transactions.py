@@ -78,6 +78,7 @@ def read_only(use_case: UseCase[P, R]) -> Callable[P, R]:
         DatabaseUnavailable: a statement failed.
     """
 
+    @retrying_once.wraps
     @wraps(use_case)
     def run_once(*args: P.args, **kwargs: P.kwargs) -> R:
         with Session(db.engine.execution_options(**{READ_ONLY: True})) as session:
@@ -86,7 +87,7 @@ def read_only(use_case: UseCase[P, R]) -> Callable[P, R]:
     @wraps(use_case)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return retrying_once(run_once, *args, **kwargs)
+            return run_once(*args, **kwargs)
         except SQLAlchemyError as error:
             if not _is_failure(error):
                 raise

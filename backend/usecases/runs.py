@@ -117,8 +117,7 @@ def ask(
         UnknownJob: there is no such job.
         JobStuck: no batch size is left to dispatch.
     """
-    if not by.may_see(job_id):
-        raise UnknownJob(job_id)
+    _check_access(by, job_id)
     locked, last_number = store.lock_to_ask(session, job_id, run_id)
     job, at, trial, last = locked.job, locked.at, locked.trial, locked.last_report
     if trial is not None and not _has_ended(trial) and takes_over != trial.process and _is_of_another(process, trial):
@@ -147,7 +146,10 @@ def report(session: Session, request: ReportRequest, *, by: Actor, lease_s: floa
             or the energy comes from another source than that of the job's other runs.
         InvalidField: the energy counter has not moved, so the run has no cost.
     """
-    locked, trial = _lock_run(session, request.job_id, by, request.trial_number, request.batch_size)
+    names_source = request.energy_source is not None
+    locked, trial = _lock_run(
+        session, request.job_id, by, request.trial_number, request.batch_size, names_source=names_source
+    )
     job, at, last = locked.job, locked.at, locked.last_report
     _renew_lease(session, job, trial, at, lease_s)
     spec = states.spec_at(job, trial.exploration)
@@ -161,12 +163,9 @@ def report(session: Session, request: ReportRequest, *, by: Actor, lease_s: floa
     last_number = _report_number(last)
     _check_progress(trial, last_number, request)
     _check_measured(request)
+    _check_energy_source(locked.energy_source, request)
+
     belief = locked.belief or states.add_belief(session, job, trial.exploration)
-    if request.energy_source not in (None, trial.energy_source):
-        is_known = belief.energy_source is not None
-        sources = {belief.energy_source} if is_known else store.energy_sources(session, job, trial.exploration)
-        _check_energy_source({source for source in sources if source}, request)
-        belief.energy_source = request.energy_source
     verdict, state = _judge(session, job, belief, trial, report)
     store.add_report(session, trial, job, at, request.report_number or last_number + 1, report, verdict)
     _add_metric(job, trial, request.metric)
@@ -243,7 +242,7 @@ def probe(session: Session, request: ProbeRequest, *, by: Actor, lease_s: float)
         raise InvalidField("sizes", "a batch size is listed twice; list each batch size once")
     if trial.exploration not in states.load_probes(job):
         states.add_probe(job, trial.exploration, request.sizes)
-        states.forget_reference_cost(locked.belief)
+        states.refresh_summary(session, job, trial.exploration)
 
 
 @transaction
@@ -336,13 +335,23 @@ def delete(session: Session, job_id: str, *, by: Actor) -> None:
     audit.record(session, by, Action.DELETE, job_id)
 
 
-def _lock_run(
-    session: Session, job_id: str, by: Actor, number: int, batch_size: int | None = None
-) -> tuple[store.LockedRun, Trial]:
-    """Lock a job, and return it with what most calls of a run read, and the run's trial."""
+def _check_access(by: Actor, job_id: str) -> None:
     if not by.may_see(job_id):
         raise UnknownJob(job_id)
-    locked = store.lock_run(session, job_id, number)
+
+
+def _lock_run(
+    session: Session,
+    job_id: str,
+    by: Actor,
+    number: int,
+    batch_size: int | None = None,
+    *,
+    names_source: bool = False,
+) -> tuple[store.LockedRun, Trial]:
+    """Lock a job, and return it with what most calls of a run read, and the run's trial."""
+    _check_access(by, job_id)
+    locked = store.lock_run(session, job_id, number, names_source=names_source)
     trial = locked.trial
     if trial is None:
         raise UnknownTrial(f"job {job_id!r} has no trial {number}; ask for a batch size first")
@@ -362,21 +371,13 @@ def _judge(
     going_on = None if reference_j is None else policies.goes_on(spec, trial.bound_factor, report, reference_j)
     if going_on is not None:
         return going_on, None
-    state = states.load_state(session, job, belief, trial.exploration, save_summary=True)
+    state = states.load_to_decide(session, job, belief, trial.exploration)
     return policies.judge(state, states.to_core_trial(trial), report), state
-
-
-def _save_summary(session: Session, job: Job, exploration: int) -> None:
-    """Store the summary of an exploration some of whose trials have just got their verdict."""
-    session.flush()
-    belief = states.find_belief(session, job, exploration)
-    states.load_state(session, job, belief, exploration, save_summary=True)
 
 
 def _lock_job(session: Session, job_id: str, by: Actor) -> tuple[Job, datetime]:
     """Return the job, locked, and the database's time."""
-    if not by.may_see(job_id):
-        raise UnknownJob(job_id)
+    _check_access(by, job_id)
     return store.lock_job(session, job_id)
 
 
@@ -388,7 +389,7 @@ def _choose(session: Session, job: Job, belief: StoredBelief | None, by: Actor) 
         return _calibrate_again(session, job, by, f"the last {calibration.MAX_FAILURES} runs did not converge")
     rng = states.load_rng(job)
     try:
-        choice = policies.choose(states.load_state(session, job, belief, save_summary=True), rng)
+        choice = policies.choose(states.load_to_decide(session, job, belief, job.exploration), rng)
     except NothingConverges as error:
         if spec.target_metric is None:
             return _calibrate_again(session, job, by, str(error))
@@ -433,7 +434,7 @@ def _judge_end(session: Session, job: Job, trial: Trial, at: datetime, outcome: 
         verdict = calibration.judge_end(spec, outcome)
         store.end_trial(trial, job, at, TrialStatus.SUCCEEDED, verdict.code, verdict.reason)
         trial.converged = verdict.converged
-        _save_summary(session, job, trial.exploration)
+        states.refresh_summary(session, job, trial.exploration)
     return _to_report_answer(spec, CoreReport(None, trial.energy_j, trial.time_s, trial.epochs), verdict)
 
 
@@ -455,7 +456,7 @@ def _calibrate(session: Session, job: Job, trial: Trial, at: datetime, outcome: 
             job.revision += 1  # each end has a revision of its own
             verdict = calibration.verdict(spec, first, run_cost(spec, first.energy_j, first.time_s))
             store.end_at_report(run, job, at, first, verdict)
-    _save_summary(session, job, exploration)
+    states.refresh_summary(session, job, exploration)
 
 
 def _calibration_text(session: Session, job: Job, exploration: int) -> str:
@@ -588,11 +589,12 @@ def _check_measured(request: ReportRequest) -> None:
         )
 
 
-def _check_energy_source(sources: set[str], request: ReportRequest) -> None:
-    if request.energy_source is not None and sources - {request.energy_source}:
+def _check_energy_source(known: str | None, request: ReportRequest) -> None:
+    """Check that a report names the energy source that the runs so far have named."""
+    if request.energy_source is not None and known not in (None, request.energy_source):
         raise ReportConflict(
-            f"energy_source is {request.energy_source}, but this job's energies so far come from "
-            f"{', '.join(sorted(sources))}: costs from different sources cannot be compared. "
+            f"energy_source is {request.energy_source}, but this job's energies so far come from {known}: costs "
+            "from different sources cannot be compared. "
             "Give these runs a job of their own"
         )
 

@@ -96,7 +96,7 @@ def create(
         session,
         Token(
             label=label,
-            hash=_hash(secret),
+            hash=hash_of(secret),
             scope=scope,
             job_id_prefix=job_id_prefix,
             created_at=at,
@@ -138,7 +138,7 @@ def identify(session: Session, token: str) -> TokenInfo | None:
 
     The token is looked up by its hash, so the time taken does not reveal how much of a guess is right.
     """
-    match = accounts.token_with_hash(session, _hash(token))
+    match = accounts.token_with_hash(session, hash_of(token))
     if match is None:
         return None
     row, at = match
@@ -167,5 +167,6 @@ def _info(token: Token, at: datetime) -> TokenInfo:
     )
 
 
-def _hash(token: str) -> str:
+def hash_of(token: str) -> str:
+    """Return the hash that is stored of a token."""
     return hashlib.sha256(token.encode()).hexdigest()  # a fast hash suffices for 256 random bits

@@ -4,7 +4,6 @@ Without any token or user the server answers only programs on its own machine, a
 address. The setting `insecure_open` overrides this. The login to the admin page lives in `admin/login.py`.
 """
 
-import hashlib
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -44,7 +43,7 @@ def authorize(required: Scope) -> Actor:
                 "Its operator can create a token: python -m backend token create --label … --scope run"
             )
         return anonymous_actor()
-    info = _remembered(hashlib.sha256(token.encode()).hexdigest(), lambda: tokens.identify(token))
+    info = _remembered(f"token {tokens.hash_of(token)}", lambda: tokens.identify(token))
     if info is None:
         raise TokenNeeded("this access token is unknown, expired or revoked; ask the server's operator for another")
     if required is not Scope.READ and _sent_by_foreign_page():
@@ -61,8 +60,8 @@ def is_guarded() -> bool:
 
 def forget() -> None:
     """Let this process ask the database again who may call, because a token or a user has just changed."""
-    with _cache().lock:
-        _cache().answers.clear()
+    # An answer that a call is waiting for goes into the old cache.
+    current_app.extensions.pop(__name__, None)
 
 
 def is_open_to_caller() -> bool:

@@ -40,10 +40,24 @@ def test_a_used_up_pool_is_503_and_passes(make_app: Callable[..., Flask], monkey
     with app.app_context(), ExitStack() as held:
         pool = db.engine.pool
         while pool.checkedout() < pool.size() + pool._max_overflow:  # type: ignore[attr-defined]
-            held.enter_context(db.engine.raw_connection())  # type: ignore[arg-type]
+            held.callback(db.engine.raw_connection().close)
         for answer in (calls.ask(), calls("GET", "/jobs"), calls("GET", "/readyz")):
             assert is_unavailable(answer, "all connections of this server process"), answer
     assert calls.ask().status == 200
+
+
+def test_what_a_call_leaves_open_is_rolled_back_before_the_next(mariadb: MariaDB) -> None:
+    """As after a COMMIT that fails and leaves the connection."""
+    app = create_app(Settings(database_url=mariadb.database(), log_level="CRITICAL"))
+    with app.app_context():
+        for _ in range(2):
+            held = db.engine.raw_connection()
+            cursor = held.cursor()
+            cursor.execute("SELECT @@in_transaction")
+            assert cursor.fetchone() == (0,)
+            cursor.execute("INSERT INTO secrets (name, value) VALUES ('left', 'open')")
+            held.close()
+        db.engine.dispose()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ FIELDS = [
 ]
 
 fuzzing = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 numbers = st.one_of(
     st.integers(),

@@ -200,7 +200,7 @@ def test_every_decision_follows_from_what_is_stored(calls: Calls, app: Flask, po
     draw = random.Random(seed)
     register(calls, policy=policy, max_epochs=5)
     running: list[dict[str, Any]] = []
-    for _ in range(30):
+    for _ in range(60):
         if len(running) < 3:
             running.append(calls.trial())
         trial = running.pop(draw.randrange(len(running)))

@@ -60,6 +60,7 @@ def test_a_list_ignores_unknown_parameters_and_its_links_stay_on_the_site(
         for value in VALUES:
             queries: list[dict[str, Any]] = [
                 {name: value},
+                {name: value, "_external": "1"},
                 {"_external": "1", "policy": "", "search": "train"} | {name: value},
             ]
             for parameters in queries:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from backend.core.stored import DIGEST_LENGTH
+from backend.core import stored
 from tests.backend.test_gp_ucb import recur, train
 from tests.backend.test_gp_ucb import register as register_for_gp_ucb
 from tests.calls import Calls
@@ -95,6 +95,20 @@ def test_a_report_of_a_run_from_before_a_reset_does_not_read_summarized_trials(
     assert calls.must(other_app().report(old, energy=1e6))["reason"] == "cost_bound"
 
 
+def test_a_server_of_an_earlier_release_beside_this_one_changes_no_verdict(
+    policy: str, calls: Calls, database_url: str
+) -> None:
+    """It writes a summary of its own version, and knows nothing of a reference cost."""
+    register(calls, policy)
+    recur(calls, times=RUNS_BEYOND_PRUNING)
+    trial = calls.trial()
+    bound_j = calls.must(calls("GET", "/jobs/train/belief"))["cost_bound"]
+    with connected(database_url) as connection:
+        connection.execute(text("""UPDATE beliefs SET told = '{"version": 3, "last": {}}'"""))
+    assert not calls.must(calls.report(trial, energy=0.5 * bound_j))["stop_train"]
+    assert calls.must(calls.report(trial, energy=2.0 * bound_j))["reason"] == "cost_bound"
+
+
 def test_a_summary_of_another_version_is_recomputed_and_replaced(policy: str, calls: Calls, database_url: str) -> None:
     register(calls, policy)
     recur(calls, times=RUNS_BEYOND_PRUNING)
@@ -105,7 +119,7 @@ def test_a_summary_of_another_version_is_recomputed_and_replaced(policy: str, ca
     trial = calls.trial()
     after = dump(database_url)["beliefs"]
     assert [row[:2] for row in after] == [row[:2] for row in before]
-    assert json.loads(after[0][2][DIGEST_LENGTH:])["last"]["number"] == trial["trial_number"] - 1
+    assert json.loads(after[0][2])["last"]["number"] == trial["trial_number"] - 1
 
 
 def test_read_calls_store_no_summary(policy: str, calls: Calls, database_url: str) -> None:
@@ -119,7 +133,7 @@ def test_read_calls_store_no_summary(policy: str, calls: Calls, database_url: st
     assert dump(database_url) == before
     register(calls, "gp-ucb", "train-warm", warm_start_from="train")
     (row,) = dump(database_url)["beliefs"]
-    assert row[2] == ""
+    assert row[2] == stored.NOTHING
 
 
 def test_a_database_restored_from_a_backup_counts_and_a_later_summary_does_not(
@@ -173,7 +187,7 @@ def test_a_damaged_summary_is_learnt_again(
     trial = other_app().trial(run_id="next")
     assert dump(database_url)["beliefs"] == [before]
     with connected(database_url) as connection:
-        connection.execute(text("UPDATE beliefs SET told = :damaged, reference_cost_j = 'nan'"), {"damaged": damaged})
+        connection.execute(text("UPDATE beliefs SET told = :damaged"), {"damaged": damaged})
     assert not calls.must(calls.report(trial, energy=0.1))["stop_train"]
     assert dump(database_url)["beliefs"] == [before]
     assert calls.must(calls.report(trial, energy=1e9))["reason"] == "cost_bound"

@@ -243,7 +243,7 @@ class Twins:
         summary = self.compacted.summary
         if summary is not None and summary.last is not None:
             initial = summarize_ended(JobState(self.spec, ()))
-            restored = stored.restore(stored.save(summary, initial), initial)
+            restored = stored.restore(stored.save(summary, initial, 1.0), initial)
             self.compacted = replace(self.compacted, summary=restored)
         return JobState(self.spec, tuple(self.trials)), self.compacted
 

@@ -1,6 +1,7 @@
 """A summary is restored from its text bit for bit, and a text of another version is not read."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -11,14 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.core import stored
-from backend.core.gp_ucb.belief import belief_of, initial_belief, warm_belief, warm_start
-from backend.core.policies import choose, summarize_ended
+from backend.core.gp_ucb.belief import Belief, belief_of, initial_belief, warm_belief, warm_start
+from backend.core.policies import choose, reference_cost, summarize_ended
 from backend.core.simulate import Workload, simulate
-from backend.core.state import Choice, JobState, NothingConverges, TrialType
+from backend.core.state import Choice, EndedSummary, JobState, NothingConverges, TrialType
 from tests.core.stories import story, trial
 from tests.core.test_gp_ucb import DONOR, FIVE, alarmed, job
 from tests.core.test_gp_ucb_any_job import can_end, workloads
 from tests.specs import core_spec
+
+REFERENCE_J = 50.0
+
+
+def saved(summary: EndedSummary, initial: EndedSummary) -> str:
+    return stored.save(summary, initial, REFERENCE_J)
 
 
 def are_equal(left: Any, right: Any) -> bool:
@@ -49,7 +56,7 @@ def test_a_job_that_is_saved_and_restored_before_every_choice_makes_the_same_cho
         belief = belief_of(state)
         choice = choose(state, rng)
         if belief.last is not None:
-            restored = stored.restore(stored.save(belief, initial), initial)
+            restored = stored.restore(saved(belief, initial), initial)
             assert restored is not None
             assert are_equal(restored, belief)
             running = tuple(trial for trial in state.trials if trial.ended is None)
@@ -65,7 +72,7 @@ def test_a_job_that_is_saved_and_restored_before_every_choice_makes_the_same_cho
 
 def test_a_job_after_drift_keeps_its_new_prior() -> None:
     belief = belief_of(job(*alarmed()))
-    restored = stored.restore(stored.save(belief, initial_belief(FIVE)), initial_belief(FIVE))
+    restored = stored.restore(saved(belief, initial_belief(FIVE)), initial_belief(FIVE))
     assert restored is not None
     assert belief.changed is not None
     assert are_equal(restored, belief)
@@ -75,12 +82,12 @@ def test_the_text_stays_small_for_any_history() -> None:
     spec = core_spec(batch_sizes=tuple(range(1, 65)), default_batch_size=16, max_epochs=100, policy="gp-ucb")
     steady, changed = job(*DONOR * 50, spec=spec), job(*alarmed(), spec=spec)
     assert belief_of(changed).changed is not None
-    assert len(stored.save(belief_of(steady), initial_belief(spec))) < 10_000
-    assert len(stored.save(belief_of(changed), initial_belief(spec))) < 100_000
+    assert len(saved(belief_of(steady), initial_belief(spec))) < 10_000
+    assert len(saved(belief_of(changed), initial_belief(spec))) < 100_000
 
 
 def test_a_text_of_another_version_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = stored.save(belief_of(job(*DONOR)), initial_belief(FIVE))
+    text = saved(belief_of(job(*DONOR)), initial_belief(FIVE))
     assert stored.restore(text, initial_belief(FIVE)) is not None
     monkeypatch.setattr(stored, "VERSION", stored.VERSION + 1)
     assert stored.restore(text, initial_belief(FIVE)) is None
@@ -91,8 +98,10 @@ def test_the_same_trials_give_the_same_text_throughout_a_version() -> None:
     spec = core_spec(batch_sizes=(8, 16), max_epochs=100, policy="gp-ucb")
     rows = [(8 if size == 32 else size, epochs, converged) for size, epochs, converged in alarmed()]
     rows += [(8, 30, False), (16, 26, True), (16, 24, True), (16, 36, True)]
-    data = data_of(stored.save(belief_of(job(*rows, spec=spec)), initial_belief(spec)))
+    data = json.loads(saved(belief_of(job(*rows, spec=spec)), initial_belief(spec)))
     assert data.pop("last")["number"] == len(rows)
+    assert len(data.pop("digest")) == 16
+    assert data.pop("reference_cost_j") == REFERENCE_J
     assert dict(leaves(data)) == pytest.approx(
         {
             "version": 4,
@@ -139,9 +148,7 @@ def test_the_same_trials_of_a_zeus_job_give_the_same_text_throughout_a_version()
     spec = core_spec(num_pruning_rounds=1, window_size=2)
     explored = story((16, 30.0, True), (8, 50.0, False), (32, 20.0, True), spec=spec).trials
     bandit = [trial(4, (16, 28.0, True), TrialType.MAB), trial(5, (16, 35.0, True), TrialType.MAB)]
-    data = data_of(
-        stored.save(summarize_ended(JobState(spec, (*explored, *bandit))), summarize_ended(JobState(spec, ())))
-    )
+    data = json.loads(saved(summarize_ended(JobState(spec, (*explored, *bandit))), summarize_ended(JobState(spec, ()))))
     assert data["last"]["number"] == 5
     assert data["cheapest"]["number"] == 3
     assert [values[0] for values in data["explored"]] == [1, 2, 3]
@@ -155,7 +162,7 @@ def test_the_same_trials_of_a_zeus_job_give_the_same_text_throughout_a_version()
 
 def test_the_summary_of_one_policy_is_not_saved_for_another() -> None:
     with pytest.raises(TypeError, match="Results"):
-        stored.save(summarize_ended(story((16, 30.0, True))), initial_belief(core_spec()))
+        saved(summarize_ended(story((16, 30.0, True))), initial_belief(core_spec()))
 
 
 def test_the_summary_of_one_policy_is_refused_by_another() -> None:
@@ -165,20 +172,40 @@ def test_the_summary_of_one_policy_is_refused_by_another() -> None:
             choose(JobState(own, (), summarize_ended(JobState(foreign, ()))), np.random.default_rng(0))
 
 
-def data_of(text: str) -> dict[str, Any]:
-    """Return the data of a saved text."""
-    data: dict[str, Any] = json.loads(text[stored.DIGEST_LENGTH :])
-    return data
-
-
 @given(where=st.integers(0), to=st.characters(max_codepoint=127))
 def test_a_damaged_text_is_not_restored(where: int, to: str) -> None:
     spec = core_spec()
-    text = stored.save(summarize_ended(story((16, 30.0, True))), summarize_ended(JobState(spec, ())))
+    text = saved(summarize_ended(story((16, 30.0, True))), summarize_ended(JobState(spec, ())))
     where %= len(text)
     damaged = f"{text[:where]}{to}{text[where + 1 :]}"
     assert (stored.restore(damaged, summarize_ended(JobState(spec, ()))) is None) == (damaged != text)
     assert stored.restore(text[:where], summarize_ended(JobState(spec, ()))) is None
+
+
+@pytest.mark.parametrize("reference_j", [50.0, 0.1 + 0.2, math.inf])
+def test_the_reference_cost_is_in_the_text(reference_j: float) -> None:
+    spec = core_spec()
+    summary, initial = summarize_ended(story((16, 30.0, True))), summarize_ended(JobState(spec, ()))
+    assert stored.reference_cost(stored.save(summary, initial, reference_j)) == reference_j
+    assert stored.reference_cost(saved(summary, initial)[:-1]) is None
+
+
+def test_before_the_first_run_has_ended_there_is_no_reference_cost_not_even_after_a_warm_start() -> None:
+    assert stored.reference_cost(stored.NOTHING) == math.inf
+    assert stored.restore(stored.NOTHING, initial_belief(FIVE)) is None
+    warm = warm_belief(FIVE, warm_start(job(*DONOR), FIVE))
+    for initial in (summarize_ended(JobState(core_spec(), ())), initial_belief(FIVE), warm):
+        spec = FIVE if isinstance(initial, Belief) else core_spec()
+        assert reference_cost(JobState(spec, (), initial)) == math.inf
+
+
+def test_a_program_of_another_version_reads_the_text_and_ignores_it() -> None:
+    """Releases before version 4 read the JSON without a check, and compare the version."""
+    spec = core_spec()
+    text = saved(summarize_ended(story((16, 30.0, True))), summarize_ended(JobState(spec, ())))
+    assert {json.loads(text)["version"], json.loads(stored.NOTHING)["version"]} == {stored.VERSION, 0}
+    older = json.loads(text) | {"version": 3}
+    assert stored.restore(json.dumps(older), summarize_ended(JobState(spec, ()))) is None
 
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -192,4 +219,4 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def test_nothing_is_saved_before_the_first_run_has_ended() -> None:
     with pytest.raises(ValueError, match="nothing"):
-        stored.save(initial_belief(FIVE), initial_belief(FIVE))
+        saved(initial_belief(FIVE), initial_belief(FIVE))
