@@ -15,10 +15,10 @@ from flask.testing import FlaskClient
 from jinja2 import FileSystemBytecodeCache
 
 from backend.app import BsoServer, create_app
-from backend.config import ENV_PREFIX, Settings
+from backend.config import ENV_PREFIX, MAX_AUTH_CACHE_S, Settings
 from backend.database.extensions import db
 from backend.usecases import users
-from backend.web import logs
+from backend.web import auth, logs
 from tests.calls import Calls
 from tests.databases import MariaDB, migrate, start_mariadb
 from tests.logs import restored
@@ -133,7 +133,7 @@ def _application(url: str) -> tuple[Flask, dict[str, Any]]:
 
     An application takes longer to create than many a test takes.
     """
-    app = create_app(Settings(database_url=url, log_level="CRITICAL"))
+    app = create_app(Settings(database_url=url, log_level="CRITICAL", auth_cache_s=MAX_AUTH_CACHE_S))
     return app, dict(app.config)
 
 
@@ -142,6 +142,7 @@ def app(database_url: str) -> Iterator[Flask]:
     """The application over a new database."""
     app, configuration = _application(database_url)
     app.config.update(configuration)
+    app.extensions.pop(auth.__name__, None)  # what it remembers of the database before
     logs.configure("CRITICAL", "auto")
     with app.app_context():
         app.secret_key = users.session_key()

@@ -5,11 +5,33 @@ The rules for tokens and users live in `backend.usecases.tokens` and `backend.us
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import exists, select
+from sqlalchemy import event, exists, or_, select
 from sqlalchemy.orm import Session
 
 from backend.database.models import Secret, Token, User, utc_now
+
+_CHANGED = "accounts changed"
+_changes = 0
+
+
+def changes() -> int:
+    """Return a number that rises whenever this process commits a change of a token or a user."""
+    return _changes
+
+
+@event.listens_for(Session, "after_flush")
+def _notice_change(session: Session, _context: Any) -> None:
+    if any(isinstance(row, Token | User) for row in (*session.new, *session.dirty, *session.deleted)):
+        session.info[_CHANGED] = True
+
+
+@event.listens_for(Session, "after_commit")
+def _count_change(session: Session) -> None:
+    global _changes
+    if session.info.pop(_CHANGED, False):
+        _changes += 1
 
 
 def add_token(session: Session, token: Token) -> None:
@@ -33,9 +55,11 @@ def token_with_hash(session: Session, token_hash: str) -> tuple[Token, datetime]
     return None if row is None else (row[0], row[1])
 
 
-def any_token(session: Session) -> bool:
-    """Whether a token exists, revoked or not."""
-    return bool(session.scalar(select(exists().where(Token.id.is_not(None)))))
+def anyone_registered(session: Session) -> bool:
+    """Whether a token or a user exists, revoked and disabled ones included."""
+    return bool(
+        session.scalar(select(or_(exists().where(Token.id.is_not(None)), exists().where(User.id.is_not(None)))))
+    )
 
 
 def add_user(session: Session, user: User) -> None:

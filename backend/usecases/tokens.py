@@ -146,9 +146,9 @@ def identify(session: Session, token: str) -> TokenInfo | None:
 
 
 @read_only
-def any_exist(session: Session) -> bool:
-    """Whether a token was ever created. From then on every call needs a token."""
-    return accounts.any_token(session)
+def anyone_registered(session: Session) -> bool:
+    """Whether a token or a user was ever created. From then on every call needs a token or a login."""
+    return accounts.anyone_registered(session)
 
 
 def _has_expired(token: Token, at: datetime) -> bool:

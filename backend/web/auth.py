@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 from cachetools import TTLCache
 from flask import current_app, request
 
+from backend.database import accounts
 from backend.errors import ForeignPage, TokenLacksScope, TokenNeeded
-from backend.usecases import tokens, users
+from backend.usecases import tokens
 from backend.usecases.audit import Actor
 from backend.usecases.tokens import Scope
 
@@ -55,13 +56,7 @@ def authorize(required: Scope) -> Actor:
 
 def is_guarded() -> bool:
     """Whether a token or a user was ever created. From then on every call needs a token or a login."""
-    return bool(_remembered("is guarded", lambda: tokens.any_exist() or users.any_exist()))
-
-
-def forget() -> None:
-    """Let this process ask the database again who may call, because a token or a user has just changed."""
-    # An answer that a call is waiting for goes into the old cache.
-    current_app.extensions.pop(__name__, None)
+    return bool(_remembered("is guarded", tokens.anyone_registered))
 
 
 def is_open_to_caller() -> bool:
@@ -91,7 +86,7 @@ def is_loopback(host: str) -> bool:
 class _Cache:
     """What a process remembers of the database's answers about tokens and users."""
 
-    answers: TTLCache[str, Any]
+    answers: TTLCache[tuple[int, str], Any]
     lock: Lock = field(default_factory=Lock)
 
 
@@ -102,15 +97,18 @@ def _cache() -> _Cache:
 
 
 def _remembered(name: str, ask: Callable[[], R | None]) -> R | None:
-    """Return an answer of the database. An answer other than None is remembered for a few seconds."""
-    cache = _cache()
+    """Return an answer of the database. One other than None is remembered for a few seconds.
+
+    After a change of a token or a user by this process, earlier answers are not found any more.
+    """
+    cache, key = _cache(), (accounts.changes(), name)
     with cache.lock:
-        answer: R | None = cache.answers.get(name)
+        answer: R | None = cache.answers.get(key)
     if answer is None:
         answer = ask()
         if answer is not None and cache.answers.ttl > 0:
             with cache.lock:
-                cache.answers[name] = answer
+                cache.answers[key] = answer
     return answer
 
 

@@ -16,6 +16,7 @@ from backend.database.extensions import db
 from backend.errors import InvalidField
 from backend.usecases import tokens
 from backend.usecases.tokens import Scope
+from backend.web import auth
 from tests import specs
 from tests.calls import Calls
 from tests.databases import connected
@@ -231,6 +232,7 @@ def test_an_expired_token_is_401(call: Call, make: Callable[..., str], app: Flas
         connection.execute(
             text("UPDATE tokens SET expires_at = :at"), {"at": str(info.expires_at - timedelta(days=30))}
         )
+    app.extensions.pop(auth.__name__)  # as after ZEUS_BSO_AUTH_CACHE_S
     assert call("GET", "/jobs", bearer(token)) == 401
 
 

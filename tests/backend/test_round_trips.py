@@ -11,7 +11,6 @@ from sqlalchemy import event
 
 from backend.database.extensions import db
 from backend.usecases import tokens
-from backend.web import auth
 from tests.calls import Calls
 from tests.databases import connected
 
@@ -96,18 +95,31 @@ def test_a_revoked_token_works_for_as_long_as_it_is_remembered(make_app: Callabl
     remembers, asks = make_app(auth_cache_s=AUTH_CACHE_S), make_app(auth_cache_s=0)
     with remembers.app_context():
         token = tokens.create("test", tokens.Scope.READ)
+        url = db.engine.url.render_as_string(hide_password=False)
     header = {"Authorization": f"Bearer {token}"}
 
     def statuses() -> list[int]:
         return [app.test_client().get("/jobs", headers=header).status_code for app in (remembers, asks)]
 
     assert statuses() == [200, 200]
-    with remembers.app_context():
-        tokens.revoke("test")
+    with connected(url) as connection:  # as another process does
+        connection.exec_driver_sql("UPDATE tokens SET revoked_at = created_at")
     assert statuses() == [200, 401]
 
 
-def test_an_answer_that_a_call_waits_for_while_a_form_changes_tokens_is_not_remembered(
+def test_a_token_that_is_revoked_in_the_servers_own_process_is_refused_at_once(make_app: Callable[..., Flask]) -> None:
+    app = make_app(auth_cache_s=AUTH_CACHE_S)
+    assert app.test_client().get("/jobs").status_code == 200
+    with app.app_context():
+        header = {"Authorization": f"Bearer {tokens.create('test', tokens.Scope.READ)}"}
+    assert app.test_client().get("/jobs").status_code == 401
+    assert app.test_client().get("/jobs", headers=header).status_code == 200
+    with app.app_context():
+        tokens.revoke("test")
+    assert app.test_client().get("/jobs", headers=header).status_code == 401
+
+
+def test_an_answer_that_a_call_waits_for_while_tokens_change_is_not_remembered(
     make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = make_app(auth_cache_s=AUTH_CACHE_S)
@@ -118,7 +130,6 @@ def test_an_answer_that_a_call_waits_for_while_a_form_changes_tokens_is_not_reme
     def identify_then_revoke(token: str) -> tokens.TokenInfo | None:
         info = identify(token)
         tokens.revoke("test")
-        auth.forget()
         return info
 
     with monkeypatch.context() as patched:

@@ -12,7 +12,6 @@ from flask_wtf.csrf import CSRFError
 
 from backend.config import Settings
 from backend.usecases import dashboard
-from backend.web import auth
 from backend.web.admin import compare, formatting, job, lists, login, overview, tokens, trial
 from backend.web.admin.blueprint import PATH, blueprint
 
@@ -60,14 +59,6 @@ def register(app: Flask, settings: Settings) -> None:
     @app.errorhandler(CSRFError)
     def refuse_form(error: CSRFError) -> tuple[Response, int]:
         return error_page(400, f"{error.description} Go back, reload the page, and try again."), 400
-
-
-@blueprint.after_request
-def _forget_who_may_call(response: Response) -> Response:
-    """Let what a form has changed about tokens and users count at once in this process."""
-    if request.method == "POST":
-        auth.forget()
-    return response
 
 
 def is_admin_request() -> bool:
