@@ -33,8 +33,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## 30 recurrences of a real training against a server of their own
 	$(BIN)/python examples/demo.py
 
-# Tests wait for browsers and processes, so two more than there are cores keep the cores busy.
-TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 2))')
+# Tests wait for browsers and processes, so one more than there are cores keeps the cores busy.
+TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
 test: $(INSTALLED) mariadb chromium ## Run all tests, those on a real MariaDB included
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --ignore tests/libraries $(TEST_OPTIONS)
