@@ -36,6 +36,9 @@ demo: $(INSTALLED) ## 30 recurrences of a real training against a server of thei
 # Tests wait for browsers and processes, so one more than there are cores keeps the cores busy.
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
+# The test processes share the cores. More threads in each of them only wait for each other.
+test test-lightning: export OMP_NUM_THREADS = 1
+
 test: $(INSTALLED) mariadb chromium ## Run all tests, those on a real MariaDB included
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --ignore tests/libraries $(TEST_OPTIONS)
 

@@ -28,11 +28,6 @@ hypothesis.settings.register_profile("without a deadline", deadline=None)
 hypothesis.settings.load_profile("without a deadline")
 
 
-# What a test changes about tokens and users counts at once, also in servers that other processes run.
-NO_AUTH_CACHE = {"name": f"{ENV_PREFIX}AUTH_CACHE_S", "value": "0"}
-os.environ[NO_AUTH_CACHE["name"]] = NO_AUTH_CACHE["value"]
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of a test run."""
     parser.addoption(
@@ -51,7 +46,6 @@ def pytest_collection_finish() -> None:
 def _only_the_tests_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv(**NO_AUTH_CACHE)
 
 
 @pytest.fixture(autouse=True)
