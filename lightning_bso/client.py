@@ -113,21 +113,14 @@ class BsoClient:
         """
         return self._call("POST", REPORT_PATH, ReportAnswer, body=request, patient=False)
 
-    def heartbeat(self, job_id: str, trial_number: int, *, max_device_batch_size: int | None = None) -> HeartbeatAnswer:
+    def heartbeat(self, request: HeartbeatRequest) -> HeartbeatAnswer:
         """Renew the lease of a trial whose run is alive. Takes hardly longer than `transport.READ_TIMEOUT_S`.
-
-        Args:
-            job_id: the job.
-            trial_number: the trial.
-            max_device_batch_size: the largest batch that the job's runs take on a device at a time from now on. None:
-                no change.
 
         Raises:
             ServerRefused: 400, no such job or trial.
             ServerUnreachable: no answer.
         """
-        body = HeartbeatRequest(job_id=job_id, trial_number=trial_number, max_device_batch_size=max_device_batch_size)
-        return self._call("POST", HEARTBEAT_PATH, HeartbeatAnswer, body=body, patient=False)
+        return self._call("POST", HEARTBEAT_PATH, HeartbeatAnswer, body=request, patient=False)
 
     def probe(self, request: ProbeRequest) -> None:
         """Report a probe of batch sizes. Only a job's first probe counts. Takes as long as `report`.

@@ -51,6 +51,7 @@ from lightning_bso.wire import (
     MAX_REASON_LENGTH,
     AfterRequest,
     AskAnswer,
+    HeartbeatRequest,
     JobSpec,
     JobSummary,
     ProbedSize,
@@ -357,7 +358,7 @@ class BatchSizeOptimizer:
         Call this after every step, or about as often. Usually no heartbeat is due, and the call takes no time.
         """
         if self.ranks.rank == 0 and self._trial is not None and self.result is None:
-            self._outbox.keep_alive(self._trial)
+            self._outbox.keep_alive(self._trial, self.run_id)
 
     def limit_device_batch_size(self, limit: int) -> None:
         """Tell the server that the run goes on with less at a time, because memory ran out.
@@ -372,7 +373,14 @@ class BatchSizeOptimizer:
         if trial is None:
             return
         try:
-            self._client.heartbeat(trial.job_id, trial.trial_number, max_device_batch_size=limit)
+            self._client.heartbeat(
+                HeartbeatRequest(
+                    job_id=trial.job_id,
+                    trial_number=trial.trial_number,
+                    run_id=self.run_id,
+                    max_device_batch_size=limit,
+                )
+            )
         except (ServerUnreachable, ServerRefused) as error:
             log.warning("The next run of job %s will not know of the lack of memory: %s", trial.job_id, error)
         else:
@@ -413,7 +421,11 @@ class BatchSizeOptimizer:
         if trial is None:
             return
         try:
-            self._client.probe(ProbeRequest(job_id=trial.job_id, trial_number=trial.trial_number, sizes=sizes))
+            self._client.probe(
+                ProbeRequest(
+                    job_id=trial.job_id, trial_number=trial.trial_number, run_id=self.run_id, sizes=sizes
+                )
+            )
         except (ServerUnreachable, ServerRefused, ValidationError) as error:
             log.warning("The probe of batch sizes could not be reported: %s", error)
 
@@ -524,6 +536,7 @@ class BatchSizeOptimizer:
                     job_id=trial.job_id,
                     batch_size=trial.batch_size,
                     trial_number=trial.trial_number,
+                    run_id=self.run_id,
                     # an error may contain a file name that is not valid text
                     reason=reason.encode(errors="backslashreplace").decode()[:MAX_REASON_LENGTH],
                     over=over,
@@ -703,6 +716,7 @@ class BatchSizeOptimizer:
                 job_id=trial.job_id,
                 batch_size=trial.batch_size,
                 trial_number=trial.trial_number,
+                run_id=self.run_id,
                 time=self._time_s,
                 energy=self._energy_j,
                 metric=metric,
@@ -740,6 +754,7 @@ class BatchSizeOptimizer:
             request = AfterRequest(
                 job_id=trial.job_id,
                 trial_number=trial.trial_number,
+                run_id=self.run_id,
                 time=after.time_s,
                 energy=after.energy_j,
                 metric=self._best_metric,

@@ -11,7 +11,7 @@ from collections import deque
 from lightning_bso import transport
 from lightning_bso.client import BsoClient
 from lightning_bso.errors import ServerRefused, ServerUnreachable
-from lightning_bso.wire import AfterRequest, AskAnswer, ReportAnswer, ReportRequest
+from lightning_bso.wire import AfterRequest, AskAnswer, HeartbeatRequest, ReportAnswer, ReportRequest
 
 log = logging.getLogger(__name__)
 
@@ -99,14 +99,15 @@ class Outbox:
         except ServerRefused as error:
             log.info("The server refused what trial %d uses after its verdict: %s", after.trial_number, error)
 
-    def keep_alive(self, trial: AskAnswer) -> None:
+    def keep_alive(self, trial: AskAnswer, run_id: str) -> None:
         """Send a heartbeat if the last contact with the server is at least a third of the lease ago."""
         now = time.monotonic()
         if trial.lease_s is None or now < max(self._last_contact + trial.lease_s / 3, self._pause_until):
             return
         self.mark_contact()  # also before a call that fails, so that the next step does not repeat it
         try:
-            self._client.heartbeat(trial.job_id, trial.trial_number)
+            request = HeartbeatRequest(job_id=trial.job_id, trial_number=trial.trial_number, run_id=run_id)
+            self._client.heartbeat(request)
         except ServerUnreachable as error:
             self._back_off(error, waited_s=time.monotonic() - now)
         except ServerRefused as error:

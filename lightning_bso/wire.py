@@ -285,12 +285,20 @@ class AskAnswer(Wire):
     nothing, and the trial is not the caller's. None: the trial is the caller's."""
 
 
-class ReportRequest(Wire):
-    """The result of one validation. Time and energy count from the start of the run's training."""
+class TrialCall(Wire):
+    """A call of a run about its trial."""
 
     job_id: Id
-    batch_size: PositiveCount
     trial_number: PositiveCount
+    run_id: RunId | None = None
+    """The name under which the run asked for its trial. If the trial is of another run, the call changes nothing: since
+    the ask, the job has been deleted and registered again. None: the call counts for whatever run has the trial."""
+
+
+class ReportRequest(TrialCall):
+    """The result of one validation. Time and energy count from the start of the run's training."""
+
+    batch_size: PositiveCount
     time: Quantity
     """Seconds of training so far."""
     energy: Quantity
@@ -330,16 +338,14 @@ class ReportAnswer(Wire):
     """Cost of the run so far, in joules."""
 
 
-class TrialRequest(Wire):
+class TrialRequest(TrialCall):
     """Ends a trial that will not report again. The trial gets no result.
 
     A batch size other than the default is ruled out if its runs break in the same way twice before their first epoch,
     while another batch size works.
     """
 
-    job_id: Id
     batch_size: PositiveCount
-    trial_number: PositiveCount
     reason: Annotated[str, Field(max_length=MAX_REASON_LENGTH)] | None = None
     """Why the run ended, shown to users."""
     over: StrictBool = False
@@ -377,11 +383,9 @@ class EndAnswer(Wire):
         return {} if value is None else value
 
 
-class HeartbeatRequest(Wire):
+class HeartbeatRequest(TrialCall):
     """Renews a trial's lease between reports that are far apart."""
 
-    job_id: Id
-    trial_number: PositiveCount
     max_device_batch_size: PositiveCount | None = None
     """The run takes no larger batch on a device at a time from now on, because more ran out of memory. The job's next
     runs take no larger one either. None: nothing has changed."""
@@ -394,11 +398,9 @@ class HeartbeatAnswer(Wire):
     lease_s: float
 
 
-class AfterRequest(Wire):
+class AfterRequest(TrialCall):
     """What a run has used since its verdict, because its training goes on. This is no part of the run's cost."""
 
-    job_id: Id
-    trial_number: PositiveCount
     time: Quantity
     """Seconds of training since the report that brought the verdict."""
     energy: Quantity
@@ -433,11 +435,9 @@ class ProbedSize(Wire):
         return self
 
 
-class ProbeRequest(Wire):
+class ProbeRequest(TrialCall):
     """A probe: the results of timing a few steps with several batch sizes of a job."""
 
-    job_id: Id
-    trial_number: PositiveCount
     sizes: Annotated[list[ProbedSize], Field(max_length=MAX_GP_UCB_BATCH_SIZES)]
     """Empty: a probe is impossible, and no other run should try."""
 

@@ -40,6 +40,7 @@ from lightning_bso.wire import (
     RegisteredJobSpec,
     ReportAnswer,
     ReportRequest,
+    TrialCall,
     TrialRequest,
 )
 
@@ -147,9 +148,7 @@ def report(session: Session, request: ReportRequest, *, by: Actor, lease_s: floa
         InvalidField: the energy counter has not moved, so the run has no cost.
     """
     names_source = request.energy_source is not None
-    locked, trial = _lock_run(
-        session, request.job_id, by, request.trial_number, request.batch_size, names_source=names_source
-    )
+    locked, trial = _lock_run(session, request, by, request.batch_size, names_source=names_source)
     job, at, last = locked.job, locked.at, locked.last_report
     _renew_lease(session, job, trial, at, lease_s)
     spec = states.spec_at(job, trial.exploration)
@@ -193,7 +192,7 @@ def after(session: Session, request: AfterRequest, *, by: Actor, lease_s: float)
         UnknownTrial: the job has no such trial.
         ReportConflict: the trial has no verdict.
     """
-    locked, trial = _lock_run(session, request.job_id, by, request.trial_number)
+    locked, trial = _lock_run(session, request, by)
     job, at, last = locked.job, locked.at, locked.last_report
     _renew_lease(session, job, trial, at, lease_s)
     if trial.status not in (TrialStatus.SUCCEEDED, TrialStatus.CALIBRATED):
@@ -214,7 +213,7 @@ def heartbeat(session: Session, request: HeartbeatRequest, *, by: Actor, lease_s
         UnknownJob: there is no such job.
         UnknownTrial: the job has no such trial.
     """
-    locked, trial = _lock_run(session, request.job_id, by, request.trial_number)
+    locked, trial = _lock_run(session, request, by)
     job, at = locked.job, locked.at
     _limit_device_batch_size(job, request.max_device_batch_size)
     _renew_lease(session, job, trial, at, lease_s)
@@ -230,7 +229,7 @@ def probe(session: Session, request: ProbeRequest, *, by: Actor, lease_s: float)
         UnknownTrial: the job has no such trial.
         InvalidField: a batch size is repeated, or is not one of the job's.
     """
-    locked, trial = _lock_run(session, request.job_id, by, request.trial_number)
+    locked, trial = _lock_run(session, request, by)
     job = locked.job
     _renew_lease(session, job, trial, locked.at, lease_s)
     sizes = [probed.batch_size for probed in request.sizes]
@@ -267,7 +266,7 @@ def end(
         UnknownJob: there is no such job.
         UnknownTrial: the job has no such trial, or the trial has another batch size.
     """
-    locked, trial = _lock_run(session, request.job_id, by, request.trial_number, request.batch_size)
+    locked, trial = _lock_run(session, request, by, request.batch_size)
     job, at = locked.job, locked.at
     _limit_device_batch_size(job, request.max_device_batch_size)
     _renew_lease(session, job, trial, at, lease_s)
@@ -341,20 +340,20 @@ def _check_access(by: Actor, job_id: str) -> None:
 
 
 def _lock_run(
-    session: Session,
-    job_id: str,
-    by: Actor,
-    number: int,
-    batch_size: int | None = None,
-    *,
-    names_source: bool = False,
+    session: Session, call: TrialCall, by: Actor, batch_size: int | None = None, *, names_source: bool = False
 ) -> tuple[store.LockedRun, Trial]:
     """Lock a job, and return it with what most calls of a run read, and the run's trial."""
+    job_id, number = call.job_id, call.trial_number
     _check_access(by, job_id)
     locked = store.lock_run(session, job_id, number, names_source=names_source)
     trial = locked.trial
     if trial is None:
         raise UnknownTrial(f"job {job_id!r} has no trial {number}; ask for a batch size first")
+    if call.run_id not in (None, trial.run_id):
+        raise UnknownTrial(
+            f"trial {number} of job {job_id!r} is not of run {call.run_id!r}: the job has been deleted and registered "
+            "again since that run asked. Launch the training again"
+        )
     if batch_size is not None and trial.batch_size != batch_size:
         raise UnknownTrial(f"trial {number} of job {job_id!r} has batch size {trial.batch_size}, not {batch_size}")
     return locked, trial

@@ -30,6 +30,7 @@ from lightning_bso.client import BsoClient
 from lightning_bso.energy import WATTS_PER_BUSY_CORE, Machine, join_machines, make_meter
 from lightning_bso.errors import BSOError, EnergyUnavailable, ServerRefused
 from lightning_bso.variables import AUTO, AUTO_DESCRIBE, SERVER_URL
+from lightning_bso.wire import HeartbeatRequest
 
 INSTALL, INSTALL_ZEUS = "pip install 'lightning-bso[lightning]'", "pip install 'lightning-bso[zeus]'"
 FAMILIES = ("lightning", "pytorch-lightning")
@@ -111,7 +112,7 @@ def check_server(server_url: str, token: str | None) -> Iterator[Finding]:
 def _check_token(client: BsoClient, has_token: bool) -> Finding:
     """Make a call that requires the scope of trainings, for a job that cannot exist."""
     try:
-        client.heartbeat(NO_JOB, 1)
+        client.heartbeat(HeartbeatRequest(job_id=NO_JOB, trial_number=1))
     except ServerRefused as refusal:
         if refusal.status == 401:
             return Finding("problem", "token", f"{refusal}. Set $ZEUS_BSO_TOKEN, or give --token")

@@ -266,3 +266,25 @@ def test_ending_a_lost_trial_ends_it_for_good(calls: Calls, trial: dict[str, Any
     assert calls.must(calls.report(trial))["stop_train"]
     record = calls.record(trial)
     assert (record["status"], record["outcome"]) == ("Failed", "not needed")
+
+
+@pytest.mark.parametrize("path", ["/report", "/trials/heartbeat", "/trials/after", "/trials/probe", "/trials"])
+def test_a_call_of_a_run_from_before_the_job_was_deleted_does_not_reach_the_new_job_s_trial(
+    calls: Calls, trial: dict[str, Any], database_url: str, path: str
+) -> None:
+    calls.delete()
+    calls.register()
+    successor = calls.trial(run_id="second")
+    assert successor["trial_number"] == trial["trial_number"]
+    before = dump(database_url)
+    fields = {"time": 1.0, "energy": 10.0, "metric": 1.0, "current_epoch": 1, "sizes": []}
+    named = {name: trial[name] for name in ("job_id", "batch_size", "trial_number")} | {"run_id": "first"}
+    answer = calls("PATCH" if path == "/trials" else "POST", path, named | fields)
+    assert answer.status == (404 if path == "/trials" else 400)
+    assert "is not of run 'first'" in answer.message
+    assert dump(database_url) == before
+
+
+def test_the_calls_of_the_run_that_has_the_trial_count(calls: Calls, trial: dict[str, Any]) -> None:
+    assert calls.heartbeat(trial, run_id="first").status == 200
+    assert calls.must(calls.report(trial, run_id="first", metric=1.0))["converged"]

@@ -3,7 +3,7 @@
 import pytest
 
 from lightning_bso import BsoClient, ServerRefused
-from lightning_bso.wire import MAX_PAGE, TrialRequest
+from lightning_bso.wire import MAX_PAGE, HeartbeatRequest, TrialRequest
 from tests.client.jobs import registered, report_request, stored_trial
 
 
@@ -68,7 +68,7 @@ def test_a_report_that_goes_back_is_refused(client: BsoClient) -> None:
 
 def test_a_heartbeat_returns_the_status_of_the_trial(client: BsoClient) -> None:
     trial = client.ask(client.register(registered()).job_id or "", "run")
-    answer = client.heartbeat(trial.job_id, trial.trial_number)
+    answer = client.heartbeat(HeartbeatRequest(job_id=trial.job_id, trial_number=trial.trial_number))
     assert (answer.status, answer.lease_s) == ("Dispatched", trial.lease_s)
 
 

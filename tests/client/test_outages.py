@@ -243,6 +243,26 @@ def test_a_job_that_is_deleted_in_mid_run_ends_the_reporting_and_not_the_trainin
     assert "without the batch-size optimizer" in warning
 
 
+def test_a_run_of_a_deleted_job_leaves_the_trial_of_the_job_that_was_registered_again_alone(
+    killable: WaitressServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    fields = job(job_id="again", job_id_prefix="again")
+    old = start_run(killable.url, job=fields)
+    killable.calls.delete("again")
+    new = start_run(killable.url, job=fields)
+    assert old.trial is not None
+    assert new.trial is not None
+    assert old.trial.trial_number == new.trial.trial_number
+    old.on_evaluate(1.0)
+    old.end("over")
+    assert not old.training_finished
+    (warning,) = warnings(caplog, "Training continues")
+    assert "deleted and registered again" in warning
+    new.on_evaluate(1.0)
+    assert new.training_finished
+    assert only_trial(BsoClient(killable.url), "again").energy == 10.0
+
+
 def test_without_a_server_a_run_does_not_begin() -> None:
     bso = BatchSizeOptimizer(ScriptedMonitor(), f"http://127.0.0.1:{free_port()}", job())
     with pytest.raises(ServerUnreachable, match="is the server running"):
