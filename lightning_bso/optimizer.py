@@ -422,9 +422,7 @@ class BatchSizeOptimizer:
             return
         try:
             self._client.probe(
-                ProbeRequest(
-                    job_id=trial.job_id, trial_number=trial.trial_number, run_id=self.run_id, sizes=sizes
-                )
+                ProbeRequest(job_id=trial.job_id, trial_number=trial.trial_number, run_id=self.run_id, sizes=sizes)
             )
         except (ServerUnreachable, ServerRefused, ValidationError) as error:
             log.warning("The probe of batch sizes could not be reported: %s", error)

@@ -6,17 +6,24 @@ Actions and actors are defined in `backend.usecases.audit`.
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import cast
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, func, insert, select
 from sqlalchemy.orm import Session
 
 from backend.database.models import AuditEntry, utc_now
-from backend.database.store import begins_with, count_rows, now
+from backend.database.queries import begins_with, count_rows
+from backend.database.store import now
+
+_ADD = insert(cast(Table, AuditEntry.__table__)).values(at=utc_now())
 
 
-def add_entry(session: Session, *, actor: str, address: str, action: str, job_id: str | None, detail: str) -> None:
+def add_entry(
+    connection: Connection, *, actor: str, address: str, action: str, job_id: str | None, detail: str
+) -> None:
     """Add an entry, with the database's time."""
-    session.add(AuditEntry(at=utc_now(), actor=actor, address=address, action=action, job_id=job_id, detail=detail))
+    entry = {"actor": actor, "address": address, "action": action, "job_id": job_id, "detail": detail}
+    connection.execute(_ADD, entry)
 
 
 def page_of_entries(

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, UnaryExpression, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from backend.database.models import AuditEntry, Job, Trial
-from backend.database.store import count_rows
+from backend.database.queries import count_rows
 
 Condition = ColumnElement[bool]
 

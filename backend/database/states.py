@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import structlog
-from sqlalchemy import Select, bindparam, func, or_, select, tuple_, union_all
+from sqlalchemy import Connection, Select, bindparam, func, or_, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
 from backend.core import policies, stored
@@ -36,7 +36,7 @@ from backend.core.state import (
 from backend.core.state import Report as CoreReport
 from backend.core.state import Trial as CoreTrial
 from backend.core.summary import Totals
-from backend.database import store
+from backend.database import rows, store
 from backend.database.models import Job, Report, StoredBelief, Trial
 from lightning_bso.wire import ProbedSize, RegisteredJobSpec
 
@@ -123,6 +123,9 @@ _TRIALS_TO_READ = union_all(
     select(_LAST_LOST).where(_LAST_LOST.c.batch_size.in_(bindparam("sizes_without_result", expanding=True))),
 )
 
+_BELIEF = select(*rows.columns(StoredBelief)).where(
+    StoredBelief.job == bindparam("job"), StoredBelief.exploration == bindparam("exploration")
+)
 _WORKING_SIZES = (
     select(Trial.batch_size)
     .where(Trial.job == bindparam("job"), Trial.exploration == bindparam("exploration"))
@@ -153,15 +156,15 @@ def _to_trial(row: Sequence[Any]) -> CoreTrial:
     )
 
 
-def begin_exploration(session: Session, job: Job) -> None:
+def begin_exploration(connection: Connection, job: Job) -> None:
     """Store that no trial of the job's current exploration has ended."""
-    add_belief(session, job, job.exploration).summary = stored.NOTHING
+    rows.add(connection, StoredBelief(job=job.id, exploration=job.exploration, summary=stored.NOTHING))
 
 
-def add_belief(session: Session, job: Job, exploration: int) -> StoredBelief:
+def add_belief(connection: Connection, job: Job, exploration: int) -> StoredBelief:
     """Store a row for the summary of an exploration, which `load_to_decide` fills in."""
     row = StoredBelief(job=job.id, exploration=exploration, summary="")
-    session.add(row)
+    rows.add(connection, row)
     return row
 
 
@@ -173,39 +176,39 @@ def reference_cost(job: Job, row: StoredBelief) -> float | None:
     return None if job.breakdowns is not None else stored.reference_cost(row.summary)
 
 
-def load_to_decide(session: Session, job: Job, row: StoredBelief | None, exploration: int) -> JobState:
-    """Load the state that a decision reads, and store its summary. The job must be locked.
+def load_to_decide(connection: Connection, job: Job, row: StoredBelief, exploration: int) -> JobState:
+    """Load the state that a decision reads, and put its summary into the row. The job must be locked.
 
     Args:
-        session: the transaction.
+        connection: the transaction.
         job: the job.
-        row: the stored summary of the exploration; None: there is none.
+        row: the stored summary of the exploration.
         exploration: the exploration.
     """
-    row = row or add_belief(session, job, exploration)
     if row.summary and stored.reference_cost(row.summary) is None:
         log.warning("summary_not_readable", job_id=job.job_id, exploration=exploration, then="read all trials again")
-    state = _load_state(session, job, row, exploration)
+    state = _load_state(connection, job, row, exploration)
     save_state(job, row, state)
     return state
 
 
-def refresh_summary(session: Session, job: Job, exploration: int) -> None:
+def refresh_summary(connection: Connection, job: Job, exploration: int) -> None:
     """Store the summary of an exploration again, because what it depends on has changed. The job must be locked."""
-    session.flush()
-    load_to_decide(session, job, session.get(StoredBelief, (job.id, exploration)), exploration)
+    row = _find_belief(connection, job, exploration) or add_belief(connection, job, exploration)
+    load_to_decide(connection, job, row, exploration)
+    rows.save(connection, row)
 
 
-def read_state(session: Session, job: Job) -> JobState:
+def read_state(reads: Session | Connection, job: Job) -> JobState:
     """Load the state of a job's current exploration without a lock, for display."""
     exploration = job.exploration
-    state = _load_state(session, job, session.get(StoredBelief, (job.id, exploration)), exploration)
+    state = _load_state(reads, job, _find_belief(reads, job, exploration), exploration)
     if state.spec.target_metric is not None:
         return state
-    return replace(state, calibrated=len(store.calibrated_trials(session, job, exploration)))
+    return replace(state, calibrated=len(store.calibrated_trials(reads, job, exploration)))
 
 
-def _load_state(session: Session, job: Job, row: StoredBelief | None, exploration: int) -> JobState:
+def _load_state(reads: Session | Connection, job: Job, row: StoredBelief | None, exploration: int) -> JobState:
     """Load the trials of an exploration, and a summary of those that ended.
 
     The summary is stored, so a decision does not read all ended trials again. The stored summary is only a cache: ended
@@ -215,20 +218,25 @@ def _load_state(session: Session, job: Job, row: StoredBelief | None, exploratio
     initial = _initial(job, spec, exploration)
     probe = load_probes(job).get(exploration)
     restored = None if row is None else stored.restore(row.summary, initial)
-    trials = _trials_since(session, job, exploration, restored or initial)
+    trials = _trials_since(reads, job, exploration, restored or initial)
     if restored is not None:
         if restored.last in trials:
             trials.remove(restored.last)
         else:  # the trials were changed by hand, so the stored summary is wrong
-            restored, trials = None, _trials_since(session, job, exploration, initial)
-    broken = load_breakdowns(session, job, exploration)
+            restored, trials = None, _trials_since(reads, job, exploration, initial)
+    broken = load_breakdowns(reads, job, exploration)
     probe_results = probe.results if probe else ()
     state = replace(broken, trials=tuple(trials), summary=restored or initial, probe_results=probe_results)
     return policies.compact(state)
 
 
+def _find_belief(reads: Session | Connection, job: Job, exploration: int) -> StoredBelief | None:
+    values = reads.execute(_BELIEF, {"job": job.id, "exploration": exploration}).one_or_none()
+    return None if values is None else rows.load(StoredBelief, values)
+
+
 def save_state(job: Job, row: StoredBelief, state: JobState) -> None:
-    """Store the summary of a state and its reference cost. The job must be locked."""
+    """Put the summary of a state and its reference cost into the row. The job must be locked."""
     if state.summary is None or state.summary.last is None:
         row.summary = stored.NOTHING
     else:
@@ -237,7 +245,7 @@ def save_state(job: Job, row: StoredBelief, state: JobState) -> None:
 
 
 def save_ended(job: Job, row: StoredBelief, state: JobState, trial: Trial) -> None:
-    """Store the summary of a state in which a trial has just ended with a verdict. The job must be locked."""
+    """Put the summary of a state into the row, with a trial that has just ended. The job must be locked."""
     others = tuple(other for other in state.trials if other.number != trial.number)
     save_state(job, row, policies.compact(replace(state, trials=(*others, to_core_trial(trial)))))
 
@@ -247,13 +255,13 @@ def _initial(job: Job, spec: Spec, exploration: int) -> EndedSummary:
     return policies.summarize_ended(JobState(spec, (), initial_summary(job, exploration)))
 
 
-def load_full_state(session: Session, job: Job) -> JobState:
+def load_full_state(reads: Session | Connection, job: Job) -> JobState:
     """Load all trials of a job's current exploration that run or have a verdict, without a summary."""
     spec = spec_at(job, job.exploration)
-    return JobState(spec, tuple(_trials_since(session, job, job.exploration, EndedSummary())))
+    return JobState(spec, tuple(_trials_since(reads, job, job.exploration, EndedSummary())))
 
 
-def _trials_since(session: Session, job: Job, exploration: int, summary: EndedSummary) -> list[CoreTrial]:
+def _trials_since(reads: Session | Connection, job: Job, exploration: int, summary: EndedSummary) -> list[CoreTrial]:
     """Load the trials that decisions read beside a summary, and the last trial that the summary covers."""
     values = {
         "job": job.id,
@@ -261,7 +269,7 @@ def _trials_since(session: Session, job: Job, exploration: int, summary: EndedSu
         "last_revision": summary.last_revision,
         "sizes_without_result": summary.sizes_without_result,
     }
-    trials = [_to_trial(row) for row in session.execute(_TRIALS_TO_READ, values)]
+    trials = [_to_trial(row) for row in reads.execute(_TRIALS_TO_READ, values)]
     return sorted(trials, key=lambda trial: trial.number)
 
 
@@ -300,17 +308,17 @@ def load_last_ended(session: Session, job: Job, limit: int) -> list[tuple[CoreTr
     """
     trials = select(*_TRIAL_COLUMNS, Trial.exploration)
     trials = trials.where(Trial.job == job.id, Trial.ended_revision.is_not(None))
-    rows = session.execute(trials.order_by(Trial.ended_revision.desc(), Trial.number.desc()).limit(limit)).all()
-    return [(_to_trial(columns), exploration, columns[-1] or "") for *columns, exploration in reversed(rows)]
+    last = session.execute(trials.order_by(Trial.ended_revision.desc(), Trial.number.desc()).limit(limit)).all()
+    return [(_to_trial(columns), exploration, columns[-1] or "") for *columns, exploration in reversed(last)]
 
 
-def load_last_verdicts(session: Session, job: Job, limit: int) -> list[CoreTrial]:
+def load_last_verdicts(reads: Session | Connection, job: Job, limit: int) -> list[CoreTrial]:
     """Return the last `limit` trials of a job's current exploration that have a verdict, in the order of their ends."""
     ended = select(*_TRIAL_COLUMNS).where(
         Trial.job == job.id, Trial.status == TrialStatus.SUCCEEDED, Trial.exploration == job.exploration
     )
-    rows = session.execute(ended.order_by(Trial.ended_revision.desc()).limit(limit)).all()
-    return [_to_trial(row) for row in reversed(rows)]
+    last = reads.execute(ended.order_by(Trial.ended_revision.desc()).limit(limit)).all()
+    return [_to_trial(row) for row in reversed(last)]
 
 
 def initial_summary(job: Job, exploration: int) -> Belief | None:
@@ -339,7 +347,7 @@ def _probes(text: str) -> dict[int, PastProbe]:
     }
 
 
-def load_breakdowns(session: Session, job: Job, exploration: int) -> JobState:
+def load_breakdowns(reads: Session | Connection, job: Job, exploration: int) -> JobState:
     """Load the part of a state that tells which batch sizes break. It has no trials.
 
     Few jobs have a repeated breakdown. Only for these does the database search all trials of the job.
@@ -347,7 +355,7 @@ def load_breakdowns(session: Session, job: Job, exploration: int) -> JobState:
     kept = all_breakdowns(job).get(exploration, ())
     working_sizes: frozenset[int] = frozenset()
     if depends_on_working_sizes(kept):
-        working_sizes = frozenset(session.scalars(_WORKING_SIZES, {"job": job.id, "exploration": exploration}))
+        working_sizes = frozenset(reads.scalars(_WORKING_SIZES, {"job": job.id, "exploration": exploration}))
     return JobState(spec_at(job, exploration), (), breakdowns=kept, working_sizes=working_sizes)
 
 
@@ -401,17 +409,18 @@ def add_target(job: Job, exploration: int, target: LearntTarget) -> None:
     )
 
 
-def load_curve(session: Session, trial: Trial) -> list[CoreReport]:
+def load_curve(reads: Session | Connection, trial: Trial) -> list[CoreReport]:
     """Return the reports of a trial, in order."""
-    rows = session.scalars(select(Report).where(Report.trial == trial.id).order_by(Report.number))
-    return [_to_report(row) for row in rows]
+    query = select(*rows.columns(Report)).where(Report.trial == trial.id).order_by(Report.number)
+    return [_to_report(rows.load(Report, values)) for values in reads.execute(query)]
 
 
-def load_history(session: Session, job: Job) -> list[PastTrial]:
+def load_history(connection: Connection, job: Job) -> list[PastTrial]:
     """Load all trials, reports and decisions of a job, for `core.replay`."""
     reports: dict[int, list[PastReport]] = {}
-    query = select(Report).join(Trial, Report.trial == Trial.id).where(Trial.job == job.id)
-    for row in session.scalars(query.order_by(Report.revision)):
+    query = select(*rows.columns(Report)).join(Trial, Report.trial == Trial.id).where(Trial.job == job.id)
+    for values in connection.execute(query.order_by(Report.revision)):
+        row = rows.load(Report, values)
         verdict = Verdict(VerdictCode(row.code), row.message)
         reports.setdefault(row.trial, []).append(
             PastReport(row.revision, _to_report(row), verdict, row.expired_revision)
@@ -423,7 +432,7 @@ def load_history(session: Session, job: Job) -> list[PastTrial]:
             row.exploration,
             tuple(reports.get(row.id, ())),
         )
-        for row in session.scalars(select(Trial).where(Trial.job == job.id).order_by(Trial.number))
+        for row in store.trials_of(connection, job)
     ]
 
 

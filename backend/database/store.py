@@ -1,19 +1,21 @@
-"""Find, add and change rows of jobs, trials and reports.
+"""Find, add and change the rows of jobs, trials and reports that the calls of a run need.
 
 No decision is made here: rules live in `backend.core`. `states` loads the data for decisions, and `backend.usecases`
-combines these functions into transactions.
+combines these functions into transactions. A changed row is stored by `rows.save`. Rows to show are read by `queries`.
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, cast
 
 from sqlalchemy import (
     Boolean,
     ColumnElement,
-    CursorResult,
+    Connection,
     Select,
     Table,
     bindparam,
@@ -29,6 +31,7 @@ from backend.core.gp_ucb.belief import WarmStart
 from backend.core.rng import position_of, seeded
 from backend.core.state import Choice, TrialStatus, TrialType, Verdict
 from backend.core.state import Report as CoreReport
+from backend.database import rows
 from backend.database.models import Job, Report, StoredBelief, Trial, utc_now
 from backend.errors import UnknownJob
 from lightning_bso.wire import RegisteredJobSpec
@@ -46,7 +49,8 @@ STOPPED = "stopped"
 # address the tables, because their rows are not loaded as objects.
 _JOBS, _TRIALS = cast(Table, Job.__table__), cast(Table, Trial.__table__)
 _RAISE_REVISION = update(_JOBS).where(_JOBS.c.job_id == bindparam("wanted_id")).values(revision=_JOBS.c.revision + 1)
-_JOB_AND_TIME = select(Job, utc_now()).where(Job.job_id == bindparam("wanted_id"))
+_JOB = select(*rows.columns(Job)).where(Job.job_id == bindparam("wanted_id"))
+_JOB_AND_TIME = _JOB.add_columns(utc_now())
 _LAST_NUMBER = select(func.max(Report.number)).where(Report.trial == Trial.id).correlate(Trial).scalar_subquery()
 _LAST_REPORT = (Report.trial == Trial.id) & (Report.number == _LAST_NUMBER)
 _OTHER = aliased(Trial)
@@ -68,10 +72,16 @@ _LAST_TRIAL = (
 )
 
 
-def _select_run(which: ColumnElement[bool], exploration: InstrumentedAttribute[int]) -> Select[*tuple[Any, ...]]:
+_PARTS_OF_RUN = (Job, Trial, Report, StoredBelief)
+"""The classes of the rows of a `LockedRun`."""
+
+
+def _select_run(
+    which: ColumnElement[bool], exploration: InstrumentedAttribute[int], last: ColumnElement[Any], *, packed: bool
+) -> Select[*tuple[Any, ...]]:
     """Build the statement that reads a job, one of its trials, that trial's last report, and a stored summary."""
     return (
-        select(Job, utc_now(), Trial, Report, StoredBelief)
+        select(*rows.select_parts(_PARTS_OF_RUN, packed=packed), utc_now(), last)
         .select_from(Job)
         .outerjoin(Trial, (Trial.job == Job.id) & which)
         .outerjoin(Report, _LAST_REPORT)
@@ -80,8 +90,20 @@ def _select_run(which: ColumnElement[bool], exploration: InstrumentedAttribute[i
     )
 
 
-_RUN = _select_run(Trial.number == bindparam("number"), Trial.exploration).add_columns(_ENERGY_SOURCE)
-_RUN_THAT_ASKS = _select_run(Trial.run_id == bindparam("run_id"), Job.exploration).add_columns(_LAST_TRIAL)
+@cache
+def _run(*, packed: bool) -> Select[*tuple[Any, ...]]:
+    return _select_run(Trial.number == bindparam("number"), Trial.exploration, _ENERGY_SOURCE, packed=packed)
+
+
+@cache
+def _run_that_asks(*, packed: bool) -> Select[*tuple[Any, ...]]:
+    return _select_run(Trial.run_id == bindparam("run_id"), Job.exploration, _LAST_TRIAL, packed=packed)
+
+
+_TRIAL = select(*rows.columns(Trial)).where(Trial.id == bindparam("of_trial"))
+_REPORT = select(*rows.columns(Report)).where(
+    Report.trial == bindparam("of_trial"), Report.number == bindparam("wanted_number")
+)
 _OLDEST_SEEN = select(func.min(Trial.last_seen_at)).where(
     Trial.job == bindparam("of_job"), Trial.status == TrialStatus.DISPATCHED, Trial.id != bindparam("except_for")
 )
@@ -103,31 +125,36 @@ _EXPIRE = (
 )
 
 
-def now(session: Session) -> datetime:
+def now(reads: Session | Connection) -> datetime:
     """Return the database's time, in UTC."""
-    return session.scalars(select(utc_now())).one()
+    return reads.execute(select(utc_now())).scalar_one()
 
 
-def lock_job(session: Session, job_id: str) -> tuple[Job, datetime]:
-    """Lock a job until the transaction ends, by raising its revision. Call this before any read.
+@contextmanager
+def locked_job(connection: Connection, job_id: str) -> Iterator[tuple[Job, datetime]]:
+    """Lock a job until the transaction ends, by raising its revision. At the end, store the job as far as it changed.
+
+    Call this before any read.
 
     An UPDATE locks the row on every database, also on a cluster that writes on several nodes. There, SELECT … FOR
     UPDATE does not lock a row that the transaction does not write.
 
-    Returns:
+    Yields:
         The job, and the database's time.
 
     Raises:
         UnknownJob: there is no such job.
     """
-    _lock(session, job_id)
-    job, at = session.execute(_JOB_AND_TIME, {"wanted_id": job_id}).one()
-    return job, at
+    _lock(connection, job_id)
+    *values, at = connection.execute(_JOB_AND_TIME, {"wanted_id": job_id}).one()
+    job = rows.load(Job, values)
+    yield job, at
+    rows.save(connection, job)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LockedRun:
-    """A locked job with what most calls of a run read, in one statement."""
+    """A locked job with what most calls of a run read and change."""
 
     job: Job
     at: datetime
@@ -142,11 +169,12 @@ class LockedRun:
     """The energy source of the trial, else that of the other runs of its exploration, if the call needs it."""
 
 
-def lock_run(session: Session, job_id: str, number: int, *, names_source: bool) -> LockedRun:
-    """Lock a job as `lock_job` does, and return it with one of its trials.
+@contextmanager
+def locked_run(connection: Connection, job_id: str, number: int, *, names_source: bool) -> Iterator[LockedRun]:
+    """Lock a job as `locked_job` does, with one of its trials. At the end, store what has changed of both.
 
     Args:
-        session: the transaction.
+        connection: the transaction.
         job_id: the job.
         number: the trial's number.
         names_source: whether the call names an energy source, and so needs that of the other runs.
@@ -154,39 +182,58 @@ def lock_run(session: Session, job_id: str, number: int, *, names_source: bool) 
     Raises:
         UnknownJob: there is no such job.
     """
-    _lock(session, job_id)
+    _lock(connection, job_id)
     values = {"wanted_id": job_id, "number": number, "names_source": names_source}
-    return LockedRun(*session.execute(_RUN, values).one())
+    run, energy_source = _read_run(connection, _run, values)
+    run.energy_source = energy_source
+    yield run
+    _save(connection, run)
 
 
-def lock_to_ask(session: Session, job_id: str, run_id: str | None) -> tuple[LockedRun, int]:
-    """Lock a job as `lock_job` does, and return it with the trial that a run has from an earlier ask.
+@contextmanager
+def locked_to_ask(connection: Connection, job_id: str, run_id: str | None) -> Iterator[tuple[LockedRun, int]]:
+    """Lock a job as `locked_job` does, with the trial that a run has from an earlier ask.
 
-    Returns:
+    Yields:
         The job, and the number of its last trial; 0 before the first.
 
     Raises:
         UnknownJob: there is no such job.
     """
-    _lock(session, job_id)
-    *run, last_number = session.execute(_RUN_THAT_ASKS, {"wanted_id": job_id, "run_id": run_id}).one()
-    return LockedRun(*run), last_number
+    _lock(connection, job_id)
+    run, last_number = _read_run(connection, _run_that_asks, {"wanted_id": job_id, "run_id": run_id})
+    yield run, last_number
+    _save(connection, run)
 
 
-def _lock(session: Session, job_id: str) -> None:
-    locked = session.execute(_RAISE_REVISION, {"wanted_id": job_id})
-    if cast(CursorResult[Any], locked).rowcount == 0:
+def _read_run(
+    connection: Connection, query: Callable[..., Select[*tuple[Any, ...]]], values: dict[str, Any]
+) -> tuple[LockedRun, Any]:
+    """Return the parts of a run, and the value of the query's last column."""
+    packed = rows.is_packed(connection)
+    *parts, at, last = connection.execute(query(packed=packed), values).one()
+    job, trial, report, belief = rows.load_parts(_PARTS_OF_RUN, parts, packed=packed)
+    return LockedRun(job, at, trial, report, belief), last
+
+
+def _save(connection: Connection, run: LockedRun) -> None:
+    rows.save(connection, run.job, run.trial, run.belief)
+
+
+def _lock(connection: Connection, job_id: str) -> None:
+    if connection.execute(_RAISE_REVISION, {"wanted_id": job_id}).rowcount == 0:
         raise UnknownJob(job_id)
 
 
-def find_job(session: Session, job_id: str) -> Job | None:
+def read_job(connection: Connection, job_id: str) -> Job | None:
     """Return a job without locking it."""
-    return session.scalars(select(Job).where(Job.job_id == job_id)).one_or_none()
+    values = connection.execute(_JOB, {"wanted_id": job_id}).one_or_none()
+    return None if values is None else rows.load(Job, values)
 
 
-def add_job(session: Session, spec: RegisteredJobSpec, seed: int, warm_start: WarmStart | None) -> Job:
+def add_job(connection: Connection, spec: RegisteredJobSpec, seed: int, warm_start: WarmStart | None) -> Job:
     """Store a new job. An IntegrityError means that another call registered the id first."""
-    at = now(session)
+    at = now(connection)
     job = Job(
         job_id=spec.job_id,
         spec=spec.model_dump_json(),
@@ -195,26 +242,23 @@ def add_job(session: Session, spec: RegisteredJobSpec, seed: int, warm_start: Wa
         seed=seed,
         rng_position=position_of(seeded(seed)),
         warm_start=None if warm_start is None else json.dumps(asdict(warm_start)),
+        revision=0,
+        exploration=0,
+        paused=False,
         created_at=at,
         oldest_seen_at=at,
     )
-    session.add(job)
-    session.flush()
+    rows.add(connection, job)
     return job
 
 
-def delete_job(session: Session, job: Job) -> None:
+def delete_job(connection: Connection, job: Job) -> None:
     """Delete a job with its trials and reports."""
-    session.execute(delete(Job).where(Job.id == job.id))
-
-
-def find_trial(session: Session, job: Job, number: int) -> Trial | None:
-    """Return a trial of a job by its number."""
-    return session.scalars(select(Trial).where(Trial.job == job.id, Trial.number == number)).one_or_none()
+    connection.execute(delete(Job).where(Job.id == job.id))
 
 
 def add_trial(
-    session: Session,
+    connection: Connection,
     job: Job,
     at: datetime,
     number: int,
@@ -239,12 +283,14 @@ def add_trial(
         energy_j=0.0,
         time_s=0.0,
         epochs=0,
+        energy_after_j=0.0,
+        time_after_s=0.0,
+        accumulate_grad_batches=1,
         started_revision=job.revision,
         started_at=at,
         last_seen_at=at,
     )
-    session.add(trial)
-    session.flush()
+    rows.add(connection, trial)
     return trial
 
 
@@ -274,7 +320,7 @@ def revive_trial(trial: Trial) -> None:
     trial.outcome_code = trial.outcome = trial.ended_revision = trial.ended_at = None
 
 
-def expire_trials(session: Session, job: Job, at: datetime, lease_s: float, *, except_for: Trial | None) -> bool:
+def expire_trials(connection: Connection, job: Job, at: datetime, lease_s: float, *, except_for: Trial | None) -> bool:
     """End the job's running trials whose lease has expired, except one. Returns whether a lease can have expired."""
     if job.oldest_seen_at is not None and job.oldest_seen_at >= at - timedelta(seconds=lease_s):
         if at < job.oldest_seen_at:  # the database's clock has been set back
@@ -288,39 +334,52 @@ def expire_trials(session: Session, job: Job, at: datetime, lease_s: float, *, e
         "revision_now": job.revision,
         "now": at,
     }
-    session.execute(_EXPIRE, values)
-    oldest = session.scalar(_OLDEST_SEEN, {"of_job": values["of_job"], "except_for": values["except_for"]})
+    connection.execute(_EXPIRE, values)
+    oldest = connection.scalar(_OLDEST_SEEN, {"of_job": values["of_job"], "except_for": values["except_for"]})
     job.oldest_seen_at = at if oldest is None else min(oldest, at)
     return True
 
 
-def calibrated_trials(session: Session, job: Job, exploration: int) -> Sequence[Trial]:
+def trials_of(connection: Connection, job: Job) -> list[Trial]:
+    """Return all trials of a job, by rising number."""
+    return _load_trials(connection, Trial.job == job.id)
+
+
+def calibrated_trials(reads: Session | Connection, job: Job, exploration: int) -> list[Trial]:
     """Return an exploration's calibration runs that have ended and wait for the target, by rising number."""
-    ended = Trial.status == TrialStatus.CALIBRATED
-    return _trials_of(session, job, exploration, ended)
+    is_calibrated = Trial.status == TrialStatus.CALIBRATED
+    return _load_trials(reads, Trial.job == job.id, Trial.exploration == exploration, is_calibrated)
 
 
-def open_calibration(session: Session, job: Job, exploration: int) -> Sequence[Trial]:
+def open_calibration(connection: Connection, job: Job, exploration: int) -> list[Trial]:
     """Return an exploration's calibration runs that still run or are lost, by rising number."""
     is_open = (Trial.status == TrialStatus.DISPATCHED) | (Trial.outcome_code == LOST)
-    return _trials_of(session, job, exploration, is_open & (Trial.type == TrialType.CALIBRATION))
+    of_exploration = (Trial.job == job.id, Trial.exploration == exploration, Trial.type == TrialType.CALIBRATION)
+    return _load_trials(connection, *of_exploration, is_open)
 
 
-def _trials_of(session: Session, job: Job, exploration: int, which: ColumnElement[bool]) -> Sequence[Trial]:
-    of_exploration = select(Trial).where(Trial.job == job.id, Trial.exploration == exploration, which)
-    return session.scalars(of_exploration.order_by(Trial.number)).all()
+def _load_trials(reads: Session | Connection, *which: ColumnElement[bool]) -> list[Trial]:
+    query = select(*rows.columns(Trial)).where(*which).order_by(Trial.number)
+    return [rows.load(Trial, values) for values in reads.execute(query)]
 
 
-def find_report(session: Session, trial: Trial, number: int) -> Report | None:
+def read_trial(connection: Connection, trial: Trial) -> Trial:
+    """Return a trial as another statement of this transaction has stored it."""
+    return rows.load(Trial, connection.execute(_TRIAL, {"of_trial": trial.id}).one())
+
+
+def find_report(connection: Connection, trial: Trial, number: int) -> Report | None:
     """Return a report of a trial by its number."""
-    return session.get(Report, (trial.id, number))
+    values = connection.execute(_REPORT, {"of_trial": trial.id, "wanted_number": number}).one_or_none()
+    return None if values is None else rows.load(Report, values)
 
 
 def add_report(
-    session: Session, trial: Trial, job: Job, at: datetime, number: int, report: CoreReport, verdict: Verdict
+    connection: Connection, trial: Trial, job: Job, at: datetime, number: int, report: CoreReport, verdict: Verdict
 ) -> None:
     """Store a report with its verdict, and copy its totals to the trial."""
-    session.add(
+    rows.add(
+        connection,
         Report(
             trial=trial.id,
             number=number,
@@ -333,154 +392,6 @@ def add_report(
             revision=job.revision,
             expired_revision=trial.ended_revision,
             received_at=at,
-        )
-    )
-    trial.energy_j, trial.time_s, trial.epochs = report.energy_j, report.time_s, report.epoch
-
-
-def page_of_trials(session: Session, job: Job, offset: int, limit: int) -> tuple[int, Sequence[Trial]]:
-    """Count the trials of a job, and return a page of them by ascending number."""
-    of_job = select(Trial).where(Trial.job == job.id)
-    return count_rows(session, of_job), session.scalars(of_job.order_by(Trial.number).offset(offset).limit(limit)).all()
-
-
-@dataclass(frozen=True, slots=True)
-class JobFilter:
-    """The jobs to list. A field that is None does not filter."""
-
-    prefix: str | None = None
-    """Start of the job's id."""
-    contains: str | None = None
-    """Text anywhere in the job's id."""
-    policy: str | None = None
-    gpu_model: str | None = None
-    paused: bool | None = None
-
-
-def page_of_jobs(session: Session, which: JobFilter, offset: int, limit: int) -> tuple[int, Sequence[Job]]:
-    """Count the jobs of a filter, and return a page of them, newest first."""
-    jobs = _filtered(which)
-    page = jobs.order_by(Job.created_at.desc(), Job.id.desc()).offset(offset).limit(limit)
-    return count_rows(session, jobs), session.scalars(page).all()
-
-
-def jobs_numbered(session: Session, ids: Collection[int]) -> Sequence[Job]:
-    """Return jobs by their numbers in the database."""
-    return session.scalars(select(Job).where(Job.id.in_(ids))).all()
-
-
-def last_activity(session: Session, jobs: Collection[int]) -> dict[int, datetime]:
-    """Return when a run of each of some jobs was last seen. Jobs without a run are left out."""
-    last = select(Trial.job, func.max(Trial.last_seen_at)).where(Trial.job.in_(jobs)).group_by(Trial.job)
-    return {job: at for job, at in session.execute(last)}  # noqa: C416 - dict() rejects the type of the rows
-
-
-def page_of_reports(session: Session, trial: Trial, offset: int, limit: int) -> tuple[int, Sequence[Report]]:
-    """Count the reports of a trial, and return a page of them in order."""
-    of_trial = select(Report).where(Report.trial == trial.id)
-    page = of_trial.order_by(Report.number).offset(offset).limit(limit)
-    return count_rows(session, of_trial), session.scalars(page).all()
-
-
-def running_trials(
-    session: Session, prefix: str | None, limit: int, *, of_job: Job | None = None
-) -> Sequence[tuple[str, Trial]]:
-    """Return running trials with their jobs' ids. The trial with the longest time since its last call comes first."""
-    runs = (
-        select(Job.job_id, Trial)
-        .join(Job, Trial.job == Job.id)
-        .where(Trial.status == TrialStatus.DISPATCHED, *begins_with(Job.job_id, prefix))
-        .order_by(Trial.last_seen_at)
-        .limit(limit)
-    )
-    if of_job is not None:
-        runs = runs.where(Trial.job == of_job.id)
-    return [(job_id, trial) for job_id, trial in session.execute(runs)]
-
-
-def count_overdue(session: Session, prefix: str | None, since: datetime) -> int:
-    """Count the running trials without a call since a moment."""
-    runs = select(Trial.id).join(Job, Trial.job == Job.id)
-    return count_rows(
-        session,
-        runs.where(
-            Trial.status == TrialStatus.DISPATCHED, Trial.last_seen_at < since, *begins_with(Job.job_id, prefix)
         ),
     )
-
-
-def count_active(session: Session, prefix: str | None, since: datetime) -> int:
-    """Count the jobs with a call from a run since a moment."""
-    active = select(Trial.job).join(Job, Trial.job == Job.id)
-    active = active.where(
-        Trial.status.in_(list(TrialStatus)), Trial.last_seen_at >= since, *begins_with(Job.job_id, prefix)
-    )
-    return count_rows(session, active.distinct())
-
-
-def failing_jobs(session: Session, prefix: str | None, limit: int) -> list[tuple[int, int]]:
-    """Find the jobs with failed runs since the last run that converged, most failures first.
-
-    Only runs since a job's last reset count. Runs that a user or their caller ended do not count. A run that converged
-    while the job was paused, or concurrently with an exploring run, does not reset the count of failures.
-
-    Returns:
-        The jobs' numbers in the database, each with its number of failures.
-    """
-    current = (Trial.job == Job.id) & (Trial.exploration == Job.exploration)
-    succeeded = Trial.converged.is_(True) & Trial.type.in_([TrialType.CALIBRATION, TrialType.PRUNING, TrialType.MAB])
-    last = (
-        select(Trial.job, func.max(case((succeeded, Trial.number), else_=0)).label("number"))
-        .join(Job, current)
-        .where(*begins_with(Job.job_id, prefix))
-        .group_by(Trial.job)
-        .subquery()
-    )
-    failures = func.count()
-    rows = session.execute(
-        select(Trial.job, failures)
-        .join(last, Trial.job == last.c.job)
-        .join(Job, current)
-        .where(
-            Trial.number > last.c.number,
-            Trial.status.not_in([TrialStatus.DISPATCHED, TrialStatus.CALIBRATED]),
-            Trial.outcome_code.not_in([ENDED, LEFT, STOPPED]),
-        )
-        .group_by(Trial.job)
-        .order_by(failures.desc())
-        .limit(limit)
-    )
-    return [(job, number) for job, number in rows]
-
-
-def count_jobs(session: Session) -> int:
-    """Count all jobs."""
-    return count_rows(session, select(Job))
-
-
-def count_trials(session: Session) -> dict[str, int]:
-    """Count the trials of all jobs by status."""
-    rows = session.execute(select(Trial.status, func.count()).group_by(Trial.status))
-    counts = {status: number for status, number in rows}  # noqa: C416 - dict() rejects the type of the rows
-    return {status: counts.get(status, 0) for status in TrialStatus}
-
-
-def _filtered(which: JobFilter) -> Select[Job]:
-    jobs = select(Job).where(*begins_with(Job.job_id, which.prefix))
-    if which.contains is not None:
-        jobs = jobs.where(Job.job_id.contains(which.contains, autoescape=True))
-    for column in (Job.policy, Job.gpu_model, Job.paused):
-        value = getattr(which, column.key)
-        if value is not None:
-            jobs = jobs.where(column == value)
-    return jobs
-
-
-def begins_with(column: InstrumentedAttribute[Any], prefix: str | None) -> list[ColumnElement[bool]]:
-    """Return the condition that a column starts with a prefix, if there is one. LIKE ignores case on some databases."""
-    return [] if prefix is None else [func.substr(column, 1, len(prefix)) == prefix]
-
-
-def count_rows(session: Session, rows: Select[Any]) -> int:
-    """Count the rows of a query."""
-    return session.scalar(select(func.count()).select_from(rows.subquery())) or 0
+    trial.energy_j, trial.time_s, trial.epochs = report.energy_j, report.time_s, report.epoch

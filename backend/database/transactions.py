@@ -9,6 +9,7 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from tenacity import (
@@ -24,7 +25,7 @@ from backend.database import faults
 from backend.database.extensions import READ_ONLY, db
 from backend.errors import DatabaseUnavailable
 
-__all__ = ["Session", "read_only", "transaction"]
+__all__ = ["Connection", "Session", "read_only", "session_transaction", "transaction"]
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +45,7 @@ _FAILURES = (OperationalError, InterfaceError, InternalError, IntegrityError)
 _TRANSIENT_MYSQL = {1205, 1213, 1020, 1047, 2003, 2006, 2013}
 
 
-def transaction(use_case: UseCase[P, R]) -> Callable[P, R]:
+def transaction(use_case: Callable[Concatenate[Connection, P], R]) -> Callable[P, R]:
     """Run a use case in a transaction of its own: commit on return, roll back on any exception.
 
     Raises:
@@ -53,11 +54,25 @@ def transaction(use_case: UseCase[P, R]) -> Callable[P, R]:
 
     @wraps(use_case)
     def run_once(*args: P.args, **kwargs: P.kwargs) -> R:
-        # Without autoflush all changes are written at the end, in one statement per row.
+        with db.engine.begin() as connection:
+            return use_case(connection, *args, **kwargs)
+
+    return _retried(run_once)
+
+
+def session_transaction(use_case: UseCase[P, R]) -> Callable[P, R]:
+    """Do the same as `transaction` for a use case that works with the ORM. It takes longer."""
+
+    @wraps(use_case)
+    def run_once(*args: P.args, **kwargs: P.kwargs) -> R:
         with Session(db.engine, expire_on_commit=False, autoflush=False) as session, session.begin():
             return use_case(session, *args, **kwargs)
 
-    @wraps(use_case)
+    return _retried(run_once)
+
+
+def _retried(run_once: Callable[P, R]) -> Callable[P, R]:
+    @wraps(run_once)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return _retrying(run_once, *args, **kwargs)
@@ -65,7 +80,7 @@ def transaction(use_case: UseCase[P, R]) -> Callable[P, R]:
             if not _is_failure(error):
                 raise
             attempt = _retrying.statistics["attempt_number"]
-            log.exception("transaction_failed", use_case=use_case.__name__, attempt=attempt)
+            log.exception("transaction_failed", use_case=run_once.__name__, attempt=attempt)
             raise DatabaseUnavailable(faults.cause(error)) from error
 
     return run

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from backend.database import audit_log
-from backend.database.transactions import Session, read_only
+from backend.database.transactions import Connection, Session, read_only
 from backend.usecases.records import audit_record
 from lightning_bso.wire import AuditPage
 
@@ -51,9 +51,9 @@ class Actor:
 COMMAND_LINE = Actor("command line")
 
 
-def record(session: Session, by: Actor, action: Action, job_id: str | None = None, detail: str = "") -> None:
+def record(connection: Connection, by: Actor, action: Action, job_id: str | None = None, detail: str = "") -> None:
     """Record an action, in the transaction that carries it out."""
-    audit_log.add_entry(session, actor=by.name, address=by.address, action=action, job_id=job_id, detail=detail)
+    audit_log.add_entry(connection, actor=by.name, address=by.address, action=action, job_id=job_id, detail=detail)
 
 
 @read_only

@@ -12,9 +12,9 @@ from backend.core.cost import run_cost
 from backend.core.state import Report, Spec, Stage, TrialStatus
 from backend.core.state import Trial as CoreTrial
 from backend.core.summary import SizeSummary, Totals, summarize
-from backend.database import states, store
+from backend.database import queries, states, store
 from backend.database.models import Job
-from backend.database.store import JobFilter
+from backend.database.queries import JobFilter
 from backend.database.transactions import Session, read_only
 from backend.usecases.audit import Actor
 from backend.usecases.reading import get_job, get_trial
@@ -104,7 +104,7 @@ def history(session: Session, job_id: str, by: Actor) -> History:
         earlier_totals_of = states.load_totals(session, [job.id], before=ended[0].trial).get(job.id, {})
     current = totals_of.get(job.exploration, [])
     all_totals = _flatten(totals_of)
-    running = store.running_trials(session, None, MAX_ROWS, of_job=job)
+    running = queries.running_trials(session, None, MAX_ROWS, of_job=job)
     return History(
         job=job_summary(job, state, current),
         spec=spec,
@@ -178,7 +178,7 @@ def list_reports(
     """
     job = get_job(session, job_id, by)
     spec = states.core_spec(job)
-    total, reports = store.page_of_reports(session, get_trial(session, job, number), offset, limit)
+    total, reports = queries.page_of_reports(session, get_trial(session, job, number), offset, limit)
     return total, [
         ReportRecord(
             report.number,
@@ -246,7 +246,7 @@ class Overview:
 def overview(session: Session, by: Actor, lease_s: float) -> Overview:
     """Return the state of all jobs."""
     prefix, now = by.job_id_prefix, store.now(session)
-    job_count, jobs = store.page_of_jobs(session, JobFilter(prefix=prefix), 0, 1_000_000)
+    job_count, jobs = queries.page_of_jobs(session, JobFilter(prefix=prefix), 0, 1_000_000)
     job_of = {job.id: job for job in jobs}
     totals_of = states.load_totals(session, None if prefix is None else list(job_of))
     trials: dict[str, int] = dict.fromkeys(TrialStatus, 0)
@@ -268,15 +268,15 @@ def overview(session: Session, by: Actor, lease_s: float) -> Overview:
         RunningTrial(
             job_id, trial_record(states.core_spec(job_of[trial.job]), trial), _seconds(now - trial.last_seen_at)
         )
-        for job_id, trial in store.running_trials(session, prefix, MAX_ROWS)
+        for job_id, trial in queries.running_trials(session, prefix, MAX_ROWS)
         if trial.job in job_of
     ]
     failing = _failing_jobs(session, prefix, job_of)
     return Overview(
         job_count=job_count,
-        active_count=store.count_active(session, prefix, now - timedelta(days=1)),
+        active_count=queries.count_active(session, prefix, now - timedelta(days=1)),
         trials=trials,
-        overdue_count=store.count_overdue(session, prefix, now - timedelta(seconds=lease_s)),
+        overdue_count=queries.count_overdue(session, prefix, now - timedelta(seconds=lease_s)),
         running=running,
         failing=failing[:MAX_ROWS],
         failing_count=len(failing),
@@ -294,7 +294,7 @@ def overview(session: Session, by: Actor, lease_s: float) -> Overview:
 def _failing_jobs(session: Session, prefix: str | None, job_of: dict[int, Job]) -> list[FailingJob]:
     """Find the jobs that need attention, stuck jobs first."""
     failing = []
-    for number, failures in store.failing_jobs(session, prefix, MAX_CHECKED_JOBS):
+    for number, failures in queries.failing_jobs(session, prefix, MAX_CHECKED_JOBS):
         job = job_of.get(number)
         if job is None:  # registered after the jobs were read
             continue

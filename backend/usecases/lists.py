@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from backend.core.cost import run_cost
-from backend.database import listing, states, store
+from backend.database import listing, queries, states
 from backend.database.listing import AUDIT, JOBS, TRIALS, ListedTable, ListQuery
 from backend.database.models import Job, Trial
 from backend.database.transactions import Session, read_only
@@ -89,7 +89,7 @@ def load_jobs(ids: Sequence[int]) -> list[JobListing]:
 def load_trials(session: Session, ids: Sequence[int]) -> list[ListedTrial]:
     """Load trials in the order of their numbers, without those deleted in the meantime."""
     trials = {trial.id: trial for trial in listing.trials_numbered(session, ids)}
-    jobs = {job.id: job for job in store.jobs_numbered(session, {trial.job for trial in trials.values()})}
+    jobs = {job.id: job for job in queries.jobs_numbered(session, {trial.job for trial in trials.values()})}
     found = [trials[number] for number in ids if number in trials]
     return [_listed_trial(jobs[trial.job], trial) for trial in found if trial.job in jobs]
 

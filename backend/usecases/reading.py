@@ -1,6 +1,6 @@
 """The read calls of the API: jobs, trials, beliefs and savings, and the replay of a job's decisions.
 
-Nothing here changes data. Next: `records` builds the answers, `backend.database.store` and `states` load the rows.
+Nothing here changes data. Next: `records` builds the answers, `backend.database.queries` and `states` load the rows.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from backend.core import savings as core_savings
 from backend.core.rng import seeded
 from backend.core.state import TrialStatus
 from backend.core.summary import Totals, best_batch_size, summarize
-from backend.database import states, store
+from backend.database import queries, states, store
 from backend.database.models import Job, Trial
-from backend.database.store import JobFilter
-from backend.database.transactions import Session, read_only, transaction
+from backend.database.queries import JobFilter
+from backend.database.transactions import Connection, Session, read_only, transaction
 from backend.errors import UnknownJob, UnknownTrial
 from backend.usecases.audit import Actor
 from backend.usecases.records import job_belief, job_savings, job_summary, trial_count, trial_record, utc
@@ -40,14 +40,14 @@ def list_trials(session: Session, job_id: str, offset: int, limit: int, by: Acto
     """
     job = get_job(session, job_id, by)
     spec = states.core_spec(job)
-    total, trials = store.page_of_trials(session, job, offset, limit)
+    total, trials = queries.page_of_trials(session, job, offset, limit)
     return TrialPage(total=total, trials=[trial_record(spec, trial) for trial in trials])
 
 
 @read_only
 def list_jobs(session: Session, which: JobFilter, offset: int, limit: int) -> JobPage:
     """Return a page of the jobs, newest first."""
-    total, jobs = store.page_of_jobs(session, which, offset, limit)
+    total, jobs = queries.page_of_jobs(session, which, offset, limit)
     listing_of = _listings(session, jobs)
     return JobPage(total=total, jobs=[listing_of[job.id] for job in jobs])
 
@@ -55,12 +55,12 @@ def list_jobs(session: Session, which: JobFilter, offset: int, limit: int) -> Jo
 @read_only
 def listings(session: Session, ids: Sequence[int]) -> dict[int, JobListing]:
     """Return the list entries of some jobs by their numbers in the database."""
-    return _listings(session, store.jobs_numbered(session, ids))
+    return _listings(session, queries.jobs_numbered(session, ids))
 
 
 def _listings(session: Session, jobs: Sequence[Job]) -> dict[int, JobListing]:
     ids = [job.id for job in jobs]
-    totals_of, last_seen = states.load_totals(session, ids), store.last_activity(session, ids)
+    totals_of, last_seen = states.load_totals(session, ids), queries.last_activity(session, ids)
     listing_of = {}
     for job in jobs:
         explorations = totals_of.get(job.id, {})
@@ -107,11 +107,11 @@ def savings(session: Session, job_id: str, by: Actor) -> JobSavings:
 @read_only
 def count(session: Session) -> tuple[int, dict[str, int]]:
     """Count the jobs, and the trials by status."""
-    return store.count_jobs(session), store.count_trials(session)
+    return queries.count_jobs(session), queries.count_trials(session)
 
 
 @transaction
-def replay_job(session: Session, job_id: str) -> tuple[int, list[str]]:
+def replay_job(connection: Connection, job_id: str) -> tuple[int, list[str]]:
     """Replay every decision on a job.
 
     The job is locked during the load, so that trials and reports fit together.
@@ -122,17 +122,17 @@ def replay_job(session: Session, job_id: str) -> tuple[int, list[str]]:
     Raises:
         UnknownJob: there is no such job.
     """
-    job, _ = store.lock_job(session, job_id)
-    trials = states.load_history(session, job)
-    return len(trials), replay.differences(
-        states.core_spec(job),
-        trials,
-        seeded(job.seed),
-        states.initial_summary(job, 0),
-        states.load_probes(job),
-        states.all_breakdowns(job),
-        states.load_targets(job),
-    )
+    with store.locked_job(connection, job_id) as (job, _):
+        trials = states.load_history(connection, job)
+        return len(trials), replay.differences(
+            states.core_spec(job),
+            trials,
+            seeded(job.seed),
+            states.initial_summary(job, 0),
+            states.load_probes(job),
+            states.all_breakdowns(job),
+            states.load_targets(job),
+        )
 
 
 def get_job(session: Session, job_id: str, by: Actor) -> Job:
@@ -141,7 +141,7 @@ def get_job(session: Session, job_id: str, by: Actor) -> Job:
     Raises:
         UnknownJob: there is no such job, or the actor may not see it.
     """
-    job = store.find_job(session, job_id)
+    job = queries.find_job(session, job_id)
     if job is None or not by.may_see(job_id):
         raise UnknownJob(job_id)
     return job
@@ -153,7 +153,7 @@ def get_trial(session: Session, job: Job, number: int) -> Trial:
     Raises:
         UnknownTrial: there is no such trial.
     """
-    trial = store.find_trial(session, job, number)
+    trial = queries.find_trial(session, job, number)
     if trial is None:
         raise UnknownTrial(f"job {job.job_id!r} has no trial {number}")
     return trial

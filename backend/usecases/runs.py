@@ -5,6 +5,8 @@ Each locks the job first, loads plain data, calls the core, writes and commits. 
 """
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 from backend.core import breakdowns, calibration, policies
@@ -12,9 +14,9 @@ from backend.core.cost import run_cost
 from backend.core.gp_ucb.belief import NoWarmStart, WarmStart, warm_start
 from backend.core.state import Choice, JobState, NothingConverges, Spec, TrialStatus, Verdict, VerdictCode
 from backend.core.state import Report as CoreReport
-from backend.database import states, store
+from backend.database import rows, states, store
 from backend.database.models import Job, Report, StoredBelief, Trial
-from backend.database.transactions import Session, transaction
+from backend.database.transactions import Connection, transaction
 from backend.errors import (
     InvalidField,
     JobSpecDiffers,
@@ -46,7 +48,7 @@ from lightning_bso.wire import (
 
 
 @transaction
-def register(session: Session, spec: RegisteredJobSpec, *, by: Actor) -> tuple[RegisteredJobSpec, bool]:
+def register(connection: Connection, spec: RegisteredJobSpec, *, by: Actor) -> tuple[RegisteredJobSpec, bool]:
     """Register a job. Registering the same spec again changes nothing.
 
     Returns:
@@ -63,11 +65,11 @@ def register(session: Session, spec: RegisteredJobSpec, *, by: Actor) -> tuple[R
         raise TokenLacksScope(
             f"this token is limited to jobs whose job_id starts with {by.job_id_prefix!r}; rename the job"
         )
-    job = store.find_job(session, spec.job_id or "")
+    job = store.read_job(connection, spec.job_id or "")
     if job is None:
         seed = secrets.randbelow(MAX_SEED) if spec.mab_seed is None else spec.mab_seed
-        states.begin_exploration(session, store.add_job(session, spec, seed, _warm_start(session, spec, by)))
-        audit.record(session, by, Action.REGISTER, spec.job_id)
+        states.begin_exploration(connection, store.add_job(connection, spec, seed, _warm_start(connection, spec, by)))
+        audit.record(connection, by, Action.REGISTER, spec.job_id)
         return spec, True
     registered = states.spec_of(job)
     if registered != spec:
@@ -81,7 +83,7 @@ def register(session: Session, spec: RegisteredJobSpec, *, by: Actor) -> tuple[R
 
 @transaction
 def ask(
-    session: Session,
+    connection: Connection,
     job_id: str,
     run_id: str | None,
     *,
@@ -104,7 +106,7 @@ def ask(
     processes that try this at once, one succeeds.
 
     Args:
-        session: the transaction.
+        connection: the transaction.
         job_id: the job.
         run_id: the caller's name for the run; None: every call creates a trial.
         by: the caller.
@@ -119,25 +121,30 @@ def ask(
         JobStuck: no batch size is left to dispatch.
     """
     _check_access(by, job_id)
-    locked, last_number = store.lock_to_ask(session, job_id, run_id)
-    job, at, trial, last = locked.job, locked.at, locked.trial, locked.last_report
-    if trial is not None and not _has_ended(trial) and takes_over != trial.process and _is_of_another(process, trial):
-        if _renew_lease(session, job, None, at, lease_s):
-            session.refresh(trial)  # its lease may just have expired
-        return _to_ask_answer(job, trial, last, lease_s, held_by=trial.process)
-    ruled_out = None if trial is None else _reopen(session, job, trial, resumes=resumes)
-    _renew_lease(session, job, trial, at, lease_s)
-    if trial is not None:
-        trial.process = process
-        return _to_ask_answer(job, trial, last, lease_s, ruled_out)
-    choice = _choose(session, job, locked.belief, by)
-    trial = store.add_trial(session, job, at, last_number + 1, run_id, choice, host, process)
-    audit.record(session, by, Action.ASK, job_id, f"trial {trial.number}, batch size {trial.batch_size}")
-    return _to_ask_answer(job, trial, None, lease_s)
+    with store.locked_to_ask(connection, job_id, run_id) as (locked, last_number):
+        job, at, trial, last = locked.job, locked.at, locked.trial, locked.last_report
+        if (
+            trial is not None
+            and not _has_ended(trial)
+            and takes_over != trial.process
+            and _is_of_another(process, trial)
+        ):
+            if _renew_lease(connection, job, None, at, lease_s):
+                trial = store.read_trial(connection, trial)  # its lease may just have expired
+            return _to_ask_answer(job, trial, last, lease_s, held_by=trial.process)
+        ruled_out = None if trial is None else _reopen(connection, job, trial, resumes=resumes)
+        _renew_lease(connection, job, trial, at, lease_s)
+        if trial is not None:
+            trial.process = process
+            return _to_ask_answer(job, trial, last, lease_s, ruled_out)
+        choice = _choose(connection, locked, by)
+        trial = store.add_trial(connection, job, at, last_number + 1, run_id, choice, host, process)
+        audit.record(connection, by, Action.ASK, job_id, f"trial {trial.number}, batch size {trial.batch_size}")
+        return _to_ask_answer(job, trial, None, lease_s)
 
 
 @transaction
-def report(session: Session, request: ReportRequest, *, by: Actor, lease_s: float) -> ReportAnswer:
+def report(connection: Connection, request: ReportRequest, *, by: Actor, lease_s: float) -> ReportAnswer:
     """Judge and store the report of a validation.
 
     Raises:
@@ -148,43 +155,43 @@ def report(session: Session, request: ReportRequest, *, by: Actor, lease_s: floa
         InvalidField: the energy counter has not moved, so the run has no cost.
     """
     names_source = request.energy_source is not None
-    locked, trial = _lock_run(session, request, by, request.batch_size, names_source=names_source)
-    job, at, last = locked.job, locked.at, locked.last_report
-    _renew_lease(session, job, trial, at, lease_s)
-    spec = states.spec_at(job, trial.exploration)
-    report = CoreReport(request.metric, request.energy, request.time, request.current_epoch, request.out_of_memory)
-    if last is not None and request.report_number is not None and request.report_number <= last.number:
-        stored = store.find_report(session, trial, request.report_number)
-        if stored is not None:
-            return _repeat_answer(spec, report, stored)
-    if _has_ended(trial):
-        return _recorded_outcome(spec, trial)
-    last_number = _report_number(last)
-    _check_progress(trial, last_number, request)
-    _check_measured(request)
-    _check_energy_source(locked.energy_source, request)
+    with _locked_run(connection, request, by, request.batch_size, names_source=names_source) as (locked, trial):
+        job, at, last = locked.job, locked.at, locked.last_report
+        _renew_lease(connection, job, trial, at, lease_s)
+        spec = states.spec_at(job, trial.exploration)
+        report = CoreReport(request.metric, request.energy, request.time, request.current_epoch, request.out_of_memory)
+        if last is not None and request.report_number is not None and request.report_number <= last.number:
+            stored = store.find_report(connection, trial, request.report_number)
+            if stored is not None:
+                return _repeat_answer(spec, report, stored)
+        if _has_ended(trial):
+            return _recorded_outcome(spec, trial)
+        last_number = _report_number(last)
+        _check_progress(trial, last_number, request)
+        _check_measured(request)
+        _check_energy_source(locked.energy_source, request)
 
-    belief = locked.belief or states.add_belief(session, job, trial.exploration)
-    verdict, state = _judge(session, job, belief, trial, report)
-    store.add_report(session, trial, job, at, request.report_number or last_number + 1, report, verdict)
-    _add_metric(job, trial, request.metric)
-    trial.energy_source = request.energy_source or trial.energy_source
-    trial.accumulate_grad_batches = request.accumulate_grad_batches
-    trial.process = request.process or trial.process
-    if trial.outcome_code == store.LOST:
-        store.revive_trial(trial)
-    if verdict.code is VerdictCode.CALIBRATED:
-        _calibrate(session, job, trial, at, verdict.reason)
-    elif verdict.stop:
-        store.end_trial(trial, job, at, TrialStatus.SUCCEEDED, verdict.code, verdict.reason)
-        trial.converged = verdict.converged
-        if state is not None:
-            states.save_ended(job, belief, state, trial)
-    return _to_report_answer(spec, report, verdict)
+        locked.belief = locked.belief or states.add_belief(connection, job, trial.exploration)
+        verdict, state = _judge(connection, job, locked.belief, trial, report)
+        store.add_report(connection, trial, job, at, request.report_number or last_number + 1, report, verdict)
+        _add_metric(job, trial, request.metric)
+        trial.energy_source = request.energy_source or trial.energy_source
+        trial.accumulate_grad_batches = request.accumulate_grad_batches
+        trial.process = request.process or trial.process
+        if trial.outcome_code == store.LOST:
+            store.revive_trial(trial)
+        if verdict.code is VerdictCode.CALIBRATED:
+            _calibrate(connection, job, trial, at, verdict.reason)
+        elif verdict.stop:
+            store.end_trial(trial, job, at, TrialStatus.SUCCEEDED, verdict.code, verdict.reason)
+            trial.converged = verdict.converged
+            if state is not None:
+                states.save_ended(job, locked.belief, state, trial)
+        return _to_report_answer(spec, report, verdict)
 
 
 @transaction
-def after(session: Session, request: AfterRequest, *, by: Actor, lease_s: float) -> None:
+def after(connection: Connection, request: AfterRequest, *, by: Actor, lease_s: float) -> None:
     """Store what a run has used since its verdict, and its best metric. Neither gets worse, so a call may be repeated.
 
     Raises:
@@ -192,36 +199,36 @@ def after(session: Session, request: AfterRequest, *, by: Actor, lease_s: float)
         UnknownTrial: the job has no such trial.
         ReportConflict: the trial has no verdict.
     """
-    locked, trial = _lock_run(session, request, by)
-    job, at, last = locked.job, locked.at, locked.last_report
-    _renew_lease(session, job, trial, at, lease_s)
-    if trial.status not in (TrialStatus.SUCCEEDED, TrialStatus.CALIBRATED):
-        raise ReportConflict(f"trial {trial.number} has no verdict yet; report what it uses until then")
-    if last is not None:  # a calibration run has its verdict as of an earlier report than the caller's last
-        energy_j, time_s = last.energy_j - trial.energy_j, last.time_s - trial.time_s
-        trial.energy_after_j = max(trial.energy_after_j, energy_j + request.energy)
-        trial.time_after_s = max(trial.time_after_s, time_s + request.time)
-    _add_metric(job, trial, request.metric)
-    trial.last_seen_at = at
+    with _locked_run(connection, request, by) as (locked, trial):
+        job, at, last = locked.job, locked.at, locked.last_report
+        _renew_lease(connection, job, trial, at, lease_s)
+        if trial.status not in (TrialStatus.SUCCEEDED, TrialStatus.CALIBRATED):
+            raise ReportConflict(f"trial {trial.number} has no verdict yet; report what it uses until then")
+        if last is not None:  # a calibration run has its verdict as of an earlier report than the caller's last
+            energy_j, time_s = last.energy_j - trial.energy_j, last.time_s - trial.time_s
+            trial.energy_after_j = max(trial.energy_after_j, energy_j + request.energy)
+            trial.time_after_s = max(trial.time_after_s, time_s + request.time)
+        _add_metric(job, trial, request.metric)
+        trial.last_seen_at = at
 
 
 @transaction
-def heartbeat(session: Session, request: HeartbeatRequest, *, by: Actor, lease_s: float) -> HeartbeatAnswer:
+def heartbeat(connection: Connection, request: HeartbeatRequest, *, by: Actor, lease_s: float) -> HeartbeatAnswer:
     """Renew a trial's lease, and store how much the run takes on a device at a time if memory ran out.
 
     Raises:
         UnknownJob: there is no such job.
         UnknownTrial: the job has no such trial.
     """
-    locked, trial = _lock_run(session, request, by)
-    job, at = locked.job, locked.at
-    _limit_device_batch_size(job, request.max_device_batch_size)
-    _renew_lease(session, job, trial, at, lease_s)
-    return HeartbeatAnswer(status=trial.status, lease_s=lease_s)
+    with _locked_run(connection, request, by) as (locked, trial):
+        job, at = locked.job, locked.at
+        _limit_device_batch_size(job, request.max_device_batch_size)
+        _renew_lease(connection, job, trial, at, lease_s)
+        return HeartbeatAnswer(status=trial.status, lease_s=lease_s)
 
 
 @transaction
-def probe(session: Session, request: ProbeRequest, *, by: Actor, lease_s: float) -> None:
+def probe(connection: Connection, request: ProbeRequest, *, by: Actor, lease_s: float) -> None:
     """Store the result of a probe of batch sizes. Only the first probe of each exploration counts.
 
     Raises:
@@ -229,24 +236,24 @@ def probe(session: Session, request: ProbeRequest, *, by: Actor, lease_s: float)
         UnknownTrial: the job has no such trial.
         InvalidField: a batch size is repeated, or is not one of the job's.
     """
-    locked, trial = _lock_run(session, request, by)
-    job = locked.job
-    _renew_lease(session, job, trial, locked.at, lease_s)
-    sizes = [probed.batch_size for probed in request.sizes]
-    unknown = sorted(set(sizes) - set(states.core_spec(job).batch_sizes))
-    if unknown:
-        listed = ", ".join(map(str, unknown))
-        raise InvalidField("sizes", f"{listed}: not among the batch_sizes of job {job.job_id!r}; leave it out")
-    if len(set(sizes)) < len(sizes):
-        raise InvalidField("sizes", "a batch size is listed twice; list each batch size once")
-    if trial.exploration not in states.load_probes(job):
-        states.add_probe(job, trial.exploration, request.sizes)
-        states.refresh_summary(session, job, trial.exploration)
+    with _locked_run(connection, request, by) as (locked, trial):
+        job = locked.job
+        _renew_lease(connection, job, trial, locked.at, lease_s)
+        sizes = [probed.batch_size for probed in request.sizes]
+        unknown = sorted(set(sizes) - set(states.core_spec(job).batch_sizes))
+        if unknown:
+            listed = ", ".join(map(str, unknown))
+            raise InvalidField("sizes", f"{listed}: not among the batch_sizes of job {job.job_id!r}; leave it out")
+        if len(set(sizes)) < len(sizes):
+            raise InvalidField("sizes", "a batch size is listed twice; list each batch size once")
+        if trial.exploration not in states.load_probes(job):
+            states.add_probe(job, trial.exploration, request.sizes)
+            states.refresh_summary(connection, job, trial.exploration)
 
 
 @transaction
 def end(
-    session: Session, request: TrialRequest, *, by: Actor, lease_s: float, by_user: bool = False
+    connection: Connection, request: TrialRequest, *, by: Actor, lease_s: float, by_user: bool = False
 ) -> EndAnswer | None:
     """End a running or lost trial without a verdict. A late report does not revive the trial.
 
@@ -266,35 +273,37 @@ def end(
         UnknownJob: there is no such job.
         UnknownTrial: the job has no such trial, or the trial has another batch size.
     """
-    locked, trial = _lock_run(session, request, by, request.batch_size)
-    job, at = locked.job, locked.at
-    _limit_device_batch_size(job, request.max_device_batch_size)
-    _renew_lease(session, job, trial, at, lease_s)
-    if _is_of_another(request.process, trial):
-        return None
-    if request.report_number is not None and request.report_number < _report_number(locked.last_report):
-        return None
-    spec = states.core_spec(job)
-    if request.over and _converged(trial) is not None and spec.target_metric is None:
-        return EndAnswer(verdict=_recorded_outcome(spec, trial))  # the first answer may have been lost
-    if not _has_ended(trial) or (by_user and trial.outcome_code in (store.ENDED, store.LEFT)):
-        outcome = request.reason or "ended by its caller without a verdict"
-        if request.over and not by_user and _learns_from(job, trial):
-            return EndAnswer(verdict=_judge_end(session, job, trial, at, outcome))
-        code = store.STOPPED if by_user else store.LEFT if request.over else store.ENDED
-        store.end_trial(trial, job, at, TrialStatus.FAILED, code, outcome)
-        audit.record(session, by, Action.END, request.job_id, f"trial {trial.number}: {outcome}")
-        epochs = max(trial.epochs, request.current_epoch)
-        broke = not (request.over or request.misconfigured) and request.reason is not None and epochs == 0
-        broke = broke and request.max_device_batch_size is None  # the next run splits the batch, and does not break so
-        if (broke or request.unfit) and not by_user:
-            states.add_breakdown(job, trial, outcome, unfit=request.unfit)
-    ruled_out = _ruled_out(session, job, trial)
-    return None if ruled_out is None else EndAnswer(ruled_out=ruled_out)
+    with _locked_run(connection, request, by, request.batch_size) as (locked, trial):
+        job, at = locked.job, locked.at
+        _limit_device_batch_size(job, request.max_device_batch_size)
+        _renew_lease(connection, job, trial, at, lease_s)
+        if _is_of_another(request.process, trial):
+            return None
+        if request.report_number is not None and request.report_number < _report_number(locked.last_report):
+            return None
+        spec = states.core_spec(job)
+        if request.over and _converged(trial) is not None and spec.target_metric is None:
+            return EndAnswer(verdict=_recorded_outcome(spec, trial))  # the first answer may have been lost
+        if not _has_ended(trial) or (by_user and trial.outcome_code in (store.ENDED, store.LEFT)):
+            outcome = request.reason or "ended by its caller without a verdict"
+            if request.over and not by_user and _learns_from(job, trial):
+                return EndAnswer(verdict=_judge_end(connection, job, trial, at, outcome))
+            code = store.STOPPED if by_user else store.LEFT if request.over else store.ENDED
+            store.end_trial(trial, job, at, TrialStatus.FAILED, code, outcome)
+            audit.record(connection, by, Action.END, request.job_id, f"trial {trial.number}: {outcome}")
+            epochs = max(trial.epochs, request.current_epoch)
+            broke = not (request.over or request.misconfigured) and request.reason is not None and epochs == 0
+            broke = (
+                broke and request.max_device_batch_size is None
+            )  # the next run splits the batch, and does not break so
+            if (broke or request.unfit) and not by_user:
+                states.add_breakdown(job, trial, outcome, unfit=request.unfit)
+        ruled_out = _ruled_out(connection, job, trial)
+        return None if ruled_out is None else EndAnswer(ruled_out=ruled_out)
 
 
 @transaction
-def reset(session: Session, job_id: str, *, by: Actor) -> None:
+def reset(connection: Connection, job_id: str, *, by: Actor) -> None:
     """Start a new exploration of a job. The job keeps its earlier trials, but they no longer count in decisions.
 
     The job also forgets how much its runs take on a device at a time.
@@ -302,36 +311,39 @@ def reset(session: Session, job_id: str, *, by: Actor) -> None:
     Raises:
         UnknownJob: there is no such job.
     """
-    job, _ = _lock_job(session, job_id, by)
-    job.exploration += 1
-    states.begin_exploration(session, job)
-    job.max_device_batch_size = None
-    audit.record(session, by, Action.RESET, job_id)
+    _check_access(by, job_id)
+    with store.locked_job(connection, job_id) as (job, _):
+        job.exploration += 1
+        states.begin_exploration(connection, job)
+        job.max_device_batch_size = None
+        audit.record(connection, by, Action.RESET, job_id)
 
 
 @transaction
-def pause(session: Session, job_id: str, *, paused: bool, by: Actor) -> None:
+def pause(connection: Connection, job_id: str, *, paused: bool, by: Actor) -> None:
     """Pause or resume a job. Every run of a paused job gets the default batch size, without a cost bound.
 
     Raises:
         UnknownJob: there is no such job.
     """
-    job, _ = _lock_job(session, job_id, by)
-    if job.paused != paused:
-        job.paused = paused
-        audit.record(session, by, Action.PAUSE if paused else Action.RESUME, job_id)
+    _check_access(by, job_id)
+    with store.locked_job(connection, job_id) as (job, _):
+        if job.paused != paused:
+            job.paused = paused
+            audit.record(connection, by, Action.PAUSE if paused else Action.RESUME, job_id)
 
 
 @transaction
-def delete(session: Session, job_id: str, *, by: Actor) -> None:
+def delete(connection: Connection, job_id: str, *, by: Actor) -> None:
     """Delete a job with its trials and reports.
 
     Raises:
         UnknownJob: there is no such job.
     """
-    job, _ = _lock_job(session, job_id, by)
-    store.delete_job(session, job)
-    audit.record(session, by, Action.DELETE, job_id)
+    _check_access(by, job_id)
+    with store.locked_job(connection, job_id) as (job, _):
+        store.delete_job(connection, job)
+        audit.record(connection, by, Action.DELETE, job_id)
 
 
 def _check_access(by: Actor, job_id: str) -> None:
@@ -339,28 +351,29 @@ def _check_access(by: Actor, job_id: str) -> None:
         raise UnknownJob(job_id)
 
 
-def _lock_run(
-    session: Session, call: TrialCall, by: Actor, batch_size: int | None = None, *, names_source: bool = False
-) -> tuple[store.LockedRun, Trial]:
-    """Lock a job, and return it with what most calls of a run read, and the run's trial."""
+@contextmanager
+def _locked_run(
+    connection: Connection, call: TrialCall, by: Actor, batch_size: int | None = None, *, names_source: bool = False
+) -> Iterator[tuple[store.LockedRun, Trial]]:
+    """Lock a job, with what most calls of a run read, and the run's trial. At the end, store what has changed."""
     job_id, number = call.job_id, call.trial_number
     _check_access(by, job_id)
-    locked = store.lock_run(session, job_id, number, names_source=names_source)
-    trial = locked.trial
-    if trial is None:
-        raise UnknownTrial(f"job {job_id!r} has no trial {number}; ask for a batch size first")
-    if call.run_id not in (None, trial.run_id):
-        raise UnknownTrial(
-            f"trial {number} of job {job_id!r} is not of run {call.run_id!r}: the job has been deleted and registered "
-            "again since that run asked. Launch the training again"
-        )
-    if batch_size is not None and trial.batch_size != batch_size:
-        raise UnknownTrial(f"trial {number} of job {job_id!r} has batch size {trial.batch_size}, not {batch_size}")
-    return locked, trial
+    with store.locked_run(connection, job_id, number, names_source=names_source) as locked:
+        trial = locked.trial
+        if trial is None:
+            raise UnknownTrial(f"job {job_id!r} has no trial {number}; ask for a batch size first")
+        if call.run_id not in (None, trial.run_id):
+            raise UnknownTrial(
+                f"trial {number} of job {job_id!r} is not of run {call.run_id!r}: the job has been deleted and "
+                "registered again since that run asked. Launch the training again"
+            )
+        if batch_size is not None and trial.batch_size != batch_size:
+            raise UnknownTrial(f"trial {number} of job {job_id!r} has batch size {trial.batch_size}, not {batch_size}")
+        yield locked, trial
 
 
 def _judge(
-    session: Session, job: Job, belief: StoredBelief, trial: Trial, report: CoreReport
+    connection: Connection, job: Job, belief: StoredBelief, trial: Trial, report: CoreReport
 ) -> tuple[Verdict, JobState | None]:
     """Judge a report, and return the state of the job if the verdict needed it."""
     spec = states.spec_at(job, trial.exploration)
@@ -370,47 +383,43 @@ def _judge(
     going_on = None if reference_j is None else policies.goes_on(spec, trial.bound_factor, report, reference_j)
     if going_on is not None:
         return going_on, None
-    state = states.load_to_decide(session, job, belief, trial.exploration)
+    state = states.load_to_decide(connection, job, belief, trial.exploration)
     return policies.judge(state, states.to_core_trial(trial), report), state
 
 
-def _lock_job(session: Session, job_id: str, by: Actor) -> tuple[Job, datetime]:
-    """Return the job, locked, and the database's time."""
-    _check_access(by, job_id)
-    return store.lock_job(session, job_id)
-
-
-def _choose(session: Session, job: Job, belief: StoredBelief | None, by: Actor) -> Choice:
+def _choose(connection: Connection, locked: store.LockedRun, by: Actor) -> Choice:
+    job = locked.job
     spec = states.core_spec(job)
     if job.paused:
         return policies.choose_while_paused(spec)
-    if spec.target_metric is None and _is_out_of_reach(session, job):
-        return _calibrate_again(session, job, by, f"the last {calibration.MAX_FAILURES} runs did not converge")
+    if spec.target_metric is None and _is_out_of_reach(connection, job):
+        return _calibrate_again(connection, job, by, f"the last {calibration.MAX_FAILURES} runs did not converge")
+    locked.belief = locked.belief or states.add_belief(connection, job, job.exploration)
     rng = states.load_rng(job)
     try:
-        choice = policies.choose(states.load_to_decide(session, job, belief, job.exploration), rng)
+        choice = policies.choose(states.load_to_decide(connection, job, locked.belief, job.exploration), rng)
     except NothingConverges as error:
         if spec.target_metric is None:
-            return _calibrate_again(session, job, by, str(error))
+            return _calibrate_again(connection, job, by, str(error))
         raise JobStuck(f"job {job.job_id!r}: {error}") from error
     states.save_rng(job, rng)
     return choice
 
 
-def _is_out_of_reach(session: Session, job: Job) -> bool:
+def _is_out_of_reach(connection: Connection, job: Job) -> bool:
     """Whether the learnt target of a job's exploration has become out of reach."""
     target = states.load_targets(job).get(job.exploration)
     if target is None:
         return False
-    latest = states.load_last_verdicts(session, job, calibration.MAX_FAILURES)
+    latest = states.load_last_verdicts(connection, job, calibration.MAX_FAILURES)
     return calibration.out_of_reach(latest)
 
 
-def _calibrate_again(session: Session, job: Job, by: Actor, why: str) -> Choice:
+def _calibrate_again(connection: Connection, job: Job, by: Actor, why: str) -> Choice:
     """Start a new exploration, which learns its own target, and return the batch size of its first run."""
     job.exploration += 1
-    states.begin_exploration(session, job)
-    audit.record(session, by, Action.RESET, job.job_id, f"the target is learnt again: {why}")
+    states.begin_exploration(connection, job)
+    audit.record(connection, by, Action.RESET, job.job_id, f"the target is learnt again: {why}")
     return calibration.choose(states.core_spec(job))
 
 
@@ -423,54 +432,57 @@ def _learns_from(job: Job, trial: Trial) -> bool:
     return states.core_spec(job).target_metric is None and trial.best_metric is not None and not is_lost
 
 
-def _judge_end(session: Session, job: Job, trial: Trial, at: datetime, outcome: str) -> ReportAnswer:
+def _judge_end(connection: Connection, job: Job, trial: Trial, at: datetime, outcome: str) -> ReportAnswer:
     """End a run whose training is over, in a job that learns its target."""
     spec = states.spec_at(job, trial.exploration)
     if spec.target_metric is None:
-        _calibrate(session, job, trial, at, outcome)
-        verdict = Verdict(VerdictCode.CALIBRATED, _calibration_text(session, job, trial.exploration))
+        _calibrate(connection, job, trial, at, outcome)
+        verdict = Verdict(VerdictCode.CALIBRATED, _calibration_text(connection, job, trial.exploration))
     else:
         verdict = calibration.judge_end(spec, outcome)
         store.end_trial(trial, job, at, TrialStatus.SUCCEEDED, verdict.code, verdict.reason)
         trial.converged = verdict.converged
-        states.refresh_summary(session, job, trial.exploration)
+        rows.save(connection, trial)
+        states.refresh_summary(connection, job, trial.exploration)
     return _to_report_answer(spec, CoreReport(None, trial.energy_j, trial.time_s, trial.epochs), verdict)
 
 
-def _calibrate(session: Session, job: Job, trial: Trial, at: datetime, outcome: str) -> None:
+def _calibrate(connection: Connection, job: Job, trial: Trial, at: datetime, outcome: str) -> None:
     """End a calibration run. If it was the last one needed, learn the target, and give all of them their verdict."""
     store.end_trial(trial, job, at, TrialStatus.CALIBRATED, VerdictCode.CALIBRATED, outcome)
-    session.flush()
+    rows.save(connection, trial)
     exploration, spec = trial.exploration, states.core_spec(job)
-    runs = store.calibrated_trials(session, job, exploration)
+    loaded = store.calibrated_trials(connection, job, exploration)
+    runs = [trial if run.id == trial.id else run for run in loaded]  # the caller goes on with this object
     if len(runs) < spec.calibration_runs:
         return
-    learnt = calibration.learn(spec, [states.load_curve(session, run) for run in runs])
+    learnt = calibration.learn(spec, [states.load_curve(connection, run) for run in runs])
     numbers = tuple(run.number for run in runs)
     states.add_target(job, exploration, calibration.LearntTarget(learnt, numbers, job.revision))
     spec = states.spec_at(job, exploration)
-    for run in (*runs, *store.open_calibration(session, job, exploration)):
-        first = calibration.first_reached(spec, states.load_curve(session, run))
+    for run in (*runs, *store.open_calibration(connection, job, exploration)):
+        first = calibration.first_reached(spec, states.load_curve(connection, run))
         if first is not None:
             job.revision += 1  # each end has a revision of its own
             verdict = calibration.verdict(spec, first, run_cost(spec, first.energy_j, first.time_s))
             store.end_at_report(run, job, at, first, verdict)
-    states.refresh_summary(session, job, exploration)
+            rows.save(connection, run)
+    states.refresh_summary(connection, job, exploration)
 
 
-def _calibration_text(session: Session, job: Job, exploration: int) -> str:
+def _calibration_text(connection: Connection, job: Job, exploration: int) -> str:
     spec = states.spec_at(job, exploration)
     if spec.target_metric is not None:
         return f"the target {spec.target_metric:.6g} is learnt, and the run has reached it"
-    _, text = calibration.stage(spec, len(store.calibrated_trials(session, job, exploration)))
+    _, text = calibration.stage(spec, len(store.calibrated_trials(connection, job, exploration)))
     return text
 
 
-def _reopen(session: Session, job: Job, trial: Trial, *, resumes: bool) -> str | None:
+def _reopen(connection: Connection, job: Job, trial: Trial, *, resumes: bool) -> str | None:
     """Let a run continue its trial, if it may. Returns why not if errors have ruled the batch size out; else None."""
     if trial.outcome_code not in (store.ENDED, store.LEFT, store.LOST):
         return None
-    ruled_out = _ruled_out(session, job, trial)
+    ruled_out = _ruled_out(connection, job, trial)
     if ruled_out is None and (resumes or trial.outcome_code == store.ENDED):
         trial.outcome_code = store.LOST
     if ruled_out is not None and trial.outcome_code == store.LOST:
@@ -478,15 +490,15 @@ def _reopen(session: Session, job: Job, trial: Trial, *, resumes: bool) -> str |
     return ruled_out
 
 
-def _ruled_out(session: Session, job: Job, trial: Trial) -> str | None:
+def _ruled_out(connection: Connection, job: Job, trial: Trial) -> str | None:
     """Say why errors have ruled out the batch size of a trial; None: they have not."""
-    return breakdowns.ruled_out(states.load_breakdowns(session, job, trial.exploration)).get(trial.batch_size)
+    return breakdowns.ruled_out(states.load_breakdowns(connection, job, trial.exploration)).get(trial.batch_size)
 
 
-def _warm_start(session: Session, spec: RegisteredJobSpec, by: Actor) -> WarmStart | None:
+def _warm_start(connection: Connection, spec: RegisteredJobSpec, by: Actor) -> WarmStart | None:
     if spec.warm_start_from is None:
         return None
-    donor = store.find_job(session, spec.warm_start_from)
+    donor = store.read_job(connection, spec.warm_start_from)
     if donor is None or not by.may_see(donor.job_id):
         raise _unusable_donor(spec, "does not exist; check its id")
     donor_spec = states.spec_at(donor, donor.exploration)
@@ -502,7 +514,7 @@ def _warm_start(session: Session, spec: RegisteredJobSpec, by: Actor) -> WarmSta
     try:
         # The stored summary of another policy holds other quantities.
         read = states.read_state if donor.policy == spec.policy else states.load_full_state
-        return warm_start(read(session, donor), states.to_core(spec))
+        return warm_start(read(connection, donor), states.to_core(spec))
     except NoWarmStart as error:
         raise _unusable_donor(spec, f"has nothing to start from: {error}") from error
 
@@ -511,7 +523,7 @@ def _unusable_donor(spec: RegisteredJobSpec, why: str) -> InvalidField:
     return InvalidField("warm_start_from", f"job {spec.warm_start_from!r} {why}; name another job, or leave it out")
 
 
-def _renew_lease(session: Session, job: Job, trial: Trial | None, at: datetime, lease_s: float) -> bool:
+def _renew_lease(connection: Connection, job: Job, trial: Trial | None, at: datetime, lease_s: float) -> bool:
     """Renew the lease of a call's trial, and end the job's other running trials whose lease has expired.
 
     Returns:
@@ -520,7 +532,7 @@ def _renew_lease(session: Session, job: Job, trial: Trial | None, at: datetime, 
     renewed = trial if trial is not None and not _has_ended(trial) else None
     if renewed is not None:
         renewed.last_seen_at = at
-    return store.expire_trials(session, job, at, lease_s, except_for=renewed)
+    return store.expire_trials(connection, job, at, lease_s, except_for=renewed)
 
 
 def _limit_device_batch_size(job: Job, limit: int | None) -> None:

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from backend.database import accounts, store
 from backend.database.models import Token
-from backend.database.transactions import Session, read_only, transaction
+from backend.database.transactions import Session, read_only, session_transaction
 from backend.errors import InvalidField, LabelTaken, UnknownToken
 from backend.usecases import audit
 from backend.usecases.audit import COMMAND_LINE, Action, Actor
@@ -51,7 +51,7 @@ class TokenInfo:
     expired: bool
 
 
-@transaction
+@session_transaction
 def create(
     session: Session,
     label: str,
@@ -105,11 +105,11 @@ def create(
     )
     limited = "" if job_id_prefix is None else f", jobs beginning with {job_id_prefix}"
     expires = "never expires" if valid_days is None else f"expires after {valid_days:g} days"
-    audit.record(session, by, Action.CREATE_TOKEN, detail=f"{label}: {scope}{limited}, {expires}")
+    audit.record(session.connection(), by, Action.CREATE_TOKEN, detail=f"{label}: {scope}{limited}, {expires}")
     return secret
 
 
-@transaction
+@session_transaction
 def revoke(session: Session, label: str, by: Actor = COMMAND_LINE) -> None:
     """Revoke every token with a label. A revoked token stays revoked.
 
@@ -122,7 +122,7 @@ def revoke(session: Session, label: str, by: Actor = COMMAND_LINE) -> None:
     at = store.now(session)
     for token in tokens:
         token.revoked_at = at
-    audit.record(session, by, Action.REVOKE_TOKEN, detail=label)
+    audit.record(session.connection(), by, Action.REVOKE_TOKEN, detail=label)
 
 
 @read_only

@@ -14,7 +14,7 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from backend.database import accounts, audit_log, store
 from backend.database.models import User
-from backend.database.transactions import Session, read_only, transaction
+from backend.database.transactions import Session, read_only, session_transaction
 from backend.errors import TooManyAttempts, UnknownUser, UnusableName, UnusablePassword, UserExists
 from backend.usecases import audit
 from backend.usecases.audit import Action, Actor
@@ -57,7 +57,7 @@ class Account:
     disabled_at: datetime | None
 
 
-@transaction
+@session_transaction
 def create(session: Session, name: str, password: str, role: Role, by: Actor) -> None:
     """Create a user.
 
@@ -75,10 +75,10 @@ def create(session: Session, name: str, password: str, role: Role, by: Actor) ->
         raise UserExists(f"a user {name!r} already exists; change it with: python -m backend user change {name}")
     user = User(name=name, password_hash=hashed, role=role, created_at=store.now(session))
     accounts.add_user(session, user)
-    audit.record(session, by, Action.CREATE_USER, detail=f"{name}, {role}")
+    audit.record(session.connection(), by, Action.CREATE_USER, detail=f"{name}, {role}")
 
 
-@transaction
+@session_transaction
 def change(
     session: Session,
     name: str,
@@ -116,7 +116,7 @@ def change(
         user.disabled_at = store.now(session) if disabled else None
         changes.append("disabled" if disabled else "enabled")
     user.sessions += 1
-    audit.record(session, by, Action.CHANGE_USER, detail=f"{name}: {', '.join(changes)}")
+    audit.record(session.connection(), by, Action.CHANGE_USER, detail=f"{name}: {', '.join(changes)}")
 
 
 @read_only
@@ -152,13 +152,13 @@ def log_in(name: str, password: str, address: str) -> Account | None:
     return _account(user)
 
 
-@transaction
+@session_transaction
 def log_out(session: Session, name: str, by: Actor) -> None:
     """End all sessions of a user."""
     user = accounts.find_user(session, name)
     if user is not None:
         user.sessions += 1
-        audit.record(session, by, Action.LOG_OUT)
+        audit.record(session.connection(), by, Action.LOG_OUT)
 
 
 @read_only
@@ -176,7 +176,7 @@ def in_session(session: Session, name: str, sessions: int) -> Account | None:
     return _account(user)
 
 
-@transaction
+@session_transaction
 def session_key(session: Session) -> str:
     """Return the key that signs sessions. All replicas share the key; the first call creates it."""
     key = accounts.get_secret(session, SESSION_KEY)
@@ -191,7 +191,7 @@ def actor_name(name: str) -> str:
     return f"user {name}"
 
 
-@transaction
+@session_transaction
 def _begin_attempt(session: Session, name: str, address: str) -> bool:
     """Record a login attempt, unless too many attempts have failed. Returns whether the attempt is allowed."""
     # Attempts are recorded one at a time; simultaneous attempts would not see each other.
@@ -208,9 +208,9 @@ def _begin_attempt(session: Session, name: str, address: str) -> bool:
         counts = count(session, source, _LOGIN_ACTIONS, WINDOW_S)
         if counts[Action.TRY_LOGIN] - counts[Action.LOG_IN] >= limit:
             if not counts[Action.REFUSE_LOGIN]:  # one entry per window, so that more attempts cannot fill the log
-                audit.record(session, by, Action.REFUSE_LOGIN, detail=f"{limit} attempts have failed")
+                audit.record(session.connection(), by, Action.REFUSE_LOGIN, detail=f"{limit} attempts have failed")
             return False
-    audit.record(session, by, Action.TRY_LOGIN)
+    audit.record(session.connection(), by, Action.TRY_LOGIN)
     return True
 
 
@@ -220,9 +220,9 @@ def _enabled_user(session: Session, name: str) -> User | None:
     return user if user is not None and user.disabled_at is None else None
 
 
-@transaction
+@session_transaction
 def _record_login(session: Session, by: Actor) -> None:
-    audit.record(session, by, Action.LOG_IN)
+    audit.record(session.connection(), by, Action.LOG_IN)
 
 
 def _account(user: User) -> Account:

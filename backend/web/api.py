@@ -13,7 +13,7 @@ from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ValidationError
 
 from backend.database import schema
-from backend.database.store import JobFilter
+from backend.database.queries import JobFilter
 from backend.errors import DatabaseUnavailable, TokenLacksScope, UnknownJob, UnknownTrial
 from backend.usecases import audit, reading, runs
 from backend.usecases.audit import Actor

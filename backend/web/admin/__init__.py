@@ -6,8 +6,8 @@
 
 from importlib.metadata import version
 
-from flask import Flask, Response, make_response, render_template, request
-from flask.sessions import SecureCookieSessionInterface
+from flask import Flask, Request, Response, make_response, render_template, request
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFError
 
 from backend.config import Settings
@@ -19,6 +19,10 @@ __all__ = ["compare", "error_page", "is_admin_request", "job", "lists", "overvie
 
 
 class _Sessions(SecureCookieSessionInterface):
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        """Open the session of a request for the admin page. The calls of the API have none."""
+        return super().open_session(app, request) if _is_of_page(request.path) else None
+
     def get_cookie_secure(self, app: Flask) -> bool:
         """As configured, and always for a request that came over TLS."""
         return request.is_secure or super().get_cookie_secure(app)
@@ -63,7 +67,11 @@ def register(app: Flask, settings: Settings) -> None:
 
 def is_admin_request() -> bool:
     """Whether the current request is for the admin page."""
-    return request.path == PATH or request.path.startswith(f"{PATH}/")
+    return _is_of_page(request.path)
+
+
+def _is_of_page(path: str) -> bool:
+    return path == PATH or path.startswith(f"{PATH}/")
 
 
 def error_page(status: int, message: str) -> Response:
