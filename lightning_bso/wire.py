@@ -488,6 +488,9 @@ class JobSummary(Wire):
     running: int
     best_batch_size: int | None = None
     """The batch size whose converged runs have the lowest mean cost."""
+    max_device_batch_size: int | None = None
+    """The largest batch that the job's runs take on a device at a time, because more ran out of memory. None: no run
+    has said so since the last reset."""
     batch_sizes: list[BatchSizeSummary]
 
 

@@ -48,6 +48,7 @@ def job_summary(job: Job, state: JobState, totals: Sequence[Totals]) -> JobSumma
         trials=trial_count(totals),
         running=trial_count(totals, TrialStatus.DISPATCHED),
         best_batch_size=best_batch_size(summaries),
+        max_device_batch_size=job.max_device_batch_size,
         batch_sizes=[_size_summary(summary) for summary in summaries],
     )
 

@@ -70,6 +70,11 @@ def _head(job: JobSummary, belief: JobBelief, savings: JobSavings) -> str:
         "next run": f"{next_size}: {_shorten(belief.next_reason, MAX_TEXT_LENGTH * 3)}",
         "saved": _saved(savings),
     }
+    if job.max_device_batch_size is not None:
+        facts["memory"] = (
+            f"a device takes at most {job.max_device_batch_size} at a time, because more ran out of memory; "
+            "a reset of the job clears this"
+        )
     width = max(map(len, facts))
     return "\n".join(f"{name:{width}}  {fact}" for name, fact in facts.items())
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 
 from tests.calls import Calls
 from tests.specs import job
@@ -56,6 +57,19 @@ def test_a_reset_forgets_it(calls: Calls, trial: dict[str, Any]) -> None:
     limited(calls, trial, 16)
     calls.must(calls.reset())
     assert limit_of(calls) is None
+
+
+def test_users_see_it_and_how_to_clear_it(calls: Calls, trial: dict[str, Any], client: FlaskClient) -> None:
+    seen = "A device takes at most <strong>16</strong> at a time, because more ran out of memory. A reset of the job"
+
+    def shown() -> tuple[int | None, bool]:
+        return calls.describe()["max_device_batch_size"], seen in client.get("/admin/job/?job=train").text
+
+    assert shown() == (None, False)
+    limited(calls, trial, 16)
+    assert shown() == (16, True)
+    calls.must(calls.reset())
+    assert shown() == (None, False)
 
 
 def test_a_run_that_cannot_go_on_leaves_the_limit_to_the_next(calls: Calls, trial: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from lightning_bso import BsoClient
 from lightning_bso.console import cli as cli_module
 from lightning_bso.console.cli import main
-from lightning_bso.wire import TrialRequest
+from lightning_bso.wire import HeartbeatRequest, TrialRequest
 from tests.client.jobs import registered, report_request
 from tests.client.scripted import Reply, Request, ScriptedServer, handed_on, in_turn
 from tests.databases import free_port
@@ -274,6 +274,19 @@ def test_a_job_without_a_batch_size_left_says_what_to_do(
     client.report(report_request(client.ask(name, "run"), metric=None))
     assert main(["show", name, "--server-url", server.url]) == 0
     assert re.search("next run +none: .*reset this job", capsys.readouterr().out)
+
+
+def test_a_job_is_shown_with_how_much_a_device_takes_at_a_time(
+    server: WaitressServer, client: BsoClient, capsys: Output
+) -> None:
+    name = client.register(registered()).job_id or ""
+    trial = client.ask(name, "run")
+    for limit, lines in ((None, 0), (8, 1)):
+        client.heartbeat(HeartbeatRequest(job_id=name, trial_number=trial.trial_number, max_device_batch_size=limit))
+        assert main(["show", name, "--server-url", server.url]) == 0
+        output = capsys.readouterr().out
+        shown = re.findall("memory +a device takes at most 8 at a time, .*; a reset of the job", output)
+        assert len(shown) == lines
 
 
 def test_a_job_without_results_is_shown(server: WaitressServer, client: BsoClient, capsys: Output) -> None:
