@@ -1,6 +1,8 @@
 """Training scripts that know nothing of the optimizer, and a launch of them in a process of their own."""
 
 import re
+import signal
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -9,12 +11,14 @@ from typing import Any
 import torch
 
 from tests import warm
+from tests.databases import free_port
 from tests.servers import environment
 
 OWN_SIZE = 16
 """The batch size that the scripts' author has chosen."""
 SAMPLES = 256
 DEADLINE_S = 120
+RANKS = 2
 
 MODEL = f"""
 import torch
@@ -94,17 +98,43 @@ class Launch:
 
 def launch(script: str, folder: Path, imports: tuple[str, ...] = warm.TRAINING_IMPORTS, **variables: str) -> Launch:
     """Run a script in a folder, with these variables set, in a process that has imported these modules."""
+    (run,) = _launch(script, folder, imports, [variables])
+    return run
+
+
+def launch_ranks(script: str, folder: Path, **variables: str) -> list[Launch]:
+    """Run a script in two processes that form one run, with the variables that torchrun would set for each of them."""
+    run = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
+    ranks = [variables | run | {"LOCAL_RANK": str(rank)} for rank in range(RANKS)]
+    return _launch(script, folder, warm.TRAINING_IMPORTS, ranks)
+
+
+def _launch(
+    script: str, folder: Path, imports: tuple[str, ...], variables_of_each: list[dict[str, str]]
+) -> list[Launch]:
+    """Run a script in one process for each set of variables, side by side."""
     file = folder / "train.py"
     file.write_text(script)
     inherited = environment()
     inherited.pop("PYTEST_CURRENT_TEST", None)  # of this test, in which no training recurs
-    with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
-        variables = inherited | variables
-        process = warm.start([str(file)], cwd=folder, env=variables, stdout=stdout, stderr=stderr, imports=imports)
-        status = process.wait(DEADLINE_S)
-        stdout.seek(0)
-        stderr.seek(0)
-        return Launch(status, stdout.read(), stderr.read())
+    processes = []
+    with ExitStack() as files:
+        for variables in variables_of_each:
+            stdout, stderr = (files.enter_context(TemporaryFile("w+")) for _ in range(2))
+            process = warm.start(
+                [str(file)], cwd=folder, env=inherited | variables, stdout=stdout, stderr=stderr, imports=imports
+            )
+            processes.append((process, stdout, stderr))
+        runs = []
+        for process, *outputs in processes:
+            try:
+                status = process.wait(DEADLINE_S)
+            finally:
+                process.send_signal(signal.SIGKILL)
+            for output in outputs:
+                output.seek(0)
+            runs.append(Launch(status, *(output.read() for output in outputs)))
+        return runs
 
 
 def automatic(url: str, **variables: str) -> dict[str, str]:
