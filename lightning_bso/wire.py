@@ -105,9 +105,9 @@ class _JobFields(Wire):
     """Weight of energy against time in the cost. 1: only energy counts; 0: only time counts."""
     beta_knob: PositiveQuantity | None = 2.0
     """A run is stopped when its cost exceeds the lowest known cost times this factor. None: never."""
-    target_metric: Number | None = 0.5
-    """Value of the validation metric at which the training has converged. None, also written "auto": the job learns it
-    from its first runs, which take the default batch size and end by their own rules."""
+    target_metric: Number | Literal["auto"] | None = 0.5
+    """Value of the validation metric at which the training has converged. "auto" or None: the job learns it from its
+    first runs, which take the default batch size and end by their own rules."""
     higher_is_better_metric: StrictBool = True
     """True: converged at or above the target (accuracy). False: converged at or below the target (loss)."""
     calibration_runs: Annotated[Int, Field(ge=1, le=MAX_CALIBRATION_RUNS)] = 3
@@ -215,6 +215,10 @@ class JobSpec(_JobFields):
 
 class RegisteredJobSpec(_JobFields):
     """A job and the machine that it runs on. This is the body of `POST /jobs` and of its answer."""
+
+    target_metric: Number | None = 0.5
+    """Value of the validation metric at which the training has converged. null: the job learns it from its first runs,
+    which take the default batch size and end by their own rules."""
 
     max_power: PositiveQuantity
     """Maximum power draw in watts, summed over the GPUs of a run."""

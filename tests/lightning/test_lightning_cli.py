@@ -239,6 +239,45 @@ def test_an_interrupted_script_exits_as_without_the_optimizer_and_leaves_its_tri
     assert (trial.status, trial.current_epoch) == ("Dispatched", 1)
 
 
+@pytest.mark.parametrize("given", ["on the command line", "in the configuration"])
+def test_a_script_learns_its_target_if_that_is_auto(
+    given: str, server: WaitressServer, client: BsoClient, tmp_path: Path
+) -> None:
+    fields = job(target_metric="auto")
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"bso": {"job": fields}}))
+    named = [f"--config={config}"] if given == "in the configuration" else flags("bso.job", **fields)
+    log = tmp_path / "stderr.txt"
+    with log.open("w") as output:
+        script = warm.start(
+            [warm.CLI, "fit", *QUIET, f"--bso.server_url={server.url}", *named],
+            cwd=ROOT,
+            env=environment(OMP_NUM_THREADS="1"),
+            stdout=output,
+            stderr=output,
+            pipe_stdin=True,
+        )
+    try:
+        assert script.stdin is not None
+        script.stdin.write("go\n" * 3)  # through all epochs
+        script.stdin.flush()
+        assert script.wait(60) == 0, log.read_text()
+    finally:
+        script.send_signal(signal.SIGKILL)
+    trial = only_trial(client, str(fields["job_id_prefix"]))
+    assert (trial.type, trial.status, trial.current_epoch) == ("Calibration", "Calibrated", 3)
+
+
+@pytest.mark.parametrize("value", ["aut", "true", "'0.5'"])
+def test_another_word_than_auto_is_no_target(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        launch("fit", *QUIET, "--bso.server_url=http://127.0.0.1:9", *flags("bso.job", **job(target_metric=value)))
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert "bso.job.target_metric" in message
+    assert "Literal['auto']" in message
+
+
 def test_help_explains_the_options_and_the_jobs_fields(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         launch("fit", "--help")
@@ -246,6 +285,7 @@ def test_help_explains_the_options_and_the_jobs_fields(capsys: pytest.CaptureFix
     assert "--bso.monitor MONITOR name of the logged validation metric" in printed
     assert "--bso.job.job_id_prefix JOB_ID_PREFIX Common beginning of the names of this training's jobs" in printed
     assert "--bso.token" not in printed
+    assert '"auto" or None: the job learns it from its first runs' in printed
 
 
 def test_the_stock_cli_takes_the_callback_and_the_jobs_fields(server: WaitressServer, client: BsoClient) -> None:
@@ -258,6 +298,18 @@ def test_the_stock_cli_takes_the_callback_and_the_jobs_fields(server: WaitressSe
         cli=LightningCLI,
     )
     assert newest_trial(client, cli).batch_size == 16
+
+
+def test_the_stock_cli_takes_a_target_of_auto(server: WaitressServer, client: BsoClient) -> None:
+    cli = launch(
+        "fit",
+        *QUIET,
+        f"{STOCK}+=lightning_bso.ZeusBSOCallback",
+        f"{STOCK}.server_url={server.url}",
+        *flags(f"{STOCK[2:]}.job", **job(target_metric="auto")),
+        cli=LightningCLI,
+    )
+    assert newest_trial(client, cli).type == "Calibration"
 
 
 def test_the_stock_cli_takes_the_callback_by_its_name_alone(server: WaitressServer, job_file: str) -> None:
