@@ -5,9 +5,12 @@ recognizes runs and reports by their keys. So a call that got no answer is repea
 The calls of the protocol are in `client`. What a run does while the server is away is in `outbox`.
 """
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar
 from threading import Thread
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -15,7 +18,7 @@ from urllib.parse import urlsplit
 import requests
 from pydantic import ValidationError
 from requests.auth import AuthBase
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_before_delay, wait_exponential, wait_random
 from urllib3.exceptions import HTTPError
 
 from lightning_bso.errors import ServerRefused, ServerUnreachable
@@ -32,7 +35,19 @@ ATTEMPTS = 2
 BACKOFF_S = 0.15
 """First wait between two attempts. The wait doubles each time, and a random part of up to this long is added."""
 
+_hurry_s: ContextVar[float] = ContextVar("hurry_s", default=math.inf)
+
 Result = TypeVar("Result")
+
+
+@contextmanager
+def hurried(seconds: float) -> Iterator[None]:
+    """Give up sooner in this block: no attempt takes longer than this, and none begins later than this in its call."""
+    before = _hurry_s.set(seconds)
+    try:
+        yield
+    finally:
+        _hurry_s.reset(before)
 
 
 def check_address(server_url: str) -> None:
@@ -83,14 +98,14 @@ class Transport:
             body: sent as JSON.
             query: sent as the query string.
             patient: whether to wait for a server that restarts, some 10 s. Otherwise the call takes hardly longer than
-                `READ_TIMEOUT_S`.
+                `READ_TIMEOUT_S`. In a block of `hurried`, either gives up sooner.
 
         Raises:
             ServerRefused: the server answers that it will not do this.
             ServerUnreachable: no answer.
         """
         retrying = Retrying(
-            stop=stop_after_attempt(PATIENT_ATTEMPTS if patient else ATTEMPTS),
+            stop=stop_after_attempt(PATIENT_ATTEMPTS if patient else ATTEMPTS) | stop_before_delay(_hurry_s.get()),
             wait=wait_exponential(multiplier=BACKOFF_S) + wait_random(0, BACKOFF_S),
             retry=retry_if_exception(
                 lambda error: (
@@ -104,12 +119,13 @@ class Transport:
         return retrying(self._send_once, method, path, body, query)
 
     def _send_once(self, method: str, path: str, body: Wire | None, query: Wire | None) -> bytes:
+        timeout_s = min(READ_TIMEOUT_S, _hurry_s.get())
         try:
-            return _within(READ_TIMEOUT_S, lambda: self._exchange(method, path, body, query))
+            return _within(timeout_s, lambda: self._exchange(method, path, body, query))
         except TimeoutError as error:
             self._session = self._open_session()  # the thread that still waits keeps the old one
             raise ServerUnreachable(
-                f"no answer from {self.shown_url} (timed out after {READ_TIMEOUT_S:g} s); "
+                f"no answer from {self.shown_url} (timed out after {timeout_s:g} s); "
                 "is the server running, and is the address right?",
                 transient=True,
             ) from error

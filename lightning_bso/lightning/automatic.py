@@ -34,9 +34,13 @@ from lightning_bso.lightning.dataloading import (
 from lightning_bso.lightning.describing import as_code, job_id_prefix
 from lightning_bso.lightning.families import Callback, classes, find, loaded, rank_zero_info
 from lightning_bso.lightning.recurring import why_no_recurrence
+from lightning_bso.transport import hurried
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
+
+HURRY_S = 3.0
+"""A call that the server has not answered after this long is given up, because the training waits for it."""
 
 Guarded = TypeVar("Guarded", bound="type[AutomaticBSOCallback]")
 
@@ -46,7 +50,7 @@ _warn = find(loaded()[0], "utilities.rank_zero:rank_zero_only")(log.warning)
 
 
 def _guard_hooks(cls: Guarded) -> Guarded:
-    """Let a callback stand aside when one of its hooks fails."""
+    """Let a callback wait only briefly in its hooks, and stand aside when one fails."""
     for name in dir(Callback):
         hook = getattr(cls, name)
         if not name.startswith("_") and callable(hook) and hook is not getattr(Callback, name):
@@ -58,7 +62,8 @@ def _guard(hook: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(hook)
     def guarded(self: AutomaticBSOCallback, *args: Any, **kwargs: Any) -> Any:
         try:
-            return hook(self, *args, **kwargs)
+            with hurried(HURRY_S):
+                return hook(self, *args, **kwargs)
         except Exception as error:  # whatever it is, it must not end the training
             self._stand_aside(error)
             return None

@@ -69,6 +69,27 @@ def test_a_server_that_hangs_holds_a_report_up_for_at_most_twice_the_read_timeou
     assert read_timeout <= time.monotonic() - began < 2 * read_timeout + 1
 
 
+def test_a_hurried_call_that_a_server_leaves_unanswered_is_given_up_sooner(scripted: ScriptedServer) -> None:
+    scripted.script = scripted.hang
+    with transport.hurried(0.3), pytest.raises(ServerUnreachable, match=r"timed out after 0\.3 s"):
+        BsoClient(scripted.url).register(registered())
+    assert len(scripted.requests) == 1
+
+
+def test_a_hurried_call_is_repeated_while_there_is_time(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.script = in_turn(Reply(503), Reply(503), JOB_PAGE)
+    with transport.hurried(60):
+        assert BsoClient(scripted.url).list_jobs().total == 0
+    assert len(scripted.requests) == 3
+    scripted.script = in_turn(Reply(503, {"message": "the database is locked"}))
+    monkeypatch.setattr(transport, "BACKOFF_S", 120.0)
+    with transport.hurried(60), pytest.raises(ServerUnreachable, match="the database is locked"):
+        BsoClient(scripted.url).list_jobs()
+    assert len(scripted.requests) == 4
+
+
 @pytest.mark.parametrize(
     "reply",
     [

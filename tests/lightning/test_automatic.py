@@ -8,6 +8,7 @@ import pytest
 
 from lightning_bso import BsoClient
 from lightning_bso.console.doctor import Finding, check_training
+from tests.client.scripted import ScriptedServer, handed_on
 from tests.databases import connected, free_port
 from tests.lightning.unaware import (
     COMMAND_LINE,
@@ -102,6 +103,21 @@ def test_with_a_database_that_takes_no_writes_the_training_is_the_same(server: W
     assert (run.exit_status, run.output, final_weights(tmp_path)) == (0, before.output, weights)
     assert f"{STANDS_ASIDE}: ServerUnreachable" in run.errors
     assert "HTTP 503" in run.errors
+    # The server takes over a second for each, because it tries the transaction several times.
+    assert 1 <= server.read_log().count('"method": "POST", "path": "/jobs"') <= 3
+
+
+def test_with_a_server_that_falls_silent_the_training_is_the_same_and_waits_once(
+    server: WaitressServer, scripted: ScriptedServer, tmp_path: Path
+) -> None:
+    before, weights = without_us(PLAIN, tmp_path)
+    with server:
+        real = handed_on(server.url)
+        scripted.script = lambda request: real(request) if request.method == "GET" else scripted.hang(request)
+        run = launch(PLAIN, tmp_path, **automatic(scripted.url))
+    assert (run.exit_status, run.output, final_weights(tmp_path)) == (0, before.output, weights)
+    assert [request.method for request in scripted.requests] == ["GET", "POST"]
+    assert "(timed out after 3 s)" in run.errors
 
 
 @pytest.mark.parametrize(
