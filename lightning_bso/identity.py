@@ -8,8 +8,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lightning_bso import variables
 from lightning_bso.energy import Machine
-from lightning_bso.errors import EnergyUnavailable
+from lightning_bso.errors import BSOError, EnergyUnavailable
 from lightning_bso.wire import MAX_RUN_ID_LENGTH, JobSpec, RegisteredJobSpec
 
 RUN_NUMBER_LENGTH = 8
@@ -29,6 +30,21 @@ class DerivedJob:
     """What tells this training from others, as text. The GPU model is added to it."""
     derive: Callable[[], JobSpec]
     """Describes the job as it is now, without its name. All ranks call it."""
+    only_default: int | None = None
+    """The batch size of this launch, if it takes no part in a job with another default. None: any default is right."""
+
+    def check_default(self, job: JobSpec) -> None:
+        """Check that a launch may take part in its job as the server knows it.
+
+        Raises:
+            BSOError: the job has another default batch size than the only one that is right.
+        """
+        if self.only_default not in (None, job.default_batch_size):
+            raise BSOError(
+                f"job {job.job_id!r} began with batch size {job.default_batch_size}. This launch has "
+                f"{self.only_default} and keeps it, because it may be one of a search. If {self.only_default} is the "
+                f"new default, give the job another name with ${variables.JOB}, or delete the job"
+            )
 
     def job_id(self, machine: Machine) -> str:
         """Return the name of the job on a machine."""

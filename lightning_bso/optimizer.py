@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import uuid
+from functools import partial
 from itertools import count
 from types import TracebackType
 from typing import Any, Self
@@ -588,13 +589,15 @@ class BatchSizeOptimizer:
         Raises:
             ServerUnreachable: no server answered, and there is no fallback.
             ServerRefused: the server refused to show or to register the job.
+            BSOError: the job has another default batch size than this launch, and the launch insists on its own.
         """
         job_id = derived.job_id(machine)
-        known = self.ranks.on_rank_zero(lambda: self._find(job_id))
-        if known is not None:
-            return known
-        job = self._derive(derived).model_copy(update={"job_id": job_id})
-        return self.ranks.on_rank_zero(lambda: self._register_or_find(job, machine))
+        job = self.ranks.on_rank_zero(lambda: self._find(job_id))
+        if job is None:
+            described = self._derive(derived).model_copy(update={"job_id": job_id})
+            job = self.ranks.on_rank_zero(lambda: self._register_or_find(described, machine))
+        self.ranks.on_rank_zero(partial(derived.check_default, job))
+        return job
 
     def _derive(self, derived: DerivedJob) -> JobSpec:
         return self.ranks.on_all(derived.derive)[0]

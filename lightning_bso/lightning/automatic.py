@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -35,6 +36,7 @@ from lightning_bso.lightning.describing import as_code, job_id_prefix
 from lightning_bso.lightning.families import Callback, classes, find, loaded, rank_zero_info
 from lightning_bso.lightning.recurring import why_no_recurrence
 from lightning_bso.transport import hurried
+from lightning_bso.wire import JobSpec
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -151,6 +153,13 @@ class AutomaticBSOCallback(ZeusBSOCallback):
         with suppress(*classes("utilities.exceptions:MisconfigurationException")):
             check_can_accumulate(trainer, module)
             self.max_device_batch_size = self.accumulate = "auto"
+
+    @override
+    def _describe(self, trainer: pl.Trainer, module: pl.LightningModule) -> JobSpec | DerivedJob:
+        job = super()._describe(trainer, module)
+        size = present_batch_size(trainer, module, self._batch_size_names)
+        # A loop over batch sizes launches the same training, and each launch has a batch size on purpose.
+        return replace(job, only_default=size and size * trainer.world_size) if isinstance(job, DerivedJob) else job
 
     def _preview(self, trainer: pl.Trainer, module: pl.LightningModule, reason: str | None) -> dict[str, str]:
         """Say what this callback would do in a fit, without a call to a server: `aside`, `refused` or `job`."""

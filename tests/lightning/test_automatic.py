@@ -8,7 +8,7 @@ import pytest
 
 from lightning_bso import BsoClient
 from lightning_bso.console.doctor import Finding, check_training
-from tests.client.scripted import ScriptedServer, handed_on
+from tests.client.scripted import Reply, Request, ScriptedServer, handed_on
 from tests.databases import connected, free_port
 from tests.lightning.unaware import (
     COMMAND_LINE,
@@ -282,6 +282,46 @@ def test_a_sweep_trains_with_its_own_sizes(
     assert len(run.sizes) == 20
     assert f"the author's sizes: {run.sizes}" in run.output
     assert run.errors.count(TAKES_NO_PART) == 20 - len(trials)
+
+
+OTHER_SIZE = 2 * OWN_SIZE
+OTHER = PLAIN.replace(f"batch_size: int = {OWN_SIZE}", f"batch_size: int = {OTHER_SIZE}")
+
+
+def test_launches_with_several_batch_sizes_keep_them_and_one_job_has_one_default(
+    server: WaitressServer, tmp_path: Path
+) -> None:
+    """A loop of the shell over batch sizes sets no variable, and nothing but the batch size differs."""
+    _, weights = without_us(OTHER, tmp_path)
+    with server:
+        for number in range(1, CALIBRATION_RUNS + 1):
+            assert launch(PLAIN, tmp_path, **automatic(server.url)).sizes == [OWN_SIZE]
+            other = launch(OTHER, tmp_path, **automatic(server.url))
+            assert (other.exit_status, other.sizes, final_weights(tmp_path)) == (0, [OTHER_SIZE], weights), other.errors
+            why = f"began with batch size {OWN_SIZE}. This launch has {OTHER_SIZE} and keeps it"
+            assert other.errors.count(STANDS_ASIDE) == other.errors.count(why) == 1
+            assert trials_of_each_job(BsoClient(server.url)) == [number]
+        renamed = launch(OTHER, tmp_path, **automatic(server.url, ZEUS_BSO_JOB="with-more"))
+        assert trials_of_each_job(BsoClient(server.url)) == [1, CALIBRATION_RUNS], renamed.errors
+
+
+def test_two_first_launches_with_two_batch_sizes_at_once_are_not_one_job(
+    server: WaitressServer, scripted: ScriptedServer, tmp_path: Path
+) -> None:
+    with server:
+        assert launch(PLAIN, tmp_path, **automatic(server.url)).exit_status == 0
+        real, questions = handed_on(server.url), []
+
+        def later(request: Request) -> Reply:
+            """Answer as a server that learns of the job just after it was asked for it."""
+            questions.append(request.method)
+            return Reply(404, {"message": "no such job"}) if questions == ["GET"] else real(request)
+
+        scripted.script = later
+        run = launch(OTHER, tmp_path, **automatic(scripted.url))
+        assert trials_of_each_job(BsoClient(server.url)) == [1]
+    assert (run.exit_status, run.sizes, questions) == (0, [OTHER_SIZE], ["GET", "POST", "GET"]), run.errors
+    assert f"began with batch size {OWN_SIZE}" in run.errors
 
 
 OWN_CALLBACK = PLAIN.replace("pl.Trainer(", "pl.Trainer(callbacks=lightning_bso.ZeusBSOCallback(), ").replace(
