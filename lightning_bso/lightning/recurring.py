@@ -13,8 +13,12 @@ from lightning_bso import variables
 SEARCHES = (
     *("optuna", "ray", "hyperopt", "skopt", "sklearn.model_selection", "wandb", "nni", "ax", "smac", "nevergrad"),
     *("lightning.pytorch.tuner", "pytorch_lightning.tuner"),
+    *("hydra._internal.core_plugins", "hydra_plugins"),
 )
-"""Packages that call a training again and again with values of their own. In Ray, a training may be one of a search."""
+"""Packages that call a training again and again with values of their own. In Ray, a training may be one of a search.
+
+Hydra's sweepers and launchers are its plugins. It calls a single run without them.
+"""
 SEARCH_VARIABLES = ("WANDB_SWEEP_ID", "NNI_TRIAL_JOB_ID")
 """Variables that a search sets in the processes of its trainings."""
 TEST_VARIABLE = "PYTEST_CURRENT_TEST"

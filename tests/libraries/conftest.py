@@ -34,12 +34,13 @@ class Environment:
         """Run Python code outside of the checkout."""
         return self._python("-c", code)
 
-    def launch(self, script: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run a script outside of the checkout, with the package as it is installed."""
-        return self._python(str(script), *arguments)
+    def launch(self, script: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        """Run a script outside of the checkout, with the package as it is installed and these variables set."""
+        return self._python(str(script), *arguments, **variables)
 
-    def _python(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        variables = environment(OMP_NUM_THREADS="1")
+    def _python(self, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        variables = environment(OMP_NUM_THREADS="1", **variables)
+        variables.pop("PYTEST_CURRENT_TEST", None)  # of this test, in which no training recurs
         del variables["PYTHONPATH"]
         return subprocess.run(
             [str(self.python), *arguments],

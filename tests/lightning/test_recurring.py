@@ -24,13 +24,16 @@ def test_a_later_fit_does_not() -> None:
     [
         *("optuna.study._optimize", "ray.tune.trainable.function_trainable", "hyperopt.fmin", "wandb.agents.pyagent"),
         *("sklearn.model_selection._validation", "lightning.pytorch.tuner.tuning", "pytorch_lightning.tuner.lr_finder"),
+        *("hydra._internal.core_plugins.basic_sweeper", "hydra_plugins.hydra_optuna_sweeper._impl"),
     ],
 )
 def test_a_fit_that_a_search_calls_does_not(module: str) -> None:
     assert str(why(module)).startswith("the fit is called by ")
 
 
-@pytest.mark.parametrize("module", ["optunate", "sklearn.linear_model", "raymond.train", "lightning.pytorch.loops"])
+@pytest.mark.parametrize(
+    "module", ["optunate", "sklearn.linear_model", "raymond.train", "hydra.main", "lightning.pytorch.loops"]
+)
 def test_a_module_of_a_similar_name_is_no_search(module: str) -> None:
     assert why(module) is None
 
