@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full-size",
         action="store_true",
-        help="200 jobs of 100 trials in a browser, all of it in dark mode too, and longer runs of some others",
+        help="200 jobs of 100 trials in a browser, all of it in dark mode too, and longer runs of some others; all faults",
     )
 
 
@@ -75,8 +75,7 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
     except RuntimeError as error:
         pytest.fail(str(error))
     yield server
-    server.process.terminate()
-    server.process.wait()
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -35,13 +36,46 @@ def free_port() -> int:
 
 @dataclass
 class MariaDB:
-    """A running MariaDB server for the tests only."""
+    """A MariaDB server for the tests only."""
 
+    folder: Path
     port: int
-    process: "subprocess.Popen[bytes]"
+    _options: tuple[str, ...]
+    _variables: dict[str, str]
+    _process: "subprocess.Popen[bytes] | None" = None
     _names: Iterator[int] = field(default_factory=count)
     _statements: list[str] = field(default_factory=list)
     _recycled: list[str] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Start the server, and wait until it answers. A restart uses the same port."""
+        folder = self.folder
+        self._process = subprocess.Popen(
+            [
+                *("mariadbd", "--no-defaults", "--user=root", f"--datadir={folder}/data", f"--socket={folder}/socket"),
+                *(f"--pid-file={folder}/pid", "--bind-address=127.0.0.1", f"--port={self.port}", "--skip-name-resolve"),
+                *("--character-set-server=utf8mb4", "--innodb-buffer-pool-size=64M", "--performance-schema=OFF"),
+                *("--innodb-flush-log-at-trx-commit=2", f"--log-error={folder}/error.log", *self._options),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self._variables,
+        )
+        deadline = time.monotonic() + STARTUP_S
+        while True:
+            try:
+                return self.execute("SELECT 1")
+            except pymysql.OperationalError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    self.stop(signal.SIGKILL)
+                    raise RuntimeError(f"mariadbd did not start: {(folder / 'error.log').read_text()}") from None
+                time.sleep(0.02)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Stop the server with a signal, and wait for its end. Nothing happens if it does not run."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait()
 
     def execute(self, *statements: str, database: str | None = None) -> None:
         """Run statements as root."""
@@ -79,48 +113,33 @@ class MariaDB:
         self._recycled.append(url)
 
 
-def start_mariadb(folder: Path) -> MariaDB:
-    """Start a server with its data in `folder`, and wait until it answers."""
+def start_mariadb(folder: Path, *options: str, **variables: str) -> MariaDB:
+    """Create a server with its data in `folder`, start it, and wait until it answers.
+
+    Args:
+        folder: an empty folder.
+        options: options of `mariadbd`, beside those that all tests use.
+        variables: environment variables for `mariadbd`.
+    """
     missing = [name for name in ("mariadb-install-db", "mariadbd") if shutil.which(name) is None]
     if missing:
         raise RuntimeError(f"{', '.join(missing)} not found; install Debian's package mariadb-server")
-    data = folder / "data"
     # A separate folder, because a starting server removes all temporary tables in it, also those of other servers.
     temporary = folder / "tmp"
     temporary.mkdir()
     environment = os.environ | {"TMPDIR": str(temporary)}
     subprocess.run(
         [
-            *("mariadb-install-db", "--no-defaults", f"--datadir={data}", "--user=root"),
+            *("mariadb-install-db", "--no-defaults", f"--datadir={folder}/data", "--user=root"),
             *("--skip-test-db", "--auth-root-authentication-method=normal"),
         ],
         check=True,
         capture_output=True,
         env=environment,
     )
-    port = free_port()
-    process = subprocess.Popen(
-        [
-            *("mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--socket={folder}/socket"),
-            *(f"--pid-file={folder}/pid", "--bind-address=127.0.0.1", f"--port={port}", "--skip-name-resolve"),
-            *("--character-set-server=utf8mb4", "--innodb-buffer-pool-size=64M", "--performance-schema=OFF"),
-            *("--innodb-flush-log-at-trx-commit=2", f"--log-error={folder}/error.log"),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-    )
-    server = MariaDB(port, process)
-    deadline = time.monotonic() + STARTUP_S
-    while True:
-        try:
-            server.execute("SELECT 1")
-            return server
-        except pymysql.OperationalError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                process.kill()
-                raise RuntimeError(f"mariadbd did not start: {(folder / 'error.log').read_text()}") from None
-            time.sleep(0.02)
+    server = MariaDB(folder, free_port(), options, environment | variables)
+    server.start()
+    return server
 
 
 def migrate(url: str) -> None:

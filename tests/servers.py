@@ -169,9 +169,16 @@ class GunicornServer(Server):
     """`gunicorn 'backend.app:create_app()'` with several worker processes."""
 
     def __init__(
-        self, database_url: str, folder: Path, *, workers: int = 4, cold: bool = False, **variables: str
+        self,
+        database_url: str,
+        folder: Path,
+        *options: str,
+        workers: int = 4,
+        cold: bool = False,
+        **variables: str,
     ) -> None:
         super().__init__(database_url, folder, cold=cold, **variables)
+        self.options = options
         self.workers = workers
 
     def start(self) -> None:
@@ -182,6 +189,7 @@ class GunicornServer(Server):
                 *(*PYTHON, "gunicorn", "backend.app:create_app()", f"--workers={self.workers}"),
                 *(f"--bind=127.0.0.1:{self.port}", "--backlog=2048", "--graceful-timeout=5"),
                 "--preload",  # import the application once, not in each worker
+                *self.options,
             ],
             ZEUS_BSO_DATABASE_URL=self.database_url,
             ZEUS_BSO_LOG_LEVEL="WARNING",

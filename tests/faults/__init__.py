@@ -1,0 +1,1 @@
+"""Faults of processes, networks and databases: whatever fails, nothing that was acknowledged is lost or doubled."""

@@ -1,0 +1,51 @@
+"""Long tests run only with --full-size. Each MariaDB that a test breaks is the test's own."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lightning_bso import transport
+from tests.databases import MariaDB, start_mariadb
+from tests.servers import GunicornServer
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes long, unless the run is of full size."""
+    if not config.getoption("full_size"):
+        long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
+@pytest.fixture(autouse=True)
+def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the number of the client's attempts, but shorten the waits between them."""
+    monkeypatch.setattr(transport, "BACKOFF_S", 0.02)
+
+
+@pytest.fixture
+def own_mariadb(tmp_path: Path) -> Iterator[Callable[..., MariaDB]]:
+    """A function that starts a MariaDB for the test alone, with options of `mariadbd` and environment variables."""
+    servers: list[MariaDB] = []
+
+    def make(*options: str, **variables: str) -> MariaDB:
+        folder = tmp_path / f"mariadb-{len(servers)}"
+        folder.mkdir()
+        servers.append(start_mariadb(folder, *options, **variables))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Callable[..., GunicornServer]:
+    """A function that makes a gunicorn server of two workers over a database, with a log of all requests."""
+
+    def make(database_url: str, *options: str, **variables: str) -> GunicornServer:
+        logs = {"ZEUS_BSO_LOG_LEVEL": "INFO", "ZEUS_BSO_LOG_FORMAT": "json"}
+        return GunicornServer(database_url, tmp_path, *options, workers=2, **logs, **variables)
+
+    return make
