@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full-size",
         action="store_true",
-        help="200 jobs of 100 trials in a browser, all of it in dark mode too, and longer runs of some others; all faults",
+        help="200 jobs of 100 trials in a browser, all of it in dark mode too, all faults, and longer runs elsewhere",
     )
 
 

@@ -1,11 +1,7 @@
 """Runs side by side under one name of a scheduler, and runs that the scheduler launches again: who gets which trial."""
 
-import json
 import os
-import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +10,11 @@ import pytest
 from lightning_bso import BatchSizeOptimizer, BsoClient, process
 from lightning_bso.ranks import Ranks
 from lightning_bso.wire import AskAnswer, TrialRecord
-from tests import warm
 from tests.client.jobs import ScriptedMonitor, number_of_trials, only_trial, registered, start_run, warnings
+from tests.client.run import run_process
 from tests.client.scripted import Reply, Request, ScriptedServer, handed_on
 from tests.databases import let_time_pass
-from tests.servers import ROOT, WaitressServer, environment
+from tests.servers import WaitressServer
 
 NAME = "slurm-17"
 LEASE_S = 3600.0
@@ -36,53 +32,6 @@ def slurm_job(monkeypatch: pytest.MonkeyPatch) -> None:
 def fields() -> dict[str, Any]:
     """A job with a job_id."""
     return registered().model_dump()
-
-
-class Run:
-    """A run in a process of its own."""
-
-    def __init__(self, process: warm.Process) -> None:
-        self._process = process
-
-    @property
-    def trial(self) -> int:
-        """The number of its trial, once it has one."""
-        return int(self._read("trial"))
-
-    @property
-    def verdict(self) -> str:
-        """The reason of its verdict, once it has ended."""
-        return self._read("verdict")
-
-    def report(self) -> None:
-        """Let it report once more."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
-
-    def _read(self, word: str) -> str:
-        """Read its output up to the line that begins with a word. The libraries print other lines."""
-        assert self._process.stdout is not None
-        return next(line.split()[1] for line in self._process.stdout if line.startswith(word))
-
-    def kill(self) -> None:
-        """Kill it with SIGKILL."""
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-
-
-@contextmanager
-def run_process(url: str, fields: dict[str, Any], *metrics: float, **variables: str) -> Iterator[Run]:
-    """Start a run in a process of its own, and kill it at the end if it is still running."""
-    command = [warm.RUN, url, json.dumps(fields), *map(str, metrics)]
-    with Path(os.devnull).open("w") as nowhere:
-        run = Run(
-            warm.start(command, cwd=ROOT, env=environment(**variables), stdout=None, stderr=nowhere, pipe_stdin=True)
-        )
-    try:
-        yield run
-    finally:
-        run.kill()
 
 
 def trials(client: BsoClient, fields: dict[str, Any]) -> list[TrialRecord]:

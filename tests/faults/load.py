@@ -42,6 +42,8 @@ class Load:
         """Acknowledged reports: the name of the run, the report and its answer."""
         self.unanswered: list[str] = []
         """Why calls got no answer, after the client's own retries."""
+        self.longest_s = 0.0
+        """The longest time that a call took, with the client's own retries."""
         self._pool = ThreadPoolExecutor(THREADS)
         self._trainings: list[Future[None]] = []
         self._acknowledged = Condition()
@@ -102,10 +104,13 @@ class Load:
     def _until_answered(self, call: Callable[[], Answer]) -> Answer:
         deadline = time.monotonic() + PATIENCE_S
         while True:
+            began = time.monotonic()
             try:
                 return call()
             except ServerUnreachable as error:
                 self.unanswered.append(str(error))
                 if time.monotonic() > deadline:
                     raise
+            finally:
+                self.longest_s = max(self.longest_s, time.monotonic() - began)
             time.sleep(0.05)  # as a training computes between two reports
