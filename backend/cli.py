@@ -70,12 +70,13 @@ def db() -> None:
 @db.command()
 @database_url
 def upgrade(database_url: str | None) -> None:
-    """Upgrade the schema to this version of the program. Back up the database first."""
+    """Upgrade the schema to this version of the program, and check that the database takes writes. Back it up first."""
     app, _ = _app(database_url, prepare_database=False)
     with app.app_context():
         try:
             schema.upgrade()
-        except (DatabaseUnusable, SchemaOutdated) as error:
+            schema.check_writable()
+        except (DatabaseUnavailable, DatabaseUnusable, SchemaOutdated) as error:
             raise click.ClickException(str(error)) from error
         click.echo(f"The schema version is {schema.current_version()}.")
 
@@ -83,11 +84,12 @@ def upgrade(database_url: str | None) -> None:
 @db.command()
 @database_url
 def check(database_url: str | None) -> None:
-    """Exit with 0 if the database answers and has the schema of this version of the program."""
+    """Exit with 0 if the database answers, has the schema of this version of the program and takes writes."""
     app, _ = _app(database_url, prepare_database=False)
     with app.app_context():
         try:
             schema.check()
+            schema.check_writable()
         except (SchemaOutdated, DatabaseUnavailable) as error:
             raise click.ClickException(str(error)) from error
         click.echo(f"The schema version is {schema.current_version()}, as required.")

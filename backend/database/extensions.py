@@ -11,8 +11,10 @@ import pymysql
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from pymysql.constants import SERVER_STATUS
-from sqlalchemy import Connection, Engine, Pool, event
+from sqlalchemy import Connection, Engine, ExceptionContext, Pool, event
 from sqlalchemy.orm import DeclarativeBase
+
+from backend.database import faults
 
 
 class Base(DeclarativeBase):
@@ -50,6 +52,13 @@ def _end_transaction(connection: Any, _record: Any, _state: Any) -> None:
         status: int = cast(Any, connection).server_status  # of the server's last answer; the stubs lack it
         if status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
             connection.rollback()
+
+
+@event.listens_for(Engine, "handle_error")
+def _drop_connections(context: ExceptionContext) -> None:
+    """Let the pool replace all connections if theirs are the settings that the operator has to change."""
+    if faults.is_of_the_session(context.original_exception):
+        context.is_disconnect = True
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -28,6 +28,7 @@ _CAUSES_MYSQL = {
     **dict.fromkeys((1040, 1203, 1226), _NO_CONNECTION),
     1665: _STATEMENT_LOG,
 }
+_OF_THE_SESSION = {1665}
 _CAUSES_SQLITE = {sqlite3.SQLITE_READONLY: _READ_ONLY, sqlite3.SQLITE_FULL: _FULL}
 
 
@@ -43,5 +44,15 @@ def cause(error: exc.SQLAlchemyError) -> str | None:
         if "no such table" in str(original) or "no such column" in str(original):
             return _NO_TABLE
         return _CAUSES_SQLITE.get(getattr(original, "sqlite_errorcode", 0) & 0xFF)  # without the extended part
-    code = next(iter(getattr(original, "args", ())), None)
-    return _CAUSES_MYSQL.get(code) if isinstance(code, int) else None
+    return _CAUSES_MYSQL.get(_code(original))
+
+
+def is_of_the_session(error: BaseException) -> bool:
+    """Whether only a new connection can see that the operator has acted, because a session keeps its settings."""
+    return _code(error) in _OF_THE_SESSION
+
+
+def _code(error: BaseException | None) -> int:
+    """Return the code of an error of MySQL or MariaDB; 0: it has none."""
+    code = next(iter(getattr(error, "args", ())), None)
+    return code if isinstance(code, int) else 0

@@ -121,7 +121,7 @@ def _is_transient(error: BaseException) -> bool:
     """Whether the same transaction may succeed when it runs again."""
     if isinstance(error, IntegrityError):  # the same call was sent twice at once; the next attempt finds its row
         return True
-    if not isinstance(error, _FAILURES):
+    if not isinstance(error, _FAILURES) or faults.cause(error) is not None:
         return False
     if _is_disconnected(error):
         return True

@@ -1,4 +1,4 @@
-"""Several servers over one database: one is paused, one run reports through two, reports arrive out of order or late."""
+"""Several servers over one database: one is paused, one run reports through two, reports come late or out of order."""
 
 import os
 import random
@@ -12,7 +12,7 @@ from threading import Barrier
 import pytest
 
 from tests.calls import Answer
-from tests.databases import dump
+from tests.databases import connected, dump
 from tests.faults.checks import answered, assert_decided_well, assert_kept
 from tests.faults.load import Load
 from tests.servers import GunicornServer
@@ -46,6 +46,9 @@ def test_reports_that_always_come_after_the_lease_are_kept(pair: "Callable[..., 
     servers = pair(ZEUS_BSO_LEASE_S="0.001")
     with Load(*(server.url for server in servers)) as load:
         load.wait_for(60)
+    with connected(servers[0].database_url) as connection:
+        late = "SELECT COUNT(*) FROM reports WHERE expired_revision IS NOT NULL"
+        assert connection.exec_driver_sql(late).scalar_one() > 10
     assert_kept(load, *servers)
 
 

@@ -1,0 +1,91 @@
+"""A database that goes away and comes back: callers get 503 meanwhile, and nothing needs a restart."""
+
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import pymysql
+import pytest
+import requests
+
+from tests.databases import MariaDB, connected
+from tests.faults.checks import assert_kept, is_ready
+from tests.faults.load import Load
+from tests.servers import GunicornServer
+
+Serve = Callable[..., GunicornServer]
+
+
+def connections(url: str) -> list[int]:
+    """Return the numbers of the connections to a database."""
+    statement = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id != CONNECTION_ID()"
+    with connected(url) as connection:
+        return list(connection.exec_driver_sql(statement).scalars())
+
+
+@pytest.mark.parametrize("away_s", [2.0, pytest.param(60.0, marks=pytest.mark.long)])
+def test_while_the_database_is_away_the_server_says_so_and_then_goes_on(
+    own_mariadb: Callable[[], MariaDB], serve: Serve, away_s: float
+) -> None:
+    mariadb = own_mariadb()
+    with serve(mariadb.database()) as server:
+        with Load(server.url) as load:
+            mariadb.stop(signal.SIGKILL)
+            back_at = time.monotonic() + away_s
+            while True:
+                answers = [
+                    requests.get(f"{server.url}/readyz", timeout=30),
+                    requests.get(f"{server.url}/jobs/batch_size", {"job_id": "train"}, timeout=30),
+                ]
+                for answer in answers:
+                    assert answer.status_code == 503, answer.text
+                    assert int(answer.headers["Retry-After"]) > 0
+                assert server.calls("GET", "/healthz").status == 200
+                if time.monotonic() > back_at:
+                    break
+            mariadb.start()
+            load.wait_for(20)
+            assert is_ready(server.calls)
+        assert load.unanswered
+        assert_kept(load, server, unavailable=True)
+
+
+@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.long)])
+def test_a_database_that_restarts_under_load_loses_nothing(
+    own_mariadb: Callable[[], MariaDB], serve: Serve, times: int
+) -> None:
+    mariadb = own_mariadb()
+    with serve(mariadb.database()) as server:
+        with Load(server.url) as load:
+            for _ in range(times):
+                mariadb.stop(signal.SIGKILL)
+                mariadb.start()
+                load.wait_for(20)
+        assert_kept(load, server, unavailable=True)
+
+
+def test_connections_that_the_database_drops_under_load_are_replaced(mariadb: MariaDB, serve: Serve) -> None:
+    url = mariadb.database()
+    with serve(url, "--threads=4") as server:
+        with Load(server.url) as load:
+            for _ in range(20):
+                for number in connections(url):
+                    with suppress(pymysql.OperationalError):  # it has ended since
+                        mariadb.execute(f"KILL {number}")
+                load.wait_for(5)
+        assert load.unanswered == []
+        assert_kept(load, server)
+
+
+def test_connections_that_the_database_drops_because_they_are_idle_are_replaced(
+    own_mariadb: Callable[..., MariaDB], serve: Serve
+) -> None:
+    mariadb = own_mariadb("--wait-timeout=1")
+    url = mariadb.database()
+    with serve(url) as server:
+        with Load(server.url) as load:
+            load.wait_for(10)
+        while connections(url):
+            time.sleep(0.1)
+        assert_kept(load, server)
