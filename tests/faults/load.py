@@ -89,6 +89,7 @@ class Load:
                     job_id=trial.job_id,
                     batch_size=trial.batch_size,
                     trial_number=trial.trial_number,
+                    run_id=run,
                     time=float(report_number),
                     energy=energy * report_number / REPORTS,
                     metric=1.0 if report_number == REPORTS else 0.5,

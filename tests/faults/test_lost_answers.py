@@ -9,6 +9,7 @@ import pytest
 from lightning_bso import BsoClient
 from lightning_bso.wire import (
     AfterRequest,
+    HeartbeatRequest,
     ProbedSize,
     ProbeRequest,
     RegisteredJobSpec,
@@ -55,22 +56,24 @@ def test_the_client_repeats_each_call_whose_answer_is_lost(server: GunicornServe
     trial = repeated("POST", "/trials", lambda: client.ask("train", "run"), "trials", "audit")
     assert (trial.trial_number, trial.report_number) == (1, 0)
     sizes = [ProbedSize(batch_size=8, fits=True, epoch_time=1.0, epoch_energy=10.0, time=1.0, energy=10.0)]
-    probe = ProbeRequest(job_id="train", trial_number=1, sizes=sizes)
+    probe = ProbeRequest(job_id="train", trial_number=1, run_id="run", sizes=sizes)
     repeated("POST", "/trials/probe", lambda: client.probe(probe))
     assert not client.ask("train", "run").probe_wanted
-    repeated("POST", "/trials/heartbeat", lambda: client.heartbeat("train", 1))
-    first = repeated("POST", "/report", lambda: client.report(report_request(trial)), "reports")
+    heartbeat = HeartbeatRequest(job_id="train", trial_number=1, run_id="run")
+    repeated("POST", "/trials/heartbeat", lambda: client.heartbeat(heartbeat))
+    first = repeated("POST", "/report", lambda: client.report(report_request(trial, run_id="run")), "reports")
     assert not first.stop_train
     totals = {"report_number": 2, "current_epoch": 2, "energy": 20.0, "time": 2.0, "metric": 1.0}
-    last = repeated("POST", "/report", lambda: client.report(report_request(trial, **totals)), "reports")
+    last = repeated("POST", "/report", lambda: client.report(report_request(trial, run_id="run", **totals)), "reports")
     assert last.converged
-    after = AfterRequest(job_id="train", trial_number=1, time=3.0, energy=30.0, metric=1.0)
+    after = AfterRequest(job_id="train", trial_number=1, run_id="run", time=3.0, energy=30.0, metric=1.0)
     repeated("POST", "/trials/after", lambda: client.after(after))
     other = client.ask("train", "other")
     end = TrialRequest(
         job_id="train",
         batch_size=other.batch_size,
         trial_number=2,
+        run_id="other",
         reason="ValueError: no such file",
         current_epoch=0,
         report_number=0,
