@@ -9,10 +9,11 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-lightning test-libraries lint audit format serve clean mariadb chromium
+.PHONY: help install demo test test-faults test-lightning test-libraries lint audit format serve clean mariadb chromium \
+	faketime
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 install: $(INSTALLED) ## Install everything into .venv
 
@@ -37,10 +38,13 @@ demo: $(INSTALLED) ## 30 recurrences of a real training against a server of thei
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
 # The test processes share the cores. More threads in each of them only wait for each other.
-test test-lightning: export OMP_NUM_THREADS = 1
+test test-faults test-lightning: export OMP_NUM_THREADS = 1
 
-test: $(INSTALLED) mariadb chromium ## Run all tests, those on a real MariaDB included
+test: $(INSTALLED) mariadb chromium faketime ## Run all tests, those on a real MariaDB included
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --ignore tests/libraries $(TEST_OPTIONS)
+
+test-faults: $(INSTALLED) mariadb faketime ## Run all tests of faults, also those that wait for long or mount a disk
+	$(BIN)/pytest tests/faults --full-size $(TEST_OPTIONS)
 
 test-lightning: $(INSTALLED) mariadb ## Run the callbacks' tests with other Lightnings
 	.ci/lightning-tests $(TEST_PROCESSES)
@@ -77,3 +81,6 @@ chromium:
 
 mariadb:
 	@PATH="$$PATH:/usr/sbin" command -v mariadbd >/dev/null || sh .ci/debian-package mariadb-server "the tests on MariaDB"
+
+faketime:
+	@command -v faketime >/dev/null || sh .ci/debian-package faketime "the tests of a clock that is set back"

@@ -20,6 +20,8 @@ from tests.databases import free_port
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = (sys.executable, "-m")
 STARTUP_S = 60
+GUNICORN_OPTIONS = ("--preload",)
+"""Options of the image that matter to these tests: the application is imported once, not in each worker."""
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -188,7 +190,7 @@ class GunicornServer(Server):
             [
                 *(*PYTHON, "gunicorn", "backend.app:create_app()", f"--workers={self.workers}"),
                 *(f"--bind=127.0.0.1:{self.port}", "--backlog=2048", "--graceful-timeout=5"),
-                "--preload",  # import the application once, not in each worker
+                *GUNICORN_OPTIONS,
                 *self.options,
             ],
             ZEUS_BSO_DATABASE_URL=self.database_url,

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from backend.config import ENV_PREFIX, Settings
 from tests.deploy.container import COMPOSE_FILE, DOCKER, DOCKERFILES, Image, example, services
-from tests.servers import ROOT
+from tests.servers import GUNICORN_OPTIONS, ROOT
 
 BUILT = ("migration", "server")
 
@@ -85,6 +85,10 @@ def test_the_images_share_all_layers_down_to_the_user_who_is_not_root() -> None:
     assert shared("migration") == shared("server")
     for service in BUILT:
         assert re.findall(r"^USER .*$", Image.of(service).text, re.MULTILINE) == ["USER 10001"]
+
+
+def test_the_image_starts_gunicorn_as_the_tests_of_faults_do() -> None:
+    assert set(GUNICORN_OPTIONS) <= set(Image.of("server").command)
 
 
 def test_what_the_images_copy_is_there_and_all_that_is_not_ignored() -> None:

@@ -55,7 +55,7 @@ def test_a_clock_that_is_set_forward_and_back_under_load_loses_nothing(
         with Load(server.url) as load:
             for ahead_s in (HOUR_S, 0, -HOUR_S, 0, HOUR_S):
                 clock.set(ahead_s)
-                load.wait_for(20)
+                load.wait_for(10)
         with connected(url) as connection:
             late = "SELECT COUNT(*) FROM reports WHERE expired_revision IS NOT NULL"
             assert connection.exec_driver_sql(late).scalar_one() > 0  # the clock does matter

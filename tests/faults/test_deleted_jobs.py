@@ -8,6 +8,7 @@ from tests import specs
 from tests.client.jobs import start_run
 from tests.databases import dump
 from tests.faults.checks import answered, assert_decided_well
+from tests.faults.databases import sqlite_is_long
 from tests.servers import GunicornServer
 
 TRAININGS = 4
@@ -15,6 +16,7 @@ DELETIONS = 5
 EPOCHS = 12
 
 
+@sqlite_is_long
 def test_runs_of_a_deleted_job_train_on_and_report_to_no_other_run_s_trial(
     database_url: str, serve: Callable[..., GunicornServer]
 ) -> None:

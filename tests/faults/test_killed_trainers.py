@@ -10,18 +10,20 @@ from tests import specs
 from tests.client.run import run_process
 from tests.databases import connected, let_time_pass
 from tests.faults.checks import answered, assert_decided_well
+from tests.faults.databases import sqlite_is_long
 from tests.faults.proxy import Proxy
 from tests.servers import GunicornServer
 
 LEASE_S = 3600.0
 
 
+@sqlite_is_long
 @pytest.mark.parametrize(
     ("changes", "stage", "reason"),
     [
         ({"policy": "zeus"}, "Pruning", "converged"),
-        ({"policy": "zeus", "num_pruning_rounds": 0}, "MAB", "converged"),
-        ({"policy": "gp-ucb"}, "MAB", "converged"),
+        pytest.param({"policy": "zeus", "num_pruning_rounds": 0}, "MAB", "converged", marks=pytest.mark.long),
+        pytest.param({"policy": "gp-ucb"}, "MAB", "converged", marks=pytest.mark.long),
         ({"policy": "gp-ucb", "target_metric": None}, "Calibration", "calibrated"),
     ],
     ids=["pruning", "bandit", "gp-ucb", "calibration"],

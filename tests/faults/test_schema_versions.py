@@ -15,7 +15,7 @@ from tests.servers import GunicornServer, backend
 Serve = Callable[..., GunicornServer]
 
 
-@pytest.fixture(params=["sqlite", "mariadb"])
+@pytest.fixture(params=["mariadb", pytest.param("sqlite", marks=pytest.mark.long)])
 def own_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A migrated database that no later test uses."""
     server: MariaDB | None = request.getfixturevalue("mariadb") if request.param == "mariadb" else None

@@ -7,14 +7,19 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.checks import assert_kept
+from tests.faults.databases import sqlite_is_long
 from tests.faults.load import Load
 from tests.servers import GunicornServer
 
 Serve = Callable[..., GunicornServer]
-WORKERS = pytest.mark.parametrize("options", [(), ("--threads=4",)], ids=["processes", "threads"])
+WORKERS = pytest.mark.parametrize(
+    "options", [(), pytest.param(("--threads=4",), marks=pytest.mark.long)], ids=["processes", "threads"]
+)
+"""A worker with threads keeps connections open, and closes them when it stops."""
 LONGEST_S = 4.0
 
 
+@sqlite_is_long
 @WORKERS
 def test_replicas_that_are_replaced_one_after_the_other_fail_no_call(
     database_url: str, serve: Serve, options: tuple[str, ...]
@@ -31,11 +36,13 @@ def test_replicas_that_are_replaced_one_after_the_other_fail_no_call(
             assert_kept(load, old, new)
 
 
+@pytest.mark.long
+@sqlite_is_long
 @WORKERS
 def test_a_server_that_restarts_its_workers_fails_no_call(
     database_url: str, serve: Serve, options: tuple[str, ...]
 ) -> None:
-    with serve(database_url, *options) as server:
+    with serve(database_url, *options, cold=True) as server:  # so a worker that imported the program would take seconds
         with Load(server.url) as load:
             assert server.process is not None
             first = server.worker_pids()
