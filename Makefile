@@ -44,7 +44,7 @@ test: $(INSTALLED) mariadb chromium faketime ## Run all tests, those on a real M
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --ignore tests/libraries $(TEST_OPTIONS)
 
 test-faults: $(INSTALLED) mariadb faketime ## Run all tests of faults, also those that wait for long or mount a disk
-	$(BIN)/pytest tests/faults --full-size $(TEST_OPTIONS)
+	$(BIN)/pytest tests/faults --full-size --numprocesses $(TEST_PROCESSES) --dist worksteal $(TEST_OPTIONS)
 
 test-lightning: $(INSTALLED) mariadb ## Run the callbacks' tests with other Lightnings
 	.ci/lightning-tests $(TEST_PROCESSES)

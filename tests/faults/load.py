@@ -19,7 +19,7 @@ from tests import specs
 THREADS = 4
 REPORTS = 4
 """Number of reports of a run. The last one converges."""
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 JOB = RegisteredJobSpec.model_validate(specs.job(mab_seed=None))
 
 Answer = TypeVar("Answer")

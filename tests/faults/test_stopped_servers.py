@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from lightning_bso import transport
 from tests.faults.checks import assert_kept
 from tests.faults.databases import sqlite_is_long
 from tests.faults.load import Load
@@ -17,6 +18,13 @@ WORKERS = pytest.mark.parametrize(
 )
 """A worker with threads keeps connections open, and closes them when it stops."""
 LONGEST_S = 4.0
+BACKOFF_S = transport.BACKOFF_S
+
+
+@pytest.fixture(autouse=True)
+def _long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the client wait as it usually does: a stopping server may reset a second connection just after the first."""
+    monkeypatch.setattr(transport, "BACKOFF_S", BACKOFF_S)
 
 
 @sqlite_is_long
