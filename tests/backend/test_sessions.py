@@ -58,6 +58,6 @@ def test_a_session_that_does_not_say_when_it_began_is_over(client: FlaskClient, 
     with app.app_context():
         users.create("ada", PASSWORD, Role.ADMIN, COMMAND_LINE)
     log_in(client, "ada")
-    with client.session_transaction() as session:
+    with client.session_transaction("/admin/") as session:
         session["_user_id"] = stored
     assert client.get("/admin/").location.startswith("/admin/login/")
