@@ -17,11 +17,6 @@ from backend.database.models import Job, Report, Trial
 from backend.database.store import ENDED, LEFT, STOPPED
 
 
-def find_job(session: Session, job_id: str) -> Job | None:
-    """Return a job without locking it."""
-    return session.scalars(select(Job).where(Job.job_id == job_id)).one_or_none()
-
-
 def find_trial(session: Session, job: Job, number: int) -> Trial | None:
     """Return a trial of a job by its number."""
     return session.scalars(select(Trial).where(Trial.job == job.id, Trial.number == number)).one_or_none()

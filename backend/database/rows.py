@@ -89,7 +89,11 @@ def add(connection: Connection, row: Base) -> None:
 
 
 def save(connection: Connection, *rows: Base | None) -> None:
-    """Store what has changed of some loaded or added rows. None stands for a row that there is not."""
+    """Store what has changed of some loaded or added rows. None stands for a row that there is not.
+
+    Raises:
+        LookupError: another transaction has deleted a row. A locked job protects its rows from this.
+    """
     for row in rows:
         if row is None:
             continue
@@ -101,7 +105,8 @@ def save(connection: Connection, *rows: Base | None) -> None:
             f"new_{name}": new for name, new, old in zip(_names(model), values, before, strict=True) if new != old
         }
         key = {f"old_{column.name}": getattr(row, column.name) for column in inspect(model).primary_key}
-        connection.execute(_update(model, tuple(changed)), key | changed)
+        if connection.execute(_update(model, tuple(changed)), key | changed).rowcount != 1:
+            raise LookupError(f"no row of {model.__name__} has the key {key}")
         setattr(row, _STORED, values)
 
 
@@ -134,14 +139,14 @@ def _converters(model: type[Base]) -> list[Callable[[Any], Any] | None]:
 
 
 @cache
-def _names(model: type[Base]) -> tuple[str, ...]:
-    return tuple(attribute.key for attribute in inspect(model).column_attrs)
-
-
-@cache
 def _keys(model: type[Base]) -> dict[str, str]:
     """Return the name of each attribute's column."""
     return {attribute.key: attribute.columns[0].key for attribute in inspect(model).column_attrs}
+
+
+@cache
+def _names(model: type[Base]) -> tuple[str, ...]:
+    return tuple(_keys(model))
 
 
 @cache

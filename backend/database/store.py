@@ -225,9 +225,9 @@ def _lock(connection: Connection, job_id: str) -> None:
         raise UnknownJob(job_id)
 
 
-def read_job(connection: Connection, job_id: str) -> Job | None:
+def read_job(reads: Session | Connection, job_id: str) -> Job | None:
     """Return a job without locking it."""
-    values = connection.execute(_JOB, {"wanted_id": job_id}).one_or_none()
+    values = reads.execute(_JOB, {"wanted_id": job_id}).one_or_none()
     return None if values is None else rows.load(Job, values)
 
 

@@ -54,8 +54,11 @@ def transaction(use_case: Callable[Concatenate[Connection, P], R]) -> Callable[P
 
     @wraps(use_case)
     def run_once(*args: P.args, **kwargs: P.kwargs) -> R:
-        with db.engine.begin() as connection:
-            return use_case(connection, *args, **kwargs)
+        # The transaction begins with the first statement. So a call that is refused before it locks nothing.
+        with db.engine.connect() as connection:
+            answer = use_case(connection, *args, **kwargs)
+            connection.commit()
+            return answer
 
     return _retried(run_once)
 

@@ -141,7 +141,7 @@ def get_job(session: Session, job_id: str, by: Actor) -> Job:
     Raises:
         UnknownJob: there is no such job, or the actor may not see it.
     """
-    job = queries.find_job(session, job_id)
+    job = store.read_job(session, job_id)
     if job is None or not by.may_see(job_id):
         raise UnknownJob(job_id)
     return job

@@ -293,10 +293,8 @@ def end(
             audit.record(connection, by, Action.END, request.job_id, f"trial {trial.number}: {outcome}")
             epochs = max(trial.epochs, request.current_epoch)
             broke = not (request.over or request.misconfigured) and request.reason is not None and epochs == 0
-            broke = (
-                broke and request.max_device_batch_size is None
-            )  # the next run splits the batch, and does not break so
-            if (broke or request.unfit) and not by_user:
+            splits_next = request.max_device_batch_size is not None  # so the next run does not break like this
+            if ((broke and not splits_next) or request.unfit) and not by_user:
                 states.add_breakdown(job, trial, outcome, unfit=request.unfit)
         ruled_out = _ruled_out(connection, job, trial)
         return None if ruled_out is None else EndAnswer(ruled_out=ruled_out)

@@ -24,7 +24,7 @@ from backend.usecases.tokens import Scope
 R = TypeVar("R")
 
 MAX_REMEMBERED = 10_000
-"""Number of answers about tokens and users, and of addresses, that a process remembers."""
+"""Number of answers about tokens and users that a process remembers."""
 
 
 def authorize(required: Scope) -> Actor:
@@ -80,7 +80,7 @@ def address() -> str:
     return (request.remote_addr or "")[:64]
 
 
-@lru_cache(maxsize=MAX_REMEMBERED)
+@lru_cache  # a small one, because callers choose the text
 def is_loopback(host: str) -> bool:
     """Whether only the machine itself can reach an address."""
     try:
@@ -144,7 +144,6 @@ def _sent_by_foreign_page() -> bool:
     return not (own_site and own_origin)
 
 
-@lru_cache(maxsize=MAX_REMEMBERED)
 def _host(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""

@@ -12,6 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import event, text
 
+from backend.config import MAX_AUTH_CACHE_S
 from backend.database.extensions import db
 from backend.errors import InvalidField
 from backend.usecases import tokens
@@ -414,3 +415,20 @@ def test_tokens_are_made_listed_and_revoked_on_the_command_line(tmp_path: Path) 
     again = backend("token", "revoke", "--label", "trainers", folder=tmp_path)
     assert again.returncode == 1
     assert "trainers" in again.stderr
+
+
+def test_a_call_that_is_refused_begins_no_transaction(make_app: Callable[..., Flask]) -> None:
+    app = make_app(auth_cache_s=MAX_AUTH_CACHE_S)
+    with app.app_context():
+        token = tokens.create("team", Scope.RUN, job_id_prefix="team-")
+    client = app.test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
+    calls = Calls.through_test_client(client)
+    assert calls.ask("other").status == 400  # the server now remembers the token
+    with app.app_context():
+        engine = db.engine
+    begun: list[Any] = []
+    event.listen(engine, "begin", begun.append)
+    assert calls.ask("other").status == 400
+    assert calls.register(job_id="other", job_id_prefix="other").status == 403
+    assert begun == []

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import requests
+
+from tests.threads import ThreadServer
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ JOB_PAGE = Reply(200, {"total": 0, "jobs": []})
 """The shortest answer of the protocol: that to `GET /jobs`, when there are none."""
 
 
-class ScriptedServer:
+class ScriptedServer(ThreadServer):
     """A server as a context manager. `script` may be changed while it runs; `requests` holds what has come.
 
     `release` is an event for scripts that hang: it is set when the server ends.
@@ -89,30 +91,13 @@ class ScriptedServer:
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self._server.server_address[1])
-
-    @property
-    def url(self) -> str:
-        """Its address."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+        super().__init__(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__exit__(kind, error, trace)
 
     def hang(self, _request: Request) -> Reply:
         """A script: never answer."""

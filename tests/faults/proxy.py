@@ -5,12 +5,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Event, Thread
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
 
+from tests.threads import ThreadServer
 
-class Proxy:
+
+class Proxy(ThreadServer):
     """A proxy of one server, as a context manager."""
 
     def __init__(self, url: str) -> None:
@@ -22,28 +22,13 @@ class Proxy:
                 with suppress(OSError), socket.create_connection((target.hostname, target.port)) as server:
                     relay(self.request, server)
 
-        self._server = ThreadingTCPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        server = ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        super().__init__(server)
         self._unlucky: bytes | None = None
         self._meanwhile: Callable[[], object] = bool
         self.lost = Event()
         """Whether the answer that `lose` announced has been lost."""
-
-    @property
-    def url(self) -> str:
-        """The proxy's address."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     def lose(self, method: str, path: str, meanwhile: Callable[[], object] = bool) -> None:
         """Lose the answer to the next request with this method and path: close its connection instead.

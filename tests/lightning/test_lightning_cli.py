@@ -288,28 +288,20 @@ def test_help_explains_the_options_and_the_jobs_fields(capsys: pytest.CaptureFix
     assert '"auto" or None: the job learns it from its first runs' in printed
 
 
-def test_the_stock_cli_takes_the_callback_and_the_jobs_fields(server: WaitressServer, client: BsoClient) -> None:
+@pytest.mark.parametrize(("target", "stage"), [(0.9, "MAB"), ("auto", "Calibration")])
+def test_the_stock_cli_takes_the_callback_and_the_jobs_fields(
+    server: WaitressServer, client: BsoClient, target: float | str, stage: str
+) -> None:
     cli = launch(
         "fit",
         *QUIET,
         f"{STOCK}+=lightning_bso.ZeusBSOCallback",
         f"{STOCK}.server_url={server.url}",
-        *flags(f"{STOCK[2:]}.job", **job()),
+        *flags(f"{STOCK[2:]}.job", **job(target_metric=target)),
         cli=LightningCLI,
     )
-    assert newest_trial(client, cli).batch_size == 16
-
-
-def test_the_stock_cli_takes_a_target_of_auto(server: WaitressServer, client: BsoClient) -> None:
-    cli = launch(
-        "fit",
-        *QUIET,
-        f"{STOCK}+=lightning_bso.ZeusBSOCallback",
-        f"{STOCK}.server_url={server.url}",
-        *flags(f"{STOCK[2:]}.job", **job(target_metric="auto")),
-        cli=LightningCLI,
-    )
-    assert newest_trial(client, cli).type == "Calibration"
+    trial = newest_trial(client, cli)
+    assert (trial.batch_size, trial.type) == (16, stage)
 
 
 def test_the_stock_cli_takes_the_callback_by_its_name_alone(server: WaitressServer, job_file: str) -> None:
