@@ -1,4 +1,4 @@
-"""Databases for the tests: a private MariaDB server, new databases on it, and helpers that read and change rows."""
+"""Databases for the tests: a private MariaDB server, new databases on it, and helpers that read, change and count."""
 
 import os
 import shutil
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pymysql
-from sqlalchemy import Connection, NullPool, create_engine, inspect, make_url, select, text, update
+from flask import Flask
+from sqlalchemy import Connection, NullPool, create_engine, event, inspect, make_url, select, text, update
 
 from backend.app import create_app
 from backend.config import Settings
@@ -169,6 +170,31 @@ def in_application(url: str) -> Iterator[None]:
             yield
         finally:
             db.engine.dispose()
+
+
+@contextmanager
+def round_trips(app: Flask) -> Iterator[list[str]]:
+    """List the statements, commits and rollbacks that an application sends. A BEGIN is none: MySQL's is implicit."""
+    sent: list[str] = []
+
+    def execute(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if not statement.startswith("BEGIN"):
+            sent.append(statement)
+
+    listeners = [
+        ("before_cursor_execute", execute),
+        ("commit", lambda _: sent.append("COMMIT")),
+        ("rollback", lambda _: sent.append("ROLLBACK")),
+    ]
+    with app.app_context():
+        engine = db.engine
+    for name, listener in listeners:
+        event.listen(engine, name, listener)
+    try:
+        yield sent
+    finally:
+        for name, listener in listeners:
+            event.remove(engine, name, listener)
 
 
 def dump(url: str) -> dict[str, list[tuple[Any, ...]]]:

@@ -1,49 +1,21 @@
 """How many round trips to the database a call takes. Each costs time, most of it while the job is locked."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import event
 
 from backend.database.extensions import db
 from backend.usecases import tokens
 from tests.calls import Calls
-from tests.databases import connected
+from tests.databases import connected, round_trips
 
 GOES_ON, ENDS = 5, 7
 """Most round trips of a report after which the run goes on, and of an ask or a final report."""
 AUTH_CACHE_S = 300.0
 
 policies = pytest.mark.parametrize("policy", ["zeus", "gp-ucb"])
-
-
-@contextmanager
-def round_trips(app: Flask) -> Iterator[list[str]]:
-    """List the statements, commits and rollbacks that an application sends. A BEGIN is none: MySQL's is implicit."""
-    sent: list[str] = []
-
-    def execute(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if not statement.startswith("BEGIN"):
-            sent.append(statement)
-
-    listeners = [
-        ("before_cursor_execute", execute),
-        ("commit", lambda _: sent.append("COMMIT")),
-        ("rollback", lambda _: sent.append("ROLLBACK")),
-    ]
-    with app.app_context():
-        engine = db.engine
-    for name, listener in listeners:
-        event.listen(engine, name, listener)
-    try:
-        yield sent
-    finally:
-        for name, listener in listeners:
-            event.remove(engine, name, listener)
 
 
 @pytest.fixture
