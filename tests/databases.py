@@ -48,6 +48,12 @@ class MariaDB:
     _statements: list[str] = field(default_factory=list)
     _recycled: list[str] = field(default_factory=list)
 
+    @property
+    def pid(self) -> int:
+        """Process id of the server, which must run."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start the server, and wait until it answers. A restart uses the same port."""
         folder = self.folder

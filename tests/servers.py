@@ -187,12 +187,7 @@ class GunicornServer(Server):
         """Start the server and wait until it is ready."""
         self.port = self.port or free_port()
         process = self._spawn(
-            [
-                *(*PYTHON, "gunicorn", "backend.app:create_app()", f"--workers={self.workers}"),
-                *(f"--bind=127.0.0.1:{self.port}", "--backlog=2048", "--graceful-timeout=5"),
-                *GUNICORN_OPTIONS,
-                *self.options,
-            ],
+            self.command(),
             ZEUS_BSO_DATABASE_URL=self.database_url,
             ZEUS_BSO_LOG_LEVEL="WARNING",
         )
@@ -201,6 +196,15 @@ class GunicornServer(Server):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"gunicorn did not start: {self.read_log()}")
             time.sleep(0.05)
+
+    def command(self) -> list[str]:
+        """Return the command that serves on `port`."""
+        return [
+            *(*PYTHON, "gunicorn", "backend.app:create_app()", f"--workers={self.workers}"),
+            *(f"--bind=127.0.0.1:{self.port}", "--backlog=2048", "--graceful-timeout=5"),
+            *GUNICORN_OPTIONS,
+            *self.options,
+        ]
 
     def worker_pids(self) -> list[int]:
         """Return the process ids of the workers."""
