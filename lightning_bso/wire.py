@@ -8,8 +8,9 @@ To add a field, add it here, then add a column in `backend/database/models.py`, 
 `backend/database/store.py` or `backend/database/states.py`.
 """
 
-import unicodedata
+import re
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -24,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+from typing_extensions import override
 
 JOBS_PATH = "/jobs"
 BATCH_SIZE_PATH = "/jobs/batch_size"
@@ -58,6 +60,9 @@ EnergySource = Literal["nvml", "amd", "apple", "rapl", "estimated"]
 """The source of an energy figure: an energy counter of this type, or an estimate from CPU time."""
 
 
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
 def _json_number(value: Any, info: ValidationInfo) -> Any:
     """Refuse "1" and true for 1, which pydantic would accept. Accept 1.0, which JSON Schema calls an integer.
 
@@ -69,7 +74,7 @@ def _json_number(value: Any, info: ValidationInfo) -> Any:
 
 
 def _no_control_characters(value: str) -> str:
-    if any(unicodedata.category(character) == "Cc" for character in value):
+    if _CONTROL_CHARACTER.search(value):
         raise PydanticCustomError("control_character", "Remove the control characters (tab, newline, NUL, …)")
     return value
 
@@ -228,7 +233,22 @@ class RegisteredJobSpec(_JobFields):
     """Model name of these GPUs."""
 
 
-class JobQuery(Wire):
+class _Query(Wire):
+    """Base class of the parameters of a URL."""
+
+    @classmethod
+    @override
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the JSON schema. The server's framework asks for it at each call, so the usual one is made once."""
+        return super().model_json_schema(*args, **kwargs) if args or kwargs else _schema_of(cls)
+
+
+@cache
+def _schema_of(query: type[_Query]) -> dict[str, Any]:
+    return super(_Query, query).model_json_schema()
+
+
+class JobQuery(_Query):
     """Query parameters of a URL that name a job."""
 
     job_id: Id
@@ -537,7 +557,7 @@ class TrialRecord(Wire):
     ended_at: datetime | None = None
 
 
-class PageQuery(Wire):
+class PageQuery(_Query):
     """Query parameters for a part of a long list. In a URL every value is text, so text is parsed as a number."""
 
     offset: Annotated[int, Field(ge=0, le=MAX_INT)] = 0

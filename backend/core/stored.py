@@ -9,7 +9,7 @@ The JSON keys and the names in the tuples below are the stored format. A change 
 import hashlib
 import json
 import math
-from dataclasses import asdict, astuple, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ _COUNTED = ("converged", "failed", "failed_since_success", "failed_factor", "cha
 _OF_EPOCHS = ("runs", "mean", "site_precision", "site_shift", "squares", "freedom", "rising", "falling")
 _OF_EPOCH_COST = ("runs", "mean", "energy_j", "time_s")
 _TRIAL = tuple(field.name for field in fields(Trial))
+_REWARDS = tuple(field.name for field in fields(Rewards))
 
 
 def save(summary: EndedSummary, initial: EndedSummary, reference_cost_j: float) -> str:
@@ -56,7 +57,7 @@ def save(summary: EndedSummary, initial: EndedSummary, reference_cost_j: float) 
             raise TypeError(f"{type(summary).__name__} and {type(initial).__name__} are of different policies")
     reference = reference_cost_j if math.isfinite(reference_cost_j) else None
     return _with_digest(
-        json.dumps({"version": VERSION, "reference_cost_j": reference, "last": asdict(summary.last)} | data)
+        json.dumps({"version": VERSION, "reference_cost_j": reference, "last": _plain(summary.last, _TRIAL)} | data)
     )
 
 
@@ -122,9 +123,9 @@ def _to_belief(data: dict[str, Any], initial: Belief) -> Belief:
 
 def _results_data(results: Results) -> dict[str, Any]:
     return {
-        "rewards": {size: astuple(rewards) for size, rewards in results.rewards.items()},
-        "explored": [astuple(trial) for trial in results.explored],
-        "cheapest": results.cheapest and asdict(results.cheapest),
+        "rewards": {size: [getattr(rewards, name) for name in _REWARDS] for size, rewards in results.rewards.items()},
+        "explored": [[getattr(trial, name) for name in _TRIAL] for trial in results.explored],
+        "cheapest": results.cheapest and _plain(results.cheapest, _TRIAL),
     }
 
 

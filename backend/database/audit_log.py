@@ -5,12 +5,13 @@ Actions and actors are defined in `backend.usecases.audit`.
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import cast
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, func, insert, select
 from sqlalchemy.orm import Session
 
+from backend.database import rows
 from backend.database.models import AuditEntry, utc_now
 from backend.database.queries import begins_with, count_rows
 from backend.database.store import now
@@ -24,6 +25,11 @@ def add_entry(
     """Add an entry, with the database's time."""
     entry = {"actor": actor, "address": address, "action": action, "job_id": job_id, "detail": detail}
     connection.execute(_ADD, entry)
+
+
+def new_entry(at: datetime, *, actor: str, address: str, action: str, job_id: str | None, detail: str) -> AuditEntry:
+    """Return an entry, to be stored."""
+    return rows.new(AuditEntry, at=at, actor=actor, address=address, action=action, job_id=job_id, detail=detail)
 
 
 def page_of_entries(

@@ -158,13 +158,13 @@ def _to_trial(row: Sequence[Any]) -> CoreTrial:
 
 def begin_exploration(connection: Connection, job: Job) -> None:
     """Store that no trial of the job's current exploration has ended."""
-    rows.add(connection, StoredBelief(job=job.id, exploration=job.exploration, summary=stored.NOTHING))
+    rows.save(connection, rows.new(StoredBelief, job=job.id, exploration=job.exploration, summary=stored.NOTHING))
 
 
 def add_belief(connection: Connection, job: Job, exploration: int) -> StoredBelief:
     """Store a row for the summary of an exploration, which `load_to_decide` fills in."""
-    row = StoredBelief(job=job.id, exploration=exploration, summary="")
-    rows.add(connection, row)
+    row = rows.new(StoredBelief, job=job.id, exploration=exploration, summary="")
+    rows.save(connection, row)
     return row
 
 

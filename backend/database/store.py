@@ -5,9 +5,9 @@ combines these functions into transactions. A changed row is stored by `rows.sav
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, cast
@@ -31,7 +31,8 @@ from backend.core.gp_ucb.belief import WarmStart
 from backend.core.rng import position_of, seeded
 from backend.core.state import Choice, TrialStatus, TrialType, Verdict
 from backend.core.state import Report as CoreReport
-from backend.database import rows
+from backend.database import batches, rows
+from backend.database.extensions import Base
 from backend.database.models import Job, Report, StoredBelief, Trial, utc_now
 from backend.errors import UnknownJob
 from lightning_bso.wire import RegisteredJobSpec
@@ -50,7 +51,6 @@ STOPPED = "stopped"
 _JOBS, _TRIALS = cast(Table, Job.__table__), cast(Table, Trial.__table__)
 _RAISE_REVISION = update(_JOBS).where(_JOBS.c.job_id == bindparam("wanted_id")).values(revision=_JOBS.c.revision + 1)
 _JOB = select(*rows.columns(Job)).where(Job.job_id == bindparam("wanted_id"))
-_JOB_AND_TIME = _JOB.add_columns(utc_now())
 _LAST_NUMBER = select(func.max(Report.number)).where(Report.trial == Trial.id).correlate(Trial).scalar_subquery()
 _LAST_REPORT = (Report.trial == Trial.id) & (Report.number == _LAST_NUMBER)
 _OTHER = aliased(Trial)
@@ -81,13 +81,18 @@ def _select_run(
 ) -> Select[*tuple[Any, ...]]:
     """Build the statement that reads a job, one of its trials, that trial's last report, and a stored summary."""
     return (
-        select(*rows.select_parts(_PARTS_OF_RUN, packed=packed), utc_now(), last)
+        select(*rows.select_parts(_PARTS_OF_RUN, utc_now(), last, packed=packed))
         .select_from(Job)
         .outerjoin(Trial, (Trial.job == Job.id) & which)
         .outerjoin(Report, _LAST_REPORT)
         .outerjoin(StoredBelief, (StoredBelief.job == Job.id) & (StoredBelief.exploration == exploration))
         .where(Job.job_id == bindparam("wanted_id"))
     )
+
+
+@cache
+def _job_and_time(*, packed: bool) -> Select[*tuple[Any, ...]]:
+    return select(*rows.select_parts([Job], utc_now(), packed=packed)).where(Job.job_id == bindparam("wanted_id"))
 
 
 @cache
@@ -145,9 +150,7 @@ def locked_job(connection: Connection, job_id: str) -> Iterator[tuple[Job, datet
     Raises:
         UnknownJob: there is no such job.
     """
-    _lock(connection, job_id)
-    *values, at = connection.execute(_JOB_AND_TIME, {"wanted_id": job_id}).one()
-    job = rows.load(Job, values)
+    job, at = _lock_and_read(connection, _job_and_time, {"wanted_id": job_id}, Job)
     yield job, at
     rows.save(connection, job)
 
@@ -157,16 +160,18 @@ class LockedRun:
     """A locked job with what most calls of a run read and change."""
 
     job: Job
-    at: datetime
-    """The database's time."""
     trial: Trial | None
     """The run's trial; None: there is no such trial."""
     last_report: Report | None
     """The trial's last report; None before the first."""
     belief: StoredBelief | None
     """The stored summary of the trial's exploration, or of the job's current one for a run that asks."""
+    at: datetime
+    """The database's time."""
     energy_source: str | None = None
     """The energy source of the trial, else that of the other runs of its exploration, if the call needs it."""
+    new: list[Base] = field(default_factory=list)
+    """Rows to store when the call ends."""
 
 
 @contextmanager
@@ -182,10 +187,8 @@ def locked_run(connection: Connection, job_id: str, number: int, *, names_source
     Raises:
         UnknownJob: there is no such job.
     """
-    _lock(connection, job_id)
     values = {"wanted_id": job_id, "number": number, "names_source": names_source}
-    run, energy_source = _read_run(connection, _run, values)
-    run.energy_source = energy_source
+    run = LockedRun(*_lock_and_read(connection, _run, values, *_PARTS_OF_RUN))
     yield run
     _save(connection, run)
 
@@ -200,29 +203,32 @@ def locked_to_ask(connection: Connection, job_id: str, run_id: str | None) -> It
     Raises:
         UnknownJob: there is no such job.
     """
-    _lock(connection, job_id)
-    run, last_number = _read_run(connection, _run_that_asks, {"wanted_id": job_id, "run_id": run_id})
+    values = {"wanted_id": job_id, "run_id": run_id}
+    *parts, last_number = _lock_and_read(connection, _run_that_asks, values, *_PARTS_OF_RUN)
+    run = LockedRun(*parts)
     yield run, last_number
     _save(connection, run)
 
 
-def _read_run(
-    connection: Connection, query: Callable[..., Select[*tuple[Any, ...]]], values: dict[str, Any]
-) -> tuple[LockedRun, Any]:
-    """Return the parts of a run, and the value of the query's last column."""
+def _lock_and_read(
+    connection: Connection,
+    query: Callable[..., Select[*tuple[Any, ...]]],
+    values: Mapping[str, Any],
+    *parts: type[Base],
+) -> list[Any]:
+    """Return the rows of some parts, the database's time, and the query's further values."""
     packed = rows.is_packed(connection)
-    *parts, at, last = connection.execute(query(packed=packed), values).one()
-    job, trial, report, belief = rows.load_parts(_PARTS_OF_RUN, parts, packed=packed)
-    return LockedRun(job, at, trial, report, belief), last
+    (found, *_), read = batches.execute(connection, (_RAISE_REVISION, values), (query(packed=packed), values))
+    if not found:
+        raise UnknownJob(values["wanted_id"])
+    of_parts = rows.load_parts(parts, read[0], packed=packed)
+    if packed:
+        of_parts[len(parts)] = datetime.fromisoformat(of_parts[len(parts)])
+    return of_parts
 
 
 def _save(connection: Connection, run: LockedRun) -> None:
-    rows.save(connection, run.job, run.trial, run.belief)
-
-
-def _lock(connection: Connection, job_id: str) -> None:
-    if connection.execute(_RAISE_REVISION, {"wanted_id": job_id}).rowcount == 0:
-        raise UnknownJob(job_id)
+    rows.save(connection, *run.new, run.job, run.trial, run.belief)
 
 
 def read_job(reads: Session | Connection, job_id: str) -> Job | None:
@@ -234,7 +240,8 @@ def read_job(reads: Session | Connection, job_id: str) -> Job | None:
 def add_job(connection: Connection, spec: RegisteredJobSpec, seed: int, warm_start: WarmStart | None) -> Job:
     """Store a new job. An IntegrityError means that another call registered the id first."""
     at = now(connection)
-    job = Job(
+    job = rows.new(
+        Job,
         job_id=spec.job_id,
         spec=spec.model_dump_json(),
         policy=spec.policy,
@@ -257,8 +264,7 @@ def delete_job(connection: Connection, job: Job) -> None:
     connection.execute(delete(Job).where(Job.id == job.id))
 
 
-def add_trial(
-    connection: Connection,
+def new_trial(
     job: Job,
     at: datetime,
     number: int,
@@ -267,8 +273,9 @@ def add_trial(
     host: str | None,
     process: str | None,
 ) -> Trial:
-    """Store a new trial."""
-    trial = Trial(
+    """Return a new trial, to be stored."""
+    return rows.new(
+        Trial,
         job=job.id,
         number=number,
         run_id=run_id,
@@ -290,8 +297,6 @@ def add_trial(
         started_at=at,
         last_seen_at=at,
     )
-    rows.add(connection, trial)
-    return trial
 
 
 def end_trial(trial: Trial, job: Job, at: datetime, status: TrialStatus, code: str, outcome: str) -> None:
@@ -374,24 +379,20 @@ def find_report(connection: Connection, trial: Trial, number: int) -> Report | N
     return None if values is None else rows.load(Report, values)
 
 
-def add_report(
-    connection: Connection, trial: Trial, job: Job, at: datetime, number: int, report: CoreReport, verdict: Verdict
-) -> None:
-    """Store a report with its verdict, and copy its totals to the trial."""
-    rows.add(
-        connection,
-        Report(
-            trial=trial.id,
-            number=number,
-            epoch=report.epoch,
-            metric=report.metric,
-            energy_j=report.energy_j,
-            time_s=report.time_s,
-            code=verdict.code,
-            message=verdict.reason,
-            revision=job.revision,
-            expired_revision=trial.ended_revision,
-            received_at=at,
-        ),
-    )
+def new_report(trial: Trial, job: Job, at: datetime, number: int, report: CoreReport, verdict: Verdict) -> Report:
+    """Return a report with its verdict, to be stored, and copy its totals to the trial."""
     trial.energy_j, trial.time_s, trial.epochs = report.energy_j, report.time_s, report.epoch
+    return rows.new(
+        Report,
+        trial=trial.id,
+        number=number,
+        epoch=report.epoch,
+        metric=report.metric,
+        energy_j=report.energy_j,
+        time_s=report.time_s,
+        code=verdict.code,
+        message=verdict.reason,
+        revision=job.revision,
+        expired_revision=trial.ended_revision,
+        received_at=at,
+    )

@@ -5,9 +5,11 @@ its trial. The rows live in `backend.database.audit_log`.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from backend.database import audit_log
+from backend.database.models import AuditEntry
 from backend.database.transactions import Connection, Session, read_only
 from backend.usecases.records import audit_record
 from lightning_bso.wire import AuditPage
@@ -54,6 +56,11 @@ COMMAND_LINE = Actor("command line")
 def record(connection: Connection, by: Actor, action: Action, job_id: str | None = None, detail: str = "") -> None:
     """Record an action, in the transaction that carries it out."""
     audit_log.add_entry(connection, actor=by.name, address=by.address, action=action, job_id=job_id, detail=detail)
+
+
+def entry(at: datetime, by: Actor, action: Action, job_id: str, detail: str) -> AuditEntry:
+    """Return an entry, to be stored with the other rows of the transaction that carries the action out."""
+    return audit_log.new_entry(at, actor=by.name, address=by.address, action=action, job_id=job_id, detail=detail)
 
 
 @read_only

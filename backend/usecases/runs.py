@@ -138,8 +138,9 @@ def ask(
             trial.process = process
             return _to_ask_answer(job, trial, last, lease_s, ruled_out)
         choice = _choose(connection, locked, by)
-        trial = store.add_trial(connection, job, at, last_number + 1, run_id, choice, host, process)
-        audit.record(connection, by, Action.ASK, job_id, f"trial {trial.number}, batch size {trial.batch_size}")
+        trial = store.new_trial(job, at, last_number + 1, run_id, choice, host, process)
+        done = f"trial {trial.number}, batch size {trial.batch_size}"
+        locked.new += [trial, audit.entry(at, by, Action.ASK, job_id, done)]
         return _to_ask_answer(job, trial, None, lease_s)
 
 
@@ -173,7 +174,8 @@ def report(connection: Connection, request: ReportRequest, *, by: Actor, lease_s
 
         locked.belief = locked.belief or states.add_belief(connection, job, trial.exploration)
         verdict, state = _judge(connection, job, locked.belief, trial, report)
-        store.add_report(connection, trial, job, at, request.report_number or last_number + 1, report, verdict)
+        number = request.report_number or last_number + 1
+        locked.new.append(store.new_report(trial, job, at, number, report, verdict))
         _add_metric(job, trial, request.metric)
         trial.energy_source = request.energy_source or trial.energy_source
         trial.accumulate_grad_batches = request.accumulate_grad_batches
@@ -181,6 +183,7 @@ def report(connection: Connection, request: ReportRequest, *, by: Actor, lease_s
         if trial.outcome_code == store.LOST:
             store.revive_trial(trial)
         if verdict.code is VerdictCode.CALIBRATED:
+            rows.save(connection, *locked.new)  # the target is learnt from all reports
             _calibrate(connection, job, trial, at, verdict.reason)
         elif verdict.stop:
             store.end_trial(trial, job, at, TrialStatus.SUCCEEDED, verdict.code, verdict.reason)
@@ -290,7 +293,7 @@ def end(
                 return EndAnswer(verdict=_judge_end(connection, job, trial, at, outcome))
             code = store.STOPPED if by_user else store.LEFT if request.over else store.ENDED
             store.end_trial(trial, job, at, TrialStatus.FAILED, code, outcome)
-            audit.record(connection, by, Action.END, request.job_id, f"trial {trial.number}: {outcome}")
+            locked.new.append(audit.entry(at, by, Action.END, request.job_id, f"trial {trial.number}: {outcome}"))
             epochs = max(trial.epochs, request.current_epoch)
             broke = not (request.over or request.misconfigured) and request.reason is not None and epochs == 0
             splits_next = request.max_device_batch_size is not None  # so the next run does not break like this

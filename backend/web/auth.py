@@ -122,13 +122,15 @@ def _remembered(name: str, ask: Callable[[], R | None]) -> R | None:
 def _from_own_machine() -> bool:
     """Whether only a program on this machine can have sent the request: no other host, no proxy, no web page."""
     # On a Unix socket gunicorn takes SERVER_NAME from the caller. Such a request has no remote address, so it fails.
-    addresses = [request.environ.get("SERVER_NAME", ""), request.remote_addr or "", _host(f"//{request.host}")]
-    if "Origin" in request.headers:
-        addresses.append(_host(request.headers["Origin"]))
-    forwarded = any(name.startswith(("HTTP_X_FORWARDED_", "HTTP_FORWARDED")) for name in request.environ)
-    by_trusted_proxy = "werkzeug.proxy_fix.orig" in request.environ
+    environ = request.environ
+    addresses = [environ.get("SERVER_NAME", ""), environ.get("REMOTE_ADDR") or "", _host(f"//{request.host}")]
+    if "HTTP_ORIGIN" in environ:
+        addresses.append(_host(environ["HTTP_ORIGIN"]))
+    names = " ".join(environ)
+    forwarded = "HTTP_X_FORWARDED_" in names or "HTTP_FORWARDED" in names
+    by_trusted_proxy = "werkzeug.proxy_fix.orig" in environ
     # Browsers send GET requests for images, links and forms without an Origin, and one GET call creates a trial.
-    foreign = request.headers.get("Sec-Fetch-Site") == "cross-site"
+    foreign = environ.get("HTTP_SEC_FETCH_SITE") == "cross-site"
     return all(map(is_loopback, addresses)) and not (forwarded or by_trusted_proxy or foreign)
 
 

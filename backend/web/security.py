@@ -18,6 +18,12 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
 # The API documentation is a page of a library with inline scripts. It contains no secret.
 _POLICY_OF_DOCUMENTATION = _POLICY.replace("script-src 'self'", "script-src 'self' 'unsafe-inline'")
 
@@ -34,10 +40,7 @@ def protect(app: Flask, trusted_proxies: str) -> None:
     def harden(response: Response) -> Response:
         documentation = request.path.startswith("/openapi")
         response.headers["Content-Security-Policy"] = _POLICY_OF_DOCUMENTATION if documentation else _POLICY
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["X-Frame-Options"] = "DENY"
-        response.headers["Referrer-Policy"] = "same-origin"
-        response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+        response.headers.extend(_HEADERS)
         response.headers.setdefault("Cache-Control", "no-store")
         if request.is_secure:
             response.headers["Strict-Transport-Security"] = "max-age=31536000"

@@ -8,9 +8,9 @@ from tests.databases import connected
 
 
 def test_a_change_of_a_row_that_is_gone_is_an_error(database_url: str) -> None:
-    secret = Secret(name="name", value="old")
+    secret = rows.new(Secret, name="name", value="old")
     with connected(database_url) as connection:
-        rows.add(connection, secret)
+        rows.save(connection, secret)
         connection.exec_driver_sql("DELETE FROM secrets")
         rows.save(connection, secret)
         secret.value = "new"
