@@ -7,11 +7,12 @@ The calls of the protocol are in `client`. What a run does while the server is a
 
 import math
 import re
+from _thread import start_new_thread
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
-from threading import Thread
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -84,6 +85,7 @@ class Transport:
         """Address of the server, without a password that the address may contain."""
         self._token = token
         self._session = self._open_session()
+        self._without_body: dict[tuple[str, str], requests.PreparedRequest] = {}
         # Proxies and certificates from the environment. Reading them at every call would slow the calls down.
         self._settings = self._session.merge_environment_settings(self._url, {}, stream=None, verify=None, cert=None)
 
@@ -132,15 +134,8 @@ class Transport:
 
     def _exchange(self, method: str, path: str, body: Wire | None, query: Wire | None) -> bytes:
         try:
-            request = requests.Request(
-                method,
-                self._url + path,
-                data=None if body is None else body.model_dump_json().encode(),
-                params=None if query is None else query.model_dump(),
-                headers={"Content-Type": "application/json"},
-            )
             response = self._session.send(
-                self._session.prepare_request(request),
+                self._prepare(method, path, query) if body is None else self._prepare_with(method, path, body),
                 timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
                 allow_redirects=False,  # a redirected POST would arrive as a GET
                 **self._settings,
@@ -167,6 +162,22 @@ class Transport:
             transient=response.status_code in (502, 503, 504),
         )
 
+    def _prepare(self, method: str, path: str, query: Wire | None = None) -> requests.PreparedRequest:
+        parameters = None if query is None else query.model_dump()
+        headers = {"Content-Type": "application/json"}
+        return self._session.prepare_request(
+            requests.Request(method, self._url + path, params=parameters, headers=headers)
+        )
+
+    def _prepare_with(self, method: str, path: str, body: Wire) -> requests.PreparedRequest:
+        """Prepare a request with a body. Only the body differs between two reports, so the rest is prepared once."""
+        if (method, path) not in self._without_body:
+            self._without_body[method, path] = self._prepare(method, path)
+        request = self._without_body[method, path].copy()
+        request.prepare_body(body.model_dump_json().encode(), None)
+        request.prepare_cookies(self._session.cookies)
+        return request
+
     def _open_session(self) -> requests.Session:
         session = requests.Session()
         if self._token is not None:
@@ -192,19 +203,32 @@ def _within(seconds: float, call: Callable[[], Result]) -> Result:
         TimeoutError: there is no result yet. The call goes on in its thread until the server ends it, and its result is
             dropped.
     """
-    result: Future[Result] = Future()
+    results: SimpleQueue[Result | _Raised] = SimpleQueue()
 
     def run() -> None:
         try:
-            result.set_result(call())
+            results.put(call())
         except BaseException as error:  # raised where the result is waited for
-            result.set_exception(error)
+            results.put(_Raised(error))
 
     try:
-        Thread(target=run, daemon=True).start()
+        start_new_thread(run, ())  # `threading.Thread` also waits until the thread has begun, and this is done often
     except RuntimeError:  # no further thread can start; the socket's own timeouts still apply
         return call()
-    return result.result(timeout=seconds)
+    try:
+        result = results.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError from None
+    if isinstance(result, _Raised):
+        raise result.error
+    return result
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """Stands for the result of a call that has raised an error."""
+
+    error: BaseException
 
 
 def _without_password(server_url: str) -> str:

@@ -122,12 +122,12 @@ def test_after_a_timeout_the_next_call_uses_a_new_session(scripted: ScriptedServ
 def test_a_call_succeeds_where_no_further_thread_can_start(
     scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_thread: object) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     scripted.script = in_turn(GOING_ON)
     with monkeypatch.context() as patched:
-        patched.setattr(transport, "Thread", type("Thread", (), {"__init__": lambda *_, **__: None, "start": fail}))
+        patched.setattr(transport, "start_new_thread", fail)
         assert BsoClient(scripted.url).report(REPORT).message == "go on"
 
 
