@@ -4,12 +4,14 @@ So a use case must be repeatable until its commit. After the commit, the caller'
 a repeated call safe: the use case looks them up inside the transaction.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
+from threading import Lock
 from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from tenacity import (
@@ -22,7 +24,7 @@ from tenacity import (
 )
 
 from backend.database import faults
-from backend.database.extensions import READ_ONLY, db
+from backend.database.extensions import READ_ONLY, SQLITE_BUSY_TIMEOUT_MS, db
 from backend.errors import DatabaseUnavailable
 
 __all__ = ["Connection", "Session", "read_only", "session_transaction", "transaction"]
@@ -38,6 +40,7 @@ BACKOFF_S = 0.02
 """Longest wait before the first retry. It doubles with each retry; the wait is random and up to that long."""
 PATIENCE_S = 20.0
 """No attempt starts later than this, because a caller waits for the answer."""
+_writer = Lock()
 
 # Errors of the database, not of the statements sent to it. Other errors are faults of this program.
 _FAILURES = (OperationalError, InterfaceError, InternalError, IntegrityError)
@@ -54,13 +57,27 @@ def transaction(use_case: Callable[Concatenate[Connection, P], R]) -> Callable[P
 
     @wraps(use_case)
     def run_once(*args: P.args, **kwargs: P.kwargs) -> R:
-        # The transaction begins with the first statement. So a call that is refused before it locks nothing.
-        with db.engine.connect() as connection:
+        # The transaction begins with the first statement. So a call that is refused before it locks no row.
+        with _one_writer(db.engine), db.engine.connect() as connection:
             answer = use_case(connection, *args, **kwargs)
             connection.commit()
             return answer
 
     return _retried(run_once)
+
+
+@contextmanager
+def _one_writer(engine: Engine) -> Iterator[None]:
+    """Let the transactions of this process follow each other if the database is SQLite, which takes one at a time.
+
+    SQLite itself looks from time to time whether another transaction has ended, and lets some callers wait for long.
+    """
+    taken = engine.dialect.name == "sqlite" and _writer.acquire(timeout=SQLITE_BUSY_TIMEOUT_MS / 1000)
+    try:
+        yield
+    finally:
+        if taken:
+            _writer.release()
 
 
 def session_transaction(use_case: UseCase[P, R]) -> Callable[P, R]:
