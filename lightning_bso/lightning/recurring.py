@@ -22,6 +22,8 @@ Hydra's sweepers and launchers are its plugins. It calls a single run without th
 SEARCH_VARIABLES = ("WANDB_SWEEP_ID", "NNI_TRIAL_JOB_ID")
 """Variables that a search sets in the processes of its trainings."""
 TEST_VARIABLE = "PYTEST_CURRENT_TEST"
+TESTS = "unittest"
+"""A package that calls tests, and sets no variable."""
 
 
 def why_no_recurrence(
@@ -35,7 +37,8 @@ def why_no_recurrence(
         environment: the environment variables of the process.
         is_first_fit: whether no fit of this process has come before.
     """
-    search = next((package for module in calling_modules for package in SEARCHES if _is_in(module, package)), None)
+    modules = list(calling_modules)
+    search = next((package for module in modules for package in SEARCHES if _is_in(module, package)), None)
     if search is not None:
         return f"the fit is called by {search}, so it may be one of a search"
     variable = next((name for name in SEARCH_VARIABLES if environment.get(name)), None)
@@ -43,6 +46,8 @@ def why_no_recurrence(
         return f"${variable} is set, so the fit is one of a search"
     if TEST_VARIABLE in environment:
         return "the fit is part of a test (pytest)"
+    if any(_is_in(module, TESTS) for module in modules):
+        return f"the fit is part of a test ({TESTS})"
     included, excluded = (_patterns(environment, name) for name in (variables.AUTO_INCLUDE, variables.AUTO_EXCLUDE))
     if included and not _matches(job_id_prefix, included):
         return f"{job_id_prefix!r} matches no pattern of ${variables.AUTO_INCLUDE}"

@@ -329,11 +329,23 @@ OWN_CALLBACK = PLAIN.replace("pl.Trainer(", "pl.Trainer(callbacks=lightning_bso.
 )
 
 
+IN_A_TEST = f"""
+import unittest
+
+class Test(unittest.TestCase):
+    def test_it(self):
+        exec({PLAIN!r}, {{"__name__": "tested"}})
+
+unittest.main()
+"""
+
+
 @pytest.mark.parametrize(
     ("script", "variables", "reason"),
     [
         (PLAIN.replace("pl.Trainer(", "pl.Trainer(fast_dev_run=True, "), {}, "this is a fast_dev_run"),
         (PLAIN, {"PYTEST_CURRENT_TEST": "a test"}, "the fit is part of a test"),
+        (IN_A_TEST, {}, "the fit is part of a test (unittest)"),
         (PLAIN, {"WANDB_SWEEP_ID": "a sweep"}, "$WANDB_SWEEP_ID is set"),
         (PLAIN, {"ZEUS_BSO_AUTO_EXCLUDE": "Other*, Model-*"}, "matches a pattern of $ZEUS_BSO_AUTO_EXCLUDE"),
         (PLAIN, {"ZEUS_BSO_AUTO_INCLUDE": "Other*"}, "'Model-Data' matches no pattern of $ZEUS_BSO_AUTO_INCLUDE"),

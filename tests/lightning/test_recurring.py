@@ -32,7 +32,8 @@ def test_a_fit_that_a_search_calls_does_not(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["optunate", "sklearn.linear_model", "raymond.train", "hydra.main", "lightning.pytorch.loops"]
+    "module",
+    ["optunate", "sklearn.linear_model", "raymond.train", "hydra.main", "lightning.pytorch.loops", "unittests.train"],
 )
 def test_a_module_of_a_similar_name_is_no_search(module: str) -> None:
     assert why(module) is None
@@ -41,6 +42,10 @@ def test_a_module_of_a_similar_name_is_no_search(module: str) -> None:
 @pytest.mark.parametrize("name", ["WANDB_SWEEP_ID", "NNI_TRIAL_JOB_ID", "PYTEST_CURRENT_TEST"])
 def test_a_fit_with_the_variable_of_a_search_or_a_test_does_not(name: str) -> None:
     assert why(**{name: "1"})
+
+
+def test_a_fit_that_unittest_calls_does_not() -> None:
+    assert why("unittest.case") == "the fit is part of a test (unittest)"
 
 
 @pytest.mark.parametrize(
