@@ -124,7 +124,11 @@ class Settings(BaseSettings):
         }
 
 
-CLIENT_VARIABLES = {f"{ENV_PREFIX}SERVER_URL", f"{ENV_PREFIX}TOKEN"}
+CLIENT_VARIABLES = {
+    ENV_PREFIX + name
+    for name in ("SERVER_URL", "TOKEN", "JOB", "AUTO", "AUTO_INCLUDE", "AUTO_EXCLUDE", "AUTO_DESCRIBE")
+}
+"""What a training on the same machine reads."""
 
 
 def unknown_variables() -> list[str]:

@@ -7,6 +7,7 @@ from flask.testing import FlaskClient
 
 from backend.app import create_app
 from backend.config import Settings, SettingsError, load_settings, unknown_variables
+from lightning_bso import variables
 from tests.calls import Calls
 from tests.servers import backend
 
@@ -97,3 +98,9 @@ def test_a_misspelt_variable_is_found_in_the_environment_and_in_the_file(
     monkeypatch.setenv("ZEUS_BSO_DATABSE_URL", "sqlite:///x.db")
     monkeypatch.setenv("ZEUS_BSO_SERVER_URL", "http://127.0.0.1:8000")
     assert unknown_variables() == ["ZEUS_BSO_DATABSE_URL", "ZEUS_BSO_LEASE"]
+
+
+@pytest.mark.parametrize("name", [name for name in vars(variables) if name.isupper()])
+def test_a_variable_of_a_training_is_not_misspelt(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(getattr(variables, name), "1")
+    assert unknown_variables() == []
