@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -188,7 +190,7 @@ def _identity(
 ) -> str:
     """Return what tells a training from others, as text. The amount of data and the batch size are no part of it."""
     holders = {path.rpartition(".")[2] for path in names}
-    parts = {class_name(part): _plain(part.hparams, holders) for part in _parts(trainer, module)}
+    parts = {_class_in_script(part): _plain(part.hparams, holders) for part in _parts(trainer, module)}
     return json.dumps(
         {
             "parts": parts,
@@ -202,6 +204,14 @@ def _identity(
         },
         sort_keys=True,
     )
+
+
+def _class_in_script(part: object) -> str:
+    """Return the name of a part's class. Every script's own module is `__main__`, so the script's name is added."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    if file is None or type(part).__module__ not in ("__main__", "__mp_main__"):
+        return class_name(part)
+    return f"{Path(file).name}:{class_name(part)}"
 
 
 def _plain(value: Any, skipped: set[str]) -> Any:

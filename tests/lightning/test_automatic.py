@@ -324,6 +324,14 @@ def test_two_first_launches_with_two_batch_sizes_at_once_are_not_one_job(
     assert f"began with batch size {OWN_SIZE}" in run.errors
 
 
+def test_classes_of_one_name_in_two_scripts_are_two_trainings(server: WaitressServer, tmp_path: Path) -> None:
+    with server:
+        for name in ("churn.py", "prices.py", "churn.py"):
+            run = launch(PLAIN, tmp_path, file_name=name, **automatic(server.url))
+            assert run.exit_status == 0, run.errors
+        assert sorted(trials_of_each_job(BsoClient(server.url))) == [1, 2]
+
+
 OWN_CALLBACK = PLAIN.replace("pl.Trainer(", "pl.Trainer(callbacks=lightning_bso.ZeusBSOCallback(), ").replace(
     "import torch\n", "import torch\nimport lightning_bso\n", 1
 )

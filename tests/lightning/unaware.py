@@ -96,9 +96,15 @@ class Launch:
         return [int(size) for size in re.findall(r"trained with (\d+)", self.output)]
 
 
-def launch(script: str, folder: Path, imports: tuple[str, ...] = warm.TRAINING_IMPORTS, **variables: str) -> Launch:
+def launch(
+    script: str,
+    folder: Path,
+    imports: tuple[str, ...] = warm.TRAINING_IMPORTS,
+    file_name: str = "train.py",
+    **variables: str,
+) -> Launch:
     """Run a script in a folder, with these variables set, in a process that has imported these modules."""
-    (run,) = _launch(script, folder, imports, [variables])
+    (run,) = _launch(script, folder / file_name, imports, [variables])
     return run
 
 
@@ -106,14 +112,11 @@ def launch_ranks(script: str, folder: Path, **variables: str) -> list[Launch]:
     """Run a script in two processes that form one run, with the variables that torchrun would set for each of them."""
     run = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
     ranks = [variables | run | {"LOCAL_RANK": str(rank)} for rank in range(RANKS)]
-    return _launch(script, folder, warm.TRAINING_IMPORTS, ranks)
+    return _launch(script, folder / "train.py", warm.TRAINING_IMPORTS, ranks)
 
 
-def _launch(
-    script: str, folder: Path, imports: tuple[str, ...], variables_of_each: list[dict[str, str]]
-) -> list[Launch]:
+def _launch(script: str, file: Path, imports: tuple[str, ...], variables_of_each: list[dict[str, str]]) -> list[Launch]:
     """Run a script in one process for each set of variables, side by side."""
-    file = folder / "train.py"
     file.write_text(script)
     inherited = environment()
     inherited.pop("PYTEST_CURRENT_TEST", None)  # of this test, in which no training recurs
@@ -122,7 +125,7 @@ def _launch(
         for variables in variables_of_each:
             stdout, stderr = (files.enter_context(TemporaryFile("w+")) for _ in range(2))
             process = warm.start(
-                [str(file)], cwd=folder, env=inherited | variables, stdout=stdout, stderr=stderr, imports=imports
+                [str(file)], cwd=file.parent, env=inherited | variables, stdout=stdout, stderr=stderr, imports=imports
             )
             processes.append((process, stdout, stderr))
         runs = []
