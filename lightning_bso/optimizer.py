@@ -190,6 +190,11 @@ class BatchSizeOptimizer:
         return (self._stop and self.result is not None) or self._last_epoch >= self.job.max_epochs
 
     @property
+    def is_cut_off(self) -> bool:
+        """Whether reports of this process wait for a server that does not answer."""
+        return bool(self._outbox)
+
+    @property
     def probe_wanted(self) -> bool:
         """Whether the server asks for a probe: the cost of an epoch with the other batch sizes (see `report_probe`)."""
         return self._trial is not None and self._trial.probe_wanted

@@ -376,7 +376,8 @@ class TrialRequest(TrialCall):
     """True: the run came to its regular end without a verdict. False: the run broke, by the error in `reason`."""
     unfit: StrictBool = False
     """True: the job cannot be trained with this batch size, because every run would end like this. The batch size is
-    ruled out at once, unless it is the default."""
+    ruled out at once, and so are those beyond it that no run has trained with. This has no effect for the default, or
+    for a batch size that a run has converged with."""
     misconfigured: StrictBool = False
     """True: the program's set-up is wrong, so the end says nothing about the batch size."""
     current_epoch: Count = 0

@@ -1,7 +1,10 @@
 """Rule out batch sizes whose runs break: they end in an error before they have completed an epoch.
 
 One error says little: it may come from the machine or the network. A batch size is ruled out after the same error
-twice, while another batch size works, or at once if the caller says that the error will come again.
+twice, while another batch size works, or at once if the caller says that the error will come again. Then the batch
+sizes beyond it are ruled out too: what a training cannot do with half of its usual batch size, such as more steps than
+a schedule has, it cannot do with a quarter either. So a training that works with one batch size alone breaks twice at
+most.
 """
 
 import re
@@ -25,19 +28,25 @@ _VARYING = re.compile(r"[+-]?\w*\d\w*(?:[.:+-]+\w*\d\w*)*")
 def ruled_out(state: JobState) -> dict[int, str]:
     """Return the batch sizes that breakdowns rule out, each with the reason. The default is never among them."""
     reasons: dict[int, str] = {}
-    for size in {breakdown.batch_size for breakdown in state.breakdowns} - {state.spec.default_batch_size}:
+    default = state.spec.default_batch_size
+    for size in {breakdown.batch_size for breakdown in state.breakdowns} - {default}:
         of_size = [breakdown for breakdown in state.breakdowns if breakdown.batch_size == size]
         unfit = [breakdown for breakdown in of_size if breakdown.unfit]
         if unfit:
             reasons[size] = f"cannot be trained with: {_brief(unfit[-1].error)}"
         elif size not in state.working_sizes and state.working_sizes and (repeated := _repeated(of_size)):
             reasons[size] = f"ended in the same error twice before its first epoch: {_brief(repeated[-1].error)}"
+    unfit_sizes = {breakdown.batch_size for breakdown in state.breakdowns if breakdown.unfit} - {default}
+    for size in set(state.spec.batch_sizes) - reasons.keys() - state.working_sizes:
+        nearer = sorted(other for other in unfit_sizes if default < other < size or size < other < default)
+        if nearer:
+            reasons[size] = f"lies beyond batch size {nearer[0]}, which {reasons[nearer[0]]}"
     return reasons
 
 
 def depends_on_working_sizes(breakdowns: Sequence[Breakdown]) -> bool:
     """Return whether `ruled_out` reads the state's working sizes."""
-    return bool(_repeated(breakdowns))
+    return bool(_repeated(breakdowns)) or any(breakdown.unfit for breakdown in breakdowns)
 
 
 def with_breakdown(spec: Spec, earlier: Sequence[Breakdown], latest: Breakdown) -> tuple[Breakdown, ...]:

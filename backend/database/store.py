@@ -109,6 +109,12 @@ _TRIAL = select(*rows.columns(Trial)).where(Trial.id == bindparam("of_trial"))
 _REPORT = select(*rows.columns(Report)).where(
     Report.trial == bindparam("of_trial"), Report.number == bindparam("wanted_number")
 )
+_CONVERGED = (
+    select(Trial.id)
+    .where(Trial.job == bindparam("of_job"), Trial.exploration == bindparam("of_exploration"))
+    .where(Trial.batch_size == bindparam("size"), Trial.converged.is_(True))
+    .limit(1)
+)
 _OLDEST_SEEN = select(func.min(Trial.last_seen_at)).where(
     Trial.job == bindparam("of_job"), Trial.status == TrialStatus.DISPATCHED, Trial.id != bindparam("except_for")
 )
@@ -366,6 +372,12 @@ def open_calibration(connection: Connection, job: Job, exploration: int) -> list
 def _load_trials(reads: Session | Connection, *which: ColumnElement[bool]) -> list[Trial]:
     query = select(*rows.columns(Trial)).where(*which).order_by(Trial.number)
     return [rows.load(Trial, values) for values in reads.execute(query)]
+
+
+def has_converged(connection: Connection, trial: Trial) -> bool:
+    """Return whether a run of the trial's exploration has converged with the trial's batch size."""
+    values = {"of_job": trial.job, "of_exploration": trial.exploration, "size": trial.batch_size}
+    return connection.execute(_CONVERGED, values).first() is not None
 
 
 def read_trial(connection: Connection, trial: Trial) -> Trial:

@@ -297,8 +297,9 @@ def end(
             epochs = max(trial.epochs, request.current_epoch)
             broke = not (request.over or request.misconfigured) and request.reason is not None and epochs == 0
             splits_next = request.max_device_batch_size is not None  # so the next run does not break like this
-            if ((broke and not splits_next) or request.unfit) and not by_user:
-                states.add_breakdown(job, trial, outcome, unfit=request.unfit)
+            unfit = request.unfit and not store.has_converged(connection, trial)
+            if ((broke and not splits_next) or unfit) and not by_user:
+                states.add_breakdown(job, trial, outcome, unfit=unfit)
         ruled_out = _ruled_out(connection, job, trial)
         return None if ruled_out is None else EndAnswer(ruled_out=ruled_out)
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from typing_extensions import override
 
 from lightning_bso import variables
+from lightning_bso.errors import is_out_of_memory
 from lightning_bso.identity import DerivedJob
 from lightning_bso.lightning.callback import ZeusBSOCallback
 from lightning_bso.lightning.checks import check_trainer
@@ -85,6 +86,8 @@ class AutomaticBSOCallback(ZeusBSOCallback):
     def __init__(self) -> None:
         super().__init__()
         self._put_back: Callable[[], None] | None = None
+        self._has_own_size = True
+        """Whether the fit has the batch size of the training's author."""
         self._number = next(self._instances)
 
     @property
@@ -122,9 +125,9 @@ class AutomaticBSOCallback(ZeusBSOCallback):
         self._split_what_does_not_fit(trainer, pl_module)
         try:
             super().setup(trainer, pl_module, stage)
-            is_own = self._loader_size == own_size
-            too_large = None if is_own else why_too_large(trainer)
-            leaves_one = None if is_own else why_left_over(trainer, pl_module)
+            self._has_own_size = self._loader_size == own_size
+            too_large = None if self._has_own_size else why_too_large(trainer)
+            leaves_one = None if self._has_own_size else why_left_over(trainer, pl_module)
         except Exception as error:
             self._stand_aside(error)
             self._restore()
@@ -139,6 +142,19 @@ class AutomaticBSOCallback(ZeusBSOCallback):
             super().on_exception(trainer, pl_module, exception)
         finally:
             self._restore()
+
+    @override
+    def _why_unfit(self, trainer: pl.Trainer, error: BaseException) -> str | None:
+        """Blame any error of the training's code on a batch size that its author has not chosen.
+
+        Otherwise each batch size would break the training several times, or for ever where the error comes late.
+        """
+        unfit = super()._why_unfit(trainer, error)
+        others = (OSError, *classes("utilities.exceptions:MisconfigurationException"))
+        of_code = isinstance(error, Exception) and not isinstance(error, others) and not is_out_of_memory(error)
+        if unfit is None and of_code and not self._has_own_size:
+            unfit = f"the training breaks: {type(error).__name__}: {error}"
+        return unfit
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -454,15 +454,20 @@ class ZeusBSOCallback(Callback):
         if trainer.state.fn != "fit":
             return
         if self._run is not None:
-            unfit = why_unfit(trainer, exception)
-            if unfit is not None:
-                exception.add_note(f"{unfit} with batch size {self.batch_size}: {how_to_validate(trainer)}")
+            unfit = self._why_unfit(trainer, exception)
             # Lightning and this callback raise this class about the program, never about the batch size.
             misconfigured = unfit is None and isinstance(
                 exception, classes("utilities.exceptions:MisconfigurationException")
             )
             self._run.abandon(exception, unfit, trainer.current_epoch, misconfigured=misconfigured)
         self._stop_accumulating(trainer)
+
+    def _why_unfit(self, trainer: pl.Trainer, error: BaseException) -> str | None:
+        """Say why every run with this batch size ends in the error. None: not every run does, as far as is known."""
+        unfit = why_unfit(trainer, error)
+        if unfit is not None:
+            error.add_note(f"{unfit} with batch size {self.batch_size}: {how_to_validate(trainer)}")
+        return unfit
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -606,7 +611,7 @@ class ZeusBSOCallback(Callback):
         if run.result is not None:
             self._log_run(trainer, run)
             self._raise_if_failed(run)
-        else:
+        elif not run.is_cut_off:  # otherwise the log has said why there is no verdict
             rank_zero_warn(
                 f"fit ended before the optimizer had a verdict on trial {number}, so the optimizer learned nothing "
                 "from this run. Set the Trainer's max_epochs (or max_steps) high enough for the job's max_epochs, "

@@ -103,6 +103,15 @@ def test_an_unfit_batch_size_is_ruled_out_at_once(calls: Calls, over: bool) -> N
     assert crash(calls, trial, error="again") is not None  # a repeated call gets the same answer
 
 
+def test_a_batch_size_that_has_converged_is_not_ruled_out_by_one_error(calls: Calls) -> None:
+    first = calls.trial()
+    calls.converge(first)
+    while (again := calls.trial())["batch_size"] != first["batch_size"]:
+        calls.converge(again)
+    assert crash(calls, again, unfit=True, current_epoch=3) is None
+    assert shown(calls, first["batch_size"]) is None
+
+
 def test_an_unfit_default_just_ends(calls: Calls) -> None:
     calls.register(job_id="train-new")
     trial = calls.trial("train-new", run_id="run")

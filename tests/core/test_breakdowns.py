@@ -86,6 +86,18 @@ def test_an_unfit_batch_size_is_ruled_out_at_once_whatever_else_works() -> None:
         assert breakdowns.ruled_out(state) == {64: "cannot be trained with: no training step was run"}
 
 
+def test_what_lies_beyond_an_unfit_batch_size_is_ruled_out_with_it_unless_a_run_has_trained_with_it() -> None:
+    state = broken(job(), (32, "too long", True))
+    beyond = "lies beyond batch size 32, which cannot be trained with: too long"
+    assert breakdowns.ruled_out(state) == {32: "cannot be trained with: too long", 64: beyond}
+    assert breakdowns.ruled_out(broken(job((64, 5, True)), (32, "too long", True))).keys() == {32}
+    assert breakdowns.ruled_out(broken(job(), (8, "too many steps", True))).keys() == {4, 8}
+
+
+def test_a_training_that_works_with_its_default_alone_breaks_twice_at_most() -> None:
+    assert breakdowns.ruled_out(broken(job(), (8, "shape", True), (32, "shape", True))).keys() == set(SIZES) - {16}
+
+
 varying = st.one_of(
     st.integers(-(10**9), 10**9).map(str),
     st.floats(allow_nan=False, allow_infinity=False, min_value=1e-9, max_value=1e9).map(str),
@@ -106,11 +118,15 @@ def test_what_varies_in_an_error_does_not_hide_that_it_is_the_same(values: list[
 def naively_ruled_out(spec: Spec, runs: Sequence[tuple[int, str, bool]], working: frozenset[int]) -> set[int]:
     """Apply the rule to all runs, without leaving any out."""
     found = set()
+    unfit_sizes = {size for size, _, unfit in runs if unfit} - {spec.default_batch_size}
     for size in set(spec.batch_sizes) - {spec.default_batch_size}:
         same = [error for other, error, unfit in runs if other == size and not unfit]
         works = size in working or not working - {size}
         repeated = any(same.count(error) >= 2 for error in same)
-        if (size, True) in {(other, unfit) for other, _, unfit in runs} or (repeated and not works):
+        beyond = any(
+            spec.default_batch_size < other < size or size < other < spec.default_batch_size for other in unfit_sizes
+        )
+        if size in unfit_sizes or (repeated and not works) or (beyond and size not in working):
             found.add(size)
     return found
 
@@ -181,7 +197,7 @@ def test_under_zeus_a_job_goes_on_as_if_it_had_never_had_the_batch_size(
     history: list[Row], size: int, rounds: int
 ) -> None:
     history = [(16, 1.0, True), *(row for row in history if row[0] != size)]
-    state = broken(job(*history, num_pruning_rounds=rounds), (size, ERROR, True))
+    state = broken(job(*history, num_pruning_rounds=rounds), *twice(size))
     others = tuple(other for other in SIZES if other != size)
     smaller = JobState(replace(state.spec, batch_sizes=others), state.trials)
     assert stage(state) == stage(smaller)
@@ -193,7 +209,7 @@ def test_under_zeus_a_job_goes_on_as_if_it_had_never_had_the_batch_size(
 @given(history=rows.filter(bool), size=st.sampled_from([4, 8, 32, 64]))
 def test_under_gp_ucb_larger_batch_sizes_stay_candidates(history: list[Row], size: int) -> None:
     history = [row for row in history if row[0] != size] or [(16, 1.0, True)]
-    state = broken(job(*history, policy="gp-ucb"), (size, ERROR, True))
+    state = broken(job(*history, policy="gp-ucb"), *twice(size))
     others = tuple(other for other in SIZES if other != size)
     smaller = JobState(replace(state.spec, batch_sizes=others), state.trials)
     among = [other for other, is_one in zip(SIZES, candidates(belief_of(state)), strict=True) if is_one]

@@ -208,6 +208,28 @@ def test_a_batch_that_does_not_fit_in_memory_is_split(server: WaitressServer, tm
     assert [(trial.batch_size, trial.accumulate_grad_batches) for trial in trials] == [(OWN_SIZE, 2)] * 2
 
 
+@pytest.mark.parametrize(
+    ("broken", "sizes_beyond"),
+    [("self.global_step > 3 * 256 // 16 - 1", "smaller"), ("self.global_step and len(batch[0]) != 16", "any")],
+    ids=["more steps than a schedule has", "another shape"],
+)
+def test_code_for_one_batch_size_breaks_at_most_twice_and_then_keeps_it(
+    broken: str, sizes_beyond: str, server: WaitressServer, tmp_path: Path
+) -> None:
+    step = "def training_step(self, batch, index):\n"
+    picky = PLAIN.replace(step, f"{step}        if {broken}: raise ValueError('made for one batch size')\n")
+    assert launch(picky, tmp_path).exit_status == 0
+    with server:
+        runs = [launch(picky, tmp_path, **automatic(server.url)) for _ in range(LAUNCHES + 6)]
+        (listing,) = BsoClient(server.url).list_jobs().jobs
+        job = BsoClient(server.url).describe(listing.job_id)
+    statuses = [run.exit_status for run in runs]
+    assert 1 <= sum(statuses) <= (1 if sizes_beyond == "smaller" else 2), statuses
+    assert statuses[-3:] == [0, 0, 0]
+    assert {size.batch_size for size in job.batch_sizes if size.ruled_out} >= {2, 4, 8}
+    assert any("made for one batch size" in str(size.ruled_out) for size in job.batch_sizes)
+
+
 def test_a_last_batch_of_one_sample_that_batch_normalization_refuses_is_no_batch_size_of_that_day(
     server: WaitressServer, tmp_path: Path
 ) -> None:

@@ -121,6 +121,21 @@ def test_a_verdict_that_comes_as_the_fit_ends_is_shown_like_any_other(
         assert [row["zeus_bso/cost_j"] for row in csv.DictReader(file) if row["zeus_bso/cost_j"]][-1] == "20.0"
 
 
+def test_a_run_whose_server_went_away_blames_no_setting_of_the_trainer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    class Kill(pl.Callback):
+        def on_train_epoch_start(self, running: pl.Trainer, *_: Any) -> None:
+            if running.current_epoch == 1:
+                server.kill()
+
+    with WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as server:
+        callback = ZeusBSOCallback(server.url, job(max_epochs=2), energy_monitor=ScriptedMonitor())
+        trainer(callback, Kill(), max_epochs=2).fit(Module([0.5, 1.0]))
+    assert "Trial 1 stays open until its lease expires: the server is unreachable" in caplog.messages
+    assert not [warning for warning in recwarn if "before the optimizer had a verdict" in str(warning.message)]
+
+
 def test_a_failed_run_may_end_the_fit_without_an_error(server: WaitressServer) -> None:
     callback = ZeusBSOCallback(server.url, job(max_epochs=2), energy_monitor=ScriptedMonitor(), on_fail="stop")
     running = fit(callback, Module())
