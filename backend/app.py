@@ -14,7 +14,7 @@ from flask import Flask, Request, Response, g, jsonify, request
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 from flask_wtf.csrf import CSRFProtect
-from werkzeug.exceptions import HTTPException, UnprocessableEntity
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, UnprocessableEntity
 from werkzeug.routing import PathConverter
 
 from backend.config import Settings, load_settings, unknown_variables
@@ -165,7 +165,10 @@ def _answer_errors(app: Flask) -> None:
             return error.get_response()  # type: ignore[return-value]  # Flask accepts a werkzeug response
         if error.code == 413:
             return answer(413, f"the body is larger than {MAX_BODY_BYTES} bytes; send a smaller one")
-        return answer(error.code or 500, error.description or error.name)
+        response, status = answer(error.code or 500, error.description or error.name)
+        if isinstance(error, MethodNotAllowed) and error.valid_methods is not None:
+            response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        return response, status
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> tuple[Response, int]:

@@ -227,3 +227,7 @@ def test_unknown_paths_and_methods_are_answered_in_json(unchanged: Calls) -> Non
     assert unchanged("PUT", "/report").status == 405
     assert unchanged("PUT", "/report").message
     assert unchanged("GET", "/report").status == 405
+
+
+def test_a_method_that_a_path_does_not_take_is_answered_with_those_that_it_takes(client: FlaskClient) -> None:
+    assert set(client.put("/report").headers["Allow"].split(", ")) == {"OPTIONS", "POST"}
