@@ -81,7 +81,10 @@ def create_app(settings: Settings | None = None, *, prepare_database: bool = Tru
             version=metadata.version("lightning-bso"),
             description="Batch sizes for recurring trainings.",
         ),
-        security_schemes={"token": {"type": "http", "scheme": "bearer"}},
+        security_schemes={
+            "token": {"type": "http", "scheme": "bearer"},
+            "password": {"type": "http", "scheme": "basic", "description": "The token is the password."},
+        },
         validation_error_model=ErrorAnswer,
         validation_error_callback=api.validation_failed,
     )
@@ -99,6 +102,7 @@ def create_app(settings: Settings | None = None, *, prepare_database: bool = Tru
     db.init_app(app)
     migrate.init_app(app, db, directory=f"{app.root_path}/migrations")
     app.register_api(api.blueprint)
+    app.register_api(api.public_blueprint)
     _log_requests(app)  # first, so that refused requests are logged too
     CSRFProtect(app).exempt(api.blueprint)  # the API ignores cookies
     admin.register(app, settings)

@@ -79,14 +79,25 @@ def _no_control_characters(value: str) -> str:
     return value
 
 
-Int = Annotated[int, BeforeValidator(_json_number)]
-Number = Annotated[float, BeforeValidator(_json_number)]
-Count = Annotated[Int, Field(ge=0, le=MAX_INT)]
-PositiveCount = Annotated[Int, Field(gt=0, le=MAX_INT)]
-Quantity = Annotated[Number, Field(ge=0, le=MAX_QUANTITY)]
-PositiveQuantity = Annotated[Number, Field(gt=0, le=MAX_QUANTITY)]
-Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), AfterValidator(_no_control_characters)]
-RunId = Annotated[str, Field(min_length=1, max_length=MAX_RUN_ID_LENGTH), AfterValidator(_no_control_characters)]
+# A limit stands before the validator, else the JSON schema does not have it.
+_JSON_NUMBER = BeforeValidator(_json_number)
+Number = Annotated[float, _JSON_NUMBER]
+Share = Annotated[float, Field(ge=0, le=1), _JSON_NUMBER]
+Count = Annotated[int, Field(ge=0, le=MAX_INT), _JSON_NUMBER]
+PositiveCount = Annotated[int, Field(gt=0, le=MAX_INT), _JSON_NUMBER]
+Quantity = Annotated[float, Field(ge=0, le=MAX_QUANTITY), _JSON_NUMBER]
+PositiveQuantity = Annotated[float, Field(gt=0, le=MAX_QUANTITY), _JSON_NUMBER]
+_PRINTABLE: Any = {"pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"}
+Id = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_ID_LENGTH, json_schema_extra=_PRINTABLE),
+    AfterValidator(_no_control_characters),
+]
+RunId = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_RUN_ID_LENGTH, json_schema_extra=_PRINTABLE),
+    AfterValidator(_no_control_characters),
+]
 
 
 class Wire(BaseModel):
@@ -102,11 +113,14 @@ class _JobFields(Wire):
     """Name of the job, which starts with `job_id_prefix`. None: generated from the prefix."""
     job_id_prefix: Id
     """Common beginning of the names of this training's jobs."""
-    batch_sizes: Annotated[list[PositiveCount], Field(min_length=1, max_length=MAX_BATCH_SIZES)]
+    batch_sizes: Annotated[
+        list[PositiveCount],
+        Field(min_length=1, max_length=MAX_BATCH_SIZES, json_schema_extra={"uniqueItems": True}),
+    ]
     """Global batch sizes to choose from, without repetition. They are sorted on receipt."""
     default_batch_size: PositiveCount
     """The batch size used today, one of `batch_sizes`. It is tried first."""
-    eta_knob: Annotated[Number, Field(ge=0, le=1)] = 0.5
+    eta_knob: Share = 0.5
     """Weight of energy against time in the cost. 1: only energy counts; 0: only time counts."""
     beta_knob: PositiveQuantity | None = 2.0
     """A run is stopped when its cost exceeds the lowest known cost times this factor. None: never."""
@@ -115,9 +129,9 @@ class _JobFields(Wire):
     first runs, which take the default batch size and end by their own rules."""
     higher_is_better_metric: StrictBool = True
     """True: converged at or above the target (accuracy). False: converged at or below the target (loss)."""
-    calibration_runs: Annotated[Int, Field(ge=1, le=MAX_CALIBRATION_RUNS)] = 3
+    calibration_runs: Annotated[int, Field(ge=1, le=MAX_CALIBRATION_RUNS), _JSON_NUMBER] = 3
     """Number of runs from which a target is learnt. It is the weakest of their best metrics."""
-    target_tolerance: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    target_tolerance: Share = 0.0
     """How far a learnt target is relaxed: a share of the way from the run's first metric to its best."""
     max_epochs: PositiveCount = 100
     """A run fails if it has not reached the target after this many epochs."""
@@ -125,13 +139,13 @@ class _JobFields(Wire):
     """Rounds over all batch sizes before the bandit starts. 0: none."""
     window_size: Count = 0
     """Number of the latest results of a batch size that the bandit uses. 0: all."""
-    mab_prior_mean: Annotated[Number, Field(ge=-MAX_QUANTITY, le=MAX_QUANTITY)] = 0.0
+    mab_prior_mean: Annotated[float, Field(ge=-MAX_QUANTITY, le=MAX_QUANTITY), _JSON_NUMBER] = 0.0
     """Mean of the bandit's prior over the reward (minus the cost, in joules)."""
     mab_prior_precision: Quantity = 0.0
     """Precision (1/variance) of the bandit's prior. 0: no prior knowledge."""
     mab_num_explorations: Count = 2
     """Number of times that the bandit tries each batch size before it samples."""
-    mab_seed: Annotated[Int, Field(ge=0, le=MAX_SEED)] | None = None
+    mab_seed: Annotated[int, Field(ge=0, le=MAX_SEED), _JSON_NUMBER] | None = None
     """Seed of the bandit: the same seed and reports give the same choices. None: the server draws a seed."""
     policy: Policy = "zeus"
     """The policy that chooses batch sizes: `gp-ucb`, or `zeus`, the published policy."""

@@ -1,16 +1,18 @@
 """The HTTP endpoints: parse the request, call a use case, answer.
 
 No rule of the protocol lives here: see `backend.usecases.runs` and `backend.usecases.reading`. The names of the
-endpoint functions are the operation ids of the OpenAPI document, so they must not change.
+endpoint functions are the operation ids of the OpenAPI document, so they must not change. The document's links, which
+lead from one call to the next, live in `links`.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from flask import Response, current_app, g, jsonify, make_response, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 
 from backend.database import schema
 from backend.database.queries import JobFilter
@@ -18,7 +20,7 @@ from backend.errors import DatabaseUnavailable, TokenLacksScope, UnknownJob, Unk
 from backend.usecases import audit, reading, runs
 from backend.usecases.audit import Actor
 from backend.usecases.tokens import Scope
-from backend.web import metrics
+from backend.web import links, metrics
 from backend.web.auth import authorize
 from lightning_bso.wire import (
     AFTER_PATH,
@@ -55,18 +57,30 @@ from lightning_bso.wire import (
     TrialRequest,
 )
 
+
+def _errors(*statuses: int) -> dict[str | int, type[BaseModel] | dict[Any, Any] | None]:
+    """Declare statuses whose body is an `ErrorAnswer`."""
+    return dict.fromkeys(statuses, ErrorAnswer)
+
+
+def _operation_id(*, name: str, path: str, method: str) -> str:
+    return name
+
+
 blueprint = APIBlueprint(
     "api",
     __name__,
-    abp_security=[{"token": []}],
-    abp_responses={401: ErrorAnswer, 403: ErrorAnswer, 422: ErrorAnswer, 503: ErrorAnswer},
+    abp_security=[{"token": []}, {"password": []}],
+    abp_responses=_errors(401, 403, 422, 503),
+    operation_id_callback=_operation_id,
 )
+public_blueprint = APIBlueprint("public", __name__, abp_responses=_errors(422), operation_id_callback=_operation_id)
+"""The calls that need no token."""
 _RUNS = Tag(name="runs", description="Calls of a training, and changes of jobs.")
 _READ = Tag(name="read", description="Read calls for users and scripts.")
 _HEALTH = Tag(name="health", description="Calls for orchestration and monitoring.")
 
 
-_PUBLIC = {"healthz", "readyz"}
 _SCOPES = {
     "list_jobs": Scope.READ,
     "describe": Scope.READ,
@@ -91,9 +105,7 @@ _SCOPES = {
 @blueprint.before_request
 def _authorize() -> None:
     """Check the access token before anything else in the request is read."""
-    name = (request.endpoint or "").removeprefix("api.")
-    if name not in _PUBLIC:
-        g.actor = authorize(_SCOPES[name])
+    g.actor = authorize(_SCOPES[(request.endpoint or "").removeprefix("api.")])
 
 
 def _by() -> Actor:
@@ -102,8 +114,12 @@ def _by() -> Actor:
     return actor
 
 
-class Nothing(BaseModel):
+class Nothing(RootModel[None]):
     """The answer `null`."""
+
+
+class EndOrNothing(RootModel[EndAnswer | None]):
+    """The consequence of an end, or `null` for none."""
 
 
 def _json(answer: BaseModel, status: int = 200) -> Response:
@@ -140,21 +156,23 @@ def validation_failed(error: ValidationError) -> Response:
     return _json(ErrorAnswer(message=message, detail=faults), 422)
 
 
-@blueprint.post(JOBS_PATH, tags=[_RUNS], responses={200: RegisteredJobSpec, 201: RegisteredJobSpec, 409: ErrorAnswer})
+@blueprint.post(
+    JOBS_PATH, tags=[_RUNS], responses={200: RegisteredJobSpec, 201: RegisteredJobSpec, **_errors(409, 413)}
+)
 def register(body: RegisteredJobSpec) -> Response:
     """Register a job. 201: the job is new; 200: the same spec is already registered."""
     spec, new = runs.register(body, by=_by())
     return _json(spec, 201 if new else 200)
 
 
-@blueprint.get(BATCH_SIZE_PATH, tags=[_RUNS], responses={200: AskAnswer, 400: ErrorAnswer, 409: ErrorAnswer})
+@blueprint.get(BATCH_SIZE_PATH, tags=[_RUNS], responses={200: AskAnswer, **_errors(400, 409)})
 def ask(query: JobQuery) -> Response:
     """Ask for the batch size of a new run. Every call is a new run. This is the call of Zeus' client."""
     with _unknown_is_400():
         return _json(runs.ask(query.job_id, None, by=_by(), lease_s=_lease_s()))
 
 
-@blueprint.post(TRIALS_PATH, tags=[_RUNS], responses={200: AskAnswer, 400: ErrorAnswer, 409: ErrorAnswer})
+@blueprint.post(TRIALS_PATH, tags=[_RUNS], responses={200: AskAnswer, **_errors(400, 409, 413)})
 def ask_for_run(body: AskRequest) -> Response:
     """Ask for the batch size of a named run. The same run always gets the same trial."""
     with _unknown_is_400():
@@ -171,14 +189,14 @@ def ask_for_run(body: AskRequest) -> Response:
         return _json(answer)
 
 
-@blueprint.post(REPORT_PATH, tags=[_RUNS], responses={200: ReportAnswer, 400: ErrorAnswer, 409: ErrorAnswer})
+@blueprint.post(REPORT_PATH, tags=[_RUNS], responses={200: ReportAnswer, **_errors(400, 409, 413)})
 def report(body: ReportRequest) -> Response:
     """Report the result of a validation. The answer says whether to continue training."""
     with _unknown_is_400():
         return _json(runs.report(body, by=_by(), lease_s=_lease_s()))
 
 
-@blueprint.post(AFTER_PATH, tags=[_RUNS], responses={200: Nothing, 400: ErrorAnswer, 409: ErrorAnswer})
+@blueprint.post(AFTER_PATH, tags=[_RUNS], responses={200: Nothing, **_errors(400, 409, 413)})
 def after(body: AfterRequest) -> Response:
     """Report what a run has used since its verdict, because its training goes on."""
     with _unknown_is_400():
@@ -186,14 +204,14 @@ def after(body: AfterRequest) -> Response:
     return _null()
 
 
-@blueprint.post(HEARTBEAT_PATH, tags=[_RUNS], responses={200: HeartbeatAnswer, 400: ErrorAnswer})
+@blueprint.post(HEARTBEAT_PATH, tags=[_RUNS], responses={200: HeartbeatAnswer, **_errors(400, 413)})
 def heartbeat(body: HeartbeatRequest) -> Response:
     """Renew the lease of a run between two reports."""
     with _unknown_is_400():
         return _json(runs.heartbeat(body, by=_by(), lease_s=_lease_s()))
 
 
-@blueprint.post(PROBE_PATH, tags=[_RUNS], responses={200: Nothing, 400: ErrorAnswer})
+@blueprint.post(PROBE_PATH, tags=[_RUNS], responses={200: Nothing, **_errors(400, 413)})
 def probe(body: ProbeRequest) -> Response:
     """Report the result of a probe, which times a few steps with each batch size.
 
@@ -204,14 +222,14 @@ def probe(body: ProbeRequest) -> Response:
     return _null()
 
 
-@blueprint.patch(TRIALS_PATH, tags=[_RUNS], responses={200: EndAnswer, 404: ErrorAnswer})
+@blueprint.patch(TRIALS_PATH, tags=[_RUNS], responses={200: EndOrNothing, **_errors(404, 413)})
 def end(body: TrialRequest) -> Response:
     """End a trial that will not report again. The answer is null unless errors have ruled its batch size out."""
     answer = runs.end(body, by=_by(), lease_s=_lease_s())
     return _null() if answer is None else _json(answer)
 
 
-@blueprint.delete(JOBS_PATH, tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})
+@blueprint.delete(JOBS_PATH, tags=[_RUNS], responses={200: Nothing, **_errors(404)})
 def delete(query: JobQuery) -> Response:
     """Delete a job with its trials and reports."""
     runs.delete(query.job_id, by=_by())
@@ -225,25 +243,25 @@ def list_jobs(query: JobsQuery) -> Response:
     return _json(reading.list_jobs(which, query.offset, query.limit))
 
 
-@blueprint.get(f"{JOBS_PATH}/<job_id:job_id>", tags=[_READ], responses={200: JobSummary, 404: ErrorAnswer})
+@blueprint.get(f"{JOBS_PATH}/<job_id:job_id>", tags=[_READ], responses={200: JobSummary, **_errors(404)})
 def describe(path: JobQuery) -> Response:
     """Return the current state of a job."""
     return _json(reading.describe(path.job_id, _by()))
 
 
-@blueprint.get(f"{JOBS_PATH}/<job_id:job_id>/trials", tags=[_READ], responses={200: TrialPage, 404: ErrorAnswer})
+@blueprint.get(f"{JOBS_PATH}/<job_id:job_id>/trials", tags=[_READ], responses={200: TrialPage, **_errors(404)})
 def list_trials(path: JobQuery, query: PageQuery) -> Response:
     """List a job's trials, by ascending number."""
     return _json(reading.list_trials(path.job_id, query.offset, query.limit, _by()))
 
 
-@blueprint.get(f"{JOBS_PATH}/<job_id:job_id>/belief", tags=[_READ], responses={200: JobBelief, 404: ErrorAnswer})
+@blueprint.get(f"{JOBS_PATH}/<job_id:job_id>/belief", tags=[_READ], responses={200: JobBelief, **_errors(404)})
 def tell_belief(path: JobQuery) -> Response:
     """Return what a job's policy expects of each batch size, and the batch size that a run would get now."""
     return _json(reading.belief(path.job_id, _by()))
 
 
-@blueprint.get(f"{JOBS_PATH}/<job_id:job_id>/savings", tags=[_READ], responses={200: JobSavings, 404: ErrorAnswer})
+@blueprint.get(f"{JOBS_PATH}/<job_id:job_id>/savings", tags=[_READ], responses={200: JobSavings, **_errors(404)})
 def tell_savings(path: JobQuery) -> Response:
     """Return what a job has spent, and what it saved compared with always using the default or the best batch size."""
     return _json(reading.savings(path.job_id, _by()))
@@ -255,7 +273,7 @@ def list_audit(query: AuditQuery) -> Response:
     return _json(audit.page(_by(), query.job_id, query.offset, query.limit))
 
 
-@blueprint.post(f"{JOBS_PATH}/<job_id:job_id>/reset", tags=[_RUNS], responses={200: Nothing, 404: ErrorAnswer})
+@blueprint.post(f"{JOBS_PATH}/<job_id:job_id>/reset", tags=[_RUNS], responses={200: Nothing, **_errors(404)})
 def reset(path: JobQuery) -> Response:
     """Start a new exploration of a job. The job keeps its history."""
     runs.reset(path.job_id, by=_by())
@@ -268,13 +286,13 @@ class Health(BaseModel):
     status: str
 
 
-@blueprint.get("/healthz", tags=[_HEALTH], responses={200: Health})
+@public_blueprint.get("/healthz", tags=[_HEALTH], responses={200: Health})
 def healthz() -> Response:
     """Whether the process answers."""
     return _json(Health(status="alive"))
 
 
-@blueprint.get(READY_PATH, tags=[_HEALTH], responses={200: Health, 503: ErrorAnswer})
+@public_blueprint.get(READY_PATH, tags=[_HEALTH], responses={200: Health, **_errors(503)})
 def readyz() -> Response:
     """Whether the database answers, has the right schema and takes writes."""
     if schema.current_version() != schema.needed_version():
@@ -283,7 +301,7 @@ def readyz() -> Response:
     return _json(Health(status="ready"))
 
 
-@blueprint.get("/metrics", tags=[_HEALTH])
+@blueprint.get("/metrics", tags=[_HEALTH], responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
 def expose_metrics() -> Response:
     """Return metrics for Prometheus, as text. They cover all jobs, so a token limited to some jobs is refused."""
     if _by().job_id_prefix is not None:
@@ -291,3 +309,6 @@ def expose_metrics() -> Response:
     response = make_response(metrics.expose())
     response.mimetype = "text/plain"
     return response
+
+
+links.add(blueprint.paths)

@@ -74,6 +74,44 @@ def test_every_call_of_the_protocol_is_documented(calls: Calls) -> None:
     assert {"200", "400", "409", "422"} <= set(report["responses"])
 
 
+def test_the_limits_of_fields_are_documented(calls: Calls) -> None:
+    fields = calls.must(calls("GET", "/openapi.json"))["components"]["schemas"]["RegisteredJobSpec"]["properties"]
+    assert (fields["eta_knob"]["minimum"], fields["eta_knob"]["maximum"]) == (0, 1)
+    assert (fields["max_power"]["exclusiveMinimum"], fields["max_power"]["maximum"]) == (0, 1e30)
+    assert fields["batch_sizes"]["uniqueItems"]
+    assert fields["batch_sizes"]["items"] == {"type": "integer", "exclusiveMinimum": 0, "maximum": 2**31 - 1}
+    control = re.compile(fields["gpu_model"]["pattern"])
+    assert [text for text in ("A40", "A 40 ü", "A\t40", "A40\0", "\x9f") if control.match(text)] == ["A40", "A 40 ü"]
+
+
+def test_answers_without_an_object_are_documented(calls: Calls) -> None:
+    document = calls.must(calls("GET", "/openapi.json"))
+    content = document["paths"]["/trials"]["patch"]["responses"]["200"]["content"]["application/json"]["schema"]
+    end = document["components"]["schemas"][content["$ref"].rpartition("/")[2]]
+    assert end["anyOf"] == [{"$ref": "#/components/schemas/EndAnswer"}, {"type": "null"}]
+    assert document["components"]["schemas"]["Nothing"]["type"] == "null"
+    assert "text/plain" in document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
+
+
+def test_the_document_says_which_calls_need_a_token(calls: Calls) -> None:
+    paths = calls.must(calls("GET", "/openapi.json"))["paths"]
+    open_paths = {path for path, methods in paths.items() for call in methods.values() if not call.get("security")}
+    assert open_paths == {"/healthz", "/readyz"}
+
+
+def test_each_link_of_the_document_leads_to_a_call(calls: Calls) -> None:
+    paths = calls.must(calls("GET", "/openapi.json"))["paths"]
+    operations = {call["operationId"]: call for methods in paths.values() for call in methods.values()}
+    links = {
+        (operation_id, link["operationId"])
+        for operation_id, call in operations.items()
+        for response in call["responses"].values()
+        for link in response.get("links", {}).values()
+    }
+    assert {("register", "ask_for_run"), ("ask_for_run", "report"), ("report", "after"), ("ask", "end")} <= links
+    assert {target for _, target in links} <= operations.keys()
+
+
 def test_the_documentation_page_loads_nothing_from_another_host(client: FlaskClient) -> None:
     page = client.get("/openapi/swagger", follow_redirects=True)
     assert page.status_code == 200
