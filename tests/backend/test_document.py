@@ -34,9 +34,9 @@ LEFT_OUT = [
     "ignored_auth",  # `test_access` tests it
     "positive_data_acceptance",  # `is_refused_by_a_rule` is stricter
 ]
-SCENARIOS, SCENARIOS_AT_FULL_SIZE = 8, 200
+SCENARIOS, SCENARIOS_AT_FULL_SIZE = 8, 150
 STEPS = 40
-CALLS_AT_FULL_SIZE = 5_000
+CALLS_AT_FULL_SIZE = 2_000
 
 
 @pytest.fixture
