@@ -187,7 +187,8 @@ class JobState:
     `trials` leaves out; `policies.compact` makes it. `probe_results` come from a probe since the last reset, if there
     was one. `breakdowns` are those since the last reset. `working_sizes` are the batch sizes with which a run has
     completed an epoch or converged. They are left out if `core.breakdowns` does not need them. `calibrated` counts the
-    calibration runs that have ended, while the spec has no target. It is for display: no decision reads it.
+    calibration runs that have ended, while the spec has no target. `out_of_reach` says that a learnt target has become
+    out of reach. Both are for display: no decision reads them.
     """
 
     spec: Spec
@@ -197,6 +198,7 @@ class JobState:
     breakdowns: tuple[Breakdown, ...] = ()
     working_sizes: frozenset[int] = frozenset()
     calibrated: int = 0
+    out_of_reach: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import Connection, Select, bindparam, func, or_, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
-from backend.core import policies, stored
+from backend.core import calibration, policies, stored
 from backend.core.breakdowns import depends_on_working_sizes, with_breakdown
 from backend.core.calibration import LearntTarget
 from backend.core.gp_ucb.belief import MAX_LOST_TRIALS, Belief, WarmStart, warm_belief
@@ -204,7 +204,7 @@ def read_state(reads: Session | Connection, job: Job) -> JobState:
     exploration = job.exploration
     state = _load_state(reads, job, _find_belief(reads, job, exploration), exploration)
     if state.spec.target_metric is not None:
-        return state
+        return replace(state, out_of_reach=is_out_of_reach(reads, job))
     return replace(state, calibrated=len(store.calibrated_trials(reads, job, exploration)))
 
 
@@ -312,7 +312,14 @@ def load_last_ended(session: Session, job: Job, limit: int) -> list[tuple[CoreTr
     return [(_to_trial(columns), exploration, columns[-1] or "") for *columns, exploration in reversed(last)]
 
 
-def load_last_verdicts(reads: Session | Connection, job: Job, limit: int) -> list[CoreTrial]:
+def is_out_of_reach(reads: Session | Connection, job: Job) -> bool:
+    """Whether the learnt target of a job's exploration has become out of reach."""
+    if job.exploration not in load_targets(job):
+        return False
+    return calibration.out_of_reach(_last_verdicts(reads, job, calibration.MAX_FAILURES))
+
+
+def _last_verdicts(reads: Session | Connection, job: Job, limit: int) -> list[CoreTrial]:
     """Return the last `limit` trials of a job's current exploration that have a verdict, in the order of their ends."""
     ended = select(*_TRIAL_COLUMNS).where(
         Trial.job == job.id, Trial.status == TrialStatus.SUCCEEDED, Trial.exploration == job.exploration

@@ -55,6 +55,9 @@ def job_summary(job: Job, state: JobState, totals: Sequence[Totals]) -> JobSumma
 
 def stage_of(job: Job, state: JobState) -> tuple[Stage, str]:
     """Return the stage of a job, and a description of it. A job that learns its target is never stuck."""
+    if state.out_of_reach:
+        failures = f"the last {calibration.MAX_FAILURES} runs did not converge"
+        return Stage.CALIBRATION, f"{failures}, so the next run begins to learn the target again"
     stage, message = policies.stage(state)
     if stage is Stage.STUCK and states.core_spec(job).target_metric is None:
         return Stage.CALIBRATION, "no batch size is left to try, so the next run begins to learn the target again"
@@ -72,7 +75,12 @@ def job_belief(job: Job, state: JobState, totals: Sequence[Totals]) -> JobBelief
     summaries = {summary.batch_size: summary for summary in summarize(state.spec, totals, policies.ruled_out(state))}
     try:
         rng = states.load_rng(job)  # a copy, so that the next run draws the same numbers again
-        choice = policies.choose_while_paused(state.spec) if job.paused else policies.choose(state, rng)
+        if job.paused:
+            choice = policies.choose_while_paused(state.spec)
+        elif state.out_of_reach:
+            choice = calibration.choose(states.core_spec(job))
+        else:
+            choice = policies.choose(state, rng)
         next_batch_size, next_reason, cost_bound = choice.batch_size, choice.reason, policies.bound(state, choice)
     except NothingConverges as error:
         next_batch_size, next_reason, cost_bound = None, str(error), None

@@ -394,7 +394,7 @@ def _choose(connection: Connection, locked: store.LockedRun, by: Actor) -> Choic
     spec = states.core_spec(job)
     if job.paused:
         return policies.choose_while_paused(spec)
-    if spec.target_metric is None and _is_out_of_reach(connection, job):
+    if spec.target_metric is None and states.is_out_of_reach(connection, job):
         return _calibrate_again(connection, job, by, f"the last {calibration.MAX_FAILURES} runs did not converge")
     locked.belief = locked.belief or states.add_belief(connection, job, job.exploration)
     rng = states.load_rng(job)
@@ -406,15 +406,6 @@ def _choose(connection: Connection, locked: store.LockedRun, by: Actor) -> Choic
         raise JobStuck(f"job {job.job_id!r}: {error}") from error
     states.save_rng(job, rng)
     return choice
-
-
-def _is_out_of_reach(connection: Connection, job: Job) -> bool:
-    """Whether the learnt target of a job's exploration has become out of reach."""
-    target = states.load_targets(job).get(job.exploration)
-    if target is None:
-        return False
-    latest = states.load_last_verdicts(connection, job, calibration.MAX_FAILURES)
-    return calibration.out_of_reach(latest)
 
 
 def _calibrate_again(connection: Connection, job: Job, by: Actor, why: str) -> Choice:

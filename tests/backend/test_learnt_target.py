@@ -236,7 +236,13 @@ def test_a_target_that_has_become_out_of_reach_is_learnt_again(calls: Calls) -> 
         trial = calls.trial()
         assert trial["type"] != "Calibration"
         train(calls, trial, [0.1, 0.2, 0.3])
-    assert calls.trial()["type"] == "Calibration"
+    job, belief = calls.describe(), calls.must(calls("GET", "/jobs/train/belief"))
+    assert job["stage"] == "Calibration"
+    assert "the next run begins to learn the target again" in job["message"]
+    trial = calls.trial()
+    assert trial["type"] == "Calibration"
+    assert (belief["next_batch_size"], belief["next_reason"]) == (trial["batch_size"], trial["reason"])
+    assert belief["cost_bound"] is None
     job = calls.describe()
     assert (job["stage"], job["learnt_target"]) == ("Calibration", None)
     assert calls.records()[-1]["exploration"] == 1
