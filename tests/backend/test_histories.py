@@ -92,6 +92,9 @@ class Job:
     savings: dict[str, Any] | None = None
     exploration: int = 0
     paused: bool = False
+    belief: dict[str, Any] = field(default_factory=dict)
+    overdue: bool = False
+    """Whether a lease may have expired since the last ask."""
 
     def bound(self, exploration: int) -> float | None:
         """Return `zeus`' cost bound: `beta_knob` times the lowest cost above 0 of a converged run; None: none."""
@@ -142,6 +145,7 @@ class History(RuleBasedStateMachine):
             self.asks += 1
             run_id = f"run-{self.asks}"
             answer = self.calls.ask(run_id=run_id, process=process)
+            self.check_choice(answer)
             if answer.status == 409:
                 assert self.calls.describe()["stage"] == "Stuck"
                 break
@@ -222,7 +226,8 @@ class History(RuleBasedStateMachine):
 
     @rule(run=running)
     def expire(self, run: Run) -> None:
-        if self.is_known(run):
+        if self.job is not None and self.is_known(run):
+            self.job.overdue = True
             let_time_pass(self.database_url, "train", run.trial["trial_number"], LEASE_S + 1)
 
     @precondition(lambda self: self.job is not None and self.asks > 4 * self.interventions)
@@ -330,11 +335,25 @@ class History(RuleBasedStateMachine):
     def check_bound(self, job: Job) -> None:
         """The bound of the next run comes from a converged run."""
         belief = self.calls.must(self.calls("GET", "/jobs/train/belief"))
-        bound = None if job.paused or belief["next_batch_size"] is None else job.bound(job.exploration)
+        job.belief = belief
+        is_bound = not job.paused and belief["next_batch_size"] and not belief["next_reason"].startswith("calibration")
+        bound = job.bound(job.exploration) if is_bound else None
         if job.spec["policy"] == "zeus":
             assert belief["cost_bound"] == bound
         else:
             assert belief["cost_bound"] is None or bound is not None
+
+    def check_choice(self, answer: Answer) -> None:
+        """A run gets the batch size that the belief has announced."""
+        assert self.job is not None
+        if not self.job.overdue:
+            announced = self.job.belief["next_batch_size"], self.job.belief["next_reason"]
+            if announced[0] is None:
+                assert answer.status == 409, answer.text
+            else:
+                trial = self.calls.must(answer)
+                assert (trial["batch_size"], trial["reason"]) == announced
+        self.job.overdue = False
 
     def check_savings(self, job: Job, before: dict[int, dict[str, Any]]) -> None:
         """A job has spent what its ended runs have used. This never falls, unless a lost run comes back."""
