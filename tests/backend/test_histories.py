@@ -314,16 +314,26 @@ class History(RuleBasedStateMachine):
                 assert record[name] + record[f"{name}_after"] >= earlier[name] + earlier[f"{name}_after"]
 
     def check_exploration(self, job: Job, before: dict[int, dict[str, Any]]) -> None:
-        """Under `zeus`, a round tries each batch size with one run, and waits for it. A lost run is replaced."""
+        """Under `zeus`, a round tries each batch size with one run, and waits for it.
+
+        A lost run is replaced. If it comes back and ends first, the round does not wait for its replacement.
+        """
         exploring = [record for record in job.trials.values() if record["type"] == "Pruning"]
+        came_back = {
+            (record["exploration"], record["batch_size"])
+            for record in exploring
+            if record["trial_number"] in job.once_lost and record["status"] == "Succeeded"
+        }
         for record in exploring:
             if record["trial_number"] not in before:
-                others = {
+                awaited = {
                     other["trial_number"]
                     for other in exploring
-                    if other["status"] == "Dispatched" and other["exploration"] == record["exploration"]
+                    if other["status"] == "Dispatched"
+                    and other["exploration"] == record["exploration"]
+                    and (other["exploration"], other["batch_size"]) not in came_back
                 }
-                assert others - job.once_lost == {record["trial_number"]}
+                assert awaited - job.once_lost <= {record["trial_number"]}
         job.once_lost |= {record["trial_number"] for record in job.trials.values() if record["status"] == "Failed"}
         kept = [
             (record["exploration"], record["batch_size"])
