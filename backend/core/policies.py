@@ -175,6 +175,11 @@ def expectations(state: JobState) -> list[Expectation]:
     return POLICIES[state.spec.policy].expectations(state)
 
 
+def changed_rule(state: JobState, choice: Choice) -> str | None:
+    """Name the change of the rules that explains a choice of an earlier version; None: no change explains it."""
+    return zeus.changed_rule(state, choice) if state.spec.policy == "zeus" else None
+
+
 def bound(state: JobState, choice: Choice) -> float | None:
     """Return the cost bound, in joules, of a run that gets this choice now; None: it has no bound."""
     bound_j = cost_bound(state.spec, choice.bound_factor, reference_cost(state))

@@ -11,12 +11,13 @@ import numpy as np
 
 from backend.core import calibration
 from backend.core.calibration import LearntTarget
-from backend.core.policies import choose, choose_while_paused, compact, judge
+from backend.core.policies import changed_rule, choose, choose_while_paused, compact, judge
 from backend.core.state import (
     Breakdown,
     Choice,
     EndedSummary,
     JobState,
+    NothingConverges,
     ProbeResult,
     Report,
     Spec,
@@ -167,13 +168,17 @@ def _compare_target(spec: Spec, history: list[PastTrial], exploration: int, targ
 
 def _compare_choice(state: JobState, past: PastTrial, rng: np.random.Generator) -> list[str]:
     stored = past.choice
-    again = choose_while_paused(state.spec) if stored.type is TrialType.PAUSED else choose(state, rng)
-    if replace(again, reason=stored.reason) == stored:
-        return _compare_reason(past, f"batch size {stored.batch_size}", stored.reason, again.reason)
-    return [
-        f"trial {past.trial.number}: chose batch size {stored.batch_size} ({stored.type}), "
-        f"would choose {again.batch_size} ({again.type}: {again.reason})"
-    ]
+    try:
+        again = choose_while_paused(state.spec) if stored.type is TrialType.PAUSED else choose(state, rng)
+    except NothingConverges as error:
+        now = f"would choose none ({error})"
+    else:
+        if replace(again, reason=stored.reason) == stored:
+            return _compare_reason(past, f"batch size {stored.batch_size}", stored.reason, again.reason)
+        now = f"would choose {again.batch_size} ({again.type}: {again.reason})"
+    rule = changed_rule(state, stored)
+    because = "" if rule is None else f"; the rules have changed: {rule}"
+    return [f"trial {past.trial.number}: chose batch size {stored.batch_size} ({stored.type}), {now}{because}"]
 
 
 def _compare_verdict(state: JobState, past: PastTrial, report: PastReport) -> list[str]:

@@ -40,7 +40,7 @@ def csrf(page: str) -> str:
 def test_a_stuck_job_needs_attention_after_its_only_run(
     calls: Calls, client: FlaskClient, overview: Callable[..., Overview]
 ) -> None:
-    calls.register(job_id="failing", job_id_prefix="failing")
+    calls.register(job_id="failing", job_id_prefix="failing", num_pruning_rounds=0)
     for _ in range(FAILURES_FOR_ATTENTION):
         calls.diverge(calls.trial("failing"))
     calls.register(batch_sizes=[16], num_pruning_rounds=1)

@@ -133,7 +133,7 @@ def test_a_deleted_job_s_id_is_free_again(calls: Calls) -> None:
 
 def get_stuck(calls: Calls) -> None:
     calls.register()
-    for size in (16, 8, 32):
+    for size in (16, 32):
         trial = calls.trial()
         assert trial["batch_size"] == size
         calls.diverge(trial)
@@ -161,8 +161,8 @@ def test_a_reset_starts_a_new_exploration_and_keeps_the_history(calls: Calls) ->
     job = calls.describe()
     assert (job["stage"], job["trials"]) == ("Pruning", 0)
     trial = calls.trial()
-    assert (trial["batch_size"], trial["type"], trial["trial_number"]) == (16, "Pruning", 4)
-    assert len(calls.records()) == 4
+    assert (trial["batch_size"], trial["type"], trial["trial_number"]) == (16, "Pruning", 3)
+    assert len(calls.records()) == 3
 
 
 def test_after_a_reset_earlier_results_set_no_bound(calls: Calls) -> None:

@@ -120,7 +120,7 @@ def test_an_impossible_filter_finds_nothing_and_the_page_says_why(
 
 def test_each_filter_finds_its_rows(client: FlaskClient, calls: Calls) -> None:
     register(calls, "train", policy="gp-ucb", gpu_model="H100")
-    register(calls, "other", policy="zeus", gpu_model="A40", batch_sizes=[8, 16])
+    register(calls, "other", policy="zeus", gpu_model="A40", batch_sizes=[16, 32])
     calls.converge(calls.trial())
     calls.diverge(calls.trial("other"))
     calls.trial("other")

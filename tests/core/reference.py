@@ -62,10 +62,7 @@ class Zeus:
         sizes, default = self.sizes, self.default
         for _ in range(self.rounds):
             costs: dict[int, float] = {}
-            cost, converged = yield default
-            if converged:
-                costs[default] = cost
-            for direction in ([s for s in sizes if s < default][::-1], [s for s in sizes if s > default]):
+            for direction in ([s for s in sizes if s <= default][::-1], [s for s in sizes if s > default]):
                 for size in direction:
                     cost, converged = yield size
                     if not converged:

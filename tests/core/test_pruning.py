@@ -38,10 +38,15 @@ def test_the_first_that_does_not_converge_ends_its_direction() -> None:
     assert next_size((16, 10, True), (8, 10, True), (4, 10, True)) == 32
 
 
-def test_both_directions_are_walked_even_if_the_default_does_not_converge() -> None:
-    assert next_size((16, 10, False)) == 8
-    assert next_size((16, 10, False), (8, 10, False)) == 32
-    assert next_size((16, 10, False), (8, 10, False), (32, 10, True)) == 64
+def test_after_a_default_that_fails_in_round_1_the_walk_goes_on_upwards_only() -> None:
+    assert next_size((16, 10, False)) == 32
+    assert next_size((16, 10, False), (32, 10, True)) == 64
+    assert next_size((16, 10, False), (32, 10, True), (64, 9, True)) == 64, "the cheapest begins round 2"
+    round_2: tuple[Row, ...] = ((64, 9, True), (32, 10, True))
+    assert next_size((16, 10, False), (32, 10, True), (64, 9, True), *round_2) == "MAB"
+    reasons = ruled_out(story((16, 10, False), (32, 10, True), (64, 9, True), spec=FIVE))
+    assert reasons.keys() == {4, 8, 16}
+    assert "16 did not converge, so smaller batch sizes were left out" in reasons[8]
 
 
 ROUND_1: tuple[Row, ...] = ((16, 10, True), (8, 7, True), (4, 9, True), (32, 12, True), (64, 30, False))
@@ -56,6 +61,27 @@ def test_only_batch_sizes_that_converged_enter_the_next_round() -> None:
     assert next_size(*ROUND_1, (8, 7, True), (4, 9, True), (16, 10, True), (32, 12, True)) == "MAB"
 
 
+def test_after_a_default_that_fails_in_round_2_the_walk_goes_on_upwards_only() -> None:
+    assert next_size(*ROUND_1, (8, 7, False)) == 16
+    assert next_size(*ROUND_1, (8, 7, False), (16, 10, True)) == 32
+    round_2: tuple[Row, ...] = ((8, 7, False), (16, 10, True), (32, 12, True))
+    assert next_size(*ROUND_1, *round_2) == "MAB"
+    assert ruled_out(story(*ROUND_1, *round_2, spec=FIVE)).keys() == {4, 8, 64}, "4 has converged in round 1"
+
+
+def test_smaller_batch_sizes_that_an_earlier_version_tried_after_a_failed_default_still_count() -> None:
+    assert next_size((16, 10, False), (8, 7, True)) == 32
+    tried: tuple[Row, ...] = ((16, 10, False), (8, 7, True), (4, 9, True), (32, 10, False))
+    assert next_size(*tried) == 8
+    assert next_size(*tried, (8, 7, True), (4, 9, True)) == "MAB"
+
+
+def test_a_smaller_batch_size_that_still_runs_after_a_failed_default_is_waited_for() -> None:
+    choice = choose(story((16, 10, False), (8, 1, RUNNING), spec=FIVE), np.random.default_rng(0))
+    assert (choice.batch_size, choice.type) == (16, TrialType.CONCURRENT)
+    assert "trial 2 still explores batch size 8" in choice.reason
+
+
 def test_results_of_an_earlier_round_do_not_count_in_the_next() -> None:
     assert next_size(*ROUND_1, (8, 7, True)) == 4
 
@@ -65,7 +91,7 @@ def test_of_equally_cheap_batch_sizes_the_smallest_is_the_next_default() -> None
 
 
 def test_nothing_left_is_a_stuck_job() -> None:
-    history: tuple[Row, ...] = ((16, 10, False), (8, 10, False), (32, 10, False))
+    history: tuple[Row, ...] = ((16, 10, False), (32, 10, False))
     assert next_size(*history) == "stuck"
     with pytest.raises(NothingConverges, match=r"round 1.*target_metric.*max_epochs.*reset"):
         choose(story(*history, spec=FIVE), np.random.default_rng(0))

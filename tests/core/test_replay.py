@@ -23,9 +23,11 @@ from backend.core.state import (
     TrialType,
     VerdictCode,
 )
+from tests.core.stories import Row, trial
 from tests.specs import core_spec
 
 SEED = 5
+EARLIER_RULE = "earlier versions try the smaller batch sizes also after a round's default has failed"
 
 
 @dataclass
@@ -203,6 +205,42 @@ def test_another_seed_is_found() -> None:
     for _ in range(20):
         job.ask(set())
     assert differences(job.spec, job.history(), seeded(SEED + 1))
+
+
+def pruned(*rows: Row) -> list[PastTrial]:
+    """Return the history of a `zeus` job whose runs all explored, by the rules of an earlier version."""
+    return [
+        PastTrial(trial(number, row), Choice(row[0], TrialType.PRUNING, "then"), 0, ())
+        for number, row in enumerate(rows, 1)
+    ]
+
+
+def other_choices(spec: Spec, history: list[PastTrial]) -> list[str]:
+    return [line for line in differences(spec, history, seeded(SEED)) if ": chose " in line]
+
+
+def test_a_choice_by_the_rules_of_an_earlier_version_names_the_change_of_the_rules() -> None:
+    spec = core_spec(batch_sizes=(4, 8, 16, 32), num_pruning_rounds=2)
+    round_1: list[Row] = [(16, 9, False), (8, 5, True), (4, 6, True), (32, 7, True)]
+    lines = other_choices(spec, pruned(*round_1, (8, 5, False), (4, 6, True), (32, 7, True)))
+    assert [line.split(":")[0] for line in lines] == ["trial 2", "trial 3", "trial 6"]
+    for line in lines:
+        assert "(Pruning), would choose 32 (Pruning: pruning round" in line
+        assert line.endswith("the rules have changed: " + EARLIER_RULE)
+
+
+def test_a_choice_by_the_rules_of_an_earlier_version_may_have_no_counterpart() -> None:
+    spec = core_spec(batch_sizes=(8, 16), num_pruning_rounds=1)
+    [line] = other_choices(spec, pruned((16, 9, False), (8, 5, True)))
+    assert "trial 2: chose batch size 8 (Pruning), would choose none (no batch size converged" in line
+    assert line.endswith(EARLIER_RULE)
+
+
+def test_a_choice_that_no_rules_explain_names_no_change_of_them() -> None:
+    spec = core_spec(batch_sizes=(4, 8, 16, 32), num_pruning_rounds=1)
+    [line] = other_choices(spec, pruned((16, 9, False), (4, 5, True)))
+    assert "chose batch size 4 (Pruning), would choose 32" in line
+    assert "rules" not in line
 
 
 @pytest.fixture

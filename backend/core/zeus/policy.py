@@ -55,6 +55,13 @@ def retry_outlook(_state: JobState, trial: Trial) -> str:
     return f"batch size {trial.batch_size} may be dispatched again"
 
 
+def changed_rule(state: JobState, choice: Choice) -> str | None:
+    """Name the change of the rules that explains a choice of an earlier version; None: no change explains it."""
+    if choice.type is TrialType.PRUNING and choice.batch_size == pruning.progress(state).left_out:
+        return "earlier versions try the smaller batch sizes also after a round's default has failed"
+    return None
+
+
 def stage(state: JobState) -> tuple[Stage, str]:
     """Return the stage of the job, and a description of it."""
     step = pruning.progress(state).step

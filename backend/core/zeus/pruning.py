@@ -1,8 +1,9 @@
 """The pruning stage of Zeus: rounds that try the batch sizes in order and keep those that converge.
 
-A round tries its default batch size, then smaller ones downwards, then larger ones upwards. The first batch size in a
-direction that does not converge ends that direction. Only batch sizes that converged enter the next round, and the
-cheapest of them is the default of that round (You et al., NSDI 2023, section 4.4).
+A round walks downwards, from its default batch size through the smaller ones, then upwards through the larger ones. The
+first batch size in a direction that does not converge ends that direction. So after a default that does not converge,
+the round tries no smaller batch size. Only batch sizes that converged enter the next round, and the cheapest of them is
+the default of that round (You et al., NSDI 2023, section 4.4).
 
 The progress of a job is computed from the trials of its pruning each time. No stage is stored in between.
 """
@@ -57,12 +58,15 @@ class Progress:
 
     step: Step
     ruled_out: dict[int, str] = field(default_factory=dict)
+    left_out: int | None = None
+    """The first batch size that was not tried because a round's default had failed. Earlier versions try it."""
 
 
 def progress(state: JobState) -> Progress:
     """Follow the job's trials through the rounds, up to the first batch size without a result.
 
-    Batch sizes that break are skipped. They do not end a direction.
+    Batch sizes that break are skipped. They do not end a direction. After a failed default, a smaller batch size counts
+    if it has been tried all the same, as earlier versions do.
     """
     spec, broken = state.spec, breakdowns.ruled_out(state)
     sizes, default = spec.batch_sizes, spec.default_batch_size
@@ -71,6 +75,7 @@ def progress(state: JobState) -> Progress:
     for trial in (*results(state).explored, *running):
         explorations.setdefault(trial.batch_size, []).append(trial)
     ruled_out = dict(broken)
+    left_out: int | None = None
     round_start = 0  # trials that started up to this revision belong to earlier rounds
     for number in range(1, spec.num_pruning_rounds + 1):
         label = f"pruning round {number} of {spec.num_pruning_rounds}"
@@ -84,8 +89,11 @@ def progress(state: JobState) -> Progress:
                 if outcome is None:
                     if explorer := next((t for t in tries if t.status is TrialStatus.DISPATCHED), None):
                         reason = f"{label}: trial {explorer.number} still explores batch size {batch_size}"
-                        return Progress(Wait(explorer, reason), ruled_out)
-                    return Progress(Explore(batch_size, f"{label}: {direction}"), ruled_out)
+                        return Progress(Wait(explorer, reason), ruled_out, left_out)
+                    if batch_size < default and default in outcomes and not outcomes[default].converged:
+                        left_out = left_out or batch_size
+                        break
+                    return Progress(Explore(batch_size, f"{label}: {direction}"), ruled_out, left_out)
                 outcomes[batch_size] = outcome
                 if not outcome.converged:
                     break
@@ -96,12 +104,12 @@ def progress(state: JobState) -> Progress:
             if size not in survivors and size not in broken:
                 ruled_out[size] = _ruled_out_reason(size, outcomes, label)
         if not survivors:
-            return Progress(Stuck(f"no batch size converged in {label}"), ruled_out)
+            return Progress(Stuck(f"no batch size converged in {label}"), ruled_out, left_out)
         default = min(survivors, key=lambda size: trial_cost(spec, outcomes[size]))
         round_start = max(outcome.ended or 0 for outcome in outcomes.values())
         sizes = survivors
     arms = tuple(size for size in sizes if size not in broken)
-    return Progress(Done(arms or (spec.default_batch_size,)), ruled_out)
+    return Progress(Done(arms or (spec.default_batch_size,)), ruled_out, left_out)
 
 
 def _directions(sizes: tuple[int, ...], default: int) -> tuple[tuple[str, list[int]], ...]:
