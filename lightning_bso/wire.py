@@ -527,6 +527,10 @@ class JobSummary(Wire):
     running: int
     best_batch_size: int | None = None
     """The batch size whose converged runs have the lowest mean cost."""
+    recommended_batch_size: int | None = None
+    """The batch size that the policy believes to cost least, of those that have converged. None: it names none."""
+    best: str | None = None
+    """`recommended_batch_size`, and `best_batch_size` if it is another one, in words. None: the server is older."""
     max_device_batch_size: int | None = None
     """The largest batch that the job's runs take on a device at a time, because more ran out of memory. None: no run
     has said so since the last reset."""

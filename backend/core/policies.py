@@ -5,6 +5,7 @@ list its policy module in `POLICIES`.
 """
 
 import math
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Protocol
 
@@ -50,6 +51,9 @@ class Policy(Protocol):
 
     def expectations(self, state: JobState) -> list[Expectation]:
         """Estimate the cost of a run with each batch size."""
+
+    def recommended(self, state: JobState, converged: AbstractSet[int]) -> int | None:
+        """Return the batch size that is believed to cost least, of those that have converged."""
 
     def summarize_ended(self, state: JobState) -> EndedSummary:
         """Summarize all trials that have a verdict. Later decisions read the summary instead."""
@@ -173,6 +177,16 @@ def ruled_out(state: JobState) -> dict[int, str]:
 def expectations(state: JobState) -> list[Expectation]:
     """Estimate the cost of a run with each batch size, ascending."""
     return POLICIES[state.spec.policy].expectations(state)
+
+
+def recommended(state: JobState, converged: AbstractSet[int]) -> int | None:
+    """Return the batch size that the policy believes to cost least; None: there is none yet.
+
+    Args:
+        state: the job.
+        converged: the batch sizes that have converged. Only they are recommended.
+    """
+    return POLICIES[state.spec.policy].recommended(state, converged)
 
 
 def changed_rule(state: JobState, choice: Choice) -> str | None:

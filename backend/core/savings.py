@@ -10,7 +10,7 @@ from itertools import accumulate
 
 from backend.core.cost import run_cost, trial_cost
 from backend.core.state import Spec, Trial, TrialStatus
-from backend.core.summary import SizeSummary, Totals, best_batch_size, summarize
+from backend.core.summary import SizeSummary, Totals, lowest_mean_size, summarize
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def savings(spec: Spec, totals: Sequence[Totals]) -> Savings:
     spent = _usage(spec, sum(group.energy_j for group in ended), sum(group.time_s for group in ended))
     recurrences = sum(group.trials for group in ended if group.converged)
     summaries = {summary.batch_size: summary for summary in summarize(spec, ended, {})}
-    best = best_batch_size(list(summaries.values()))
+    best = lowest_mean_size(summaries.values())
     return Savings(
         launches=sum(group.trials for group in ended),
         recurrences=recurrences,

@@ -1,10 +1,15 @@
-"""Figures about each batch size of a job, for display. `savings` builds on them; no decision reads them."""
+"""Figures about each batch size of a job, for display. `savings` builds on them; no decision reads them.
 
-from collections.abc import Iterable
+The best batch size has two meanings, which may differ: the policy's recommendation, and the lowest mean cost so far.
+`best` names both, each by its name, for every place that shows them.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from backend.core.cost import run_cost
-from backend.core.state import Spec, TrialStatus
+from backend.core import policies
+from backend.core.cost import format_joules, run_cost
+from backend.core.state import JobState, Spec, TrialStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +59,45 @@ def summarize(spec: Spec, totals: Iterable[Totals], ruled_out: dict[int, str]) -
     return [_summary(spec, size, of_size, ruled_out.get(size)) for size, of_size in by_size.items()]
 
 
-def best_batch_size(summaries: list[SizeSummary]) -> int | None:
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best batch size of a job, in its two meanings."""
+
+    recommended: int | None
+    """The batch size that the policy believes to cost least, of those that have converged; None: it names none."""
+    lowest_mean: int | None
+    """The batch size with the lowest mean cost of converged runs; None: no run has converged."""
+    text: str
+    """Both in words. The second is left out if it is the same batch size."""
+
+
+def best(state: JobState, summaries: Sequence[SizeSummary]) -> Best:
+    """Return the best batch size of a job.
+
+    Args:
+        state: the job.
+        summaries: figures of its batch sizes, since the last reset.
+    """
+    figures = {summary.batch_size: summary for summary in summaries}
+    recommended = policies.recommended(state, {size for size, summary in figures.items() if summary.converged})
+    lowest_mean = lowest_mean_size(summaries)
+    parts = []
+    if recommended is not None:
+        parts.append(f"recommended: {_costs(figures[recommended])}")
+    if lowest_mean is not None and lowest_mean != recommended:
+        parts.append(f"lowest mean so far: {_costs(figures[lowest_mean])}")
+    return Best(recommended, lowest_mean, "; ".join(parts) or "no batch size has converged yet")
+
+
+def lowest_mean_size(summaries: Iterable[SizeSummary]) -> int | None:
     """Return the batch size with the lowest mean cost of converged runs; None if no run has converged."""
     costs = [(summary.mean_cost_j, summary.batch_size) for summary in summaries if summary.mean_cost_j is not None]
     return min(costs)[1] if costs else None
+
+
+def _costs(summary: SizeSummary) -> str:
+    runs = "in one run" if summary.converged == 1 else f"on average of {summary.converged} runs"
+    return f"{summary.batch_size}, {format_joules(summary.mean_cost_j or 0.0)} {runs}"
 
 
 def _summary(spec: Spec, size: int, totals: list[Totals], reason: str | None) -> SizeSummary:

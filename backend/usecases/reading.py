@@ -9,7 +9,7 @@ from backend.core import replay
 from backend.core import savings as core_savings
 from backend.core.rng import seeded
 from backend.core.state import TrialStatus
-from backend.core.summary import Totals, best_batch_size, summarize
+from backend.core.summary import Totals, lowest_mean_size, summarize
 from backend.database import queries, states, store
 from backend.database.models import Job, Trial
 from backend.database.queries import JobFilter
@@ -74,7 +74,7 @@ def _listings(session: Session, jobs: Sequence[Job]) -> dict[int, JobListing]:
             trials=trial_count(all_totals),
             running=trial_count(all_totals, TrialStatus.DISPATCHED),
             paused=job.paused,
-            best_batch_size=best_batch_size(summaries),
+            best_batch_size=lowest_mean_size(summaries),
             last_seen_at=utc(last_seen[job.id]) if job.id in last_seen else None,
         )
     return listing_of

@@ -11,7 +11,7 @@ from backend.core.cost import run_cost
 from backend.core.savings import Savings
 from backend.core.savings import Usage as CoreUsage
 from backend.core.state import JobState, NothingConverges, Spec, Stage, TrialStatus
-from backend.core.summary import SizeSummary, Totals, best_batch_size, summarize
+from backend.core.summary import SizeSummary, Totals, best, summarize
 from backend.database import states
 from backend.database.models import AuditEntry, Job, Trial
 from lightning_bso.wire import (
@@ -37,6 +37,7 @@ def job_summary(job: Job, state: JobState, totals: Sequence[Totals]) -> JobSumma
     """
     stage, message = stage_of(job, state)
     summaries = summarize(state.spec, totals, policies.ruled_out(state))
+    of_job = best(state, summaries)
     learnt = states.load_targets(job).get(job.exploration)
     return JobSummary(
         spec=states.spec_of(job),
@@ -47,7 +48,9 @@ def job_summary(job: Job, state: JobState, totals: Sequence[Totals]) -> JobSumma
         created_at=utc(job.created_at),
         trials=trial_count(totals),
         running=trial_count(totals, TrialStatus.DISPATCHED),
-        best_batch_size=best_batch_size(summaries),
+        best_batch_size=of_job.lowest_mean,
+        recommended_batch_size=of_job.recommended,
+        best=of_job.text,
         max_device_batch_size=job.max_device_batch_size,
         batch_sizes=[_size_summary(summary) for summary in summaries],
     )

@@ -37,7 +37,7 @@ def jobs_table(jobs: Sequence[JobListing]) -> str:
                 "POLICY": job.policy,
                 "TRIALS": job.trials,
                 "RUNNING": job.running,
-                "BEST": job.best_batch_size,
+                "LOWEST MEAN": job.best_batch_size,
                 "LAST SEEN (UTC)": None if job.last_seen_at is None else _utc(job.last_seen_at),
                 "CREATED (UTC)": _utc(job.created_at),
             }
@@ -66,7 +66,7 @@ def _head(job: JobSummary, belief: JobBelief, savings: JobSavings) -> str:
         "policy": spec.policy,
         "stage": f"{job.stage}: {_shorten(job.message, MAX_TEXT_LENGTH * 3)}",
         "trials": f"{job.trials} in total, {job.running} running; the job was created {_utc(job.created_at)} UTC",
-        "best so far": "no batch size has converged yet" if job.best_batch_size is None else f"{job.best_batch_size}",
+        "best so far": job.best or f"lowest mean so far: {job.best_batch_size or 'none'}",
         "next run": f"{next_size}: {_shorten(belief.next_reason, MAX_TEXT_LENGTH * 3)}",
         "saved": _saved(savings),
     }

@@ -57,9 +57,8 @@ def closing_line(batch_size: int, result: ReportAnswer, spent: Reading, job: Job
     if job is None:
         return line
     sizes = {size.batch_size: size for size in job.batch_sizes}
-    best = sizes.get(job.best_batch_size) if job.best_batch_size is not None else None
-    if best is not None and best.mean_cost is not None:
-        line += f"; the cheapest batch size so far is {best.batch_size}, with {best.mean_cost:.4g} J on average"
+    if job.best is not None:
+        line += f"; {job.best}"
     default = sizes[job.spec.default_batch_size]
     compares = batch_size != default.batch_size and result.converged
     if compares and default.mean_cost is not None and default.mean_energy is not None:

@@ -99,6 +99,25 @@ def test_a_success_ends_a_row_of_failures(calls: Calls, overview: Callable[..., 
     assert overview().failing == []
 
 
+def test_the_pages_and_the_api_name_the_recommended_batch_size_and_another_one_with_the_lowest_mean(
+    calls: Calls, client: FlaskClient
+) -> None:
+    calls.register(batch_sizes=[8, 16], num_pruning_rounds=1, beta_knob=None)
+    for energy in (10.0, 9.0):  # 16, then 8
+        calls.converge(calls.trial(), energy=energy)
+    for _ in range(2):
+        trial = calls.trial()
+        if trial["batch_size"] == 8:
+            calls.diverge(trial, energy=15.0)
+        else:
+            calls.converge(trial, energy=11.0)
+    words = "recommended: 16, 10.5 J on average of 2 runs; lowest mean so far: 8, 9 J in one run"
+    job = calls.describe()
+    assert (job["recommended_batch_size"], job["best_batch_size"], job["best"]) == (16, 8, words)
+    for path in ("job/?job=train", "compare/?a=train&b=train"):
+        assert words in client.get(f"/admin/{path}").text
+
+
 def test_the_savings_of_all_jobs_are_added_up(calls: Calls, overview: Callable[..., Overview]) -> None:
     for job_id in ("one", "other", "unknown"):
         calls.register(job_id=job_id, job_id_prefix=job_id, eta_knob=0.5, policy="gp-ucb", beta_knob=None)

@@ -147,7 +147,7 @@ def test_jobs_are_listed_one_a_line_newest_first(server: WaitressServer, client:
     today = f"{client.list_jobs(contains=prefix).jobs[1].last_seen_at:%Y-%m-%d}"
     assert main(["jobs", "--prefix", prefix, "--server-url", server.url]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
-    columns = ["JOB", "GPU", "POLICY", "TRIALS", "RUNNING", "BEST", "LAST SEEN (UTC)", "CREATED (UTC)"]
+    columns = ["JOB", "GPU", "POLICY", "TRIALS", "RUNNING", "LOWEST MEAN", "LAST SEEN (UTC)", "CREATED (UTC)"]
     assert re.split("  +", head) == columns
     assert [line.split()[:7] for line in lines] == [
         [f"{prefix}-2", "A40", "gp-ucb", "0", "0", "-", "-"],
@@ -174,7 +174,7 @@ def test_jobs_of_all_pages_are_listed_or_as_many_as_wanted(
         assert job_ids == [f"{prefix}-{4 - index}" for index in range(number)]
 
 
-def test_a_job_is_listed_with_its_best_batch_size(server: WaitressServer, job_id: str, capsys: Output) -> None:
+def test_a_job_is_listed_with_its_lowest_mean(server: WaitressServer, job_id: str, capsys: Output) -> None:
     assert main(["jobs", "--prefix", job_id, "--server-url", server.url]) == 0
     _, line = capsys.readouterr().out.splitlines()
     assert line.split()[:6] == [job_id, "A40", "zeus", "5", "1", "16"]
@@ -233,7 +233,7 @@ def test_a_job_is_shown_with_its_batch_sizes_and_its_latest_trials(
     head, sizes, trials = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
     facts = dict(line.split("  ", 1) for line in head)
     assert facts["job"].strip() == job_id
-    assert facts["best so far"].strip() == "16"
+    assert facts["best so far"].strip() == "recommended: 16, 30 J in one run"
     assert facts["machine"].strip() == "1 x A40, 100 W in total"
     assert "at least 1 within 4 epochs" in facts["target"]
     assert facts["saved"].strip() == "cost -30 J, energy -30 J, time -2 s, compared with always using the default 16"

@@ -5,6 +5,7 @@ The index is a lower confidence bound of the cost of a recurrence: failure-aware
 """
 
 import math
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -155,7 +156,7 @@ def stage(state: JobState) -> tuple[Stage, str]:
     expected_j = expected_costs(belief)[best]
     return (
         Stage.MAB,
-        f"the best batch size so far is {belief.grid.sizes[best]}, expected to cost {format_joules(expected_j)} a run",
+        f"the recommended batch size is {belief.grid.sizes[best]}, expected to cost {format_joules(expected_j)} a run",
     )
 
 
@@ -176,6 +177,16 @@ def expectations(state: JobState) -> list[Expectation]:
         return [Expectation(size, None, None) for size in sizes]
     predicted = forecast(state, belief)
     return [Expectation(size, float(predicted.expected_j[i]), float(predicted.sd_j[i])) for i, size in enumerate(sizes)]
+
+
+def recommended(state: JobState, converged: AbstractSet[int]) -> int | None:
+    """Return the batch size with the lowest expected cost, of those that have converged."""
+    belief = belief_of(state)
+    best = cheapest_converged(belief)
+    if best is None or not belief.epoch_cost.runs.any():
+        return None
+    size = belief.grid.sizes[best]
+    return size if size in converged else None
 
 
 def summarize_ended(state: JobState) -> Belief:

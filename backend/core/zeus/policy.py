@@ -1,6 +1,7 @@
 """The published policy, `zeus`: rounds of pruning, then a bandit over the batch sizes that survived them."""
 
 import math
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 
@@ -97,6 +98,13 @@ def expectations(state: JobState) -> list[Expectation]:
             )
         )
     return estimates
+
+
+def recommended(state: JobState, converged: AbstractSet[int]) -> int | None:
+    """Return the batch size with the lowest expected cost, of those that have converged and are not ruled out."""
+    among = converged - ruled_out(state).keys()
+    expected = [(of.expected_j, of.batch_size) for of in expectations(state) if of.expected_j is not None]
+    return min((cost for cost in expected if cost[1] in among), default=(0.0, None))[1]
 
 
 def summarize_ended(state: JobState) -> Results:

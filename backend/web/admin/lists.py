@@ -63,7 +63,7 @@ JOBS = Listing(
         Column("paused", "Paused", lambda job: "paused" if job.paused else ""),
         Column("trials", "Trials", lambda job: job.trials),
         Column("running", "Running", lambda job: job.running),
-        Column("best", "Best batch size", lambda job: job.best_batch_size),
+        Column("best", "Lowest mean cost at", lambda job: job.best_batch_size),
         Column("last_seen", "Last seen (UTC)", lambda job: _moment(job.last_seen_at)),
         Column("created", "Created (UTC)", lambda job: _moment(job.created_at)),
     ),

@@ -115,13 +115,13 @@ def energy_and_time(history: History) -> Figure:
 
 
 def cumulative_savings(history: History) -> Figure:
-    """The savings after each trial, compared with always using the default and always the best batch size."""
+    """The savings after each trial, compared with always using the default and always the lowest mean."""
     spec, total, traces = history.spec, history.savings, []
     earlier = savings(spec, history.earlier)
     ended = [entry.trial for entry in history.ended]
     for name, against, colour in (
         ("against the default", total.against_default, COLOURS[2]),
-        ("against the best", total.against_best, COLOURS[3]),
+        ("against the lowest mean", total.against_best, COLOURS[3]),
     ):
         if against is not None and total.recurrences:
             per_recurrence_j = (against.cost + total.spent.cost) / total.recurrences
