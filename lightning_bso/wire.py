@@ -522,6 +522,8 @@ class JobSummary(Wire):
     """`Calibration` while the job learns its target, `Pruning`, `MAB`, or `Stuck` if no batch size converged."""
     message: str
     """The stage in words, with advice if the stage is `Stuck`."""
+    attention: str | None = None
+    """Why the job's last runs need attention: three or more in a row have failed, or ended without a verdict."""
     created_at: datetime
     trials: int
     running: int

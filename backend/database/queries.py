@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, select
+from sqlalchemy import ColumnElement, Select, Subquery, case, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from backend.core.state import TrialStatus, TrialType
 from backend.database.models import Job, Report, Trial
-from backend.database.store import ENDED, LEFT, STOPPED
+from backend.database.store import ENDED, LEFT, LOST, STOPPED
 
 
 def find_trial(session: Session, job: Job, number: int) -> Trial | None:
@@ -102,7 +102,7 @@ def count_active(session: Session, prefix: str | None, since: datetime) -> int:
     return count_rows(session, active.distinct())
 
 
-def failing_jobs(session: Session, prefix: str | None, limit: int) -> list[tuple[int, int]]:
+def failing_jobs(session: Session, prefix: str | None, limit: int, of_job: Job | None = None) -> list[tuple[int, int]]:
     """Find the jobs with failed runs since the last run that converged, most failures first.
 
     Only runs since a job's last reset count. Runs that a user or their caller ended do not count. A run that converged
@@ -111,20 +111,13 @@ def failing_jobs(session: Session, prefix: str | None, limit: int) -> list[tuple
     Returns:
         The jobs' numbers in the database, each with its number of failures.
     """
-    current = (Trial.job == Job.id) & (Trial.exploration == Job.exploration)
     succeeded = Trial.converged.is_(True) & Trial.type.in_([TrialType.CALIBRATION, TrialType.PRUNING, TrialType.MAB])
-    last = (
-        select(Trial.job, func.max(case((succeeded, Trial.number), else_=0)).label("number"))
-        .join(Job, current)
-        .where(*begins_with(Job.job_id, prefix))
-        .group_by(Trial.job)
-        .subquery()
-    )
+    last = _last_number(succeeded, prefix, of_job)
     failures = func.count()
     rows = session.execute(
         select(Trial.job, failures)
         .join(last, Trial.job == last.c.job)
-        .join(Job, current)
+        .join(Job, _CURRENT)
         .where(
             Trial.number > last.c.number,
             Trial.status.not_in([TrialStatus.DISPATCHED, TrialStatus.CALIBRATED]),
@@ -135,6 +128,55 @@ def failing_jobs(session: Session, prefix: str | None, limit: int) -> list[tuple
         .limit(limit)
     )
     return [(job, number) for job, number in rows]
+
+
+def crashing_jobs(
+    session: Session, prefix: str | None, at_least: int, limit: int, of_job: Job | None = None
+) -> list[tuple[int, int, str]]:
+    """Find the jobs whose last runs all ended without a verdict, most such runs first.
+
+    Only runs since a job's last reset count. Runs that a user ended do not count.
+
+    Returns:
+        The jobs' numbers in the database, each with the number of such runs in a row, and how the last of them ended.
+    """
+    last = _last_number(Trial.status.in_([TrialStatus.SUCCEEDED, TrialStatus.CALIBRATED]), prefix, of_job)
+    crashes = func.count()
+    found = (
+        select(Trial.job, crashes.label("crashes"), func.max(Trial.number).label("latest"))
+        .join(last, Trial.job == last.c.job)
+        .join(Job, _CURRENT)
+        .where(
+            Trial.number > last.c.number,
+            Trial.status == TrialStatus.FAILED,
+            Trial.outcome_code.in_([ENDED, LEFT, LOST]),
+        )
+        .group_by(Trial.job)
+        .having(crashes >= at_least)
+        .order_by(crashes.desc())
+        .limit(limit)
+        .subquery()
+    )
+    rows = session.execute(
+        select(found.c.job, found.c.crashes, Trial.outcome)
+        .join(Trial, (Trial.job == found.c.job) & (Trial.number == found.c.latest))
+        .order_by(found.c.crashes.desc())
+    )
+    return [(job, number, outcome or "") for job, number, outcome in rows]
+
+
+_CURRENT = (Trial.job == Job.id) & (Trial.exploration == Job.exploration)
+
+
+def _last_number(which: ColumnElement[bool], prefix: str | None, of_job: Job | None) -> Subquery:
+    """Select the number of each job's last trial of a kind since the last reset; 0: it has none."""
+    return (
+        select(Trial.job, func.max(case((which, Trial.number), else_=0)).label("number"))
+        .join(Job, _CURRENT)
+        .where(*begins_with(Job.job_id, prefix), *([] if of_job is None else [Job.id == of_job.id]))
+        .group_by(Trial.job)
+        .subquery()
+    )
 
 
 def count_jobs(session: Session) -> int:

@@ -17,7 +17,7 @@ from backend.database.models import Job
 from backend.database.queries import JobFilter
 from backend.database.transactions import Session, read_only
 from backend.usecases.audit import Actor
-from backend.usecases.reading import get_job, get_trial
+from backend.usecases.reading import IN_A_ROW_FOR_ATTENTION, attention, crash_loop, get_job, get_trial
 from backend.usecases.records import job_belief, job_savings, job_summary, stage_of, trial_count, trial_record, utc
 from lightning_bso.wire import JobBelief, JobSavings, JobSummary, RegisteredJobSpec, TrialRecord, Usage
 
@@ -25,8 +25,6 @@ MAX_PLOTTED_TRIALS = 500
 """Figures show this many of a job's trials, the last to end. Earlier trials are added up."""
 MAX_ROWS = 20
 """Rows of each table of the overview, and running trials on a job's page."""
-FAILURES_FOR_ATTENTION = 3
-"""A job needs attention after this many failures in a row."""
 MAX_CHECKED_JOBS = 200
 """The overview checks this many jobs whose last runs failed, those with the most failures. Each check loads a job."""
 
@@ -106,7 +104,7 @@ def history(session: Session, job_id: str, by: Actor) -> History:
     all_totals = _flatten(totals_of)
     running = queries.running_trials(session, None, MAX_ROWS, of_job=job)
     return History(
-        job=job_summary(job, state, current),
+        job=job_summary(job, state, current, attention(session, job)),
         spec=spec,
         exploration=job.exploration,
         revision=job.revision,
@@ -206,13 +204,16 @@ class RunningTrial:
 
 @dataclass(frozen=True, slots=True)
 class FailingJob:
-    """A job that needs attention: it is stuck, or its last runs all failed."""
+    """A job that needs attention: it is stuck, or its last runs all failed or ended without a verdict."""
 
     job_id: str
     failures: int
     """Failed runs since the last run that converged. Runs that a user or their caller ended do not count."""
+    crashes: int
+    """The last runs, if all of them ended without a verdict and there are enough of them; else 0."""
     stage: str
     message: str
+    """How the last of these runs ended, else the stage in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +230,7 @@ class Overview:
     running: list[RunningTrial]
     """Running trials, longest unseen first, at most `MAX_ROWS`."""
     failing: list[FailingJob]
-    """Jobs that need attention, stuck jobs first, then by failures, at most `MAX_ROWS`."""
+    """Jobs that need attention, stuck jobs first, then by failures and runs without a verdict, at most `MAX_ROWS`."""
     failing_count: int
     """Jobs that need attention, among the `MAX_CHECKED_JOBS` with the most failures."""
     saved: Usage
@@ -294,14 +295,22 @@ def overview(session: Session, by: Actor, lease_s: float) -> Overview:
 def _failing_jobs(session: Session, prefix: str | None, job_of: dict[int, Job]) -> list[FailingJob]:
     """Find the jobs that need attention, stuck jobs first."""
     failing = []
-    for number, failures in queries.failing_jobs(session, prefix, MAX_CHECKED_JOBS):
+    crashing = {
+        number: (crashes, error)
+        for number, crashes, error in queries.crashing_jobs(session, prefix, IN_A_ROW_FOR_ATTENTION, MAX_CHECKED_JOBS)
+    }
+    failures_of = dict.fromkeys(crashing, 0) | dict(queries.failing_jobs(session, prefix, MAX_CHECKED_JOBS))
+    for number, failures in failures_of.items():
         job = job_of.get(number)
         if job is None:  # registered after the jobs were read
             continue
         stage, message = stage_of(job, states.read_state(session, job))
-        if stage is Stage.STUCK or failures >= FAILURES_FOR_ATTENTION:
-            failing.append(FailingJob(job.job_id, failures, stage, message))
-    return sorted(failing, key=lambda job: (job.stage != Stage.STUCK, -job.failures))
+        crashes, error = crashing.get(number, (0, ""))
+        if crashes and stage is not Stage.STUCK:
+            message = crash_loop(crashes, error)
+        if stage is Stage.STUCK or crashes or failures >= IN_A_ROW_FOR_ATTENTION:
+            failing.append(FailingJob(job.job_id, failures, crashes, stage, message))
+    return sorted(failing, key=lambda job: (job.stage != Stage.STUCK, -max(job.failures, job.crashes)))
 
 
 def _calibration_curves(session: Session, job: Job) -> dict[int, list[Report]]:

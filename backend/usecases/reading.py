@@ -4,6 +4,7 @@ Nothing here changes data. Next: `records` builds the answers, `backend.database
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from backend.core import replay
 from backend.core import savings as core_savings
@@ -19,6 +20,11 @@ from backend.usecases.audit import Actor
 from backend.usecases.records import job_belief, job_savings, job_summary, trial_count, trial_record, utc
 from lightning_bso.wire import JobBelief, JobListing, JobPage, JobSavings, JobSummary, TrialPage
 
+IN_A_ROW_FOR_ATTENTION = 3
+"""A job needs attention after this many runs in a row that failed, or that ended without a verdict."""
+MAX_COUNTED_JOBS = 1_000_000
+"""The metrics count at most this many jobs for each cause of attention."""
+
 
 @read_only
 def describe(session: Session, job_id: str, by: Actor) -> JobSummary:
@@ -28,7 +34,7 @@ def describe(session: Session, job_id: str, by: Actor) -> JobSummary:
         UnknownJob: there is no such job.
     """
     job = get_job(session, job_id, by)
-    return job_summary(job, states.read_state(session, job), current_totals(session, job))
+    return job_summary(job, states.read_state(session, job), current_totals(session, job), attention(session, job))
 
 
 @read_only
@@ -104,10 +110,45 @@ def savings(session: Session, job_id: str, by: Actor) -> JobSavings:
     return job_savings(job, core_savings.savings(states.core_spec(job), all_totals))
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Numbers for the metrics."""
+
+    jobs: int
+    trials: dict[str, int]
+    """By status."""
+    failing: int
+    """Jobs whose last runs failed, at least `IN_A_ROW_FOR_ATTENTION` of them."""
+    crashing: int
+    """Jobs whose last runs ended without a verdict, as many of them."""
+
+
 @read_only
-def count(session: Session) -> tuple[int, dict[str, int]]:
-    """Count the jobs, and the trials by status."""
-    return queries.count_jobs(session), queries.count_trials(session)
+def count(session: Session) -> Counts:
+    """Count the jobs, the trials by status, and the jobs that need attention."""
+    failing = queries.failing_jobs(session, None, MAX_COUNTED_JOBS)
+    crashing = queries.crashing_jobs(session, None, IN_A_ROW_FOR_ATTENTION, MAX_COUNTED_JOBS)
+    return Counts(
+        queries.count_jobs(session),
+        queries.count_trials(session),
+        sum(failures >= IN_A_ROW_FOR_ATTENTION for _, failures in failing),
+        len(crashing),
+    )
+
+
+def attention(session: Session, job: Job) -> str | None:
+    """Say why a job's last runs need attention; None: they do not."""
+    for _, crashes, error in queries.crashing_jobs(session, None, IN_A_ROW_FOR_ATTENTION, 1, job):
+        return crash_loop(crashes, error)
+    for _, failures in queries.failing_jobs(session, None, 1, job):
+        if failures >= IN_A_ROW_FOR_ATTENTION:
+            return f"{failures} runs have failed since the last success"
+    return None
+
+
+def crash_loop(crashes: int, error: str) -> str:
+    """Say that the last runs of a job have all ended without a verdict, and how the last of them ended."""
+    return f"the last {crashes} runs ended without a verdict, the latest with: {error}"
 
 
 @transaction

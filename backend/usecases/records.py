@@ -27,13 +27,14 @@ from lightning_bso.wire import (
 )
 
 
-def job_summary(job: Job, state: JobState, totals: Sequence[Totals]) -> JobSummary:
+def job_summary(job: Job, state: JobState, totals: Sequence[Totals], attention: str | None) -> JobSummary:
     """Return the current state of a job.
 
     Args:
         job: the job.
         state: the state that its decisions depend on.
         totals: totals of its trials since the last reset.
+        attention: why the job needs attention, if it does.
     """
     stage, message = stage_of(job, state)
     summaries = summarize(state.spec, totals, policies.ruled_out(state))
@@ -45,6 +46,7 @@ def job_summary(job: Job, state: JobState, totals: Sequence[Totals]) -> JobSumma
         paused=job.paused,
         stage=stage,
         message=message,
+        attention=attention,
         created_at=utc(job.created_at),
         trials=trial_count(totals),
         running=trial_count(totals, TrialStatus.DISPATCHED),

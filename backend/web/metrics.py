@@ -1,8 +1,8 @@
-"""Metrics for Prometheus: the requests of the server, and the numbers of jobs and trials.
+"""Metrics for Prometheus: the requests of the server, and the numbers of jobs, trials, and jobs that need attention.
 
 With several worker processes, set `PROMETHEUS_MULTIPROC_DIR` to an empty folder that they share. Then the request
-metrics cover all of them; otherwise each process exposes its own. The numbers of jobs and trials are read from the
-database at each call, so they are the same on every replica. The endpoint lives in `api`.
+metrics cover all of them; otherwise each process exposes its own. The other numbers are read from the database at
+each call, so they are the same on every replica. The endpoint lives in `api`.
 """
 
 import os
@@ -20,12 +20,18 @@ _SECONDS = Histogram("zeus_bso_request_seconds", "Time taken to answer.", ["meth
 
 class _Database(Collector):
     def collect(self) -> Iterable[Metric]:
-        jobs, trials = reading.count()
-        yield GaugeMetricFamily("zeus_bso_jobs", "Registered jobs.", value=jobs)
+        counts = reading.count()
+        yield GaugeMetricFamily("zeus_bso_jobs", "Registered jobs.", value=counts.jobs)
         by_status = GaugeMetricFamily("zeus_bso_trials", "Trials by status.", labels=["status"])
-        for status, number in trials.items():
+        for status, number in counts.trials.items():
             by_status.add_metric([status], number)
         yield by_status
+        attention = GaugeMetricFamily(
+            "zeus_bso_jobs_for_attention", "Jobs whose last three runs or more need attention.", labels=["cause"]
+        )
+        attention.add_metric(["failed"], counts.failing)
+        attention.add_metric(["without a verdict"], counts.crashing)
+        yield attention
 
 
 def observe(method: str, path: str, status: int, seconds: float) -> None:

@@ -70,6 +70,8 @@ def _head(job: JobSummary, belief: JobBelief, savings: JobSavings) -> str:
         "next run": f"{next_size}: {_shorten(belief.next_reason, MAX_TEXT_LENGTH * 3)}",
         "saved": _saved(savings),
     }
+    if job.attention is not None:
+        facts["attention"] = _shorten(job.attention, MAX_TEXT_LENGTH * 3)
     if job.max_device_batch_size is not None:
         facts["memory"] = (
             f"a device takes at most {job.max_device_batch_size} at a time, because more ran out of memory; "

@@ -1,5 +1,6 @@
 """The data of the admin page: all jobs, a job with a long history, a trial, and two jobs side by side."""
 
+import html
 import re
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +12,12 @@ from flask.testing import FlaskClient
 from backend.errors import LabelTaken
 from backend.usecases import dashboard
 from backend.usecases.audit import COMMAND_LINE
-from backend.usecases.dashboard import FAILURES_FOR_ATTENTION, Overview
+from backend.usecases.dashboard import Overview
+from backend.usecases.reading import IN_A_ROW_FOR_ATTENTION
 from backend.usecases.tokens import Scope, create, list_all
 from backend.web.admin import plots
 from tests.calls import Calls
-from tests.databases import connected
+from tests.databases import connected, let_time_pass
 
 LEASE_S = 3600.0
 
@@ -41,7 +43,7 @@ def test_a_stuck_job_needs_attention_after_its_only_run(
     calls: Calls, client: FlaskClient, overview: Callable[..., Overview]
 ) -> None:
     calls.register(job_id="failing", job_id_prefix="failing", num_pruning_rounds=0)
-    for _ in range(FAILURES_FOR_ATTENTION):
+    for _ in range(IN_A_ROW_FOR_ATTENTION):
         calls.diverge(calls.trial("failing"))
     calls.register(batch_sizes=[16], num_pruning_rounds=1)
     assert not [job for job in overview().failing if job.job_id == "train"]
@@ -54,18 +56,73 @@ def test_a_stuck_job_needs_attention_after_its_only_run(
     assert stuck.message in client.get("/admin/").text.replace("&#39;", "'")
 
 
-def test_runs_that_a_user_or_their_caller_ended_are_no_failures(
+def test_runs_that_a_user_ended_need_no_attention(
     calls: Calls, client: FlaskClient, overview: Callable[..., Overview]
 ) -> None:
     calls.register()
-    for number in range(1, FAILURES_FOR_ATTENTION + 1):
+    for number in range(1, IN_A_ROW_FOR_ATTENTION + 1):
         calls.trial()
         form = {"number": str(number), "csrf_token": csrf(client.get("/admin/job/?job=train").text)}
         client.post("/admin/job/end?job=train", data=form)
-    for _ in range(FAILURES_FOR_ATTENTION):
-        calls.end(calls.trial())
     assert {trial["status"] for trial in calls.records()} == {"Failed"}
     assert overview().failing == []
+    assert calls.describe()["attention"] is None
+
+
+def crash(calls: Calls, times: int, reason: str | None = None) -> None:
+    for _ in range(times):
+        calls.must(calls.end(calls.trial(), reason=reason, current_epoch=1))
+
+
+def test_runs_that_end_without_a_verdict_three_in_a_row_need_attention_with_their_last_error(
+    calls: Calls, client: FlaskClient, overview: Callable[..., Overview]
+) -> None:
+    calls.register()
+    crash(calls, IN_A_ROW_FOR_ATTENTION - 1, "OSError: the disk is full")
+    assert (overview().failing, calls.describe()["attention"]) == ([], None)
+    crash(calls, 1, "ValueError: <nothing> works")
+    calls.trial()  # the next one runs already
+    words = "the last 3 runs ended without a verdict, the latest with: ValueError: <nothing> works"
+    (job,) = overview().failing
+    assert (job.failures, job.crashes, job.stage, job.message) == (0, 3, "Pruning", words)
+    assert calls.describe()["attention"] == words
+    for path in ("", "job/?job=train"):
+        assert words in html.unescape(client.get(f"/admin/{path}").text)
+
+
+@pytest.mark.parametrize("way", ["left by a regular end", "lost"])
+def test_every_end_without_a_verdict_counts(
+    calls: Calls, overview: Callable[..., Overview], database_url: str, way: str
+) -> None:
+    calls.register()
+    for _ in range(IN_A_ROW_FOR_ATTENTION):
+        trial = calls.trial()
+        if way == "lost":
+            let_time_pass(database_url, "train", trial["trial_number"], LEASE_S + 1)
+        else:
+            calls.must(calls.end(trial, over=True))
+    calls.trial()
+    assert [job.crashes for job in overview().failing] == [3]
+
+
+def test_a_verdict_or_a_reset_ends_a_row_of_runs_without_one(calls: Calls, overview: Callable[..., Overview]) -> None:
+    calls.register()
+    crash(calls, 2)
+    calls.diverge(calls.trial())
+    crash(calls, 2)
+    assert overview().failing == []
+    crash(calls, 1)
+    assert [job.crashes for job in overview().failing] == [3]
+    calls.must(calls.reset())
+    crash(calls, 2)
+    assert overview().failing == []
+
+
+def test_a_job_says_that_its_runs_have_failed_in_a_row(calls: Calls) -> None:
+    calls.register(num_pruning_rounds=0)
+    for _ in range(IN_A_ROW_FOR_ATTENTION):
+        calls.diverge(calls.trial())
+    assert calls.describe()["attention"] == "3 runs have failed since the last success"
 
 
 def test_a_success_beside_the_exploration_hides_no_stuck_job(calls: Calls, overview: Callable[..., Overview]) -> None:
@@ -84,7 +141,7 @@ def test_a_failing_job_past_its_pruning_is_listed_with_its_message(
 ) -> None:
     calls.register(batch_sizes=[16], num_pruning_rounds=0, beta_knob=None)
     calls.converge(calls.trial())
-    for _ in range(FAILURES_FOR_ATTENTION):
+    for _ in range(IN_A_ROW_FOR_ATTENTION):
         calls.diverge(calls.trial())
     (job,) = overview().failing
     assert (job.failures, job.stage, job.message) == (3, "MAB", "the bandit chooses among 16")
@@ -92,9 +149,9 @@ def test_a_failing_job_past_its_pruning_is_listed_with_its_message(
 
 def test_a_success_ends_a_row_of_failures(calls: Calls, overview: Callable[..., Overview]) -> None:
     calls.register(policy="gp-ucb")
-    for _ in range(FAILURES_FOR_ATTENTION):
+    for _ in range(IN_A_ROW_FOR_ATTENTION):
         calls.diverge(calls.trial())
-    assert [job.failures for job in overview().failing] == [FAILURES_FOR_ATTENTION]
+    assert [job.failures for job in overview().failing] == [IN_A_ROW_FOR_ATTENTION]
     calls.converge(calls.trial())
     assert overview().failing == []
 

@@ -32,6 +32,23 @@ def test_jobs_and_trials_are_counted_in_the_database(calls: Calls) -> None:
     assert values["zeus_bso_trials", "Dispatched"] == 1
 
 
+def test_jobs_whose_last_runs_failed_or_ended_without_a_verdict_are_counted(calls: Calls) -> None:
+    for job_id in ("failing", "crashing", "sound"):
+        calls.register(job_id=job_id, job_id_prefix=job_id, num_pruning_rounds=0)
+        for _ in range(3):
+            trial = calls.trial(job_id)
+            match job_id:
+                case "failing":
+                    calls.diverge(trial)
+                case "crashing":
+                    calls.end(trial, reason="ValueError")
+                case _:
+                    calls.converge(trial)
+    values = samples(calls("GET", "/metrics").text)
+    assert values["zeus_bso_jobs_for_attention", "failed"] == 1
+    assert values["zeus_bso_jobs_for_attention", "without a verdict"] == 1
+
+
 def test_an_id_in_a_path_is_no_label(calls: Calls) -> None:
     calls.register(job_id="train-secret")
     calls.describe("train-secret")

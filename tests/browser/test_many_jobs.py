@@ -13,8 +13,8 @@ PER_PAGE = 50
 def count(site: WaitressServer) -> tuple[int, int]:
     """Return the numbers of jobs and trials."""
     with in_application(site.database_url):
-        jobs, trials = reading.count()
-    return jobs, sum(trials.values())
+        counts = reading.count()
+    return counts.jobs, sum(counts.trials.values())
 
 
 def test_the_overview_counts_all_jobs_and_links_to_them(page: Page, site: WaitressServer) -> None:

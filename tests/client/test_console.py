@@ -250,6 +250,20 @@ def test_a_job_is_shown_with_its_batch_sizes_and_its_latest_trials(
     assert "running" in trials[5]
 
 
+def test_a_job_whose_last_runs_ended_without_a_verdict_is_shown_with_the_last_error(
+    server: WaitressServer, client: BsoClient, capsys: Output
+) -> None:
+    name = client.register(registered()).job_id or ""
+    for run in range(3):
+        trial = client.ask(name, f"run-{run}")
+        size, number, reason = trial.batch_size, trial.trial_number, f"ValueError: \x1b[31m{run}"
+        client.end(TrialRequest(job_id=name, batch_size=size, trial_number=number, reason=reason, current_epoch=1))
+    assert main(["show", name, "--server-url", server.url]) == 0
+    facts = dict(line.split("  ", 1) for line in capsys.readouterr().out.split("\n\n")[0].splitlines())
+    words = "the last 3 runs ended without a verdict, the latest with: ValueError: ?[31m2"
+    assert facts["attention"].strip() == words
+
+
 def test_a_job_is_shown_with_what_its_policy_expects_and_would_do_next(
     server: WaitressServer, client: BsoClient, capsys: Output
 ) -> None:
