@@ -172,7 +172,8 @@ class Transport:
     def _prepare_with(self, method: str, path: str, body: Wire) -> requests.PreparedRequest:
         """Prepare a request with a body. Only the body differs between two reports, so the rest is prepared once."""
         if (method, path) not in self._without_body:
-            self._without_body[method, path] = self._prepare(method, path)
+            first = self._without_body[method, path] = self._prepare(method, path)
+            first.headers.pop("Cookie", None)  # a server or a proxy may change its cookies at each answer
         request = self._without_body[method, path].copy()
         request.prepare_body(body.model_dump_json().encode(), None)
         request.prepare_cookies(self._session.cookies)

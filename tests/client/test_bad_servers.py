@@ -119,6 +119,18 @@ def test_after_a_timeout_the_next_call_uses_a_new_session(scripted: ScriptedServ
     assert scripted.requests[-1].headers["Authorization"] == "Bearer bso_token"
 
 
+def test_a_report_carries_the_cookie_that_the_last_answer_has_set(scripted: ScriptedServer) -> None:
+    answers = [JOB_PAGE, GOING_ON, GOING_ON]
+    scripted.script = in_turn(
+        *(Reply(200, answer.body, {"Set-Cookie": f"worker={number}"}) for number, answer in enumerate(answers))
+    )
+    client = BsoClient(scripted.url)
+    client.list_jobs()
+    client.report(REPORT)
+    client.report(REPORT)
+    assert [request.headers.get("Cookie") for request in scripted.requests] == [None, "worker=0", "worker=1"]
+
+
 def test_a_call_succeeds_where_no_further_thread_can_start(
     scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
