@@ -38,9 +38,10 @@ def ruled_out(state: JobState) -> dict[int, str]:
             reasons[size] = f"ended in the same error twice before its first epoch: {_brief(repeated[-1].error)}"
     unfit_sizes = {breakdown.batch_size for breakdown in state.breakdowns if breakdown.unfit} - {default}
     for size in set(state.spec.batch_sizes) - reasons.keys() - state.working_sizes:
-        nearer = sorted(other for other in unfit_sizes if default < other < size or size < other < default)
+        nearer = [other for other in unfit_sizes if default < other < size or size < other < default]
         if nearer:
-            reasons[size] = f"lies beyond batch size {nearer[0]}, which {reasons[nearer[0]]}"
+            nearest = min(nearer, key=lambda other: abs(other - default))
+            reasons[size] = f"lies beyond batch size {nearest}, which {reasons[nearest]}"
     return reasons
 
 

@@ -40,7 +40,7 @@ def protect(app: Flask, trusted_proxies: str) -> None:
     def harden(response: Response) -> Response:
         documentation = request.path.startswith("/openapi")
         response.headers["Content-Security-Policy"] = _POLICY_OF_DOCUMENTATION if documentation else _POLICY
-        response.headers.extend(_HEADERS)
+        response.headers.extend(_HEADERS)  # no page sets one of them
         response.headers.setdefault("Cache-Control", "no-store")
         if request.is_secure:
             response.headers["Strict-Transport-Security"] = "max-age=31536000"

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 HURRY_S = 3.0
 """A call that the server has not answered after this long is given up, because the training waits for it."""
 
+_FAULTS_OF_MACHINES = ("CUDA", "NCCL", "cuDNN", "HIP error", "DataLoader worker", "[Rank", "Connection", "Broken pipe")
+"""Beginnings of RuntimeErrors that say nothing about the training's code."""
+
 Guarded = TypeVar("Guarded", bound="type[AutomaticBSOCallback]")
 
 log = logging.getLogger(__name__)
@@ -150,9 +153,7 @@ class AutomaticBSOCallback(ZeusBSOCallback):
         Otherwise each batch size would break the training several times, or for ever where the error comes late.
         """
         unfit = super()._why_unfit(trainer, error)
-        others = (OSError, *classes("utilities.exceptions:MisconfigurationException"))
-        of_code = isinstance(error, Exception) and not isinstance(error, others) and not is_out_of_memory(error)
-        if unfit is None and of_code and not self._has_own_size:
+        if unfit is None and not self._has_own_size and _is_of_code(error):
             unfit = f"the training breaks: {type(error).__name__}: {error}"
         return unfit
 
@@ -220,6 +221,13 @@ def _why_not(trainer: pl.Trainer) -> str | None:
     if isinstance(trainer.strategy.launcher, classes("strategies.launchers.multiprocessing:_MultiProcessingLauncher")):
         return "the fit runs in processes of its own, which do not know of the fits before it"
     return None
+
+
+def _is_of_code(error: BaseException) -> bool:
+    """Whether an error comes from the training's code, as far as can be told, and not from the machine or a tool."""
+    if type(error) is RuntimeError:  # torch raises it for wrong shapes, and for much else
+        return not (is_out_of_memory(error) or str(error).startswith(_FAULTS_OF_MACHINES))
+    return isinstance(error, (ValueError, TypeError, LookupError, ArithmeticError, AssertionError))
 
 
 def _calling_modules() -> Iterator[str]:

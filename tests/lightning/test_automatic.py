@@ -230,6 +230,18 @@ def test_code_for_one_batch_size_breaks_at_most_twice_and_then_keeps_it(
     assert any("made for one batch size" in str(size.ruled_out) for size in job.batch_sizes)
 
 
+def test_a_fault_of_the_machine_rules_no_batch_size_out(server: WaitressServer, tmp_path: Path) -> None:
+    step = "def training_step(self, batch, index):\n"
+    fault = "RuntimeError('CUDA error: uncorrectable ECC error encountered')"
+    flaky = PLAIN.replace(step, f"{step}        if self.current_epoch and len(batch[0]) != 16: raise {fault}\n")
+    with server:
+        runs = [launch(flaky, tmp_path, **automatic(server.url)) for _ in range(CALIBRATION_RUNS + 1)]
+        (listing,) = BsoClient(server.url).list_jobs().jobs
+        job = BsoClient(server.url).describe(listing.job_id)
+    assert [run.exit_status for run in runs] == [0] * CALIBRATION_RUNS + [1]
+    assert not [size for size in job.batch_sizes if size.ruled_out]
+
+
 def test_a_last_batch_of_one_sample_that_batch_normalization_refuses_is_no_batch_size_of_that_day(
     server: WaitressServer, tmp_path: Path
 ) -> None:
