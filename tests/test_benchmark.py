@@ -4,9 +4,11 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +97,12 @@ def stub() -> Iterator[Stub]:
     stub.server.server_close()
 
 
+def run_in_a_loop_of_its_own(play: Coroutine[Any, Any, Record]) -> Record:
+    """Run a coroutine in another thread. Playwright's tests leave an event loop in the thread of the tests."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, play).result()
+
+
 def register(url: str, times: int) -> Record:
     """Let one trainer register jobs."""
 
@@ -105,7 +113,7 @@ def register(url: str, times: int) -> Record:
                 await trainer.register(f"job-{number}")
         return record
 
-    return asyncio.run(play())
+    return run_in_a_loop_of_its_own(play())
 
 
 @pytest.mark.parametrize(("keeps", "connections"), [(True, 1), (False, 3)])
@@ -145,7 +153,7 @@ def test_a_run_that_is_stopped_too_early_is_a_failure(stub: Stub) -> None:
             await trainer.train("train", epochs=3)
         return record
 
-    record = asyncio.run(train())
+    record = run_in_a_loop_of_its_own(train())
     assert sum(record.failures.values()) == 2
     assert {name: len(times) for name, times in record.seconds.items()} == {"ask": 1, "final report": 1}
 

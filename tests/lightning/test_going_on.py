@@ -11,7 +11,6 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lightning_bso import BsoClient, ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor, job, only_trial
-from tests.databases import free_port
 from tests.lightning.ranks import RankModule, run_ranks
 from tests.lightning.trainings import Module, fit, trainer
 from tests.servers import WaitressServer
@@ -83,13 +82,10 @@ def test_the_server_may_be_away_at_the_target(server: WaitressServer, client: Bs
 
     class Away(Module):
         def on_train_epoch_start(self) -> None:
-            optimizer = callback._run
-            assert optimizer is not None
-            transport = optimizer._client._transport
             if self.trainer.current_epoch == 1:
-                self.url, transport._url = transport._url, f"http://127.0.0.1:{free_port()}"
+                server.kill()
             if self.trainer.current_epoch == 3:
-                transport._url = self.url
+                server.start()
 
     fit(callback, Away([0.5, 1.0, 0.9, 0.9, 0.9]), max_epochs=5)
     trial = only_trial(client, callback.job.job_id_prefix)
