@@ -60,8 +60,8 @@ def load_parts(models: Sequence[type[Base]], values: Sequence[Any], *, packed: b
     """Return the rows and the other values that `select_parts` has selected. None: an outer join has found no row."""
     if packed:
         values = json.loads(values[0])
-        parts, rest = [_unpacked(model, of_row) for model, of_row in zip(models, values, strict=False)], len(models)
-        return [*parts, *values[rest:]]
+        of_rows, others = values[: len(models)], values[len(models) :]
+        return [*(_unpacked(model, of_row) for model, of_row in zip(models, of_rows, strict=True)), *others]
     parts = []
     for model in models:
         width = len(columns(model))

@@ -58,7 +58,8 @@ def transaction(use_case: Callable[Concatenate[Connection, P], R]) -> Callable[P
     @wraps(use_case)
     def run_once(*args: P.args, **kwargs: P.kwargs) -> R:
         # The transaction begins with the first statement. So a call that is refused before it locks no row.
-        with _one_writer(db.engine), db.engine.connect() as connection:
+        engine = db.engine
+        with _one_writer(engine), engine.connect() as connection:
             answer = use_case(connection, *args, **kwargs)
             connection.commit()
             return answer

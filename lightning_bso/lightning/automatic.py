@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 HURRY_S = 3.0
 """A call that the server has not answered after this long is given up, because the training waits for it."""
 
-_FAULTS_OF_MACHINES = ("CUDA", "NCCL", "cuDNN", "HIP error", "DataLoader worker", "[Rank", "Connection", "Broken pipe")
-"""Beginnings of RuntimeErrors that say nothing about the training's code."""
+_FAULTS_OF_MACHINES = ("CUDA", "NCCL", "cuDNN", "HIP error", "DataLoader worker", "[", "Connection", "Broken pipe")
+"""Beginnings of RuntimeErrors that say nothing about the training's code. Those of gloo and of ranks begin with "["."""
 
 Guarded = TypeVar("Guarded", bound="type[AutomaticBSOCallback]")
 
