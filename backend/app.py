@@ -17,7 +17,7 @@ from flask_wtf.csrf import CSRFProtect
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, UnprocessableEntity
 from werkzeug.routing import PathConverter
 
-from backend.config import Settings, load_settings, unknown_variables
+from backend.config import Settings, load_settings
 from backend.database import schema
 from backend.database.extensions import db, migrate
 from backend.errors import InvalidField, ServiceError
@@ -58,7 +58,7 @@ class BsoServer(OpenAPI):
 
 
 def create_app(settings: Settings | None = None, *, prepare_database: bool = True) -> Flask:
-    """Create the application; `gunicorn 'backend.app:create_app()'` serves it.
+    """Create the application. `backend.web.serving` serves it.
 
     Args:
         settings: the settings; None: read them from the environment.
@@ -72,8 +72,6 @@ def create_app(settings: Settings | None = None, *, prepare_database: bool = Tru
     """
     settings = settings or load_settings()
     logs.configure(settings.log_level, settings.log_format)
-    for variable in unknown_variables():
-        log.warning("unknown_setting", variable=variable)
     app = BsoServer(
         "backend",
         info=Info(
@@ -113,7 +111,7 @@ def create_app(settings: Settings | None = None, *, prepare_database: bool = Tru
         with app.app_context():
             schema.prepare()
             app.secret_key = users.session_key()
-            db.engine.dispose()  # the workers of gunicorn --preload must not share a connection
+            db.engine.dispose()  # a forked worker must not share a connection
     return app
 
 

@@ -6,14 +6,16 @@ No rule lives here. Next: `backend.usecases`. The command `simulate` lives in `b
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import click
 import flask_migrate
+import structlog
 from flask import Flask
 
 from backend.app import create_app
-from backend.config import SettingsError, load_settings
+from backend.config import SettingsError, load_settings, unknown_variables
 from backend.database import schema
 from backend.errors import DatabaseUnavailable, DatabaseUnusable, SchemaOutdated, ServiceError
 from backend.simulator.cli import simulate
@@ -23,6 +25,8 @@ from backend.usecases.tokens import MAX_VALID_DAYS, Scope
 from backend.usecases.users import Role
 from backend.web import serving
 from backend.web.auth import is_guarded, is_loopback
+
+log = structlog.get_logger(__name__)
 
 database_url = click.option(
     "--database-url", help="URL of the database.  [default: $ZEUS_BSO_DATABASE_URL, else sqlite:///zeus_bso.db]"
@@ -37,29 +41,40 @@ def main() -> None:
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on, 0: a free one.  [default: $ZEUS_BSO_SERVER_PORT, else 8000]")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Worker processes. One is enough for SQLite, which takes one write at a time.",
+)
 @database_url
 @click.option(
     "--insecure-open",
     is_flag=True,
-    help="Listen beyond this machine without access tokens. Anyone may then change the data.",
+    help="Answer other machines even without access tokens. Anyone may then change the data.",
 )
-def serve(host: str, port: int | None, database_url: str | None, insecure_open: bool) -> None:
+def serve(host: str, port: int | None, workers: int, database_url: str | None, insecure_open: bool) -> None:
     """Run the server until it is stopped (Ctrl-C, SIGTERM)."""
     app, settings = _app(database_url, server_port=port, insecure_open=insecure_open or None)
+    for variable in unknown_variables():
+        log.warning("unknown_setting", variable=variable)
     if not is_loopback(host):
-        _check_open(app, host, insecure=settings.insecure_open)
-    serving.hold_signals()
+        _warn_of_other_machines(app, host, insecure=settings.insecure_open)
+
+    def announce(listening_port: int) -> None:
+        url = f"http://[{host}]:{listening_port}" if ":" in host else f"http://{host}:{listening_port}"
+        click.echo(f"Listening on {url}")
+        click.echo(f"Data in {settings.database.render_as_string(hide_password=True)}")
+        click.echo(f"Admin page: {url}/admin")
+        click.echo(f"API documentation: {url}/openapi/swagger")
+        sys.stdout.flush()
+
     try:
-        server, listening_port = serving.make_server(app, host, settings.server_port)
-    except OSError as error:
-        raise click.ClickException(f"cannot listen on {host}:{settings.server_port}: {error.strerror}") from error
-    url = f"http://[{host}]:{listening_port}" if ":" in host else f"http://{host}:{listening_port}"
-    click.echo(f"Listening on {url}")
-    click.echo(f"Data in {settings.database.render_as_string(hide_password=True)}")
-    click.echo(f"Admin page: {url}/admin")
-    click.echo(f"API documentation: {url}/openapi/swagger")
-    sys.stdout.flush()
-    serving.run_until_signal(server)
+        make_app = partial(create_app, settings)
+        serving.serve(make_app, host, settings.server_port, workers=workers, announce=announce)
+    except serving.CannotListen as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.group()
@@ -255,30 +270,26 @@ def _app(database_url: str | None, *, prepare_database: bool = True, **overrides
         raise click.ClickException(str(error)) from error
 
 
-def _check_open(app: Flask, host: str, *, insecure: bool) -> None:
-    """Warn about an address that other machines reach; refuse it if the server has neither tokens nor users.
+def _warn_of_other_machines(app: Flask, host: str, *, insecure: bool) -> None:
+    """Warn about an address that other machines reach.
 
     Args:
         app: the application.
         host: the address to listen on.
-        insecure: listen there anyway, with a warning.
+        insecure: whether the server answers everyone as long as there are neither tokens nor users.
     """
     with app.app_context():
         guarded = is_guarded()
     if guarded:
-        click.echo(
-            f"WARNING: other machines can reach {host}, and this server speaks plain HTTP: passwords and tokens "
-            "travel unencrypted. Put a proxy with TLS in front of it.",
-            err=True,
+        warning = (
+            f"other machines can reach {host}, and this server speaks plain HTTP: passwords and tokens travel "
+            "unencrypted. Put a proxy with TLS in front of it."
         )
-        return
-    if not insecure:
-        raise click.ClickException(
-            f"other machines can reach {host}, and there is no access token yet, so anyone there could change the "
-            "data. Create a token (python -m backend token create --label … --scope run), or allow open access with "
-            "--insecure-open"
+    elif insecure:
+        warning = f"anyone who reaches {host} may read and change the data, because there are no tokens or users."
+    else:
+        warning = (
+            f"there is no access token yet, so on {host} the server answers nobody. Create a token (python -m backend "
+            "token create --label … --scope run), or allow open access with --insecure-open."
         )
-    click.echo(
-        f"WARNING: anyone who reaches {host} may read and change the data, because there are no tokens or users.",
-        err=True,
-    )
+    click.echo(f"WARNING: {warning}", err=True)

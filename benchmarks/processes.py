@@ -7,28 +7,28 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.servers import ROOT, GunicornServer
+from tests.servers import ROOT, Server
 
 DOCKERFILE = ROOT / "docker" / "Dockerfile.server"
 WORKERS = 2
 
 
-class ImageServer(GunicornServer):
+class ImageServer(Server):
     """The server as the image runs it, but with two workers, and on loopback only."""
 
     def __init__(self, database_url: str, folder: Path) -> None:
         metrics = folder / "metrics"
         metrics.mkdir()
-        super().__init__(database_url, folder, cold=True, PROMETHEUS_MULTIPROC_DIR=str(metrics))
-        self.variables["ZEUS_BSO_LOG_LEVEL"] = "INFO"
+        variables = {"PROMETHEUS_MULTIPROC_DIR": str(metrics), "ZEUS_BSO_DATABASE_URL": database_url}
+        super().__init__(database_url, folder, workers=WORKERS, cold=True, **variables)
 
     def command(self) -> list[str]:
         """Return the image's command, with other workers and another address."""
         (line,) = [line for line in DOCKERFILE.read_text().splitlines() if line.startswith("CMD ")]
-        command = json.loads(line.removeprefix("CMD "))
-        for option, value in (("--workers", str(WORKERS)), ("--bind", f"127.0.0.1:{self.port}")):
-            command[command.index(option) + 1] = value
-        return [sys.executable, "-m", *command]
+        _, *arguments = json.loads(line.removeprefix("CMD "))
+        for option, value in (("--workers", WORKERS), ("--host", "127.0.0.1"), ("--port", self.port)):
+            arguments[arguments.index(option) + 1] = str(value)
+        return [sys.executable, *arguments]
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.server [--serve] [--against http://127.0.0.1:8001 --server-pid 4711] [--markdown FILE]
 
-Starts the server of this checkout, with gunicorn as the image does but with two workers, on a MariaDB of its own. With
+Starts the server of this checkout, as the image does but with two worker processes, on a MariaDB of its own. With
 `--against`, a second server that runs already gets the same load in turns with this one. That may be any server that
 speaks the protocol, for example an earlier release. A token goes into its address, as in http://bso:TOKEN@host:port.
 
@@ -34,10 +34,10 @@ from pathlib import Path
 
 from benchmarks import statements, tables
 from benchmarks.load import Record, Trainer, trainers
-from benchmarks.processes import WORKERS, ImageServer, cpu_seconds
+from benchmarks.processes import ImageServer, cpu_seconds
 from benchmarks.tables import Measured, Sample, Target
 from tests.databases import connected, migrate, start_mariadb
-from tests.servers import Server, WaitressServer
+from tests.servers import Server
 
 PARTS = ("load", "growth", "jobs", "statements")
 POLICIES = ("zeus", "gp-ucb")
@@ -190,7 +190,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measure", nargs="+", choices=PARTS, default=PARTS, help="default: all")
     database = parser.add_mutually_exclusive_group()
-    database.add_argument("--serve", action="store_true", help="python -m backend serve on SQLite, without gunicorn")
+    database.add_argument("--serve", action="store_true", help="the embedded server: one worker process, on SQLite")
     database.add_argument("--database-url", help="an empty database, instead of a MariaDB of its own")
     parser.add_argument("--against", metavar="URL", help="another server, which runs already")
     parser.add_argument("--server-pid", type=int, action="append", default=[], help="a process of that server")
@@ -217,7 +217,7 @@ def conditions(server: Server, rounds: int) -> str:
     with connected(server.database_url) as connection:
         version = ".".join(map(str, connection.dialect.server_version_info or ()))
         database = f"{connection.dialect.name} {version}"
-    kind = "serve" if isinstance(server, WaitressServer) else f"gunicorn with {WORKERS} workers"
+    kind = f"{server.workers} worker process" + ("es" if server.workers > 1 else "")
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     return (
         f"{datetime.date.today()}, {machine}: {kind}, {database}. Times in ms, processor times (CPU) in ms per call. "
@@ -255,7 +255,7 @@ def main() -> None:
             written.append(tables.of_statements(numbers))
         if set(arguments.measure) - {"statements"}:
             server = stack.enter_context(
-                WaitressServer(sqlite, folder, cold=True) if arguments.serve else ImageServer(mysql, folder)
+                Server(sqlite, folder, cold=True) if arguments.serve else ImageServer(mysql, folder)
             )
             assert server.process is not None
             targets = [Target("this", server.url, [server.process.pid], [] if arguments.serve else database_pids)]

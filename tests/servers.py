@@ -1,13 +1,11 @@
-"""Real server processes: `python -m backend serve`, and gunicorn with several workers."""
+"""Real server processes: `python -m backend serve`."""
 
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
@@ -19,9 +17,6 @@ from tests.databases import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = (sys.executable, "-m")
-STARTUP_S = 60
-GUNICORN_OPTIONS = ("--preload",)
-"""Options of the image that matter to these tests: the application is imported once, not in each worker."""
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -79,11 +74,14 @@ def backend(*arguments: str, folder: Path, cold: bool = False, **variables: str)
 
 
 class Server:
-    """A server process as a context manager. Its log is the file `log` in `folder`."""
+    """`python -m backend serve` as a context manager. Its log is the file `log` in `folder`."""
 
-    def __init__(self, database_url: str, folder: Path, *, cold: bool = False, **variables: str) -> None:
+    def __init__(
+        self, database_url: str, folder: Path, *, workers: int = 1, cold: bool = False, **variables: str
+    ) -> None:
         self.database_url = database_url
         self.folder = folder
+        self.workers = workers
         self.cold = cold
         self.variables = variables
         self.log = folder / f"server-{free_port()}.log"
@@ -109,9 +107,22 @@ class Server:
         """The protocol's calls to this server. Threads may share the object."""
         return Calls.over_http(self.url)
 
+    def command(self) -> list[str]:
+        """Return the command that serves on `port`; 0: on a free one."""
+        options = (f"--port={self.port}", f"--workers={self.workers}", f"--database-url={self.database_url}")
+        return [*PYTHON, "backend", "serve", *options]
+
     def start(self) -> None:
-        """Start the server and wait until it answers. A restart uses the same port."""
-        raise NotImplementedError
+        """Start the server and wait until it listens. A restart uses the same port."""
+        with self.log.open("a") as log:
+            process = start(self.command(), self.folder, stdout=None, stderr=log, cold=self.cold, **self.variables)
+        self.process = process
+        assert process.stdout is not None
+        for line in process.stdout:
+            if match := re.match(r"Listening on http://127\.0\.0\.1:(\d+)", line):
+                self.port = int(match[1])
+                return
+        raise AssertionError(f"the server ended with {process.wait()}: {self.read_log()}")
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Stop the server with a signal. Returns its exit status."""
@@ -125,14 +136,11 @@ class Server:
         """Return the server's log so far."""
         return self.log.read_text(errors="replace")
 
-    def _spawn(
-        self, command: Sequence[str], *, read_stdout: bool = False, **variables: str
-    ) -> "subprocess.Popen[str] | warm.Process":
-        with self.log.open("a") as log:
-            stdout = None if read_stdout else log
-            variables |= self.variables
-            self.process = start(command, self.folder, stdout=stdout, stderr=log, cold=self.cold, **variables)
-        return self.process
+    def worker_pids(self) -> list[int]:
+        """Return the process ids of the workers."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
 
     def _end(self, sent: signal.Signals) -> int:
         process, self.process = self.process, None
@@ -150,70 +158,3 @@ class Server:
                 process.wait()
             if process.stdout:
                 process.stdout.close()
-
-
-class WaitressServer(Server):
-    """`python -m backend serve`."""
-
-    def start(self) -> None:
-        """Start the server and read its port from the output."""
-        command = [*PYTHON, "backend", "serve", f"--port={self.port}", f"--database-url={self.database_url}"]
-        process = self._spawn(command, read_stdout=True)
-        assert process.stdout is not None
-        for line in process.stdout:
-            if match := re.match(r"Listening on http://127\.0\.0\.1:(\d+)", line):
-                self.port = int(match[1])
-                return
-        raise AssertionError(f"the server ended with {process.wait()}: {self.read_log()}")
-
-
-class GunicornServer(Server):
-    """`gunicorn 'backend.app:create_app()'` with several worker processes."""
-
-    def __init__(
-        self,
-        database_url: str,
-        folder: Path,
-        *options: str,
-        workers: int = 4,
-        cold: bool = False,
-        **variables: str,
-    ) -> None:
-        super().__init__(database_url, folder, cold=cold, **variables)
-        self.options = options
-        self.workers = workers
-
-    def start(self) -> None:
-        """Start the server and wait until it is ready."""
-        self.port = self.port or free_port()
-        process = self._spawn(
-            self.command(),
-            ZEUS_BSO_DATABASE_URL=self.database_url,
-            ZEUS_BSO_LOG_LEVEL="WARNING",
-        )
-        deadline = time.monotonic() + STARTUP_S
-        while not self._ready():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"gunicorn did not start: {self.read_log()}")
-            time.sleep(0.05)
-
-    def command(self) -> list[str]:
-        """Return the command that serves on `port`."""
-        return [
-            *(*PYTHON, "gunicorn", "backend.app:create_app()", f"--workers={self.workers}"),
-            *(f"--bind=127.0.0.1:{self.port}", "--backlog=2048", "--graceful-timeout=5"),
-            *GUNICORN_OPTIONS,
-            *self.options,
-        ]
-
-    def worker_pids(self) -> list[int]:
-        """Return the process ids of the workers."""
-        assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(pid) for pid in children.split()]
-
-    def _ready(self) -> bool:
-        try:
-            return self.calls("GET", "/readyz").status == 200
-        except (OSError, HTTPException):
-            return False

@@ -17,7 +17,7 @@ from benchmarks.load import Record, trainers
 from benchmarks.processes import cpu_seconds
 from benchmarks.tables import Sample
 from tests.databases import MariaDB
-from tests.servers import PYTHON, WaitressServer, start
+from tests.servers import PYTHON, Server, start
 
 MEASURED = ("own jobs, 1 client", "own jobs, 3 clients", "one job, 3 clients", "gp-ucb, 5 trials", "one of 9 jobs")
 
@@ -28,7 +28,7 @@ def rows(markdown: str) -> list[list[str]]:
 
 def test_the_benchmark_measures_the_images_server_in_turns_with_another(mariadb: MariaDB, tmp_path: Path) -> None:
     written, output, errors = tmp_path / "tables.md", tmp_path / "output", tmp_path / "errors"
-    with WaitressServer(mariadb.database(), tmp_path) as other, output.open("w") as out, errors.open("w") as err:
+    with Server(mariadb.database(), tmp_path) as other, output.open("w") as out, errors.open("w") as err:
         assert other.process is not None
         command = [
             *(*PYTHON, "benchmarks.server", f"--database-url={mariadb.database()}", f"--markdown={written}"),
@@ -39,7 +39,7 @@ def test_the_benchmark_measures_the_images_server_in_turns_with_another(mariadb:
         process = start(command, tmp_path, stdout=out, stderr=err, cold=True)
         assert process.wait(timeout=200) == 0, errors.read_text()
     markdown = written.read_text()
-    assert "gunicorn with 2 workers, mysql 10." in markdown
+    assert "2 worker processes, mysql 10." in markdown
     assert "Failed" not in markdown
     table = rows(markdown)
     for subject in MEASURED:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lightning_bso import BsoClient, JobSpec
-from tests.servers import ROOT, WaitressServer, backend
+from tests.servers import ROOT, Server, backend
 
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -23,12 +23,12 @@ COMMANDS = [
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[WaitressServer]:
-    with WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as running:
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as running:
         yield running
 
 
-def run(block: str, server: WaitressServer, **names: Any) -> dict[str, Any]:
+def run(block: str, server: Server, **names: Any) -> dict[str, Any]:
     exec(block.replace("http://127.0.0.1:8000", server.url), names)
     return names
 
@@ -38,9 +38,7 @@ def test_there_are_two_blocks_of_python_of_some_ten_lines() -> None:
     assert all(len(block.splitlines()) <= 13 for block in PYTHON)
 
 
-def test_the_block_for_lightning_trains(
-    server: WaitressServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_block_for_lightning_trains(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     monkeypatch.chdir(tmp_path)
     from lightning_digits import Classifier, Digits
@@ -51,7 +49,7 @@ def test_the_block_for_lightning_trains(
     assert (trial.batch_size, trial.converged) == (128, True)
 
 
-def test_the_block_for_plain_pytorch_trains(server: WaitressServer) -> None:
+def test_the_block_for_plain_pytorch_trains(server: Server) -> None:
     accuracies = iter([0.5, 0.8, 0.95])
     names = run(
         PYTHON[1],

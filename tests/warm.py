@@ -27,7 +27,7 @@ from typing import NoReturn, TextIO
 
 SERVER_IMPORTS = (
     *("backend.cli", "flask_migrate.cli", "flask_openapi3_swagger", "flask_sqlalchemy.cli"),
-    *("sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.mysql.pymysql", "gunicorn.app.wsgiapp"),
+    *("sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.mysql.pymysql", "granian._loops", "asyncio"),
 )
 TRAINING, CLI = "tests.lightning.training_process", "tests.lightning.cli_process"
 RUN = "tests.client.run_process"
@@ -39,7 +39,7 @@ TORCH_IMPORTS = ("torch", "torch._dynamo", "torchmetrics", "scipy.signal")
 """What importing Lightning imports besides itself. It takes most of that time."""
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 IMPORTS = {
-    **dict.fromkeys(("backend", "gunicorn"), SERVER_IMPORTS),
+    "backend": SERVER_IMPORTS,
     RUN: (RUN, "zeus.device.gpu"),
     **dict.fromkeys((TRAINING, CLI, *map(str, EXAMPLES.glob("*.py"))), TRAINING_IMPORTS),
 }

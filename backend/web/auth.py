@@ -121,7 +121,7 @@ def _remembered(name: str, ask: Callable[[], R | None]) -> R | None:
 
 def _from_own_machine() -> bool:
     """Whether only a program on this machine can have sent the request: no other host, no proxy, no web page."""
-    # On a Unix socket gunicorn takes SERVER_NAME from the caller. Such a request has no remote address, so it fails.
+    # Behind a Unix socket a request has no remote address, so it fails.
     environ = request.environ
     addresses = [environ.get("SERVER_NAME", ""), environ.get("REMOTE_ADDR") or "", _host(f"//{request.host}")]
     if "HTTP_ORIGIN" in environ:

@@ -1,89 +1,168 @@
-"""The embedded server behind `python -m backend serve`: waitress and its limits. docs/server.md explains them."""
+"""The HTTP server behind `python -m backend serve`: granian, its processes and its limits.
 
-import os
-import resource
+The main process starts the workers and replaces those that end. It answers no request itself.
+docs/server.md explains the limits.
+"""
+
+import ctypes
 import signal
-from threading import Thread
-from typing import Any
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from io import BytesIO
+from threading import BoundedSemaphore
+from typing import TYPE_CHECKING
 
-import structlog
-from flask import Flask
-from waitress.server import create_server
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
 
-log = structlog.get_logger(__name__)
+from lightning_bso.wire import MAX_BODY_BYTES
 
-END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-THREADS = 8
+if TYPE_CHECKING:
+    from _typeshed.wsgi import InputStream, StartResponse, WSGIApplication, WSGIEnvironment
+
+ANSWERED_AT_ONCE = 4
+"""Requests that a worker process answers at a time. Further ones wait."""
 MAX_CONNECTIONS = 600
-"""Further connections wait."""
-MAX_OPEN_FILES = 2 * MAX_CONNECTIONS + 200
-"""A connection takes a file, the body of a large request takes another, and the database takes some."""
+"""Connections of a worker process. Further ones wait. Each may have a thread that waits for the rest of a request."""
 SILENCE_S = 10
-"""A connection is closed when nothing arrived on it for this long."""
-MAX_BUFFERED_BODY_BYTES = 64 * 1024 * 1024
-"""Waitress itself refuses a larger body. The application refuses any body over its own, smaller limit."""
+"""A connection without a request is closed after this long, and so is one on which a request's headers are late."""
+MAX_DROPPED_BYTES = 64 * 1024 * 1024
+"""Of a larger body the server takes no more than this. Then it answers and closes the connection."""
+STOPPING_S = 10
+"""A stopping worker process may answer the requests that have arrived for this long."""
+_WATCH_INTERVAL_S = 0.02
+_LOGGING = {"version": 1, "handlers": {}, "formatters": {}, "loggers": {"_granian": {"propagate": True}}}
+"""granian's loggers without its handlers, so that `logs` formats their lines."""
+_PR_SET_PDEATHSIG = 1
 
 
-def make_server(app: Flask, host: str, port: int) -> tuple[Any, int]:
-    """Listen on an address.
+class CannotListen(Exception):
+    """Raised when the address to listen on is in use or not available. The message gives the reason."""
+
+
+def serve(
+    make_application: "Callable[[], WSGIApplication]",
+    host: str,
+    port: int,
+    *,
+    workers: int,
+    announce: Callable[[int], None],
+) -> None:
+    """Serve until Ctrl-C or SIGTERM, which let the requests that have arrived be answered.
 
     Args:
-        app: the application.
+        make_application: makes the application of a worker process. It can be pickled.
         host: address or name to listen on.
-        port: 0 for a free port.
-
-    Returns:
-        The server, ready for its `run()`, and the port it listens on.
+        port: port to listen on; 0: a free one.
+        workers: number of worker processes.
+        announce: called with the port as soon as a worker process listens.
 
     Raises:
-        OSError: the address is in use or not available.
+        CannotListen: the address is in use or not available.
     """
-    _allow_open_files()
-    server = create_server(
-        app,
-        host=host,
+    address, held = _take_port(host, port)
+    port = held.getsockname()[1]
+    server = Granian(
+        "backend",  # only a name: `_load` makes the application
+        address=address,
         port=port,
-        threads=THREADS,
-        ident="",
-        server_name=host,  # `auth` reads it
-        clear_untrusted_proxy_headers=False,  # `security` reads them
-        max_request_body_size=MAX_BUFFERED_BODY_BYTES,
-        connection_limit=MAX_CONNECTIONS,
-        channel_timeout=SILENCE_S,
-        cleanup_interval=1,
-        asyncore_use_poll=True,  # select handles at most 1024 files
+        interface=Interfaces.WSGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        workers=workers,
+        blocking_threads=MAX_CONNECTIONS,
+        backpressure=MAX_CONNECTIONS,
+        backlog=2048,
+        http1_settings=HTTP1Settings(header_read_timeout=SILENCE_S * 1000),
+        respawn_failed_workers=True,
+        workers_kill_timeout=STOPPING_S,
+        log_level=LogLevels.error,  # its warnings are advice about the limits above
+        log_dictconfig=_LOGGING,
     )
-    # A name such as localhost may stand for several addresses.
-    listening = getattr(server, "effective_listen", None) or [(server.effective_host, server.effective_port)]
-    return server, listening[0][1]
+    _call_when_listening(address, port, partial(announce, port))
+    with held:
+        if sys.platform != "linux":  # there the workers share one socket, which shares its port with none
+            held.close()
+        server.serve(target_loader=partial(_load, make_application, host), wrap_loader=False)
 
 
-def hold_signals() -> None:
-    """Let the signals that end the server wait for `run_until_signal`. Call this before `make_server`.
+def limited(application: "WSGIApplication", host: str) -> "WSGIApplication":
+    """Let an application answer a few requests at a time, and read each request's body before it counts as one.
 
-    The server's threads inherit this. An exception that a signal handler raises in waitress' loop may get lost.
+    So callers that send slowly keep nobody out. granian gives each its own thread, which waits here.
+
+    Args:
+        application: the WSGI application.
+        host: the address that the server listens on. `auth` reads it.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
+    slots = BoundedSemaphore(ANSWERED_AT_ONCE)
+
+    def call(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        environ["SERVER_NAME"] = host
+        environ["wsgi.input"] = BytesIO(_read(environ["wsgi.input"]))
+        with slots:
+            return application(environ, start_response)
+
+    return call
 
 
-def run_until_signal(server: Any) -> None:
-    """Serve until Ctrl-C or SIGTERM. Requests that are being answered get a few seconds to end."""
-    Thread(target=_run, args=(server,), daemon=True).start()
-    signal.sigwait(END_SIGNALS)
-    server.task_dispatcher.shutdown()
+def _read(stream: "InputStream") -> bytes:
+    """Read a body. One that is too large is cut after its first byte too many, so that the application refuses it.
+
+    The rest is received and dropped, since a caller who still sends would not see the answer.
+    """
+    body = stream.read(MAX_BODY_BYTES + 1)
+    dropped = 0
+    while len(body) > MAX_BODY_BYTES and dropped < MAX_DROPPED_BYTES and (piece := stream.read(MAX_BODY_BYTES)):
+        dropped += len(piece)
+    return body
 
 
-def _run(server: Any) -> None:
+def _load(make_application: "Callable[[], WSGIApplication]", host: str) -> "WSGIApplication":
+    """Make the application of a worker process."""
+    if sys.platform == "linux":  # a main process that is killed must not leave workers that nobody watches
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    return limited(make_application(), host)
+
+
+def _take_port(host: str, port: int) -> tuple[str, socket.socket]:
+    """Bind a socket to an address, so that no other program gets its port. The workers listen on it with theirs.
+
+    Returns:
+        The address as a number, and the socket.
+
+    Raises:
+        CannotListen: the address is in use or not available.
+    """
     try:
-        server.run()
-    except BaseException:
-        log.exception("server_failed")
-        os._exit(1)  # the main thread waits for a signal
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        if port:
+            # granian's sockets share their port. Only a socket that does not share finds that the port is taken.
+            with socket.socket(family, kind, protocol) as alone:
+                alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                alone.bind(address)
+        held = socket.socket(family, kind, protocol)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(address)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return str(address[0]), held
 
 
-def _allow_open_files() -> None:
-    """Raise this process's limit of open files, as far as the system allows. The usual limit is 1024."""
-    limit, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit < MAX_OPEN_FILES:
-        wanted = MAX_OPEN_FILES if maximum == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, maximum)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, maximum))
+def _call_when_listening(address: str, port: int, announce: Callable[[], None]) -> None:
+    """Call a function once something listens. A timer's signal asks, since threads and forks don't go together."""
+
+    def look(*_: object) -> None:
+        with suppress(OSError), socket.create_connection((address, port), timeout=1):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            announce()
+
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, _WATCH_INTERVAL_S, _WATCH_INTERVAL_S)

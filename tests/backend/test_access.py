@@ -21,7 +21,7 @@ from backend.web import auth
 from tests import specs
 from tests.calls import Calls
 from tests.databases import connected
-from tests.servers import WaitressServer, backend
+from tests.servers import Server, backend
 
 Call = Callable[..., int]
 
@@ -407,7 +407,7 @@ def test_tokens_are_made_listed_and_revoked_on_the_command_line(tmp_path: Path) 
     assert token.startswith("bso_")
     assert "trainers\tread\tall jobs" in listed
     assert token not in listed
-    with WaitressServer(f"sqlite:///{tmp_path}/zeus_bso.db", tmp_path) as server:
+    with Server(f"sqlite:///{tmp_path}/zeus_bso.db", tmp_path) as server:
         assert server.calls("GET", "/jobs").status == 401
         assert token not in server.read_log()
     command("revoke", "--label", "trainers")

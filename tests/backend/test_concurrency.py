@@ -13,7 +13,7 @@ from backend.database.extensions import db
 from backend.usecases import reading
 from tests.calls import Answer
 from tests.databases import dump, revision
-from tests.servers import GunicornServer
+from tests.servers import Server
 
 ASKS, ASKS_AT_FULL_SIZE = 100, 400
 CALLERS = 32
@@ -26,10 +26,10 @@ def server(
     request: pytest.FixtureRequest,
     new_database: Callable[[str, Path], str],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[GunicornServer]:
+) -> Iterator[Server]:
     """Four worker processes over a new database. Each test uses its own job."""
     folder = tmp_path_factory.mktemp("server")
-    with GunicornServer(new_database(request.param, folder), folder, workers=4) as running:
+    with Server(new_database(request.param, folder), folder, workers=4) as running:
         yield running
 
 
@@ -39,7 +39,7 @@ def asks(request: pytest.FixtureRequest) -> int:
     return ASKS_AT_FULL_SIZE if request.config.getoption("full_size") else ASKS
 
 
-def test_trials_asked_for_at_once_are_numbered_without_gap_or_repeat(server: GunicornServer, asks: int) -> None:
+def test_trials_asked_for_at_once_are_numbered_without_gap_or_repeat(server: Server, asks: int) -> None:
     calls = server.calls
     calls.register(job_id="train-asked")
     with ThreadPoolExecutor(CALLERS) as pool:
@@ -50,7 +50,7 @@ def test_trials_asked_for_at_once_are_numbered_without_gap_or_repeat(server: Gun
     assert revision(server.database_url, "train-asked") == asks
 
 
-def test_the_bandit_asked_at_once_draws_for_every_trial(server: GunicornServer) -> None:
+def test_the_bandit_asked_at_once_draws_for_every_trial(server: Server) -> None:
     calls = server.calls
     calls.register(job_id="train-bandit", num_pruning_rounds=0, mab_num_explorations=1)
     with ThreadPoolExecutor(CALLERS) as pool:
@@ -62,7 +62,7 @@ def test_the_bandit_asked_at_once_draws_for_every_trial(server: GunicornServer) 
 
 
 def test_runs_under_gp_ucb_that_begin_and_end_at_once_are_decided_by_what_ended_before(
-    server: GunicornServer, asks: int
+    server: Server, asks: int
 ) -> None:
     calls = server.calls
     calls.register(job_id="train-gp-ucb", policy="gp-ucb")
@@ -79,7 +79,7 @@ def test_runs_under_gp_ucb_that_begin_and_end_at_once_are_decided_by_what_ended_
     calls.must(calls.delete("train-gp-ucb"))
 
 
-def test_runs_that_end_their_calibration_at_once_learn_one_target(server: GunicornServer) -> None:
+def test_runs_that_end_their_calibration_at_once_learn_one_target(server: Server) -> None:
     calls = server.calls
     calls.register(job_id="train-auto", target_metric=None, max_epochs=2)
     together = Barrier(8)
@@ -110,7 +110,7 @@ def test_runs_that_end_their_calibration_at_once_learn_one_target(server: Gunico
 
 
 @pytest.mark.parametrize("job_id", [f"train-new-{number}" for number in range(3)])
-def test_one_job_registered_by_many_at_once_is_created_once(server: GunicornServer, job_id: str) -> None:
+def test_one_job_registered_by_many_at_once_is_created_once(server: Server, job_id: str) -> None:
     calls, together = server.calls, Barrier(CALLERS)
 
     def register(_: int) -> Answer:
@@ -123,7 +123,7 @@ def test_one_job_registered_by_many_at_once_is_created_once(server: GunicornServ
     assert len({answer.text for answer in answers}) == 1
 
 
-def test_one_run_that_asks_many_times_at_once_gets_one_trial(server: GunicornServer) -> None:
+def test_one_run_that_asks_many_times_at_once_gets_one_trial(server: Server) -> None:
     calls = server.calls
     calls.register(job_id="train-one-run")
     with ThreadPoolExecutor(CALLERS) as pool:
@@ -132,7 +132,7 @@ def test_one_run_that_asks_many_times_at_once_gets_one_trial(server: GunicornSer
     assert len(calls.records("train-one-run")) == 1
 
 
-def test_no_report_made_at_once_with_others_is_lost(server: GunicornServer, request: pytest.FixtureRequest) -> None:
+def test_no_report_made_at_once_with_others_is_lost(server: Server, request: pytest.FixtureRequest) -> None:
     calls, job_id = server.calls, "train-reports"
     rounds = ROUNDS_AT_FULL_SIZE if request.config.getoption("full_size") else ROUNDS
     calls.register(job_id=job_id, max_epochs=rounds + 1)
@@ -156,7 +156,7 @@ def test_no_report_made_at_once_with_others_is_lost(server: GunicornServer, requ
     assert sorted((row[4], row[1]) for row in stored) == sorted(expected)
 
 
-def test_one_report_sent_many_times_at_once_is_stored_once(server: GunicornServer) -> None:
+def test_one_report_sent_many_times_at_once_is_stored_once(server: Server) -> None:
     calls, job_id = server.calls, "train-same-report"
     calls.register(job_id=job_id)
     trial = calls.trial(job_id)

@@ -7,7 +7,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.calls import Calls
-from tests.servers import GunicornServer
+from tests.servers import Server
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:
@@ -69,7 +69,7 @@ def test_the_calls_of_all_workers_are_counted_together(tmp_path: Path) -> None:
     folder.mkdir()
     url = f"sqlite:///{tmp_path}/bso.db"
     # A cold start, because prometheus_client reads the variable during its import.
-    with GunicornServer(url, tmp_path, workers=3, cold=True, PROMETHEUS_MULTIPROC_DIR=str(folder)) as server:
+    with Server(url, tmp_path, workers=3, cold=True, PROMETHEUS_MULTIPROC_DIR=str(folder)) as server:
         call_count = 0
         with ThreadPoolExecutor(8) as pool:
             while len(_workers_that_counted(folder) & set(server.worker_pids())) < 2:

@@ -12,35 +12,22 @@ from backend.usecases.audit import COMMAND_LINE
 from backend.usecases.users import Role
 from tests import specs
 from tests.logins import PASSWORD, log_in
-from tests.servers import GunicornServer, WaitressServer, backend
-
-ServerClass = type[WaitressServer | GunicornServer]
+from tests.servers import Server, backend
 
 
-@pytest.fixture(params=[WaitressServer, GunicornServer])
-def server_class(request: pytest.FixtureRequest) -> ServerClass:
-    """The embedded server and gunicorn."""
-    chosen: ServerClass = request.param
-    return chosen
-
-
-def test_an_open_server_does_not_treat_a_proxys_calls_as_its_own_machines(
-    server_class: ServerClass, tmp_path: Path
-) -> None:
-    with server_class(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
+def test_an_open_server_does_not_treat_a_proxys_calls_as_its_own_machines(tmp_path: Path) -> None:
+    with Server(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
         assert requests.get(f"{server.url}/jobs", timeout=30).status_code == 200
         forwarded = {"X-Forwarded-For": "203.0.113.9"}
         assert requests.get(f"{server.url}/jobs", headers=forwarded, timeout=30).status_code == 401
 
 
 @pytest.mark.parametrize(("proxies", "address"), [("10.0.0.0/8", "127.0.0.1"), ("127.0.0.1", "203.0.113.9")])
-def test_a_real_server_trusts_only_a_configured_proxy(
-    server_class: ServerClass, proxies: str, address: str, tmp_path: Path
-) -> None:
+def test_a_real_server_trusts_only_a_configured_proxy(proxies: str, address: str, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/bso.db"
     created = backend("token", "create", "--label=t", "--scope=admin", f"--database-url={url}", folder=tmp_path)
     headers = {"Authorization": f"Bearer {created.stdout.strip()}", "X-Forwarded-For": "198.51.100.1, 203.0.113.9"}
-    with server_class(url, tmp_path, ZEUS_BSO_TRUSTED_PROXIES=proxies) as server:
+    with Server(url, tmp_path, ZEUS_BSO_TRUSTED_PROXIES=proxies) as server:
         assert requests.post(f"{server.url}/jobs", json=specs.job(), headers=headers, timeout=30).status_code == 201
         entries = requests.get(f"{server.url}/audit", headers=headers, timeout=30).json()["entries"]
     assert entries[0]["address"] == address

@@ -26,7 +26,7 @@ from lightning_bso.wire import RegisteredJobSpec
 from tests import specs
 from tests.calls import Calls
 from tests.databases import MariaDB, connected, dump, migrate
-from tests.servers import WaitressServer, backend
+from tests.servers import Server, backend
 
 
 @pytest.fixture(params=["sqlite", "mariadb", "mariadb with latin1"])
@@ -81,7 +81,7 @@ def test_the_commands_check_and_upgrade_a_server_database(mariadb: MariaDB, tmp_
     upgraded = backend("db", "upgrade", folder=tmp_path, ZEUS_BSO_DATABASE_URL=url)
     assert upgraded.returncode == 0, upgraded.stderr
     assert backend("db", "check", f"--database-url={url}", folder=tmp_path).returncode == 0
-    with WaitressServer(url, tmp_path) as server:
+    with Server(url, tmp_path) as server:
         assert server.calls.register().status == 201
 
 
@@ -98,7 +98,7 @@ def test_several_upgrades_at_once_all_succeed(empty_database_url: str, tmp_path:
 
 def test_four_servers_that_start_at_once_on_a_new_file_all_come_up(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/new.db"
-    servers = [WaitressServer(url, tmp_path) for _ in range(4)]
+    servers = [Server(url, tmp_path) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool, ExitStack() as stack:
         running = list(pool.map(stack.enter_context, servers))
         for number, server in enumerate(running):

@@ -1,17 +1,24 @@
 """`python -m backend serve` as a process: addresses, output, logs, and passwords that must not be printed."""
 
 import json
+import os
 import re
+import select
 import signal
 import socket
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import requests
+from flask import Flask
 from sqlalchemy import make_url
+from werkzeug.test import Client
 
+from backend.web.serving import limited
 from tests.databases import MariaDB, connected, let_time_pass
-from tests.servers import GunicornServer, WaitressServer, backend
+from tests.servers import Server, backend
 
 PASSWORD = "s3cret-p@ss"
 PASSWORD_IN_URL = "s3cret-p%40ss"
@@ -28,33 +35,46 @@ def user_url(mariadb: MariaDB) -> str:
     return f"mysql+pymysql://{name}:{PASSWORD_IN_URL}@127.0.0.1:{mariadb.port}/{name}"
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.org", ""])
-def test_it_does_not_listen_beyond_this_machine_by_default(host: str, tmp_path: Path) -> None:
-    done = backend("serve", "--host", host, "--port=0", folder=tmp_path)
-    assert done.returncode == 1
-    assert "--insecure-open" in done.stderr
-    assert "Listening" not in done.stdout
+ELSEWHERE = "192.0.2.1"
+"""An address reserved for documentation, which no machine has: the server warns, and then cannot listen."""
 
 
-@pytest.mark.parametrize("guarded", [False, True])
-def test_it_warns_when_it_listens_beyond_this_machine(guarded: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("guarded", "options", "warning"),
+    [
+        (False, [], "there is no access token yet, so on 192.0.2.1 the server answers nobody. Create a token"),
+        (False, ["--insecure-open"], "anyone who reaches 192.0.2.1 may read and change"),
+        (True, [], "other machines can reach 192.0.2.1, and this server speaks plain"),
+    ],
+    ids=["no token", "open", "token"],
+)
+def test_it_warns_when_it_listens_beyond_this_machine(
+    guarded: bool, options: list[str], warning: str, tmp_path: Path
+) -> None:
     if guarded:
         assert backend("token", "create", "--label=test", folder=tmp_path).returncode == 0
-    # An address reserved for documentation, which no machine has: the server warns, and then cannot listen.
-    done = backend("serve", "--host=192.0.2.1", "--port=0", "--insecure-open", folder=tmp_path)
+    done = backend("serve", f"--host={ELSEWHERE}", "--port=0", *options, folder=tmp_path)
     assert done.returncode == 1
-    assert "cannot listen on 192.0.2.1" in done.stderr
-    assert ("WARNING: other machines can reach 192.0.2.1, and this server speaks plain" in done.stderr) is guarded
-    assert ("WARNING: anyone who reaches 192.0.2.1 may read and change" in done.stderr) is not guarded
+    assert f"WARNING: {warning}" in done.stderr
+    assert f"cannot listen on {ELSEWHERE}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 200), ("0.0.0.0", 401), ("", 401)])
+def test_without_a_token_it_answers_only_on_an_address_of_this_machine(
+    make_app: Callable[..., Flask], host: str, status: int
+) -> None:
+    client = Client(limited(make_app().wsgi_app, host))
+    assert client.get("/jobs", environ_base={"REMOTE_ADDR": "127.0.0.1"}).status_code == status
 
 
 def test_it_warns_of_nothing_on_its_own_machine(tmp_path: Path) -> None:
-    with WaitressServer(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
+    with Server(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
         assert "WARNING" not in server.read_log()
 
 
 def test_it_says_where_it_listens_and_what_is_there(tmp_path: Path) -> None:
-    with WaitressServer(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
+    with Server(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
         assert server.process is not None
         assert server.process.stdout is not None
         output = "".join(server.process.stdout.readline() for _ in range(3))
@@ -75,27 +95,45 @@ def test_a_port_in_use_is_an_error_without_a_traceback(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_on_a_signal(tmp_path: Path, how: signal.Signals) -> None:
-    server = WaitressServer(f"sqlite:///{tmp_path}/bso.db", tmp_path, cold=True)
+    server = Server(f"sqlite:///{tmp_path}/bso.db", tmp_path, cold=True)
     server.start()
     assert server.calls("GET", "/readyz").status == 200
     assert server.stop(how) == 0
 
 
+def test_a_worker_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
+    with Server(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
+        assert server.process is not None
+        (worker,) = server.worker_pids()
+        ended = os.pidfd_open(worker)
+        server.process.send_signal(signal.SIGKILL)
+        assert select.select([ended], [], [], 30)[0]
+        os.close(ended)
+
+
+def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    with Server(f"sqlite:///{tmp_path}/bso.db", tmp_path, workers=2) as server:
+        killed, other = before = server.worker_pids()
+        os.kill(killed, signal.SIGKILL)
+        while len(after := server.worker_pids()) < 2 or set(after) == set(before):
+            with suppress(OSError):  # a connection that the killed worker had not accepted yet
+                server.calls("GET", "/healthz")
+        assert killed not in after
+        assert other in after
+
+
 def test_a_body_of_20_mb_is_refused_by_a_real_server(tmp_path: Path) -> None:
     body = json.dumps({"job_id": "train", "run_id": "x" * 20_000_000})
-    with WaitressServer(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
+    with Server(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
         answer = server.calls.send("POST", "/trials", body)
         assert answer.status == 413
         assert answer.message
         assert server.calls("GET", "/healthz").status == 200
 
 
-@pytest.mark.parametrize("server_class", [WaitressServer, GunicornServer])
-def test_a_body_in_chunks_is_read_like_any_other(
-    server_class: type[WaitressServer | GunicornServer], tmp_path: Path
-) -> None:
+def test_a_body_in_chunks_is_read_like_any_other(tmp_path: Path) -> None:
     with (
-        server_class(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server,
+        Server(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server,
         socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection,
     ):
         server.calls.register()
@@ -108,7 +146,7 @@ def test_a_body_in_chunks_is_read_like_any_other(
 
 
 def test_its_password_is_printed_nowhere(user_url: str, mariadb: MariaDB, tmp_path: Path) -> None:
-    with WaitressServer(user_url, tmp_path, ZEUS_BSO_LOG_LEVEL="DEBUG", ZEUS_BSO_LOG_FORMAT="json") as server:
+    with Server(user_url, tmp_path, ZEUS_BSO_LOG_LEVEL="DEBUG", ZEUS_BSO_LOG_FORMAT="json") as server:
         calls = server.calls
         assert calls.register().status == 201
         assert server.process is not None
@@ -126,7 +164,7 @@ def test_its_password_is_printed_nowhere(user_url: str, mariadb: MariaDB, tmp_pa
 
 
 def test_the_logs_are_lines_of_json(tmp_path: Path) -> None:
-    with WaitressServer(f"sqlite:///{tmp_path}/bso.db", tmp_path, ZEUS_BSO_LOG_FORMAT="json") as server:
+    with Server(f"sqlite:///{tmp_path}/bso.db", tmp_path, ZEUS_BSO_LOG_FORMAT="json") as server:
         server.calls("GET", "/healthz")
     events = [json.loads(line) for line in server.read_log().splitlines()]
     request = next(event for event in events if event["event"] == "request")
@@ -135,7 +173,7 @@ def test_the_logs_are_lines_of_json(tmp_path: Path) -> None:
 
 
 def test_the_replay_command_checks_whether_the_decisions_follow(database_url: str, tmp_path: Path) -> None:
-    with WaitressServer(database_url, tmp_path) as server:
+    with Server(database_url, tmp_path) as server:
         calls = server.calls
         calls.register()
         calls.converge(calls.trial())

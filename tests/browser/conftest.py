@@ -23,7 +23,7 @@ from tests import logs
 from tests.browser.steps import JOB, PASSWORD
 from tests.calls import Calls
 from tests.databases import in_application
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 SMALL_SIZE, FULL_SIZE = (10, 50), (200, 100)
 """Simulated jobs, and trials of each job."""
@@ -78,7 +78,7 @@ def filled_sqlite_file(
 
 
 @pytest.fixture(scope="module")
-def site(filled_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WaitressServer]:
+def site(filled_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with the simulated jobs, one more job of each policy, and a user of each role.
 
     Each of the added jobs has a running trial. A user's name is the role.
@@ -87,7 +87,7 @@ def site(filled_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     url = f"sqlite:///{shutil.copy(filled_sqlite_file, folder / 'bso.db')}"
     with logs.restored():
         fill(create_app(Settings(database_url=url, log_level="CRITICAL")))
-    with WaitressServer(url, folder) as server:
+    with Server(url, folder) as server:
         yield server
 
 
@@ -133,9 +133,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def page(
-    request: pytest.FixtureRequest, browser: Browser, site: WaitressServer, browser_errors: list[str]
-) -> Iterator[Page]:
+def page(request: pytest.FixtureRequest, browser: Browser, site: Server, browser_errors: list[str]) -> Iterator[Page]:
     """A browser page. Afterwards, check that every request went to the server and that no unexpected error occurred."""
     foreign_requests: list[str] = []
     expected_statuses = {str(status) for mark in request.node.iter_markers("expects_status") for status in mark.args}

@@ -12,23 +12,23 @@ from backend.web.admin import plots
 from lightning_bso.wire import JobSummary
 from tests.browser.steps import JOB, PASSWORD, drawn, log_in, open_job
 from tests.databases import in_application
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 SCREENSHOTS = Path("build/screenshots")
 POST = "async ([url, fields]) => (await fetch(url, {method: 'POST', body: new URLSearchParams(fields)})).status"
 
 
-def history(site: WaitressServer, job: str = JOB) -> dashboard.History:
+def history(site: Server, job: str = JOB) -> dashboard.History:
     with in_application(site.database_url):
         return dashboard.history(job, COMMAND_LINE)
 
 
-def summary(site: WaitressServer, job: str) -> JobSummary:
+def summary(site: Server, job: str) -> JobSummary:
     with in_application(site.database_url):
         return reading.describe(job, COMMAND_LINE)
 
 
-def test_each_figure_shows_the_data_of_its_function(page: Page, site: WaitressServer) -> None:
+def test_each_figure_shows_the_data_of_its_function(page: Page, site: Server) -> None:
     log_in(page, "viewer")
     for job in (JOB, "speech"):
         open_job(page, job)
@@ -40,7 +40,7 @@ def test_each_figure_shows_the_data_of_its_function(page: Page, site: WaitressSe
                 assert traces[trace["name"]]["y"] == pytest.approx(trace["y"]), plot
 
 
-def test_the_slider_shows_the_cheapest_batch_size_at_another_eta(page: Page, site: WaitressServer) -> None:
+def test_the_slider_shows_the_cheapest_batch_size_at_another_eta(page: Page, site: Server) -> None:
     log_in(page, "viewer")
     open_job(page)
     of_job = history(site)
@@ -70,7 +70,7 @@ def test_a_viewer_sees_no_actions_and_cannot_take_them(page: Page) -> None:
 
 
 @pytest.mark.expects_status(403)
-def test_forms_that_a_viewer_sends_anyway_are_refused_and_change_nothing(page: Page, site: WaitressServer) -> None:
+def test_forms_that_a_viewer_sends_anyway_are_refused_and_change_nothing(page: Page, site: Server) -> None:
     log_in(page, "viewer")
     open_job(page, "speech")
     before = summary(site, "speech")

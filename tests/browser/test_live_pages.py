@@ -10,11 +10,11 @@ from backend.usecases import tokens
 from backend.usecases.tokens import Scope
 from tests.browser.steps import drawn, log_in, wait_for_refresh
 from tests.calls import Calls
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
 @pytest.fixture
-def training(site: WaitressServer, request: pytest.FixtureRequest) -> Calls:
+def training(site: Server, request: pytest.FixtureRequest) -> Calls:
     """The calls of a training. The job is the test's own and has one running trial."""
     app = create_app(Settings(database_url=site.database_url, log_level="CRITICAL"))
     client = app.test_client()

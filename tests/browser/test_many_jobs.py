@@ -5,19 +5,19 @@ from playwright.sync_api import Page, expect
 from backend.usecases import reading
 from tests.browser.steps import JOB, log_in, tab_to
 from tests.databases import in_application
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 PER_PAGE = 50
 
 
-def count(site: WaitressServer) -> tuple[int, int]:
+def count(site: Server) -> tuple[int, int]:
     """Return the numbers of jobs and trials."""
     with in_application(site.database_url):
         counts = reading.count()
     return counts.jobs, sum(counts.trials.values())
 
 
-def test_the_overview_counts_all_jobs_and_links_to_them(page: Page, site: WaitressServer) -> None:
+def test_the_overview_counts_all_jobs_and_links_to_them(page: Page, site: Server) -> None:
     log_in(page, "viewer")
     jobs, _ = count(site)
     assert jobs >= 12
@@ -29,7 +29,7 @@ def test_the_overview_counts_all_jobs_and_links_to_them(page: Page, site: Waitre
     expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
 
 
-def test_the_lists_show_all_jobs_and_trials_in_pages(page: Page, site: WaitressServer) -> None:
+def test_the_lists_show_all_jobs_and_trials_in_pages(page: Page, site: Server) -> None:
     log_in(page, "viewer")
     for name, total in zip(("Jobs", "Trials"), count(site), strict=True):
         page.get_by_role("link", name=name, exact=True).click()

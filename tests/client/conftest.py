@@ -7,28 +7,28 @@ import pytest
 
 from lightning_bso import BsoClient, transport
 from tests.client.scripted import ScriptedServer
-from tests.servers import WaitressServer, backend
+from tests.servers import Server, backend
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WaitressServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running server. Every test has its own job on it."""
     folder = tmp_path_factory.mktemp("server")
-    with WaitressServer(f"sqlite:///{folder / 'bso.db'}", folder) as running:
+    with Server(f"sqlite:///{folder / 'bso.db'}", folder) as running:
         yield running
 
 
 @pytest.fixture
-def client(server: WaitressServer) -> BsoClient:
+def client(server: Server) -> BsoClient:
     """A client of that server."""
     return BsoClient(server.url)
 
 
 @pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[tuple[WaitressServer, str]]:
+def guarded(tmp_path: Path) -> Iterator[tuple[Server, str]]:
     """A server with an access token, and that token."""
     database = f"sqlite:///{tmp_path / 'bso.db'}"
-    with WaitressServer(database, tmp_path) as running:
+    with Server(database, tmp_path) as running:
         command = backend(
             *("token", "create", "--label", "ci", "--scope", "run", "--database-url", database), folder=tmp_path
         )

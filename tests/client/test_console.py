@@ -15,7 +15,7 @@ from lightning_bso.wire import HeartbeatRequest, TrialRequest
 from tests.client.jobs import registered, report_request
 from tests.client.scripted import Reply, Request, ScriptedServer, handed_on, in_turn
 from tests.databases import free_port
-from tests.servers import WaitressServer, backend
+from tests.servers import Server, backend
 
 Output = pytest.CaptureFixture[str]
 
@@ -42,10 +42,10 @@ def job_id(client: BsoClient) -> str:
 
 
 @pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[tuple[WaitressServer, dict[str, str]]]:
+def guarded(tmp_path: Path) -> Iterator[tuple[Server, dict[str, str]]]:
     """A server that requires access tokens, and a token of each scope."""
     database = f"sqlite:///{tmp_path / 'bso.db'}"
-    with WaitressServer(database, tmp_path) as running:
+    with Server(database, tmp_path) as running:
         tokens = {}
         for scope in ("read", "run"):
             options = ("--label", scope, "--scope", scope, "--database-url", database)
@@ -53,7 +53,7 @@ def guarded(tmp_path: Path) -> Iterator[tuple[WaitressServer, dict[str, str]]]:
         yield running, tokens
 
 
-def test_a_server_that_is_ready_answers_a_ping(server: WaitressServer, capsys: Output) -> None:
+def test_a_server_that_is_ready_answers_a_ping(server: Server, capsys: Output) -> None:
     assert main(["ping", "--server-url", server.url]) == 0
     address, database, token = capsys.readouterr().out.splitlines()
     assert address.startswith("ok")
@@ -81,9 +81,7 @@ def test_a_ping_of_what_is_no_address_says_what_one_looks_like(capsys: Output) -
     assert "http://host:8000" in capsys.readouterr().err
 
 
-def test_a_ping_reports_a_server_without_its_database(
-    server: WaitressServer, scripted: ScriptedServer, capsys: Output
-) -> None:
+def test_a_ping_reports_a_server_without_its_database(server: Server, scripted: ScriptedServer, capsys: Output) -> None:
     real = handed_on(server.url)
 
     def without_database(request: Request) -> Reply:
@@ -99,7 +97,7 @@ def test_a_ping_reports_a_server_without_its_database(
 
 
 def test_a_ping_says_whether_the_token_lets_trainings_in(
-    guarded: tuple[WaitressServer, dict[str, str]], monkeypatch: pytest.MonkeyPatch, capsys: Output
+    guarded: tuple[Server, dict[str, str]], monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
     server, tokens = guarded
     expected = {
@@ -118,9 +116,7 @@ def test_a_ping_says_whether_the_token_lets_trainings_in(
     assert main(["jobs", "--server-url", server.url, "--token", tokens["read"]]) == 0
 
 
-def test_a_token_in_the_address_counts_and_is_not_shown(
-    guarded: tuple[WaitressServer, dict[str, str]], capsys: Output
-) -> None:
+def test_a_token_in_the_address_counts_and_is_not_shown(guarded: tuple[Server, dict[str, str]], capsys: Output) -> None:
     server, tokens = guarded
     assert main(["ping", "--server-url", f"http://bso:{tokens['run']}@127.0.0.1:{server.port}"]) == 0
     output = capsys.readouterr().out
@@ -139,7 +135,7 @@ def test_help_and_errors_show_no_token_of_the_environment(monkeypatch: pytest.Mo
     assert "secret" not in output.out + output.err
 
 
-def test_jobs_are_listed_one_a_line_newest_first(server: WaitressServer, client: BsoClient, capsys: Output) -> None:
+def test_jobs_are_listed_one_a_line_newest_first(server: Server, client: BsoClient, capsys: Output) -> None:
     prefix = uuid4().hex
     for number in range(3):
         client.register(registered(job_id=f"{prefix}-{number}", job_id_prefix=prefix, policy="gp-ucb"))
@@ -157,7 +153,7 @@ def test_jobs_are_listed_one_a_line_newest_first(server: WaitressServer, client:
 
 
 def test_jobs_of_all_pages_are_listed_or_as_many_as_wanted(
-    server: WaitressServer, scripted: ScriptedServer, client: BsoClient, capsys: Output
+    server: Server, scripted: ScriptedServer, client: BsoClient, capsys: Output
 ) -> None:
     prefix = uuid4().hex
     for number in range(5):
@@ -174,14 +170,14 @@ def test_jobs_of_all_pages_are_listed_or_as_many_as_wanted(
         assert job_ids == [f"{prefix}-{4 - index}" for index in range(number)]
 
 
-def test_a_job_is_listed_with_its_lowest_mean(server: WaitressServer, job_id: str, capsys: Output) -> None:
+def test_a_job_is_listed_with_its_lowest_mean(server: Server, job_id: str, capsys: Output) -> None:
     assert main(["jobs", "--prefix", job_id, "--server-url", server.url]) == 0
     _, line = capsys.readouterr().out.splitlines()
     assert line.split()[:6] == [job_id, "A40", "zeus", "5", "1", "16"]
 
 
 def test_the_server_picks_the_jobs_that_are_asked_for(
-    server: WaitressServer, scripted: ScriptedServer, client: BsoClient, capsys: Output
+    server: Server, scripted: ScriptedServer, client: BsoClient, capsys: Output
 ) -> None:
     mark = uuid4().hex
     for name, policy, gpu in (("a", "zeus", "A40"), ("b", "gp-ucb", "A40"), ("c", "gp-ucb", "H100 PCIe")):
@@ -204,7 +200,7 @@ def test_the_server_picks_the_jobs_that_are_asked_for(
 
 
 def test_no_more_jobs_are_fetched_than_are_wanted(
-    server: WaitressServer, scripted: ScriptedServer, job_id: str, capsys: Output
+    server: Server, scripted: ScriptedServer, job_id: str, capsys: Output
 ) -> None:
     scripted.script = handed_on(server.url)
     assert main(["jobs", "--limit", "1", "--server-url", scripted.url]) == 0
@@ -220,15 +216,13 @@ def test_an_id_that_no_job_can_have_is_refused(capsys: Output) -> None:
         assert "argument --contains: not a valid value: " in capsys.readouterr().err
 
 
-def test_a_list_without_jobs_says_so(server: WaitressServer, scripted: ScriptedServer, capsys: Output) -> None:
+def test_a_list_without_jobs_says_so(server: Server, scripted: ScriptedServer, capsys: Output) -> None:
     assert main(["jobs", "--server-url", scripted.url]) == 0
     assert main(["jobs", "--prefix", "nobody", "--server-url", server.url]) == 0
     assert capsys.readouterr().out == "There are no jobs yet.\nNo job id starts with 'nobody'.\n"
 
 
-def test_a_job_is_shown_with_its_batch_sizes_and_its_latest_trials(
-    server: WaitressServer, job_id: str, capsys: Output
-) -> None:
+def test_a_job_is_shown_with_its_batch_sizes_and_its_latest_trials(server: Server, job_id: str, capsys: Output) -> None:
     assert main(["show", job_id, "--server-url", server.url]) == 0
     head, sizes, trials = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
     facts = dict(line.split("  ", 1) for line in head)
@@ -251,7 +245,7 @@ def test_a_job_is_shown_with_its_batch_sizes_and_its_latest_trials(
 
 
 def test_a_job_whose_last_runs_ended_without_a_verdict_is_shown_with_the_last_error(
-    server: WaitressServer, client: BsoClient, capsys: Output
+    server: Server, client: BsoClient, capsys: Output
 ) -> None:
     name = client.register(registered()).job_id or ""
     for run in range(3):
@@ -265,7 +259,7 @@ def test_a_job_whose_last_runs_ended_without_a_verdict_is_shown_with_the_last_er
 
 
 def test_a_job_is_shown_with_what_its_policy_expects_and_would_do_next(
-    server: WaitressServer, client: BsoClient, capsys: Output
+    server: Server, client: BsoClient, capsys: Output
 ) -> None:
     name = client.register(registered(policy="gp-ucb")).job_id or ""
     for run in range(3):
@@ -281,9 +275,7 @@ def test_a_job_is_shown_with_what_its_policy_expects_and_would_do_next(
     ]
 
 
-def test_a_job_without_a_batch_size_left_says_what_to_do(
-    server: WaitressServer, client: BsoClient, capsys: Output
-) -> None:
+def test_a_job_without_a_batch_size_left_says_what_to_do(server: Server, client: BsoClient, capsys: Output) -> None:
     name = client.register(registered(batch_sizes=[16])).job_id or ""
     client.report(report_request(client.ask(name, "run"), metric=None))
     assert main(["show", name, "--server-url", server.url]) == 0
@@ -291,7 +283,7 @@ def test_a_job_without_a_batch_size_left_says_what_to_do(
 
 
 def test_a_job_is_shown_with_how_much_a_device_takes_at_a_time(
-    server: WaitressServer, client: BsoClient, capsys: Output
+    server: Server, client: BsoClient, capsys: Output
 ) -> None:
     name = client.register(registered()).job_id or ""
     trial = client.ask(name, "run")
@@ -303,7 +295,7 @@ def test_a_job_is_shown_with_how_much_a_device_takes_at_a_time(
         assert len(shown) == lines
 
 
-def test_a_job_without_results_is_shown(server: WaitressServer, client: BsoClient, capsys: Output) -> None:
+def test_a_job_without_results_is_shown(server: Server, client: BsoClient, capsys: Output) -> None:
     name = client.register(registered(beta_knob=None, higher_is_better_metric=False)).job_id or ""
     assert main(["show", name, "--server-url", server.url]) == 0
     output = capsys.readouterr().out
@@ -315,7 +307,7 @@ def test_a_job_without_results_is_shown(server: WaitressServer, client: BsoClien
     assert "TRIAL " not in output
 
 
-def test_the_json_of_a_job_is_complete(server: WaitressServer, job_id: str, capsys: Output) -> None:
+def test_the_json_of_a_job_is_complete(server: Server, job_id: str, capsys: Output) -> None:
     assert main(["show", job_id, "--json", "--trials", "2", "--server-url", server.url]) == 0
     content = json.loads(capsys.readouterr().out)
     assert content["job"]["spec"]["job_id"] == job_id
@@ -326,7 +318,7 @@ def test_the_json_of_a_job_is_complete(server: WaitressServer, job_id: str, caps
 
 
 def test_the_beginning_of_an_id_is_enough_if_no_other_begins_so(
-    server: WaitressServer, client: BsoClient, job_id: str, capsys: Output
+    server: Server, client: BsoClient, job_id: str, capsys: Output
 ) -> None:
     assert main(["show", job_id[:20], "--server-url", server.url]) == 0
     assert job_id in capsys.readouterr().out
@@ -340,9 +332,7 @@ def test_the_beginning_of_an_id_is_enough_if_no_other_begins_so(
     assert capsys.readouterr().err == f"lightning-bso: {message}\n"
 
 
-def test_an_unknown_job_is_one_line_that_names_what_comes_close(
-    server: WaitressServer, job_id: str, capsys: Output
-) -> None:
+def test_an_unknown_job_is_one_line_that_names_what_comes_close(server: Server, job_id: str, capsys: Output) -> None:
     misspelled = job_id.replace("digits", "digit")
     for name, hint in ((misspelled, f"did you mean {job_id}"), ("nobody", "`lightning-bso jobs` lists all jobs")):
         assert main(["show", name, "--server-url", server.url]) == 1

@@ -8,7 +8,7 @@ from lightning_bso import BatchSizeOptimizer, BsoClient, JobSpec
 from lightning_bso.identity import DerivedJob
 from tests.client.jobs import ScriptedMonitor, job
 from tests.databases import free_port
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
 def spec(prefix: str, *sizes: int) -> JobSpec:
@@ -21,7 +21,7 @@ def launched(url: str, derived: DerivedJob, **options: bool) -> BatchSizeOptimiz
     return bso
 
 
-def test_the_next_launch_takes_the_spec_that_the_server_knows(server: WaitressServer, client: BsoClient) -> None:
+def test_the_next_launch_takes_the_spec_that_the_server_knows(server: Server, client: BsoClient) -> None:
     prefix = f"derived-{uuid4().hex}"
     launched(server.url, DerivedJob(prefix, "a training", lambda: spec(prefix, 8, 16)))
     later = launched(server.url, DerivedJob(prefix, "a training", lambda: pytest.fail("it is described again")))
@@ -29,16 +29,14 @@ def test_the_next_launch_takes_the_spec_that_the_server_knows(server: WaitressSe
     assert (later.job.batch_sizes, listing.trials) == ([8, 16], 2)
 
 
-def test_another_training_is_another_job(server: WaitressServer, client: BsoClient) -> None:
+def test_another_training_is_another_job(server: Server, client: BsoClient) -> None:
     prefix = f"derived-{uuid4().hex}"
     for identity in ("a training", "another"):
         launched(server.url, DerivedJob(prefix, identity, lambda: spec(prefix, 8, 16)))
     assert client.list_jobs(contains=prefix).total == 2
 
 
-def test_of_two_first_launches_at_once_the_second_takes_the_job_of_the_first(
-    server: WaitressServer, client: BsoClient
-) -> None:
+def test_of_two_first_launches_at_once_the_second_takes_the_job_of_the_first(server: Server, client: BsoClient) -> None:
     prefix = f"derived-{uuid4().hex}"
     runs = []
 

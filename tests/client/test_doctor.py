@@ -15,7 +15,7 @@ import torch
 from lightning_bso.console.cli import main
 from tests.client import fake_nvml
 from tests.databases import free_port
-from tests.servers import ROOT, WaitressServer
+from tests.servers import ROOT, Server
 
 Output = pytest.CaptureFixture[str]
 CLIENT_NEEDS = (
@@ -78,7 +78,7 @@ def run_bare(folder: Path, url: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_gpus_that_zeus_reads_are_named_with_their_power(server: WaitressServer, capsys: Output) -> None:
+def test_gpus_that_zeus_reads_are_named_with_their_power(server: Server, capsys: Output) -> None:
     status, findings = doctor(server.url, capsys)
     assert status == 0
     assert {level for level, _ in findings.values()} == {"ok"}
@@ -89,9 +89,7 @@ def test_gpus_that_zeus_reads_are_named_with_their_power(server: WaitressServer,
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_gpus_of_several_models_are_a_warning(
-    server: WaitressServer, monkeypatch: pytest.MonkeyPatch, capsys: Output
-) -> None:
+def test_gpus_of_several_models_are_a_warning(server: Server, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
     monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda handle: ["NVIDIA A40", "NVIDIA H100"][handle])
     status, findings = doctor(server.url, capsys)
     assert status == 0
@@ -103,7 +101,7 @@ def test_gpus_of_several_models_are_a_warning(
 
 @pytest.mark.usefixtures("two_gpus")
 def test_a_gpu_whose_counter_fails_is_a_problem_and_the_others_are_not(
-    server: WaitressServer, monkeypatch: pytest.MonkeyPatch, capsys: Output
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
     def lost(handle: int) -> int:
         if handle == 1:
@@ -120,7 +118,7 @@ def test_a_gpu_whose_counter_fails_is_a_problem_and_the_others_are_not(
 
 @pytest.mark.usefixtures("zeus_looks_again")
 def test_gpus_that_zeus_cannot_read_are_a_problem(
-    server: WaitressServer, monkeypatch: pytest.MonkeyPatch, capsys: Output
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -131,7 +129,7 @@ def test_gpus_that_zeus_cannot_read_are_a_problem(
 
 
 @pytest.mark.usefixtures("zeus_looks_again")
-def test_without_gpus_energy_is_estimated_and_that_is_a_warning(server: WaitressServer, capsys: Output) -> None:
+def test_without_gpus_energy_is_estimated_and_that_is_a_warning(server: Server, capsys: Output) -> None:
     status, findings = doctor(server.url, capsys)
     assert status == 0
     level, text = findings["energy"]
@@ -142,7 +140,7 @@ def test_without_gpus_energy_is_estimated_and_that_is_a_warning(server: Waitress
 
 @pytest.mark.usefixtures("two_gpus")
 def test_gpus_that_torch_cannot_use_are_a_warning_with_its_complaint(
-    server: WaitressServer, monkeypatch: pytest.MonkeyPatch, capsys: Output
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
     def complain() -> bool:
         warnings.warn("The NVIDIA driver on your system is too old", stacklevel=2)
@@ -160,7 +158,7 @@ def test_gpus_that_torch_cannot_use_are_a_warning_with_its_complaint(
 @pytest.mark.usefixtures("two_gpus")
 @pytest.mark.parametrize(("visible", "level"), [("", "warning"), ("-1", "warning"), ("1", "ok")])
 def test_hidden_gpus_are_reported(
-    server: WaitressServer, monkeypatch: pytest.MonkeyPatch, capsys: Output, visible: str, level: str
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: Output, visible: str, level: str
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: level == "ok")
@@ -173,7 +171,7 @@ def test_hidden_gpus_are_reported(
 
 @pytest.mark.usefixtures("two_gpus")
 def test_a_gpu_that_is_visible_by_its_uuid_is_read(
-    server: WaitressServer, monkeypatch: pytest.MonkeyPatch, capsys: Output
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8f11")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -184,7 +182,7 @@ def test_a_gpu_that_is_visible_by_its_uuid_is_read(
 
 @pytest.mark.usefixtures("two_gpus")
 def test_a_gpu_partition_is_a_problem_with_zeus_reason_and_a_cure(
-    server: WaitressServer, monkeypatch: pytest.MonkeyPatch, capsys: Output
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-5a")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -212,7 +210,7 @@ def test_a_server_that_is_not_there_is_a_problem(capsys: Output) -> None:
     ],
 )
 def test_it_says_whether_trainings_get_the_callback_by_themselves(
-    variables: dict[str, str], text: str, server: WaitressServer, monkeypatch: pytest.MonkeyPatch, capsys: Output
+    variables: dict[str, str], text: str, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -220,13 +218,13 @@ def test_it_says_whether_trainings_get_the_callback_by_themselves(
     assert findings["automatic"] == ("ok", f"{text} (registered under both names of Lightning)")
 
 
-def test_without_an_installation_no_training_gets_the_callback_by_itself(server: WaitressServer, bare: Path) -> None:
+def test_without_an_installation_no_training_gets_the_callback_by_itself(server: Server, bare: Path) -> None:
     level, text = parse_findings(run_bare(bare, server.url).stdout)["automatic"]
     assert level == "ok"
     assert "not registered as lightning.pytorch.callbacks_factory and pytorch_lightning.callbacks_factory" in text
 
 
-def test_with_the_client_alone_it_says_what_trainings_need(server: WaitressServer, bare: Path) -> None:
+def test_with_the_client_alone_it_says_what_trainings_need(server: Server, bare: Path) -> None:
     run = run_bare(bare, server.url)
     assert run.stderr == ""
     assert run.returncode == 0
@@ -242,7 +240,7 @@ def test_with_the_client_alone_it_says_what_trainings_need(server: WaitressServe
     assert findings["token"][0] == "ok"
 
 
-def test_a_lightning_that_is_too_old_is_named(server: WaitressServer, bare: Path) -> None:
+def test_a_lightning_that_is_too_old_is_named(server: Server, bare: Path) -> None:
     (bare / "pytorch_lightning-2.3.3.dist-info").mkdir()
     (bare / "pytorch_lightning-2.3.3.dist-info" / "METADATA").write_text("Name: pytorch-lightning\nVersion: 2.3.3\n")
     findings = parse_findings(run_bare(bare, server.url).stdout)
@@ -252,7 +250,7 @@ def test_a_lightning_that_is_too_old_is_named(server: WaitressServer, bare: Path
     )
 
 
-def test_libraries_that_do_not_fit_together_are_a_problem_and_no_crash(server: WaitressServer, bare: Path) -> None:
+def test_libraries_that_do_not_fit_together_are_a_problem_and_no_crash(server: Server, bare: Path) -> None:
     for name in ("torch", "lightning"):
         (bare / name).mkdir()
         (bare / name / "__init__.py").write_text("raise OSError('libtorch_cuda.so: undefined symbol')")

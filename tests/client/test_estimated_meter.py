@@ -9,7 +9,7 @@ import pytest
 from lightning_bso import BatchSizeOptimizer, BsoClient
 from lightning_bso.energy import EstimatedMeter, Reading
 from tests.client.jobs import job, only_trial
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
 def work(cpu_seconds: float) -> Reading:
@@ -50,7 +50,7 @@ def test_ending_a_window_that_was_not_begun_is_an_error() -> None:
 
 
 def test_the_estimate_is_labelled_in_the_log_and_on_the_server(
-    server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
+    server: Server, client: BsoClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     fields = job(max_power=None, number_of_gpus=None, gpu_model=None)
     bso = BatchSizeOptimizer(server_url=server.url, job=fields)

@@ -10,11 +10,11 @@ from backend.simulator import recorded
 from lightning_bso import BsoClient
 from lightning_bso.console.cli import main
 from tests.client.jobs import registered, report_request
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
 @pytest.fixture
-def job_id(server: WaitressServer, client: BsoClient) -> str:
+def job_id(server: Server, client: BsoClient) -> str:
     """A job with one converged run, one failed run, and one that is running."""
     spec = client.register(registered(policy="gp-ucb", max_epochs=4))
     name = spec.job_id or ""
@@ -25,7 +25,7 @@ def job_id(server: WaitressServer, client: BsoClient) -> str:
     return name
 
 
-def test_every_trial_is_a_line(server: WaitressServer, job_id: str, tmp_path: Path) -> None:
+def test_every_trial_is_a_line(server: Server, job_id: str, tmp_path: Path) -> None:
     file = tmp_path / "trials.csv"
     assert main(["export", job_id, "--server-url", server.url, "--output", str(file)]) == 0
     rows = list(csv.DictReader(file.open(newline="")))
@@ -36,14 +36,14 @@ def test_every_trial_is_a_line(server: WaitressServer, job_id: str, tmp_path: Pa
 
 
 def test_without_a_file_it_goes_to_standard_output(
-    server: WaitressServer, job_id: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    server: Server, job_id: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ZEUS_BSO_SERVER_URL", server.url)
     assert main(["export", job_id]) == 0
     assert capsys.readouterr().out.count(job_id) == 3
 
 
-def test_the_simulator_reads_what_was_exported(server: WaitressServer, job_id: str, tmp_path: Path) -> None:
+def test_the_simulator_reads_what_was_exported(server: Server, job_id: str, tmp_path: Path) -> None:
     file = tmp_path / "trials.csv"
     main(["export", job_id, "--server-url", server.url, "--output", str(file)])
     workload = recorded.read(file, eta=0.0).workload
@@ -53,7 +53,7 @@ def test_the_simulator_reads_what_was_exported(server: WaitressServer, job_id: s
 
 
 def test_the_simulator_reads_stopped_trials_resets_and_the_knobs_of_the_job(
-    server: WaitressServer, client: BsoClient, tmp_path: Path
+    server: Server, client: BsoClient, tmp_path: Path
 ) -> None:
     spec = client.register(registered(window_size=5, num_pruning_rounds=1, mab_prior_precision=1e-3))
     name = spec.job_id or ""
@@ -77,8 +77,6 @@ def test_the_simulator_reads_stopped_trials_resets_and_the_knobs_of_the_job(
     assert (spec.window_size, spec.num_pruning_rounds, spec.mab_prior_precision) == (5, 1, 1e-3)
 
 
-def test_an_unknown_job_is_an_error_without_a_traceback(
-    server: WaitressServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_job_is_an_error_without_a_traceback(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "nobody", "--server-url", server.url]) == 1
     assert "no job has the id 'nobody'" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 
 from lightning_bso import BsoClient
 from tests.client.jobs import ScriptedMonitor, job, only_trial, start_run, warnings
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
 class FailingMonitor(ScriptedMonitor):
@@ -38,7 +38,7 @@ class FailingMonitor(ScriptedMonitor):
 
 @pytest.mark.parametrize(("turn", "reported"), [(1, 0.0), (2, 0.0), (3, 10.0), (4, 10.0)])
 def test_a_meter_that_raises_ends_the_trial_with_the_reason_and_not_the_training(
-    server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture, turn: int, reported: float
+    server: Server, client: BsoClient, caplog: pytest.LogCaptureFixture, turn: int, reported: float
 ) -> None:
     fields = job()
     bso = start_run(server.url, FailingMonitor(turn), job=fields)
@@ -60,7 +60,7 @@ def test_a_meter_that_raises_ends_the_trial_with_the_reason_and_not_the_training
     ids=lambda joules: str(joules),
 )
 def test_an_invalid_reading_does_not_end_the_training(
-    server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture, joules: tuple[float, ...]
+    server: Server, client: BsoClient, caplog: pytest.LogCaptureFixture, joules: tuple[float, ...]
 ) -> None:
     def invalid_then_valid() -> Iterator[float]:
         yield from joules
@@ -87,7 +87,7 @@ class StillMonitor(ScriptedMonitor):
 
 
 def test_a_counter_that_does_not_move_is_no_measurement(
-    server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
+    server: Server, client: BsoClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     fields = job()
     bso = start_run(server.url, StillMonitor(), job=fields)
@@ -107,7 +107,7 @@ class HalfStillMonitor(ScriptedMonitor):
         return SimpleNamespace(time=3.0, total_energy=10.0, gpu_energy={0: 10.0, 1: 0.0})
 
 
-def test_one_counter_of_several_that_does_not_move_is_no_measurement(server: WaitressServer, client: BsoClient) -> None:
+def test_one_counter_of_several_that_does_not_move_is_no_measurement(server: Server, client: BsoClient) -> None:
     fields = job()
     bso = start_run(server.url, HalfStillMonitor(), job=fields)
     bso.on_evaluate(1.0)
@@ -117,7 +117,7 @@ def test_one_counter_of_several_that_does_not_move_is_no_measurement(server: Wai
 
 
 def test_a_counter_that_does_not_move_in_many_short_windows_is_no_measurement(
-    server: WaitressServer, client: BsoClient
+    server: Server, client: BsoClient
 ) -> None:
     class ShortWindows(ScriptedMonitor):
         def end_window(self, key: str, sync_execution: bool = True) -> Any:
@@ -152,7 +152,7 @@ class InterruptedMonitor(ScriptedMonitor):
 
 
 def test_a_checkpoint_saved_by_a_signal_in_the_middle_of_a_measurement_changes_nothing(
-    server: WaitressServer, client: BsoClient
+    server: Server, client: BsoClient
 ) -> None:
     fields, monitor = job(), InterruptedMonitor()
     bso = start_run(server.url, monitor, job=fields)
@@ -165,7 +165,7 @@ def test_a_checkpoint_saved_by_a_signal_in_the_middle_of_a_measurement_changes_n
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), MemoryError()])
 def test_an_error_in_the_training_closes_the_window_and_a_checkpoint_still_holds_it(
-    server: WaitressServer, error: BaseException
+    server: Server, error: BaseException
 ) -> None:
     monitor = ScriptedMonitor()
     bso = start_run(server.url, monitor)

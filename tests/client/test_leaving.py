@@ -14,11 +14,11 @@ from lightning_bso import (
 )
 from lightning_bso.wire import MAX_REASON_LENGTH, ErrorAnswer
 from tests.client.jobs import ScriptedMonitor, job, only_trial, start_run
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
 @pytest.fixture
-def run(server: WaitressServer) -> BatchSizeOptimizer:
+def run(server: Server) -> BatchSizeOptimizer:
     """A run that has started to train."""
     return start_run(server.url)
 
@@ -36,7 +36,7 @@ def test_an_error_ends_the_trial_with_its_reason(run: BatchSizeOptimizer, client
 
 
 def test_a_lack_of_memory_counts_against_the_batch_size_only_once_the_training_has_begun(
-    server: WaitressServer, client: BsoClient
+    server: Server, client: BsoClient
 ) -> None:
     for has_begun, code in ((False, "ended"), (True, "out_of_memory")):
         fields = job()
@@ -60,9 +60,7 @@ def test_ctrl_c_leaves_the_trial_open(run: BatchSizeOptimizer, client: BsoClient
     assert stored(client, run) == ("Dispatched", None)
 
 
-def test_a_late_error_of_a_broken_attempt_does_not_end_the_resumed_run(
-    server: WaitressServer, client: BsoClient
-) -> None:
+def test_a_late_error_of_a_broken_attempt_does_not_end_the_resumed_run(server: Server, client: BsoClient) -> None:
     fields = job()
     broken = start_run(server.url, job=fields, run_id="run")
     broken.on_evaluate(0.5)
@@ -81,14 +79,14 @@ def test_leaving_after_the_verdict_changes_nothing(run: BatchSizeOptimizer, clie
     assert "reached the target" in (outcome or "")
 
 
-def test_a_failed_verdict_is_what_is_on_record(server: WaitressServer, client: BsoClient) -> None:
+def test_a_failed_verdict_is_what_is_on_record(server: Server, client: BsoClient) -> None:
     fields = job(max_epochs=1)
     with pytest.raises(ZeusBSOTrainFailError), start_run(server.url, job=fields) as run:
         run.on_evaluate(0.5)
     assert only_trial(client, fields["job_id_prefix"]).status == "Succeeded"
 
 
-def test_leaving_before_a_batch_size_was_asked_for_is_nothing(server: WaitressServer) -> None:
+def test_leaving_before_a_batch_size_was_asked_for_is_nothing(server: Server) -> None:
     with BatchSizeOptimizer(ScriptedMonitor(), server.url, job()) as run:
         assert run.trial is None
 

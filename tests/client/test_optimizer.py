@@ -18,7 +18,7 @@ from lightning_bso import (
     ZeusBSOTrainFailError,
 )
 from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial, start_run, stored_trial
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
 def end_with(bso: BatchSizeOptimizer, *metrics: float) -> None:
@@ -29,7 +29,7 @@ def end_with(bso: BatchSizeOptimizer, *metrics: float) -> None:
     assert bso.training_finished
 
 
-def test_the_documentations_loop_trains_until_the_target_is_reached(server: WaitressServer, client: BsoClient) -> None:
+def test_the_documentations_loop_trains_until_the_target_is_reached(server: Server, client: BsoClient) -> None:
     metrics = iter([0.2, 0.7, 1.0])
     monitor = ScriptedMonitor([10.0, 20.0, 30.0])
     bso = BatchSizeOptimizer(monitor, server.url, JobSpec(**job()))
@@ -46,14 +46,14 @@ def test_the_documentations_loop_trains_until_the_target_is_reached(server: Wait
     assert not monitor.is_open
 
 
-def test_a_job_is_a_spec_or_a_dict_of_one(server: WaitressServer, client: BsoClient) -> None:
+def test_a_job_is_a_spec_or_a_dict_of_one(server: Server, client: BsoClient) -> None:
     fields = job()
     BatchSizeOptimizer(ScriptedMonitor(), server.url, fields).get_batch_size()
     BatchSizeOptimizer(ScriptedMonitor(), server.url, JobSpec(**fields)).get_batch_size()
     assert number_of_trials(client, fields["job_id_prefix"]) == 2
 
 
-def test_a_job_without_an_id_is_the_same_job_at_the_next_launch(server: WaitressServer, client: BsoClient) -> None:
+def test_a_job_without_an_id_is_the_same_job_at_the_next_launch(server: Server, client: BsoClient) -> None:
     fields = job()
     first, second = start_run(server.url, job=fields), start_run(server.url, job=fields)
     assert first.trial is not None
@@ -64,7 +64,7 @@ def test_a_job_without_an_id_is_the_same_job_at_the_next_launch(server: Waitress
 
 
 @pytest.mark.parametrize("change", [{"max_epochs": 11}, {"gpu_model": "H100"}, {"batch_sizes": [8, 16]}])
-def test_a_changed_spec_is_another_job(server: WaitressServer, change: dict[str, object]) -> None:
+def test_a_changed_spec_is_another_job(server: Server, change: dict[str, object]) -> None:
     fields = job()
     first, second = start_run(server.url, job=fields), start_run(server.url, job=fields | change)
     assert first.trial is not None
@@ -72,7 +72,7 @@ def test_a_changed_spec_is_another_job(server: WaitressServer, change: dict[str,
     assert first.trial.job_id != second.trial.job_id
 
 
-def test_the_order_in_which_batch_sizes_are_written_makes_no_other_job(server: WaitressServer) -> None:
+def test_the_order_in_which_batch_sizes_are_written_makes_no_other_job(server: Server) -> None:
     fields = job()
     first, second = start_run(server.url, job=fields), start_run(server.url, job=fields | {"batch_sizes": [32, 8, 16]})
     assert first.trial is not None
@@ -80,7 +80,7 @@ def test_the_order_in_which_batch_sizes_are_written_makes_no_other_job(server: W
     assert first.trial.job_id == second.trial.job_id
 
 
-def test_a_changed_spec_under_a_given_id_is_refused(server: WaitressServer) -> None:
+def test_a_changed_spec_under_a_given_id_is_refused(server: Server) -> None:
     fields = job()
     fields = fields | {"job_id": fields["job_id_prefix"]}
     start_run(server.url, job=fields)
@@ -88,9 +88,7 @@ def test_a_changed_spec_under_a_given_id_is_refused(server: WaitressServer) -> N
         start_run(server.url, job=fields | {"max_epochs": 11})
 
 
-def test_a_run_that_is_launched_again_gets_its_trial_and_its_totals_back(
-    server: WaitressServer, client: BsoClient
-) -> None:
+def test_a_run_that_is_launched_again_gets_its_trial_and_its_totals_back(server: Server, client: BsoClient) -> None:
     fields = job()
     before = start_run(server.url, ScriptedMonitor([10.0, 20.0]), job=fields, run_id="run")
     before.on_evaluate(0.1)
@@ -101,7 +99,7 @@ def test_a_run_that_is_launched_again_gets_its_trial_and_its_totals_back(
     assert (stored.energy, stored.time, stored.current_epoch, stored.status) == (70.0, 3.0, 3, "Dispatched")
 
 
-def test_a_run_that_restarts_under_its_name_continues_its_totals(server: WaitressServer, client: BsoClient) -> None:
+def test_a_run_that_restarts_under_its_name_continues_its_totals(server: Server, client: BsoClient) -> None:
     # The run has no checkpoint, so its epochs start at 1 again. Its totals continue.
     fields = job()
     before = start_run(server.url, job=fields, run_id="run")
@@ -114,14 +112,14 @@ def test_a_run_that_restarts_under_its_name_continues_its_totals(server: Waitres
     assert (stored.status, stored.converged, stored.energy, stored.current_epoch) == ("Succeeded", True, 70.0, 4)
 
 
-def test_a_run_names_itself_for_the_process_that_resumes_it(server: WaitressServer, client: BsoClient) -> None:
+def test_a_run_names_itself_for_the_process_that_resumes_it(server: Server, client: BsoClient) -> None:
     fields = job()
     first = start_run(server.url, job=fields)
     start_run(server.url, job=fields, run_id=first.run_id)
     assert number_of_trials(client, fields["job_id_prefix"]) == 1
 
 
-def test_a_single_process_is_the_only_rank(server: WaitressServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_process_is_the_only_rank(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     bso = start_run(server.url, ranks=TorchRanks())
     assert (bso.ranks.rank, bso.ranks.size, bso.ranks.mean(0.5)) == (0, 1, 0.5)
@@ -134,14 +132,14 @@ def test_several_processes_require_an_initialized_group(monkeypatch: pytest.Monk
         TorchRanks()
 
 
-def test_a_run_whose_verdict_is_known_cannot_be_launched_again(server: WaitressServer) -> None:
+def test_a_run_whose_verdict_is_known_cannot_be_launched_again(server: Server) -> None:
     fields = job()
     end_with(start_run(server.url, job=fields, run_id="run"), 1.0)
     with pytest.raises(BSOError, match=r"run 'run' of job .* \(trial 1\) has ended already: .*another run_id"):
         start_run(server.url, job=fields, run_id="run")
 
 
-def test_a_run_that_has_not_converged_in_max_epochs_fails(server: WaitressServer, client: BsoClient) -> None:
+def test_a_run_that_has_not_converged_in_max_epochs_fails(server: Server, client: BsoClient) -> None:
     bso = start_run(server.url, job=job(max_epochs=2))
     bso.on_evaluate(0.5)
     with pytest.raises(ZeusBSOTrainFailError, match="within 2 epochs") as failure:
@@ -152,7 +150,7 @@ def test_a_run_that_has_not_converged_in_max_epochs_fails(server: WaitressServer
     assert failure.value.reason == stored.outcome
 
 
-def test_a_run_that_costs_too_much_fails(server: WaitressServer, client: BsoClient) -> None:
+def test_a_run_that_costs_too_much_fails(server: Server, client: BsoClient) -> None:
     fields = job()
     end_with(start_run(server.url, ScriptedMonitor([10.0]), job=fields), 1.0)
     expensive = start_run(server.url, ScriptedMonitor([15.0, 15.0]), job=fields)
@@ -164,7 +162,7 @@ def test_a_run_that_costs_too_much_fails(server: WaitressServer, client: BsoClie
 
 @pytest.mark.parametrize("metric", [math.nan, math.inf, -math.inf])
 def test_a_metric_that_is_not_finite_fails_the_run_and_is_on_record(
-    server: WaitressServer, client: BsoClient, metric: float
+    server: Server, client: BsoClient, metric: float
 ) -> None:
     bso = start_run(server.url)
     with pytest.raises(ZeusBSOTrainFailError, match="diverged"):
@@ -174,15 +172,15 @@ def test_a_metric_that_is_not_finite_fails_the_run_and_is_on_record(
 
 
 @pytest.mark.parametrize("metric", [1, np.float32(1), np.float64(1), torch.tensor(1.0), torch.tensor(1)])
-def test_a_metric_may_be_any_number(server: WaitressServer, metric: float) -> None:
+def test_a_metric_may_be_any_number(server: Server, metric: float) -> None:
     end_with(start_run(server.url), metric)
 
 
-def test_a_loss_converges_from_above(server: WaitressServer) -> None:
+def test_a_loss_converges_from_above(server: Server) -> None:
     end_with(start_run(server.url, job=job(higher_is_better_metric=False, target_metric=0.1)), 0.5, 0.2, 0.1)
 
 
-def test_epochs_are_counted_unless_given(server: WaitressServer, client: BsoClient) -> None:
+def test_epochs_are_counted_unless_given(server: Server, client: BsoClient) -> None:
     bso = start_run(server.url)
     for epoch in (0, 1, 1):
         bso.on_evaluate(0.5, current_epoch=epoch)
@@ -191,7 +189,7 @@ def test_epochs_are_counted_unless_given(server: WaitressServer, client: BsoClie
     assert stored_trial(client, bso).current_epoch == 2
 
 
-def test_an_evaluation_after_the_verdict_is_ignored(server: WaitressServer, client: BsoClient) -> None:
+def test_an_evaluation_after_the_verdict_is_ignored(server: Server, client: BsoClient) -> None:
     bso = start_run(server.url)
     end_with(bso, 1.0)
     before = stored_trial(client, bso)
@@ -200,7 +198,7 @@ def test_an_evaluation_after_the_verdict_is_ignored(server: WaitressServer, clie
 
 
 def test_the_log_says_which_trial_this_is_and_why_it_has_its_batch_size(
-    server: WaitressServer, caplog: pytest.LogCaptureFixture
+    server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="lightning_bso")
     bso = start_run(server.url)
@@ -209,26 +207,24 @@ def test_the_log_says_which_trial_this_is_and_why_it_has_its_batch_size(
     assert bso.trial.reason
 
 
-def test_training_cannot_begin_without_a_batch_size(server: WaitressServer) -> None:
+def test_training_cannot_begin_without_a_batch_size(server: Server) -> None:
     with pytest.raises(RuntimeError, match="get_batch_size"):
         BatchSizeOptimizer(ScriptedMonitor(), server.url, job()).on_train_begin()
 
 
-def test_nothing_can_be_evaluated_before_training_begins(server: WaitressServer) -> None:
+def test_nothing_can_be_evaluated_before_training_begins(server: Server) -> None:
     bso = BatchSizeOptimizer(ScriptedMonitor(), server.url, job())
     bso.get_batch_size()
     with pytest.raises(RuntimeError, match="on_train_begin"):
         bso.on_evaluate(0.5)
 
 
-def test_a_missing_job_is_an_error(server: WaitressServer) -> None:
+def test_a_missing_job_is_an_error(server: Server) -> None:
     with pytest.raises(ValueError, match="job is missing"):
         BatchSizeOptimizer(server_url=server.url)
 
 
-def test_the_next_run_knows_a_probe(
-    server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_next_run_knows_a_probe(server: Server, client: BsoClient, caplog: pytest.LogCaptureFixture) -> None:
     fields = job(policy="gp-ucb")
     bso = start_run(server.url, job=fields)
     assert bso.probe_wanted
@@ -249,5 +245,5 @@ def test_the_next_run_knows_a_probe(
     assert "List should have at most 64 items" in caplog.text
 
 
-def test_a_run_under_the_published_policy_wants_no_probe(server: WaitressServer) -> None:
+def test_a_run_under_the_published_policy_wants_no_probe(server: Server) -> None:
     assert not start_run(server.url).probe_wanted

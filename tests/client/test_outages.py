@@ -12,17 +12,17 @@ from lightning_bso import outbox as outbox_module
 from tests.client.jobs import ScriptedMonitor, job, only_trial, start_run, warnings
 from tests.client.scripted import Reply, Request, ScriptedServer, handed_on, in_turn
 from tests.databases import connected, free_port
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
 @pytest.fixture
-def killable(tmp_path: Path) -> Iterator[WaitressServer]:
+def killable(tmp_path: Path) -> Iterator[Server]:
     """A server of this test alone, which the test may kill."""
-    with WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as running:
+    with Server(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as running:
         yield running
 
 
-def stored_reports(server: WaitressServer) -> list[tuple[int, int, float]]:
+def stored_reports(server: Server) -> list[tuple[int, int, float]]:
     """Return the number, epoch and energy of every stored report, in the order of arrival."""
     with connected(server.database_url) as connection:
         rows = connection.exec_driver_sql("SELECT number, epoch, energy_j FROM reports ORDER BY revision")
@@ -30,7 +30,7 @@ def stored_reports(server: WaitressServer) -> list[tuple[int, int, float]]:
 
 
 def test_reports_missed_by_a_killed_server_are_resent_in_order(
-    killable: WaitressServer, caplog: pytest.LogCaptureFixture
+    killable: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     fields = job()
     bso = start_run(killable.url, ScriptedMonitor([1.0, 2.0, 3.0, 4.0]), job=fields)
@@ -49,7 +49,7 @@ def test_reports_missed_by_a_killed_server_are_resent_in_order(
     assert stored_reports(killable) == [(1, 1, 1.0), (2, 2, 3.0), (3, 3, 6.0), (4, 4, 10.0)]
 
 
-def test_a_verdict_on_a_resent_report_ends_the_run(killable: WaitressServer) -> None:
+def test_a_verdict_on_a_resent_report_ends_the_run(killable: Server) -> None:
     bso = start_run(killable.url)
     killable.kill()
     bso.on_evaluate(1.0)
@@ -61,7 +61,7 @@ def test_a_verdict_on_a_resent_report_ends_the_run(killable: WaitressServer) -> 
     assert [number for number, *_ in stored_reports(killable)] == [1]
 
 
-def test_reports_missed_at_the_end_are_resent_when_the_run_is_ended(killable: WaitressServer) -> None:
+def test_reports_missed_at_the_end_are_resent_when_the_run_is_ended(killable: Server) -> None:
     fields = job()
     bso = start_run(killable.url, job=fields)
     killable.kill()
@@ -73,7 +73,7 @@ def test_reports_missed_at_the_end_are_resent_when_the_run_is_ended(killable: Wa
 
 
 def test_leaving_a_run_whose_missed_reports_are_refused_raises_nothing_of_its_own(
-    server: WaitressServer, scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
+    server: Server, scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     def delete_job_in_an_outage(bso: BatchSizeOptimizer) -> None:
         assert bso.trial is not None
@@ -94,7 +94,7 @@ def test_leaving_a_run_whose_missed_reports_are_refused_raises_nothing_of_its_ow
 
 
 def test_ending_a_run_without_a_server_is_logged_and_does_not_raise(
-    killable: WaitressServer, caplog: pytest.LogCaptureFixture
+    killable: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     bso = start_run(killable.url)
     killable.kill()
@@ -102,9 +102,7 @@ def test_ending_a_run_without_a_server_is_logged_and_does_not_raise(
     assert len(warnings(caplog, "Trial 1 stays open")) == 1
 
 
-def test_a_restart_between_two_evaluations_goes_unnoticed(
-    killable: WaitressServer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_restart_between_two_evaluations_goes_unnoticed(killable: Server, caplog: pytest.LogCaptureFixture) -> None:
     bso = start_run(killable.url)
     bso.on_evaluate(0.1)
     caplog.clear()
@@ -115,7 +113,7 @@ def test_a_restart_between_two_evaluations_goes_unnoticed(
     assert len(stored_reports(killable)) == 2
 
 
-def test_a_failed_verdict_that_comes_as_the_run_is_left_is_raised(killable: WaitressServer) -> None:
+def test_a_failed_verdict_that_comes_as_the_run_is_left_is_raised(killable: Server) -> None:
     with (
         pytest.raises(ZeusBSOTrainFailError, match="within 2 epochs"),
         start_run(killable.url, job=job(max_epochs=2)) as bso,
@@ -126,7 +124,7 @@ def test_a_failed_verdict_that_comes_as_the_run_is_left_is_raised(killable: Wait
         killable.start()
 
 
-def test_an_outage_is_logged_once(killable: WaitressServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_logged_once(killable: Server, caplog: pytest.LogCaptureFixture) -> None:
     bso = start_run(killable.url)
     killable.kill()
     caplog.clear()
@@ -136,7 +134,7 @@ def test_an_outage_is_logged_once(killable: WaitressServer, caplog: pytest.LogCa
 
 
 def test_the_log_of_an_outage_names_its_cause_and_not_the_error_that_was_being_handled(
-    killable: WaitressServer, caplog: pytest.LogCaptureFixture
+    killable: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     bso = start_run(killable.url)
     killable.kill()
@@ -149,7 +147,7 @@ def test_the_log_of_an_outage_names_its_cause_and_not_the_error_that_was_being_h
     assert "in the training" not in warning
 
 
-def test_an_answer_that_is_lost_on_the_way_does_no_harm(server: WaitressServer, scripted: ScriptedServer) -> None:
+def test_an_answer_that_is_lost_on_the_way_does_no_harm(server: Server, scripted: ScriptedServer) -> None:
     fields = job()
     scripted.script = handed_on(server.url)
     bso = start_run(scripted.url, job=fields)
@@ -167,7 +165,7 @@ def test_an_answer_that_is_lost_on_the_way_does_no_harm(server: WaitressServer, 
     assert (stored.current_epoch, stored.energy) == (3, 30.0)
 
 
-def test_an_ask_whose_answer_is_lost_takes_one_trial(server: WaitressServer, scripted: ScriptedServer) -> None:
+def test_an_ask_whose_answer_is_lost_takes_one_trial(server: Server, scripted: ScriptedServer) -> None:
     fields = job()
     replies = iter([None, None, Reply(503), None])
 
@@ -183,7 +181,7 @@ def test_an_ask_whose_answer_is_lost_takes_one_trial(server: WaitressServer, scr
 
 
 def test_a_server_that_hangs_holds_an_evaluation_up_for_hardly_more_than_the_read_timeout(
-    server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    server: Server, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.8)
     scripted.script = handed_on(server.url)
@@ -196,7 +194,7 @@ def test_a_server_that_hangs_holds_an_evaluation_up_for_hardly_more_than_the_rea
 
 
 def test_resending_many_reports_holds_no_evaluation_up_for_much_longer_than_the_read_timeout(
-    server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    server: Server, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.8)
     fields = job(max_epochs=100)
@@ -217,7 +215,7 @@ def test_resending_many_reports_holds_no_evaluation_up_for_much_longer_than_the_
 
 
 def test_a_meter_that_fails_while_the_server_hangs_does_not_hold_training_up_either(
-    server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    server: Server, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.8)
     scripted.script = handed_on(server.url)
@@ -229,7 +227,7 @@ def test_a_meter_that_fails_while_the_server_hangs_does_not_hold_training_up_eit
 
 
 def test_a_job_that_is_deleted_in_mid_run_ends_the_reporting_and_not_the_training(
-    killable: WaitressServer, caplog: pytest.LogCaptureFixture
+    killable: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     bso = start_run(killable.url)
     assert bso.trial is not None
@@ -244,7 +242,7 @@ def test_a_job_that_is_deleted_in_mid_run_ends_the_reporting_and_not_the_trainin
 
 
 def test_a_run_of_a_deleted_job_leaves_the_trial_of_the_job_that_was_registered_again_alone(
-    killable: WaitressServer, caplog: pytest.LogCaptureFixture
+    killable: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     fields = job(job_id="again", job_id_prefix="again")
     old = start_run(killable.url, job=fields)
@@ -288,9 +286,7 @@ def test_a_server_that_refuses_the_job_is_no_reason_to_fall_back(scripted: Scrip
 
 
 @pytest.mark.parametrize("cause", ["fallback", "deleted"])
-def test_the_documentations_loop_ends_although_nothing_is_reported_any_more(
-    killable: WaitressServer, cause: str
-) -> None:
+def test_the_documentations_loop_ends_although_nothing_is_reported_any_more(killable: Server, cause: str) -> None:
     url = f"http://127.0.0.1:{free_port()}" if cause == "fallback" else killable.url
     bso = start_run(url, job=job(max_epochs=5), fallback_to_default=True)
     if bso.trial is not None:
@@ -303,7 +299,7 @@ def test_the_documentations_loop_ends_although_nothing_is_reported_any_more(
 
 
 def test_a_server_that_hangs_after_the_verdict_is_not_called_again_for_a_while_either(
-    server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    server: Server, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.8)
     monkeypatch.setattr(outbox_module, "LONG_WAIT_S", 0.1)
@@ -324,7 +320,7 @@ def test_a_server_that_hangs_after_the_verdict_is_not_called_again_for_a_while_e
 
 
 def test_a_server_that_hangs_is_not_called_again_for_a_while(
-    server: WaitressServer, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    server: Server, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.8)
     monkeypatch.setattr(outbox_module, "LONG_WAIT_S", 0.1)

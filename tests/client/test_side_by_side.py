@@ -14,7 +14,7 @@ from tests.client.jobs import ScriptedMonitor, number_of_trials, only_trial, reg
 from tests.client.run import run_process
 from tests.client.scripted import Reply, Request, ScriptedServer, handed_on
 from tests.databases import let_time_pass
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 NAME = "slurm-17"
 LEASE_S = 3600.0
@@ -52,7 +52,7 @@ def held_elsewhere(client: BsoClient, fields: dict[str, Any], restarts: str = "0
 
 
 def test_two_runs_side_by_side_get_a_trial_and_a_verdict_each(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any]
+    server: Server, client: BsoClient, fields: dict[str, Any]
 ) -> None:
     with run_process(server.url, fields, 0.1, 1.0) as first:
         assert first.trial == 1
@@ -65,7 +65,7 @@ def test_two_runs_side_by_side_get_a_trial_and_a_verdict_each(
 
 
 def test_runs_that_start_at_the_same_time_get_a_trial_each(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any]
+    server: Server, client: BsoClient, fields: dict[str, Any]
 ) -> None:
     with (
         run_process(server.url, fields, 1.0) as first,
@@ -81,7 +81,7 @@ def test_runs_that_start_at_the_same_time_get_a_trial_each(
 
 
 def test_a_killed_run_that_is_launched_again_gets_its_trial_although_others_run_beside_it(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any]
+    server: Server, client: BsoClient, fields: dict[str, Any]
 ) -> None:
     with run_process(server.url, fields, 0.1, 1.0) as other:
         assert other.trial == 1
@@ -97,7 +97,7 @@ def test_a_killed_run_that_is_launched_again_gets_its_trial_although_others_run_
 
 
 def test_a_killed_run_that_its_parent_has_not_noticed_yet_is_not_live(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any]
+    server: Server, client: BsoClient, fields: dict[str, Any]
 ) -> None:
     client.register(registered(**fields))
     boot, namespace, *_ = str(process.this_process()).split("/")
@@ -111,7 +111,7 @@ def test_a_killed_run_that_its_parent_has_not_noticed_yet_is_not_live(
 
 
 def test_a_run_that_lives_keeps_its_trial_although_its_lease_has_expired(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any]
+    server: Server, client: BsoClient, fields: dict[str, Any]
 ) -> None:
     with run_process(server.url, fields, 1.0) as silent:
         assert silent.trial == 1
@@ -122,7 +122,7 @@ def test_a_run_that_lives_keeps_its_trial_although_its_lease_has_expired(
 
 
 def test_asking_for_the_trial_of_another_process_does_not_renew_its_lease(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any]
+    server: Server, client: BsoClient, fields: dict[str, Any]
 ) -> None:
     held_elsewhere(client, fields)
     before = trials(client, fields)[0].last_seen_at
@@ -132,7 +132,7 @@ def test_asking_for_the_trial_of_another_process_does_not_renew_its_lease(
 
 @pytest.mark.parametrize("variable", ["SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"])
 def test_a_run_that_is_restarted_on_another_machine_gets_its_trial(
-    variable: str, server: WaitressServer, client: BsoClient, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    variable: str, server: Server, client: BsoClient, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = held_elsewhere(client, fields)
     monkeypatch.setenv(variable, "1")
@@ -141,7 +141,7 @@ def test_a_run_that_is_restarted_on_another_machine_gets_its_trial(
 
 
 def test_of_two_machines_the_trial_stays_with_the_first_until_its_lease_expires(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any]
+    server: Server, client: BsoClient, fields: dict[str, Any]
 ) -> None:
     held_elsewhere(client, fields)
     with run_process(server.url, fields) as beside:
@@ -152,14 +152,14 @@ def test_of_two_machines_the_trial_stays_with_the_first_until_its_lease_expires(
 
 
 def test_a_run_that_the_scheduler_has_restarted_keeps_its_trial_before_a_run_of_an_earlier_start(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any]
+    server: Server, client: BsoClient, fields: dict[str, Any]
 ) -> None:
     held_elsewhere(client, fields, restarts="1.0")
     assert start_run(server.url, job=fields).run_id == f"{NAME}-2"
 
 
 def test_a_process_whose_name_nobody_can_read_counts_as_live_as_long_as_its_lease(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any]
+    server: Server, client: BsoClient, fields: dict[str, Any]
 ) -> None:
     client.register(registered(**fields))
     client.ask(fields["job_id"], NAME, process="worker 7")
@@ -167,7 +167,7 @@ def test_a_process_whose_name_nobody_can_read_counts_as_live_as_long_as_its_leas
 
 
 def test_a_run_in_another_container_of_the_machine_counts_as_one_on_another_machine(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any]
+    server: Server, client: BsoClient, fields: dict[str, Any]
 ) -> None:
     client.register(registered(**fields))
     boot, _, pid, _, _ = str(process.this_process()).split("/")
@@ -175,9 +175,7 @@ def test_a_run_in_another_container_of_the_machine_counts_as_one_on_another_mach
     assert start_run(server.url, job=fields).run_id == f"{NAME}-2"
 
 
-def test_a_pid_that_is_used_again_is_another_process(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any]
-) -> None:
+def test_a_pid_that_is_used_again_is_another_process(server: Server, client: BsoClient, fields: dict[str, Any]) -> None:
     client.register(registered(**fields))
     boot, namespace, pid, _, _ = str(process.this_process()).split("/")
     client.ask(fields["job_id"], NAME, process=f"{boot}/{namespace}/{pid}/1/0.0")
@@ -185,7 +183,7 @@ def test_a_pid_that_is_used_again_is_another_process(
 
 
 def test_a_run_with_a_name_of_the_users_takes_the_trial_from_another_process(
-    server: WaitressServer, fields: dict[str, Any]
+    server: Server, fields: dict[str, Any]
 ) -> None:
     with run_process(server.url, fields, 1.0, RUN_ID="mine") as first:
         assert first.trial == 1
@@ -195,7 +193,7 @@ def test_a_run_with_a_name_of_the_users_takes_the_trial_from_another_process(
 
 
 def test_a_run_whose_take_over_got_no_answer_gets_the_trial(
-    server: WaitressServer, client: BsoClient, scripted: ScriptedServer, fields: dict[str, Any]
+    server: Server, client: BsoClient, scripted: ScriptedServer, fields: dict[str, Any]
 ) -> None:
     with run_process(server.url, fields) as ended:
         assert ended.trial == 1
@@ -214,14 +212,14 @@ def test_a_run_whose_take_over_got_no_answer_gets_the_trial(
     assert len(trials(client, fields)) == 1
 
 
-def test_a_new_run_asks_once(server: WaitressServer, scripted: ScriptedServer, fields: dict[str, Any]) -> None:
+def test_a_new_run_asks_once(server: Server, scripted: ScriptedServer, fields: dict[str, Any]) -> None:
     scripted.script = handed_on(server.url)
     start_run(scripted.url, job=fields)
     assert [request.path for request in scripted.requests] == ["/jobs", "/trials"]
 
 
 def test_where_processes_have_no_names_a_scheduler_s_name_leads_to_the_trial(
-    server: WaitressServer, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: Server, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with run_process(server.url, fields) as first:
         assert first.trial == 1
@@ -230,7 +228,7 @@ def test_where_processes_have_no_names_a_scheduler_s_name_leads_to_the_trial(
 
 
 def test_a_refused_report_does_not_end_the_trial_that_another_process_reports_to(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any], caplog: pytest.LogCaptureFixture
+    server: Server, client: BsoClient, fields: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     outdated = start_run(server.url, ScriptedMonitor([1.0]), job=fields, run_id="run")
     with run_process(server.url, fields, 0.1, 1.0, RUN_ID="run") as running:
@@ -246,7 +244,7 @@ def test_a_refused_report_does_not_end_the_trial_that_another_process_reports_to
 
 
 def test_an_error_of_an_outdated_attempt_does_not_end_the_trial_of_the_process_that_asked_since(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any]
+    server: Server, client: BsoClient, fields: dict[str, Any]
 ) -> None:
     outdated = start_run(server.url, job=fields, run_id="run")
     with run_process(server.url, fields, 1.0, RUN_ID="run") as running:
@@ -283,7 +281,7 @@ class Second(Ranks):
 
 
 def test_an_error_of_an_outdated_rank_does_not_end_the_trial_of_the_process_that_asked_since(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any]
+    server: Server, client: BsoClient, fields: dict[str, Any]
 ) -> None:
     first = First()
     start_run(server.url, job=fields, run_id="run", ranks=first)
@@ -295,7 +293,7 @@ def test_an_error_of_an_outdated_rank_does_not_end_the_trial_of_the_process_that
 
 
 def test_a_refused_report_does_not_end_the_trial_of_a_run_that_resumed_in_the_same_process(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any]
+    server: Server, client: BsoClient, fields: dict[str, Any]
 ) -> None:
     outdated = start_run(server.url, ScriptedMonitor([10.0, 5.0]), job=fields, run_id="run")
     outdated.on_evaluate(0.1)
@@ -308,7 +306,7 @@ def test_a_refused_report_does_not_end_the_trial_of_a_run_that_resumed_in_the_sa
 
 
 def test_a_refused_report_ends_the_trial_that_no_other_process_reports_to(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any]
+    server: Server, client: BsoClient, fields: dict[str, Any]
 ) -> None:
     start_run(server.url, job=fields, run_id="estimated").on_evaluate(1.0)
     bso = BatchSizeOptimizer(ScriptedMonitor(), server.url, fields, run_id="measured")

@@ -4,11 +4,11 @@ import pytest
 
 from lightning_bso import BatchSizeOptimizer, BsoClient, ServerRefused
 from tests.client.jobs import ScriptedMonitor, job
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
 def test_a_run_with_the_token_is_reported_and_one_without_is_refused(
-    guarded: tuple[WaitressServer, str], monkeypatch: pytest.MonkeyPatch
+    guarded: tuple[Server, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, token = guarded
     fields = job()

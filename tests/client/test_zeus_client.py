@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from lightning_bso import BsoClient
-from tests.servers import ROOT, WaitressServer
+from tests.servers import ROOT, Server
 
 SCRIPT = Path(__file__).with_name("zeus_training.py")
 PYDANTIC_1 = Path(sys.prefix) / "zeus-client"
@@ -14,7 +14,7 @@ PYDANTIC_1 = Path(sys.prefix) / "zeus-client"
 
 def test_zeus_own_client_trains_a_recurring_job_against_this_server(tmp_path: Path) -> None:
     assert PYDANTIC_1.is_dir(), "the pydantic of Zeus' client is missing; `make install` puts it there"
-    with WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as server:
+    with Server(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as server:
         run = subprocess.run(
             [sys.executable, str(SCRIPT), server.url, "7"],
             env=os.environ | {"PYTHONPATH": f"{PYDANTIC_1}{os.pathsep}{ROOT}", "ZEUS_LOG_LEVEL": "ERROR"},

@@ -16,7 +16,7 @@ from lightning_bso.energy import Machine, ZeusMeter, make_meter
 from tests.client import fake_nvml
 from tests.client.fake_nvml import FakeGpus
 from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial, start_run
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 UNKNOWN_MACHINE = {"max_power": None, "number_of_gpus": None, "gpu_model": None}
 
@@ -92,9 +92,7 @@ def test_a_window_of_the_users_own_does_not_disturb(two_a40: FakeGpus) -> None:
     assert monitor.end_window("training").total_energy == pytest.approx(6.0)
 
 
-def test_the_server_learns_machine_energy_and_source(
-    two_a40: FakeGpus, server: WaitressServer, client: BsoClient
-) -> None:
+def test_the_server_learns_machine_energy_and_source(two_a40: FakeGpus, server: Server, client: BsoClient) -> None:
     bso = BatchSizeOptimizer(server_url=server.url, job=job(**UNKNOWN_MACHINE))
     bso.get_batch_size()
     bso.on_train_begin()
@@ -121,7 +119,7 @@ def test_a_monitor_without_gpus_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("cuda_without_counters")
-def test_gpus_that_zeus_cannot_read_are_an_error_and_take_no_trial(server: WaitressServer, client: BsoClient) -> None:
+def test_gpus_that_zeus_cannot_read_are_an_error_and_take_no_trial(server: Server, client: BsoClient) -> None:
     fields = job()
     bso = BatchSizeOptimizer(server_url=server.url, job=fields)
     with pytest.raises(EnergyUnavailable, match="Zeus cannot read their energy"):
@@ -209,7 +207,7 @@ def test_the_gpus_of_a_monitor_that_is_not_zeus_are_described_although_they_are_
 
 
 def test_no_gpu_visible_to_zeus_is_an_error_and_takes_no_trial(
-    two_a40: FakeGpus, server: WaitressServer, client: BsoClient, monkeypatch: pytest.MonkeyPatch
+    two_a40: FakeGpus, server: Server, client: BsoClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     fields = job()
@@ -221,7 +219,7 @@ def test_no_gpu_visible_to_zeus_is_an_error_and_takes_no_trial(
 @pytest.mark.parametrize("monitor", [None, ZeusMonitor], ids=["of our own", "the user's"])
 def test_a_counter_that_cannot_be_read_is_an_error_and_takes_no_trial(
     two_a40: FakeGpus,
-    server: WaitressServer,
+    server: Server,
     client: BsoClient,
     monkeypatch: pytest.MonkeyPatch,
     monitor: Callable[[], ZeusMonitor] | None,
@@ -237,7 +235,7 @@ def test_a_counter_that_cannot_be_read_is_an_error_and_takes_no_trial(
 
 
 def test_a_monitor_that_zeus_does_not_know_works_if_the_job_names_the_machine(
-    server: WaitressServer, client: BsoClient
+    server: Server, client: BsoClient
 ) -> None:
     fields = job(max_power=321.0, gpu_model="TPU", number_of_gpus=None)
     start_run(server.url, ScriptedMonitor([7.0]), job=fields).on_evaluate(1.0)
@@ -247,7 +245,7 @@ def test_a_monitor_that_zeus_does_not_know_works_if_the_job_names_the_machine(
 
 @pytest.mark.parametrize("missing", ["max_power", "gpu_model"])
 def test_a_machine_that_nobody_names_is_an_error_and_takes_no_trial(
-    server: WaitressServer, client: BsoClient, missing: str
+    server: Server, client: BsoClient, missing: str
 ) -> None:
     fields = job(**{missing: None})
     with pytest.raises(EnergyUnavailable, match=r"max_power.*gpu_model"):

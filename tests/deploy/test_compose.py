@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from backend.config import ENV_PREFIX, Settings
 from tests.deploy.container import COMPOSE_FILE, DOCKER, DOCKERFILES, Image, example, services
-from tests.servers import GUNICORN_OPTIONS, ROOT
+from tests.servers import ROOT
 
 BUILT = ("migration", "server")
 
@@ -87,10 +87,6 @@ def test_the_images_share_all_layers_down_to_the_user_who_is_not_root() -> None:
         assert re.findall(r"^USER .*$", Image.of(service).text, re.MULTILINE) == ["USER 10001"]
 
 
-def test_the_image_starts_gunicorn_as_the_tests_of_faults_do() -> None:
-    assert set(GUNICORN_OPTIONS) <= set(Image.of("server").command)
-
-
 def test_what_the_images_copy_is_there_and_all_that_is_not_ignored() -> None:
     included = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert all((ROOT / name).exists() for name in included)
@@ -116,6 +112,6 @@ def test_nothing_that_the_images_install_needs_torch() -> None:
             if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
                 to_visit.append(needed)
     names = {name for name, _ in seen}
-    assert "gunicorn" in names
+    assert "granian" in names
     assert "alembic" in names  # a dependency of a dependency
     assert not names & {"torch", "lightning", "pytorch-lightning", "zeus-ml"}

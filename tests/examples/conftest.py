@@ -7,19 +7,19 @@ import pytest
 
 from lightning_bso import BsoClient
 from tests.client.conftest import scripted
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 __all__ = ["scripted"]
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[WaitressServer]:
+def server(tmp_path: Path) -> Iterator[Server]:
     """A running server with an empty database."""
-    with WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as running:
+    with Server(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as running:
         yield running
 
 
 @pytest.fixture
-def client(server: WaitressServer) -> BsoClient:
+def client(server: Server) -> BsoClient:
     """A client of that server."""
     return BsoClient(server.url)

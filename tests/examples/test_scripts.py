@@ -12,7 +12,7 @@ from lightning_bso.wire import TrialRecord
 from tests import warm
 from tests.client.scripted import Request, ScriptedServer, handed_on
 from tests.databases import free_port
-from tests.servers import WaitressServer, environment
+from tests.servers import Server, environment
 from tests.warm import EXAMPLES
 
 TIMEOUT_S = 120
@@ -54,7 +54,7 @@ def only_trial(client: BsoClient) -> TrialRecord:
     return trial
 
 
-def test_the_lightning_training_converges(server: WaitressServer, client: BsoClient, tmp_path: Path) -> None:
+def test_the_lightning_training_converges(server: Server, client: BsoClient, tmp_path: Path) -> None:
     with running("lightning_digits.py", tmp_path, "--server-url", server.url, "--seed", "0") as (run, stderr):
         pass
     assert run.returncode == 0, stderr.read_text()
@@ -67,7 +67,7 @@ def test_the_lightning_training_converges(server: WaitressServer, client: BsoCli
 
 
 def test_the_lightning_training_in_two_processes_converges_as_one(
-    server: WaitressServer, client: BsoClient, tmp_path: Path
+    server: Server, client: BsoClient, tmp_path: Path
 ) -> None:
     run = launch("lightning_digits.py", tmp_path, "--server-url", server.url, "--devices", "2")
     assert run.returncode == 0, run.stderr
@@ -77,7 +77,7 @@ def test_the_lightning_training_in_two_processes_converges_as_one(
 
 
 def test_the_lightning_training_goes_on_in_its_trial_after_a_sigterm(
-    server: WaitressServer, client: BsoClient, scripted: ScriptedServer, tmp_path: Path
+    server: Server, client: BsoClient, scripted: ScriptedServer, tmp_path: Path
 ) -> None:
     def preempt(request: Request) -> None:
         if request.path == "/report" and request.body["current_epoch"] == 3:
@@ -98,7 +98,7 @@ def test_the_lightning_training_goes_on_in_its_trial_after_a_sigterm(
     assert ended.energy > interrupted.energy
 
 
-def test_the_training_without_lightning_converges(server: WaitressServer, client: BsoClient, tmp_path: Path) -> None:
+def test_the_training_without_lightning_converges(server: Server, client: BsoClient, tmp_path: Path) -> None:
     run = launch("plain_pytorch.py", tmp_path, "--server-url", server.url)
     assert run.returncode == 0, run.stderr
     assert "reached the target" in run.stdout
@@ -106,9 +106,7 @@ def test_the_training_without_lightning_converges(server: WaitressServer, client
     assert (recorded.batch_size, recorded.converged) == (128, True)
 
 
-def test_the_training_in_two_processes_converges_as_one(
-    server: WaitressServer, client: BsoClient, tmp_path: Path
-) -> None:
+def test_the_training_in_two_processes_converges_as_one(server: Server, client: BsoClient, tmp_path: Path) -> None:
     torchrun = ("-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}")
     run = launch("pytorch_ddp.py", tmp_path, "--server-url", server.url, launcher=torchrun)
     assert run.returncode == 0, run.stderr
@@ -118,7 +116,7 @@ def test_the_training_in_two_processes_converges_as_one(
     assert (recorded.batch_size, recorded.converged, recorded.energy_source) == (128, True, "estimated")
 
 
-def test_the_training_under_lightning_cli_converges(server: WaitressServer, client: BsoClient, tmp_path: Path) -> None:
+def test_the_training_under_lightning_cli_converges(server: Server, client: BsoClient, tmp_path: Path) -> None:
     config = str(EXAMPLES / "lightning_cli.yaml")
     run = launch("lightning_cli.py", tmp_path, "fit", "--config", config, "--bso.server_url", server.url)
     assert run.returncode == 0, run.stderr
@@ -127,7 +125,7 @@ def test_the_training_under_lightning_cli_converges(server: WaitressServer, clie
     assert (recorded.batch_size, recorded.converged) == (128, True)
 
 
-def test_under_lightning_cli_a_run_that_has_not_converged_exits_with_1(server: WaitressServer, tmp_path: Path) -> None:
+def test_under_lightning_cli_a_run_that_has_not_converged_exits_with_1(server: Server, tmp_path: Path) -> None:
     config = str(EXAMPLES / "lightning_cli.yaml")
     arguments = ("fit", "--config", config, "--bso.server_url", server.url, "--bso.job.max_epochs=1")
     with running("lightning_cli.py", tmp_path, *arguments) as (failed, stderr):

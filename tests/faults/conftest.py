@@ -7,7 +7,7 @@ import pytest
 
 from lightning_bso import transport
 from tests.databases import MariaDB, start_mariadb
-from tests.servers import GunicornServer
+from tests.servers import Server
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -41,11 +41,11 @@ def own_mariadb(tmp_path: Path) -> Iterator[Callable[..., MariaDB]]:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Callable[..., GunicornServer]:
-    """A function that makes a gunicorn server of two workers over a database, with a log of all requests."""
+def serve(tmp_path: Path) -> Callable[..., Server]:
+    """A function that makes a server of two workers over a database, with a log of all requests."""
 
-    def make(database_url: str, *options: str, **variables: str) -> GunicornServer:
+    def make(database_url: str, **variables: str) -> Server:
         logs = {"ZEUS_BSO_LOG_LEVEL": "INFO", "ZEUS_BSO_LOG_FORMAT": "json"}
-        return GunicornServer(database_url, tmp_path, *options, workers=2, **logs, **variables)
+        return Server(database_url, tmp_path, workers=2, **logs, **variables)
 
     return make

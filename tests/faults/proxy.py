@@ -14,12 +14,17 @@ class Proxy(ThreadServer):
     """A proxy of one server, as a context manager."""
 
     def __init__(self, url: str) -> None:
-        target = urlsplit(url)
+        self.url_behind = url
+        """The server that new connections lead to."""
         relay = self._relay
+
+        def connect() -> socket.socket:
+            target = urlsplit(self.url_behind)
+            return socket.create_connection((target.hostname, target.port))
 
         class Handler(BaseRequestHandler):
             def handle(self) -> None:
-                with suppress(OSError), socket.create_connection((target.hostname, target.port)) as server:
+                with suppress(OSError), connect() as server:
                     relay(self.request, server)
 
         server = ThreadingTCPServer(("127.0.0.1", 0), Handler)

@@ -9,7 +9,7 @@ import pytest
 from tests.databases import MariaDB, connected
 from tests.faults.checks import assert_decided_well, assert_kept
 from tests.faults.load import Load
-from tests.servers import GunicornServer
+from tests.servers import Server
 
 HOUR_S = 3600
 LEASE_S = 1800
@@ -48,7 +48,7 @@ def clock(tmp_path: Path) -> Clock:
 
 
 def test_a_clock_that_is_set_forward_and_back_under_load_loses_nothing(
-    own_mariadb: Callable[..., MariaDB], serve: Callable[..., GunicornServer], clock: Clock
+    own_mariadb: Callable[..., MariaDB], serve: Callable[..., Server], clock: Clock
 ) -> None:
     url = own_mariadb(**clock.variables).database()
     with serve(url, ZEUS_BSO_LEASE_S=f"{LEASE_S}") as server:
@@ -63,7 +63,7 @@ def test_a_clock_that_is_set_forward_and_back_under_load_loses_nothing(
 
 
 def test_a_run_that_began_before_the_clock_was_set_back_is_lost_when_its_lease_expires(
-    own_mariadb: Callable[..., MariaDB], serve: Callable[..., GunicornServer], clock: Clock
+    own_mariadb: Callable[..., MariaDB], serve: Callable[..., Server], clock: Clock
 ) -> None:
     clock.set(HOUR_S)
     url = own_mariadb(**clock.variables).database()

@@ -12,9 +12,9 @@ import requests
 from tests.databases import MariaDB, connected
 from tests.faults.checks import assert_kept, is_ready
 from tests.faults.load import Load
-from tests.servers import GunicornServer
+from tests.servers import Server
 
-Serve = Callable[..., GunicornServer]
+Serve = Callable[..., Server]
 
 
 def connections(url: str) -> list[int]:
@@ -67,7 +67,7 @@ def test_a_database_that_restarts_under_load_loses_nothing(
 
 def test_connections_that_the_database_drops_under_load_are_replaced(mariadb: MariaDB, serve: Serve) -> None:
     url = mariadb.database()
-    with serve(url, "--threads=4") as server:
+    with serve(url) as server:
         with Load(server.url) as load:
             for _ in range(20):
                 for number in connections(url):

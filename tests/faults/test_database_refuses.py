@@ -14,12 +14,12 @@ from sqlalchemy import make_url
 from tests.databases import MariaDB, migrate
 from tests.faults.checks import answered, assert_kept, is_ready
 from tests.faults.load import Load
-from tests.servers import GunicornServer, backend
+from tests.servers import Server, backend
 
-Serve = Callable[..., GunicornServer]
+Serve = Callable[..., Server]
 
 
-def assert_refused(server: GunicornServer, cause: str, *paths: str) -> None:
+def assert_refused(server: Server, cause: str, *paths: str) -> None:
     """Wait until asks are refused, and trainings too. Check that the answers to an ask and to these paths say why."""
     while server.calls.ask().status == 200:
         pass

@@ -9,7 +9,7 @@ from tests.client.jobs import start_run
 from tests.databases import dump
 from tests.faults.checks import answered, assert_decided_well
 from tests.faults.databases import sqlite_is_long
-from tests.servers import GunicornServer
+from tests.servers import Server
 
 TRAININGS = 4
 DELETIONS = 5
@@ -18,7 +18,7 @@ EPOCHS = 12
 
 @sqlite_is_long
 def test_runs_of_a_deleted_job_train_on_and_report_to_no_other_run_s_trial(
-    database_url: str, serve: Callable[..., GunicornServer]
+    database_url: str, serve: Callable[..., Server]
 ) -> None:
     fields = specs.job(max_epochs=EPOCHS + 1, policy="zeus")
     together = Barrier(TRAININGS + 1, timeout=30)

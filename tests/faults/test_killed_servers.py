@@ -10,9 +10,9 @@ import pytest
 from tests.faults.checks import assert_kept
 from tests.faults.databases import sqlite_is_long
 from tests.faults.load import Load
-from tests.servers import GunicornServer, WaitressServer
+from tests.servers import Server
 
-Serve = Callable[..., GunicornServer]
+Serve = Callable[..., Server]
 
 
 @sqlite_is_long
@@ -38,7 +38,7 @@ def test_a_server_killed_under_load_loses_nothing(database_url: str, serve: Serv
 
 
 def test_a_restarted_server_continues_where_it_was(database_url: str, tmp_path: Path) -> None:
-    with WaitressServer(database_url, tmp_path) as server:
+    with Server(database_url, tmp_path) as server:
         calls = server.calls
         calls.register(mab_seed=None)
         trial = calls.trial(run_id="run")
@@ -57,7 +57,7 @@ def test_a_restarted_server_continues_where_it_was(database_url: str, tmp_path: 
 
 @sqlite_is_long
 def test_a_server_killed_while_a_job_learns_its_target_learns_it_once(database_url: str, tmp_path: Path) -> None:
-    with WaitressServer(database_url, tmp_path) as server:
+    with Server(database_url, tmp_path) as server:
         calls = server.calls
         calls.register(target_metric=None, max_epochs=2)
         trials = [calls.trial(run_id=f"run-{number}") for number in range(3)]

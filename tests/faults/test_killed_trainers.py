@@ -12,7 +12,7 @@ from tests.databases import connected, let_time_pass
 from tests.faults.checks import answered, assert_decided_well
 from tests.faults.databases import sqlite_is_long
 from tests.faults.proxy import Proxy
-from tests.servers import GunicornServer
+from tests.servers import Server
 
 LEASE_S = 3600.0
 
@@ -29,7 +29,7 @@ LEASE_S = 3600.0
     ids=["pruning", "bandit", "gp-ucb", "calibration"],
 )
 def test_a_run_that_is_killed_at_every_point_keeps_its_trial_and_its_reports(
-    database_url: str, serve: Callable[..., GunicornServer], changes: dict[str, Any], stage: str, reason: str
+    database_url: str, serve: Callable[..., Server], changes: dict[str, Any], stage: str, reason: str
 ) -> None:
     fields = specs.job(max_epochs=3, **changes)
     with serve(database_url) as server, Proxy(server.url) as proxy:

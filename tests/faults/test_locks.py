@@ -11,9 +11,9 @@ from sqlalchemy import NullPool, create_engine, make_url, text
 from tests.databases import MariaDB
 from tests.faults.checks import assert_kept
 from tests.faults.load import Load
-from tests.servers import GunicornServer
+from tests.servers import Server
 
-Serve = Callable[..., GunicornServer]
+Serve = Callable[..., Server]
 DEADLOCKS = 20
 
 
@@ -48,7 +48,7 @@ def test_calls_that_deadlock_are_repeated(mariadb: MariaDB, serve: Serve) -> Non
     engine = create_engine(url, poolclass=NullPool, isolation_level="READ COMMITTED")
     deadlocks = text("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'")
 
-    with serve(url, "--threads=4") as server:
+    with serve(url) as server:
         with Load(server.url) as load, engine.connect() as outside:
             before = int(outside.execute(deadlocks).one()[1])
             outside.rollback()

@@ -22,24 +22,24 @@ from tests.client.jobs import report_request
 from tests.databases import dump
 from tests.faults.checks import answered, assert_decided_well
 from tests.faults.proxy import Proxy
-from tests.servers import GunicornServer
+from tests.servers import Server
 
 JOB = RegisteredJobSpec.model_validate(specs.job(policy="gp-ucb"))
 
 
 @pytest.fixture
-def server(database_url: str, serve: Callable[..., GunicornServer]) -> Iterator[GunicornServer]:
+def server(database_url: str, serve: Callable[..., Server]) -> Iterator[Server]:
     with serve(database_url) as running:
         yield running
 
 
 @pytest.fixture
-def proxy(server: GunicornServer) -> Iterator[Proxy]:
+def proxy(server: Server) -> Iterator[Proxy]:
     with Proxy(server.url) as running:
         yield running
 
 
-def test_the_client_repeats_each_call_whose_answer_is_lost(server: GunicornServer, proxy: Proxy) -> None:
+def test_the_client_repeats_each_call_whose_answer_is_lost(server: Server, proxy: Proxy) -> None:
     client, direct = BsoClient(proxy.url), BsoClient(server.url)
 
     def repeated(method: str, path: str, call: Callable[[], Wire | None], *rows: str) -> Any:
@@ -89,7 +89,7 @@ def test_the_client_repeats_each_call_whose_answer_is_lost(server: GunicornServe
     assert set(answered(server)) <= {200, 201}
 
 
-def test_a_reset_whose_answer_is_lost_may_be_repeated(server: GunicornServer, proxy: Proxy) -> None:
+def test_a_reset_whose_answer_is_lost_may_be_repeated(server: Server, proxy: Proxy) -> None:
     calls = Calls.over_http(proxy.url)
     calls.register()
     calls.converge(calls.trial())
@@ -103,7 +103,7 @@ def test_a_reset_whose_answer_is_lost_may_be_repeated(server: GunicornServer, pr
     assert set(answered(server)) <= {200, 201}
 
 
-def test_a_deletion_whose_answer_is_lost_may_be_repeated(server: GunicornServer, proxy: Proxy) -> None:
+def test_a_deletion_whose_answer_is_lost_may_be_repeated(server: Server, proxy: Proxy) -> None:
     calls = Calls.over_http(proxy.url)
     calls.register()
     calls.register(job_id="train-other")
@@ -117,6 +117,6 @@ def test_a_deletion_whose_answer_is_lost_may_be_repeated(server: GunicornServer,
     assert set(answered(server)) <= {200, 201, 404}
 
 
-def _rows(server: GunicornServer) -> Counter[str]:
+def _rows(server: Server) -> Counter[str]:
     """Count the rows of the tables. The table `beliefs` can be computed from the others at any time."""
     return Counter({table: len(rows) for table, rows in dump(server.database_url).items() if table != "beliefs"})

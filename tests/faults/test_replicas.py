@@ -16,14 +16,14 @@ from tests.databases import connected, dump
 from tests.faults.checks import answered, assert_decided_well, assert_kept
 from tests.faults.databases import sqlite_is_long
 from tests.faults.load import Load
-from tests.servers import GunicornServer
+from tests.servers import Server
 
-Serve = Callable[..., GunicornServer]
+Serve = Callable[..., Server]
 REPORTS = 20
 
 
 @pytest.fixture
-def pair(database_url: str, serve: Serve) -> "Callable[..., list[GunicornServer]]":
+def pair(database_url: str, serve: Serve) -> "Callable[..., list[Server]]":
     """A function that starts two servers over one database."""
     with ExitStack() as stack:
         yield lambda **variables: [stack.enter_context(serve(database_url, **variables)) for _ in range(2)]
@@ -32,7 +32,7 @@ def pair(database_url: str, serve: Serve) -> "Callable[..., list[GunicornServer]
 @sqlite_is_long
 @pytest.mark.parametrize("paused_s", [2.0, pytest.param(15.0, marks=pytest.mark.long)])
 def test_a_replica_that_is_paused_for_longer_than_the_lease_loses_nothing(
-    pair: "Callable[..., list[GunicornServer]]", paused_s: float
+    pair: "Callable[..., list[Server]]", paused_s: float
 ) -> None:
     servers = pair(ZEUS_BSO_LEASE_S="1")
     with Load(*(server.url for server in servers)) as load:
@@ -45,7 +45,7 @@ def test_a_replica_that_is_paused_for_longer_than_the_lease_loses_nothing(
 
 
 @sqlite_is_long
-def test_reports_that_always_come_after_the_lease_are_kept(pair: "Callable[..., list[GunicornServer]]") -> None:
+def test_reports_that_always_come_after_the_lease_are_kept(pair: "Callable[..., list[Server]]") -> None:
     servers = pair(ZEUS_BSO_LEASE_S="0.001")
     with Load(*(server.url for server in servers)) as load:
         load.wait_for(60)
@@ -57,7 +57,7 @@ def test_reports_that_always_come_after_the_lease_are_kept(pair: "Callable[..., 
 
 @sqlite_is_long
 def test_of_two_places_that_report_one_run_differently_each_report_comes_from_one(
-    pair: "Callable[..., list[GunicornServer]]",
+    pair: "Callable[..., list[Server]]",
 ) -> None:
     servers = pair()
     servers[0].calls.register(max_epochs=REPORTS + 1)
@@ -86,7 +86,7 @@ def test_of_two_places_that_report_one_run_differently_each_report_comes_from_on
 
 @sqlite_is_long
 def test_reports_that_arrive_out_of_order_and_twice_are_stored_as_they_were_acknowledged(
-    pair: "Callable[..., list[GunicornServer]]",
+    pair: "Callable[..., list[Server]]",
 ) -> None:
     servers = pair()
     servers[0].calls.register(max_epochs=REPORTS + 1)

@@ -10,9 +10,9 @@ from backend.database import schema
 from tests.databases import MariaDB, connected, in_application, migrate
 from tests.faults.checks import answered, assert_kept, is_ready
 from tests.faults.load import Load
-from tests.servers import GunicornServer, backend
+from tests.servers import Server, backend
 
-Serve = Callable[..., GunicornServer]
+Serve = Callable[..., Server]
 
 
 @pytest.fixture(params=["mariadb", pytest.param("sqlite", marks=pytest.mark.long)])

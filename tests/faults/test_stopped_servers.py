@@ -10,13 +10,10 @@ from lightning_bso import transport
 from tests.faults.checks import assert_kept
 from tests.faults.databases import sqlite_is_long
 from tests.faults.load import Load
-from tests.servers import GunicornServer
+from tests.faults.proxy import Proxy
+from tests.servers import Server
 
-Serve = Callable[..., GunicornServer]
-WORKERS = pytest.mark.parametrize(
-    "options", [(), pytest.param(("--threads=4",), marks=pytest.mark.long)], ids=["processes", "threads"]
-)
-"""A worker with threads keeps connections open, and closes them when it stops."""
+Serve = Callable[..., Server]
 LONGEST_S = 4.0
 BACKOFF_S = transport.BACKOFF_S
 
@@ -28,29 +25,22 @@ def _long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @sqlite_is_long
-@WORKERS
-def test_replicas_that_are_replaced_one_after_the_other_fail_no_call(
-    database_url: str, serve: Serve, options: tuple[str, ...]
-) -> None:
-    old, new = (serve(database_url, "--reuse-port", *options) for _ in range(2))
-    with old:
-        new.port = old.port
-        with new:
-            with Load(old.url) as load:
-                old.stop()
-                load.wait_for(20)
-            assert load.unanswered == []
-            assert load.longest_s < LONGEST_S
-            assert_kept(load, old, new)
+def test_replicas_that_are_replaced_one_after_the_other_fail_no_call(database_url: str, serve: Serve) -> None:
+    with serve(database_url) as old, serve(database_url) as new, Proxy(old.url) as proxy:
+        with Load(proxy.url) as load:
+            load.wait_for(20)
+            proxy.url_behind = new.url
+            old.stop()
+            load.wait_for(20)
+        assert load.unanswered == []
+        assert load.longest_s < LONGEST_S
+        assert_kept(load, old, new)
 
 
 @pytest.mark.long
 @sqlite_is_long
-@WORKERS
-def test_a_server_that_restarts_its_workers_fails_no_call(
-    database_url: str, serve: Serve, options: tuple[str, ...]
-) -> None:
-    with serve(database_url, *options, cold=True) as server:  # so a worker that imported the program would take seconds
+def test_a_server_that_restarts_its_workers_fails_no_call(database_url: str, serve: Serve) -> None:
+    with serve(database_url, cold=True) as server:  # so a worker that imported the program would take seconds
         with Load(server.url) as load:
             assert server.process is not None
             first = server.worker_pids()

@@ -9,7 +9,7 @@ import pytest
 from lightning_bso import BsoClient
 from tests.libraries.conftest import Environment
 from tests.lightning.unaware import MODEL, OWN_SIZE, QUIET, automatic
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 TRAINING = f"""
 import hydra
@@ -41,8 +41,8 @@ def environment(new_environment: Callable[[], Environment]) -> Environment:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[WaitressServer]:
-    with WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as running:
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as running:
         yield running
 
 
@@ -57,7 +57,7 @@ def script(tmp_path: Path) -> Path:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("sweep", [BASIC, OPTUNA], ids=["basic sweeper", "optuna"])
 def test_a_sweep_trains_with_its_own_sizes_and_is_no_job(
-    sweep: list[str], environment: Environment, server: WaitressServer, script: Path
+    sweep: list[str], environment: Environment, server: Server, script: Path
 ) -> None:
     run = environment.launch(script, "--multirun", *sweep, **automatic(server.url))
     assert run.returncode == 0, run.stderr
@@ -69,7 +69,7 @@ def test_a_sweep_trains_with_its_own_sizes_and_is_no_job(
 
 
 @pytest.mark.timeout(1800)
-def test_a_single_run_recurs(environment: Environment, server: WaitressServer, script: Path) -> None:
+def test_a_single_run_recurs(environment: Environment, server: Server, script: Path) -> None:
     for _ in range(2):
         run = environment.launch(script, **automatic(server.url))
         assert run.returncode == 0, run.stderr

@@ -13,7 +13,7 @@ import pytest
 
 from lightning_bso import BsoClient
 from tests.libraries.conftest import Environment
-from tests.servers import ROOT, WaitressServer
+from tests.servers import ROOT, Server
 
 SCRIPTS = ROOT / "examples" / "libraries"
 RECURRENCES = 5
@@ -30,12 +30,12 @@ def recipes_environment(new_environment: Callable[[], Environment]) -> Environme
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[WaitressServer]:
-    with WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as running:
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as running:
         yield running
 
 
-def recurrence(environment: Environment, server: WaitressServer, script: str) -> tuple[int, Counter[int]]:
+def recurrence(environment: Environment, server: Server, script: str) -> tuple[int, Counter[int]]:
     """Launch a script once. Returns its batch size, and how many batches of each size its training steps saw."""
     name, *options = script.split()
     run = environment.launch(SCRIPTS / name, "--server-url", server.url, *options)
@@ -60,7 +60,7 @@ def recurrence(environment: Environment, server: WaitressServer, script: str) ->
     ],
 )
 def test_five_recurrences_train_with_the_batch_sizes_that_the_server_gives(
-    script: str, recipes_environment: Environment, server: WaitressServer
+    script: str, recipes_environment: Environment, server: Server
 ) -> None:
     runs = [recurrence(recipes_environment, server, script) for _ in range(RECURRENCES)]
     client = BsoClient(server.url)

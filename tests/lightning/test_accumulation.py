@@ -14,12 +14,12 @@ from lightning_bso import BsoClient, ZeusBSOCallback
 from lightning_bso.lightning.dataloading import split
 from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial
 from tests.lightning.trainings import FIRST_SIZE, ROWS, Bare, Module, fit, rows, trainer
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*max_epochs")
 
 
-def accumulating(server: WaitressServer, limit: int, fields: dict[str, Any] | None = None, **options: Any) -> Any:
+def accumulating(server: Server, limit: int, fields: dict[str, Any] | None = None, **options: Any) -> Any:
     """Create a callback that accumulates, with a limit on the batch size of a device."""
     return ZeusBSOCallback(
         server.url,
@@ -38,7 +38,7 @@ def weights_after(callback: pl.Callback, **options: Any) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
 
 
-def test_parts_make_the_same_training_as_the_whole(server: WaitressServer) -> None:
+def test_parts_make_the_same_training_as_the_whole(server: Server) -> None:
     whole = weights_after(ZeusBSOCallback(server.url, job(), energy_monitor=ScriptedMonitor()))
     parts = weights_after(accumulating(server, 4))
     initial = weights_after(ZeusBSOCallback(None, job()), max_steps=0)
@@ -46,7 +46,7 @@ def test_parts_make_the_same_training_as_the_whole(server: WaitressServer) -> No
     torch.testing.assert_close(parts, whole)
 
 
-def test_the_parts_are_recorded_with_the_trial(server: WaitressServer, client: BsoClient) -> None:
+def test_the_parts_are_recorded_with_the_trial(server: Server, client: BsoClient) -> None:
     fields = job()
     callback, module = accumulating(server, 4, fields), Module([1.0])
     running = fit(callback, module)
@@ -55,7 +55,7 @@ def test_the_parts_are_recorded_with_the_trial(server: WaitressServer, client: B
     assert (trial.batch_size, trial.accumulate_grad_batches, trial.converged) == (FIRST_SIZE, 4, True)
 
 
-def test_a_batch_size_that_a_device_takes_is_taken_whole(server: WaitressServer, client: BsoClient) -> None:
+def test_a_batch_size_that_a_device_takes_is_taken_whole(server: Server, client: BsoClient) -> None:
     fields = job()
     module = Module([1.0])
     fit(accumulating(server, FIRST_SIZE, fields), module)
@@ -63,7 +63,7 @@ def test_a_batch_size_that_a_device_takes_is_taken_whole(server: WaitressServer,
     assert only_trial(client, fields["job_id_prefix"]).accumulate_grad_batches == 1
 
 
-def test_a_scheduler_made_for_the_number_of_steps_counts_whole_batches(server: WaitressServer) -> None:
+def test_a_scheduler_made_for_the_number_of_steps_counts_whole_batches(server: Server) -> None:
     class OneCycle(Module):
         def configure_optimizers(self) -> Any:
             self.steps = int(self.trainer.estimated_stepping_batches)
@@ -74,7 +74,7 @@ def test_a_scheduler_made_for_the_number_of_steps_counts_whole_batches(server: W
     assert module.steps == running.global_step == 2 * ROWS // FIRST_SIZE
 
 
-def test_the_trainer_is_given_back_as_it_was(server: WaitressServer) -> None:
+def test_the_trainer_is_given_back_as_it_was(server: Server) -> None:
     fields = job()
     callback = accumulating(server, 8, fields)
     running = trainer(callback)
@@ -87,7 +87,7 @@ def test_the_trainer_is_given_back_as_it_was(server: WaitressServer) -> None:
     assert sizes == [(16, {8}), (8, {8}), (32, {8})]
 
 
-def test_the_trainer_is_given_back_as_it_was_after_an_error_too(server: WaitressServer) -> None:
+def test_the_trainer_is_given_back_as_it_was_after_an_error_too(server: Server) -> None:
     class Broken(Module):
         def training_step(self, *_: Any) -> Any:
             raise RuntimeError("a fault in the training")
@@ -98,13 +98,13 @@ def test_the_trainer_is_given_back_as_it_was_after_an_error_too(server: Waitress
     assert running.accumulate_grad_batches == 1
 
 
-def test_a_loader_given_to_fit_gets_the_part(server: WaitressServer) -> None:
+def test_a_loader_given_to_fit_gets_the_part(server: Server) -> None:
     module = Bare()
     fit(accumulating(server, 8), module, torch.utils.data.DataLoader(rows(), batch_size=2), max_epochs=1)
     assert module.sizes_seen == {8}
 
 
-def test_without_accumulation_what_a_device_cannot_take_is_refused(server: WaitressServer, client: BsoClient) -> None:
+def test_without_accumulation_what_a_device_cannot_take_is_refused(server: Server, client: BsoClient) -> None:
     fields = job()
     with pytest.raises(MisconfigurationException, match=r"batch sizes 16, 32.*accumulate='auto'"):
         fit(accumulating(server, 8, fields, accumulate=None), Module())
@@ -129,7 +129,7 @@ class ByHand(Module):
     ids=["manual optimization", "Trainer", "scheduler"],
 )
 def test_what_cannot_be_accumulated_is_refused_before_a_trial_is_taken(
-    server: WaitressServer, client: BsoClient, module: type, options: Any, others: Any, message: str
+    server: Server, client: BsoClient, module: type, options: Any, others: Any, message: str
 ) -> None:
     fields = job()
     running = trainer(accumulating(server, 4, fields), *others, **options)

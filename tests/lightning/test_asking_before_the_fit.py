@@ -20,7 +20,7 @@ from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial
 from tests.databases import free_port
 from tests.lightning.ranks import run_ranks
 from tests.lightning.trainings import FIRST_SIZE, OLD_SIZE, ROWS, Bare, fit, rows, trainer
-from tests.servers import ROOT, WaitressServer, environment
+from tests.servers import ROOT, Server, environment
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*max_epochs", "ignore:.*num_workers", "ignore:.*fork")
 
@@ -82,7 +82,7 @@ def test_a_callback_knows_the_verdict_of_a_fit_with_its_copy(callback: ZeusBSOCa
     assert (callback.result.converged, callback.trial_number, callback.batch_size) == (True, 1, FIRST_SIZE)
 
 
-def test_a_copy_measures_with_the_same_monitor(server: WaitressServer) -> None:
+def test_a_copy_measures_with_the_same_monitor(server: Server) -> None:
     monitor = ScriptedMonitor()
     original = ZeusBSOCallback(server.url, job(), energy_monitor=monitor, batch_arg_name=["a"])
     copied = copy.deepcopy(original)
@@ -155,7 +155,7 @@ def test_without_a_server_it_gives_the_default(client: BsoClient) -> None:
     assert (run.batch_size, run.result, library.module.sizes_seen) == (FIRST_SIZE, None, {FIRST_SIZE})
 
 
-def test_without_an_answer_it_may_fall_back_to_the_default(server: WaitressServer, client: BsoClient) -> None:
+def test_without_an_answer_it_may_fall_back_to_the_default(server: Server, client: BsoClient) -> None:
     fields = job()
     callback = ZeusBSOCallback(
         f"http://127.0.0.1:{free_port()}", fields, energy_monitor=ScriptedMonitor(), fallback_to_default=True
@@ -167,7 +167,7 @@ def test_without_an_answer_it_may_fall_back_to_the_default(server: WaitressServe
     assert number_of_trials(client, fields["job_id_prefix"]) == 0
 
 
-def test_without_an_answer_at_the_fit_the_batch_size_stays(server: WaitressServer, client: BsoClient) -> None:
+def test_without_an_answer_at_the_fit_the_batch_size_stays(server: Server, client: BsoClient) -> None:
     fields = job()
     callback = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor(), fallback_to_default=True)
     for metric in (1.0, 0.5):
@@ -190,7 +190,7 @@ def test_an_ask_that_fails_at_the_fit_ends_the_trial(callback: ZeusBSOCallback, 
     assert "ServerUnreachable" in str(only_trial(client, callback.job.job_id_prefix).outcome)
 
 
-def test_the_job_is_that_of_the_machine(server: WaitressServer, client: BsoClient) -> None:
+def test_the_job_is_that_of_the_machine(server: Server, client: BsoClient) -> None:
     fields = job(max_power=None, number_of_gpus=None, gpu_model=None)
     with ZeusBSOCallback(server.url, fields).run() as run:
         Library(run.batch_size, run.callback, [1.0]).fit()
@@ -199,9 +199,7 @@ def test_the_job_is_that_of_the_machine(server: WaitressServer, client: BsoClien
     assert client.describe(listing.job_id).spec.gpu_model == "cpu"
 
 
-def test_a_fit_on_other_devices_is_refused(
-    server: WaitressServer, client: BsoClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fit_on_other_devices_is_refused(server: Server, client: BsoClient, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_nvml.install(monkeypatch, "NVIDIA A40", "NVIDIA A40")
     fields = job(max_power=None, number_of_gpus=None, gpu_model=None)
     with (
@@ -213,27 +211,27 @@ def test_a_fit_on_other_devices_is_refused(
     fake_nvml.forget(monkeypatch)
 
 
-def test_gpus_that_cannot_be_measured_are_refused_before_a_trial(server: WaitressServer, client: BsoClient) -> None:
+def test_gpus_that_cannot_be_measured_are_refused_before_a_trial(server: Server, client: BsoClient) -> None:
     fields = job()
     with pytest.raises(EnergyUnavailable), ZeusBSOCallback(server.url, fields).run(gpu_indices=[0]):
         pass
     assert number_of_trials(client, fields["job_id_prefix"]) == 0
 
 
-def test_gradient_accumulation_is_refused(server: WaitressServer) -> None:
+def test_gradient_accumulation_is_refused(server: Server) -> None:
     callback = ZeusBSOCallback(server.url, job(), max_device_batch_size=8, accumulate="auto")
     with pytest.raises(MisconfigurationException, match="accumulate='auto' exclude each other"), callback.run():
         pass
 
 
-def test_a_probe_is_not_made(server: WaitressServer) -> None:
+def test_a_probe_is_not_made(server: Server) -> None:
     fields = job(policy="gp-ucb")
     callback = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor(), probe="auto")
     with callback.run() as run, pytest.warns(UserWarning, match="No probe of batch sizes: the program sets"):
         Library(run.batch_size, run.callback, [1.0]).fit()
 
 
-def test_the_processes_that_a_trainer_launches_have_the_same_run(server: WaitressServer, client: BsoClient) -> None:
+def test_the_processes_that_a_trainer_launches_have_the_same_run(server: Server, client: BsoClient) -> None:
     fields = job()
     done = subprocess.run(
         [sys.executable, "-m", "tests.lightning.early_process", server.url, json.dumps(fields)],
@@ -272,7 +270,7 @@ def test_processes_that_ask_side_by_side_need_a_name_for_the_run(
 
 
 def test_with_a_name_processes_that_ask_side_by_side_have_the_same_run(
-    server: WaitressServer, client: BsoClient, tmp_path: Path
+    server: Server, client: BsoClient, tmp_path: Path
 ) -> None:
     fields = job()
 

@@ -22,7 +22,7 @@ from tests.lightning.unaware import (
     final_weights,
     launch,
 )
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 LAUNCHES = 6
 CALIBRATION_RUNS = 3
@@ -31,9 +31,9 @@ TAKES_NO_PART = "takes no part in this fit"
 
 
 @pytest.fixture
-def server(new_database: Callable[[str, Path], str], tmp_path: Path) -> WaitressServer:
+def server(new_database: Callable[[str, Path], str], tmp_path: Path) -> Server:
     """A server for one test. The test or `running` starts it."""
-    return WaitressServer(new_database("sqlite", tmp_path), tmp_path)
+    return Server(new_database("sqlite", tmp_path), tmp_path)
 
 
 def trials_of_each_job(client: BsoClient) -> list[int]:
@@ -48,7 +48,7 @@ def without_us(script: str, folder: Path) -> tuple[Launch, object]:
 
 @pytest.mark.parametrize("script", [PLAIN, COMMAND_LINE])
 def test_the_first_launches_take_the_authors_batch_size_and_later_ones_others(
-    script: str, server: WaitressServer, tmp_path: Path
+    script: str, server: Server, tmp_path: Path
 ) -> None:
     with server:
         runs = [launch(script, tmp_path, **automatic(server.url)) for _ in range(LAUNCHES)]
@@ -68,7 +68,7 @@ def test_the_first_launches_take_the_authors_batch_size_and_later_ones_others(
 
 @pytest.mark.parametrize("script", [PLAIN, COMMAND_LINE])
 def test_a_calibration_run_is_the_training_that_it_would_be_without_us(
-    script: str, server: WaitressServer, tmp_path: Path
+    script: str, server: Server, tmp_path: Path
 ) -> None:
     _, weights = without_us(script, tmp_path)
     with server:
@@ -84,7 +84,7 @@ def test_without_a_server_the_training_is_the_same(tmp_path: Path) -> None:
     assert f"{STANDS_ASIDE}: ServerUnreachable" in run.errors
 
 
-def test_with_a_wrong_token_the_training_is_the_same(guarded: tuple[WaitressServer, str], tmp_path: Path) -> None:
+def test_with_a_wrong_token_the_training_is_the_same(guarded: tuple[Server, str], tmp_path: Path) -> None:
     running, _ = guarded
     before, weights = without_us(COMMAND_LINE, tmp_path)
     run = launch(COMMAND_LINE, tmp_path, **automatic(running.url, ZEUS_BSO_TOKEN="wrong"))
@@ -92,7 +92,7 @@ def test_with_a_wrong_token_the_training_is_the_same(guarded: tuple[WaitressServ
     assert f"{STANDS_ASIDE}: ServerRefused" in run.errors
 
 
-def test_with_a_database_that_takes_no_writes_the_training_is_the_same(server: WaitressServer, tmp_path: Path) -> None:
+def test_with_a_database_that_takes_no_writes_the_training_is_the_same(server: Server, tmp_path: Path) -> None:
     before, weights = without_us(PLAIN, tmp_path)
     with server:
         with connected(server.database_url) as connection:
@@ -108,7 +108,7 @@ def test_with_a_database_that_takes_no_writes_the_training_is_the_same(server: W
 
 
 def test_with_a_server_that_falls_silent_the_training_is_the_same_and_waits_once(
-    server: WaitressServer, scripted: ScriptedServer, tmp_path: Path
+    server: Server, scripted: ScriptedServer, tmp_path: Path
 ) -> None:
     before, weights = without_us(PLAIN, tmp_path)
     with server:
@@ -130,9 +130,7 @@ def test_with_a_server_that_falls_silent_the_training_is_the_same_and_waits_once
         (PLAIN.replace("val_loss", "score"), "found no such metric after the validation. Logged metrics: score"),
     ],
 )
-def test_what_the_callback_refuses_is_one_warning(
-    training: str, reason: str, server: WaitressServer, tmp_path: Path
-) -> None:
+def test_what_the_callback_refuses_is_one_warning(training: str, reason: str, server: Server, tmp_path: Path) -> None:
     training = training.replace('print("left at", data.batch_size)', "")
     if "batch_size = None" in training:
         training = training.replace("batch_size=self.batch_size", "batch_size=13")
@@ -148,7 +146,7 @@ HOOKS = ["setup", "on_train_start", "on_train_batch_end", "on_validation_end", "
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_an_unexpected_error_in_a_hook_ends_no_training(hook: str, server: WaitressServer, tmp_path: Path) -> None:
+def test_an_unexpected_error_in_a_hook_ends_no_training(hook: str, server: Server, tmp_path: Path) -> None:
     broken = f"""
 from lightning_bso.lightning.callback import ZeusBSOCallback
 def fail(*_, **__):
@@ -168,7 +166,7 @@ ZeusBSOCallback.{hook} = fail
     assert None not in outcomes  # no trial stays open
 
 
-def test_a_batch_size_that_todays_data_cannot_fill_is_put_back(server: WaitressServer, tmp_path: Path) -> None:
+def test_a_batch_size_that_todays_data_cannot_fill_is_put_back(server: Server, tmp_path: Path) -> None:
     """The author's batch size is 1. The data have shrunk to one sample, and the loader drops an incomplete batch."""
     first = PLAIN.replace(f"batch_size: int = {OWN_SIZE}", "batch_size: int = 1")
     shrunk = first.replace(f"torch.randn({SAMPLES}", "torch.randn(1").replace("shuffle=True", "drop_last=True")
@@ -183,7 +181,7 @@ def test_a_batch_size_that_todays_data_cannot_fill_is_put_back(server: WaitressS
     assert trial.outcome == f"an epoch would have 0 batches of {trial.batch_size} samples, and it needs 1"
 
 
-def test_trainers_that_share_a_list_of_callbacks_train(server: WaitressServer, tmp_path: Path) -> None:
+def test_trainers_that_share_a_list_of_callbacks_train(server: Server, tmp_path: Path) -> None:
     early = "from lightning.pytorch.callbacks import EarlyStopping\ncallbacks = [EarlyStopping('val_loss')]\n"
     shared = PLAIN.replace(
         "trainer = pl.Trainer(",
@@ -195,7 +193,7 @@ def test_trainers_that_share_a_list_of_callbacks_train(server: WaitressServer, t
     assert (run.exit_status, trials) == (0, [1]), run.errors
 
 
-def test_a_batch_that_does_not_fit_in_memory_is_split(server: WaitressServer, tmp_path: Path) -> None:
+def test_a_batch_that_does_not_fit_in_memory_is_split(server: Server, tmp_path: Path) -> None:
     step = "def training_step(self, batch, index):\n"
     small = PLAIN.replace(step, f"{step}        if len(batch[0]) > 8: raise torch.OutOfMemoryError('out')\n")
     assert launch(small, tmp_path).exit_status == 1
@@ -214,7 +212,7 @@ def test_a_batch_that_does_not_fit_in_memory_is_split(server: WaitressServer, tm
     ids=["more steps than a schedule has", "another shape"],
 )
 def test_code_for_one_batch_size_breaks_once_in_a_direction_and_then_keeps_it(
-    broken: str, server: WaitressServer, tmp_path: Path
+    broken: str, server: Server, tmp_path: Path
 ) -> None:
     """73 samples are four batches of 16 and one of 9 in each of three epochs. No larger batch size fills four."""
     step = "def training_step(self, batch, index):\n"
@@ -231,7 +229,7 @@ def test_code_for_one_batch_size_breaks_once_in_a_direction_and_then_keeps_it(
     assert any("made for one batch size" in str(size.ruled_out) for size in job.batch_sizes)
 
 
-def test_a_fault_of_the_machine_rules_no_batch_size_out(server: WaitressServer, tmp_path: Path) -> None:
+def test_a_fault_of_the_machine_rules_no_batch_size_out(server: Server, tmp_path: Path) -> None:
     step = "def training_step(self, batch, index):\n"
     fault = "RuntimeError('CUDA error: uncorrectable ECC error encountered')"
     flaky = PLAIN.replace(step, f"{step}        if self.current_epoch and len(batch[0]) != 16: raise {fault}\n")
@@ -244,7 +242,7 @@ def test_a_fault_of_the_machine_rules_no_batch_size_out(server: WaitressServer, 
 
 
 def test_a_last_batch_of_one_sample_that_batch_normalization_refuses_is_no_batch_size_of_that_day(
-    server: WaitressServer, tmp_path: Path
+    server: Server, tmp_path: Path
 ) -> None:
     """73 samples leave one sample in the last batch of 8, 4 and 2, and fill four batches of no more than 16."""
     normalized = PLAIN.replace(f"torch.randn({SAMPLES}", "torch.randn(73").replace(
@@ -262,9 +260,7 @@ def test_a_last_batch_of_one_sample_that_batch_normalization_refuses_is_no_batch
     assert not [size for size in job.batch_sizes if "single sample" in str(size.ruled_out)]
 
 
-def test_a_metric_that_not_every_validation_logs_stays_for_other_callbacks(
-    server: WaitressServer, tmp_path: Path
-) -> None:
+def test_a_metric_that_not_every_validation_logs_stays_for_other_callbacks(server: Server, tmp_path: Path) -> None:
     seldom = PLAIN.replace(
         'self.log("val_loss"', 'if self.trainer.current_epoch % 2 == 0: self.log("val_loss"'
     ).replace(
@@ -307,9 +303,7 @@ print("the author's sizes:", sizes)
 
 
 @pytest.mark.parametrize(("script", "trials"), [(SWEEP, []), (LOOP, [1])])
-def test_a_sweep_trains_with_its_own_sizes(
-    script: str, trials: list[int], server: WaitressServer, tmp_path: Path
-) -> None:
+def test_a_sweep_trains_with_its_own_sizes(script: str, trials: list[int], server: Server, tmp_path: Path) -> None:
     with server:
         run = launch(script, tmp_path, **automatic(server.url))
         assert run.exit_status == 0, run.errors
@@ -324,7 +318,7 @@ OTHER = PLAIN.replace(f"batch_size: int = {OWN_SIZE}", f"batch_size: int = {OTHE
 
 
 def test_launches_with_several_batch_sizes_keep_them_and_one_job_has_one_default(
-    server: WaitressServer, tmp_path: Path
+    server: Server, tmp_path: Path
 ) -> None:
     """A loop of the shell over batch sizes sets no variable, and nothing but the batch size differs."""
     _, weights = without_us(OTHER, tmp_path)
@@ -341,7 +335,7 @@ def test_launches_with_several_batch_sizes_keep_them_and_one_job_has_one_default
 
 
 def test_two_first_launches_with_two_batch_sizes_at_once_are_not_one_job(
-    server: WaitressServer, scripted: ScriptedServer, tmp_path: Path
+    server: Server, scripted: ScriptedServer, tmp_path: Path
 ) -> None:
     with server:
         assert launch(PLAIN, tmp_path, **automatic(server.url)).exit_status == 0
@@ -359,7 +353,7 @@ def test_two_first_launches_with_two_batch_sizes_at_once_are_not_one_job(
     assert f"began with batch size {OWN_SIZE}" in run.errors
 
 
-def test_classes_of_one_name_in_two_scripts_are_two_trainings(server: WaitressServer, tmp_path: Path) -> None:
+def test_classes_of_one_name_in_two_scripts_are_two_trainings(server: Server, tmp_path: Path) -> None:
     with server:
         for name in ("churn.py", "prices.py", "churn.py"):
             run = launch(PLAIN, tmp_path, file_name=name, **automatic(server.url))
@@ -396,7 +390,7 @@ unittest.main()
     ],
 )
 def test_it_takes_no_part_in_other_fits_and_says_why(
-    script: str, variables: dict[str, str], reason: str, server: WaitressServer, tmp_path: Path
+    script: str, variables: dict[str, str], reason: str, server: Server, tmp_path: Path
 ) -> None:
     with server:
         run = launch(script, tmp_path, **automatic(server.url, **variables))

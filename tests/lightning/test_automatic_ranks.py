@@ -8,7 +8,7 @@ import pytest
 from lightning_bso import BsoClient
 from lightning_bso.energy import WATTS_PER_BUSY_CORE
 from tests.lightning.unaware import OWN_SIZE, PLAIN, RANKS, automatic, final_weights, launch_ranks
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 LAUNCHES = 4
 CALIBRATION_RUNS = 3
@@ -19,9 +19,9 @@ TRAIN_BEGINS = "    def on_train_epoch_start(self):\n        if self.trainer.cur
 
 
 @pytest.fixture
-def server(new_database: Callable[[str, Path], str], tmp_path: Path) -> WaitressServer:
+def server(new_database: Callable[[str, Path], str], tmp_path: Path) -> Server:
     """A server for one test, which starts it."""
-    return WaitressServer(new_database("sqlite", tmp_path), tmp_path)
+    return Server(new_database("sqlite", tmp_path), tmp_path)
 
 
 def at_the_start(of_rank: int, code: str) -> str:
@@ -30,7 +30,7 @@ def at_the_start(of_rank: int, code: str) -> str:
     return RANKED.replace("    def training_step", f"{hook}    def training_step", 1)
 
 
-def test_all_ranks_take_the_same_batch_size_and_a_launch_is_one_trial(server: WaitressServer, tmp_path: Path) -> None:
+def test_all_ranks_take_the_same_batch_size_and_a_launch_is_one_trial(server: Server, tmp_path: Path) -> None:
     without_us = launch_ranks(RANKED, tmp_path)
     assert [run.exit_status for run in without_us] == [0] * RANKS, without_us[0].errors
     weights = final_weights(tmp_path)
@@ -48,7 +48,7 @@ def test_all_ranks_take_the_same_batch_size_and_a_launch_is_one_trial(server: Wa
             assert as_without_us == (number < CALIBRATION_RUNS,) * 2
 
 
-def test_the_energy_of_every_rank_is_counted(server: WaitressServer, tmp_path: Path) -> None:
+def test_the_energy_of_every_rank_is_counted(server: Server, tmp_path: Path) -> None:
     busy = f"""
 import time
 def be_busy():
@@ -66,9 +66,7 @@ print("CPU time", time.process_time())
 
 
 @pytest.mark.parametrize("dies", ["before the launch", "while the training runs"])
-def test_with_the_server_killed_all_ranks_train_as_without_us(
-    dies: str, server: WaitressServer, tmp_path: Path
-) -> None:
+def test_with_the_server_killed_all_ranks_train_as_without_us(dies: str, server: Server, tmp_path: Path) -> None:
     dying = "import os\n" + at_the_start(0, "if 'SERVER' in os.environ: os.kill(int(os.environ['SERVER']), 9)")
     before = launch_ranks(dying, tmp_path)
     weights = final_weights(tmp_path)

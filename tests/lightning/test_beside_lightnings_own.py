@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from lightning_bso import BsoClient, ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor, job, only_trial
 from tests.lightning.trainings import FIRST_SIZE, ROWS, Module, fit, reported_epochs, rows, trainer
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
 def test_early_stopping_that_waits_long_enough_leaves_the_verdict_to_the_server(
@@ -26,7 +26,7 @@ def test_early_stopping_that_waits_long_enough_leaves_the_verdict_to_the_server(
 
 @pytest.mark.parametrize("first", [True, False])
 def test_early_stopping_that_comes_first_ends_the_run_without_a_verdict(
-    callback: ZeusBSOCallback, client: BsoClient, server: WaitressServer, first: bool
+    callback: ZeusBSOCallback, client: BsoClient, server: Server, first: bool
 ) -> None:
     impatient = EarlyStopping("val_acc", mode="max", patience=1)
     both = [impatient, callback] if first else [callback, impatient]
@@ -59,7 +59,7 @@ def test_callbacks_that_log_and_a_logger_go_on_as_ever(callback: ZeusBSOCallback
 
 
 def test_overfitting_a_few_batches_takes_them_at_the_batch_size_given(
-    callback: ZeusBSOCallback, server: WaitressServer
+    callback: ZeusBSOCallback, server: Server
 ) -> None:
     module = Module([0.5, 1.0])
     fit(callback, module, overfit_batches=2)
@@ -72,7 +72,7 @@ def test_overfitting_a_few_batches_takes_them_at_the_batch_size_given(
     "options", [{"limit_train_batches": 2}, {"limit_train_batches": 0.5}, {"limit_val_batches": 1}]
 )
 def test_epochs_are_counted_where_batches_are_limited(
-    callback: ZeusBSOCallback, server: WaitressServer, options: dict[str, Any]
+    callback: ZeusBSOCallback, server: Server, options: dict[str, Any]
 ) -> None:
     fit(callback, Module([0.5, 1.0]), **options)
     assert reported_epochs(server, callback.job.job_id_prefix) == [1, 2]
@@ -98,7 +98,7 @@ class TwoValidations(Module):
         return [DataLoader(rows(), batch_size=ROWS)] * 2
 
 
-def test_the_monitor_names_one_of_several_validation_loaders(server: WaitressServer, client: BsoClient) -> None:
+def test_the_monitor_names_one_of_several_validation_loaders(server: Server, client: BsoClient) -> None:
     fields = job()
     named = ZeusBSOCallback(server.url, fields, "val_acc/dataloader_idx_1", energy_monitor=ScriptedMonitor())
     fit(named, TwoValidations())
@@ -110,9 +110,7 @@ def test_if_the_monitor_names_none_the_error_lists_the_names(callback: ZeusBSOCa
         fit(callback, TwoValidations())
 
 
-def test_tests_and_predictions_after_the_fit_are_not_reported(
-    callback: ZeusBSOCallback, server: WaitressServer
-) -> None:
+def test_tests_and_predictions_after_the_fit_are_not_reported(callback: ZeusBSOCallback, server: Server) -> None:
     class WithTest(Module):
         def test_step(self, *_: Any) -> None:
             self.log("val_acc", 0.1)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Subset
 from lightning_bso import BsoClient, ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor, job
 from tests.lightning.trainings import Bare, Module, fit, rows
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*max_epochs", "ignore:.*Total length of")
 
@@ -27,7 +27,7 @@ class Breaking(Module):
 
 
 @pytest.fixture
-def launch(server: WaitressServer) -> Callable[..., tuple[int | None, BaseException | None]]:
+def launch(server: Server) -> Callable[..., tuple[int | None, BaseException | None]]:
     """A function that launches a run of one job. It returns the batch size, and the error that ended the run."""
     fields = job()
 

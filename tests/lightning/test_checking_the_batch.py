@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Subset
 from lightning_bso import BsoClient, ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor, job, only_trial
 from tests.lightning.trainings import FIRST_SIZE, OLD_SIZE, Module, fit, rows
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*max_epochs", "ignore:.*batch_size.*ambiguous")
 
@@ -60,7 +60,7 @@ class Streaming(Module):
         return self.layer(torch.ones(1, 1)).mean()
 
 
-def checking(server: WaitressServer, check: Any) -> ZeusBSOCallback:
+def checking(server: Server, check: Any) -> ZeusBSOCallback:
     """Return a callback that checks in this way."""
     return ZeusBSOCallback(server.url, job(), energy_monitor=ScriptedMonitor(), check=check)
 
@@ -87,14 +87,14 @@ KINDS = {
 
 @pytest.mark.filterwarnings("error:.*cannot see")
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_may_look_at_the_first_batch(server: WaitressServer, kind: str) -> None:
+def test_it_may_look_at_the_first_batch(server: Server, kind: str) -> None:
     fit(checking(server, "batch"), module := Streaming(KINDS[kind]), max_epochs=1)
     assert module.seen == 64 // FIRST_SIZE
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_first_batch_of_another_size_ends_the_trial_before_its_step(
-    server: WaitressServer, client: BsoClient, kind: str
+    server: Server, client: BsoClient, kind: str
 ) -> None:
     callback = checking(server, "batch")
     module = Streaming(KINDS[kind], ignores=True)
@@ -104,7 +104,7 @@ def test_a_first_batch_of_another_size_ends_the_trial_before_its_step(
     assert "did not reach" in str(only_trial(client, callback.job.job_id_prefix).outcome)
 
 
-def test_an_only_batch_may_be_smaller(server: WaitressServer) -> None:
+def test_an_only_batch_may_be_smaller(server: Server) -> None:
     class Small(Module):
         def train_dataloader(self) -> DataLoader[Any]:
             return DataLoader(Subset(rows(), range(5)), batch_size=self.batch_size)
@@ -113,12 +113,12 @@ def test_an_only_batch_may_be_smaller(server: WaitressServer) -> None:
     assert module.sizes_seen == {5}
 
 
-def test_a_first_batch_that_shows_no_size_is_warned_of(server: WaitressServer) -> None:
+def test_a_first_batch_that_shows_no_size_is_warned_of(server: Server) -> None:
     with pytest.warns(UserWarning, match=r"cannot see how many samples the first batch has \(builtins\.int\)"):
         fit(checking(server, "batch"), Streaming(len), max_epochs=1)
 
 
-def test_the_loader_may_hold_less_than_a_step_uses(server: WaitressServer) -> None:
+def test_the_loader_may_hold_less_than_a_step_uses(server: Server) -> None:
     class Sampling(Module):
         def train_dataloader(self) -> DataLoader[Any]:
             return DataLoader(rows(), batch_size=1)

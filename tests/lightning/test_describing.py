@@ -16,7 +16,7 @@ from lightning_bso.lightning.describing import Metric, batch_sizes_around, find_
 from lightning_bso.wire import RegisteredJobSpec
 from tests.lightning.ranks import RankModule, run_ranks
 from tests.lightning.trainings import ROWS, Bare, Data, Module, ModuleWithHparams, fit, rows, trainer
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def prefix(monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-def deriving(server: WaitressServer, job: dict[str, Any] | None = None, **options: Any) -> ZeusBSOCallback:
+def deriving(server: Server, job: dict[str, Any] | None = None, **options: Any) -> ZeusBSOCallback:
     return ZeusBSOCallback(server.url, job, **options)
 
 
@@ -50,7 +50,7 @@ class Wide(ModuleWithHparams):
         self.save_hyperparameters()
 
 
-def test_the_job_is_what_the_training_is(server: WaitressServer, client: BsoClient, prefix: str) -> None:
+def test_the_job_is_what_the_training_is(server: Server, client: BsoClient, prefix: str) -> None:
     fit(deriving(server), WithLoss(), max_epochs=2)
     (spec,) = jobs(client, prefix)
     assert spec.job_id is not None
@@ -60,7 +60,7 @@ def test_the_job_is_what_the_training_is(server: WaitressServer, client: BsoClie
     assert spec.policy == "gp-ucb"
 
 
-def test_the_name_begins_with_the_classes(server: WaitressServer, client: BsoClient) -> None:
+def test_the_name_begins_with_the_classes(server: Server, client: BsoClient) -> None:
     class Unnamed(Bare):
         pass
 
@@ -69,14 +69,12 @@ def test_the_name_begins_with_the_classes(server: WaitressServer, client: BsoCli
     assert callback.job.job_id_prefix == "Unnamed-Data"
 
 
-def test_the_fit_ends_by_its_own_rules(server: WaitressServer, prefix: str) -> None:
+def test_the_fit_ends_by_its_own_rules(server: Server, prefix: str) -> None:
     for _ in range(4):  # the fourth has a target
         assert fit(deriving(server), WithLoss(iter([0.5, 0.4, 0.3])), max_epochs=3).current_epoch == 3
 
 
-def test_more_data_and_another_batch_size_are_the_same_job(
-    server: WaitressServer, client: BsoClient, prefix: str
-) -> None:
+def test_more_data_and_another_batch_size_are_the_same_job(server: Server, client: BsoClient, prefix: str) -> None:
     class Growing(WithLoss):
         rows_now = 16
 
@@ -93,32 +91,32 @@ def test_more_data_and_another_batch_size_are_the_same_job(
 
 
 def test_a_hyperparameter_tells_trainings_apart_and_an_object_does_not(
-    server: WaitressServer, client: BsoClient, prefix: str
+    server: Server, client: BsoClient, prefix: str
 ) -> None:
     for module in (Wide(1), Wide(2), Wide(2, batch_size=8), Wide(2, loss=object()), Wide(2, loss=object())):
         fit(deriving(server, monitor="val_acc"), module, max_epochs=1)
     assert len(jobs(client, prefix)) == 3
 
 
-def test_a_loader_given_to_fit_has_the_batch_size(server: WaitressServer, client: BsoClient, prefix: str) -> None:
+def test_a_loader_given_to_fit_has_the_batch_size(server: Server, client: BsoClient, prefix: str) -> None:
     fit(deriving(server, monitor="val_acc"), Bare(), DataLoader(rows(), batch_size=8), max_epochs=1)
     (spec,) = jobs(client, prefix)
     assert (spec.batch_sizes, spec.default_batch_size) == ([2, 4, 8, 16], 8)
 
 
-def test_fields_that_are_given_stay(server: WaitressServer, client: BsoClient, prefix: str) -> None:
+def test_fields_that_are_given_stay(server: Server, client: BsoClient, prefix: str) -> None:
     given = {"batch_sizes": [4, 6], "eta_knob": 1.0, "target_metric": 0.4}
     fit(deriving(server, given), WithLoss(), max_epochs=1)
     (spec,) = jobs(client, prefix)
     assert (spec.batch_sizes, spec.default_batch_size, spec.eta_knob, spec.target_metric) == ([4, 6], 4, 1.0, 0.4)
 
 
-def test_given_batch_sizes_without_todays_are_refused(server: WaitressServer, prefix: str) -> None:
+def test_given_batch_sizes_without_todays_are_refused(server: Server, prefix: str) -> None:
     with pytest.raises(ValidationError, match="default_batch_size 4 is not among batch_sizes"):
         fit(deriving(server, {"batch_sizes": [8, 16]}), WithLoss())
 
 
-def test_an_unknown_batch_size_is_refused(server: WaitressServer, client: BsoClient, prefix: str) -> None:
+def test_an_unknown_batch_size_is_refused(server: Server, client: BsoClient, prefix: str) -> None:
     module = WithLoss()
     module.batch_size = None  # type: ignore[assignment]
     with pytest.raises(MisconfigurationException, match="'batch_size' holds no number"):
@@ -127,7 +125,7 @@ def test_an_unknown_batch_size_is_refused(server: WaitressServer, client: BsoCli
 
 
 def test_the_log_has_the_job_as_code(
-    server: WaitressServer, client: BsoClient, prefix: str, caplog: pytest.LogCaptureFixture
+    server: Server, client: BsoClient, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
         fit(deriving(server), WithLoss(), max_epochs=1)
@@ -140,14 +138,14 @@ def test_the_log_has_the_job_as_code(
     assert pasted_job.spec.model_copy(update={"job_id": derived_job.spec.job_id}) == derived_job.spec
 
 
-def test_an_accuracy_is_taken_where_no_loss_is_logged(server: WaitressServer, client: BsoClient, prefix: str) -> None:
+def test_an_accuracy_is_taken_where_no_loss_is_logged(server: Server, client: BsoClient, prefix: str) -> None:
     fit(deriving(server), Module([0.25, 0.75]), max_epochs=2)
     (listing,) = client.list_jobs(contains=prefix).jobs
     (trial,) = client.list_trials(listing.job_id).trials
     assert trial.best_metric == -0.75  # the job expects a loss, and the negative of an accuracy falls like one
 
 
-def test_a_metric_that_is_watched_is_the_jobs(server: WaitressServer, client: BsoClient, prefix: str) -> None:
+def test_a_metric_that_is_watched_is_the_jobs(server: Server, client: BsoClient, prefix: str) -> None:
     trainer(deriving(server), EarlyStopping("val_acc", mode="max"), max_epochs=1).fit(Module())
     (spec,) = jobs(client, prefix)
     assert spec.higher_is_better_metric
@@ -185,14 +183,14 @@ def test_the_batch_sizes_around_the_default(batch_size: int, largest: int | None
     assert batch_sizes_around(batch_size, largest) == expected
 
 
-def test_the_largest_batch_size_of_a_device_is_a_limit(server: WaitressServer, client: BsoClient, prefix: str) -> None:
+def test_the_largest_batch_size_of_a_device_is_a_limit(server: Server, client: BsoClient, prefix: str) -> None:
     fit(deriving(server, max_device_batch_size=8), WithLoss(), max_epochs=1)
     (spec,) = jobs(client, prefix)
     assert spec.batch_sizes == [2, 4, 8]
 
 
 def test_ranks_derive_one_job_of_global_batch_sizes(
-    server: WaitressServer, client: BsoClient, prefix: str, tmp_path: Any
+    server: Server, client: BsoClient, prefix: str, tmp_path: Any
 ) -> None:
     def training(_rank: int) -> dict[str, Any]:
         module = RankModule()

@@ -15,7 +15,7 @@ from lightning_bso import BsoClient, BSOLightningCLI, ZeusBSOCallback, ZeusPower
 from lightning_bso.lightning.families import FAMILIES, misconfiguration
 from tests.client.jobs import ScriptedMonitor, job, only_trial
 from tests.lightning.unaware import launch
-from tests.servers import WaitressServer
+from tests.servers import Server
 from tests.warm import TORCH_IMPORTS
 
 QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
@@ -57,7 +57,7 @@ def module_of(pl: Any) -> type:
 
 
 def test_a_training_of_either_family_runs_with_the_servers_batch_size(
-    pl: Any, server: WaitressServer, client: BsoClient
+    pl: Any, server: Server, client: BsoClient
 ) -> None:
     fields = job()
     callback = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor(), lr_scaling="linear")

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_bso import ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor, job
 from tests.lightning.trainings import Module, ModuleWithHparams, fit, trainer
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
 def test_every_logger_gets_what_the_run_costs(callback: ZeusBSOCallback, tmp_path: Path) -> None:
@@ -81,9 +81,7 @@ def test_the_progress_bar_shows_batch_size_trial_and_cost(callback: ZeusBSOCallb
     assert bar.metrics["zeus_bso/cost_j"] == 10.0
 
 
-def test_one_line_at_the_end_compares_the_run_with_the_job(
-    server: WaitressServer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_one_line_at_the_end_compares_the_run_with_the_job(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     fields = job(batch_sizes=[8, 16], num_pruning_rounds=1)
     for joules, metrics in ((36.0, [1.0]), (18.0, [1.0])):
         caplog.clear()
@@ -111,7 +109,7 @@ def test_a_verdict_that_comes_as_the_fit_ends_is_shown_like_any_other(
             server.start()
 
     logger = CSVLogger(tmp_path, name=None, version="run")
-    with WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as server, caplog.at_level(logging.INFO):
+    with Server(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as server, caplog.at_level(logging.INFO):
         callback = ZeusBSOCallback(server.url, job(), energy_monitor=ScriptedMonitor())
         trainer(callback, Away(), max_epochs=2, logger=logger, log_every_n_steps=1).fit(Module([0.5, 1.0]))
     assert callback.result is not None
@@ -129,14 +127,14 @@ def test_a_run_whose_server_went_away_blames_no_setting_of_the_trainer(
             if running.current_epoch == 1:
                 server.kill()
 
-    with WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as server:
+    with Server(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as server:
         callback = ZeusBSOCallback(server.url, job(max_epochs=2), energy_monitor=ScriptedMonitor())
         trainer(callback, Kill(), max_epochs=2).fit(Module([0.5, 1.0]))
     assert "Trial 1 stays open until its lease expires: the server is unreachable" in caplog.messages
     assert not [warning for warning in recwarn if "before the optimizer had a verdict" in str(warning.message)]
 
 
-def test_a_failed_run_may_end_the_fit_without_an_error(server: WaitressServer) -> None:
+def test_a_failed_run_may_end_the_fit_without_an_error(server: Server) -> None:
     callback = ZeusBSOCallback(server.url, job(max_epochs=2), energy_monitor=ScriptedMonitor(), on_fail="stop")
     running = fit(callback, Module())
     assert running.state.finished

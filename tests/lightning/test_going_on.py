@@ -13,15 +13,15 @@ from lightning_bso import BsoClient, ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor, job, only_trial
 from tests.lightning.ranks import RankModule, run_ranks
 from tests.lightning.trainings import Module, fit, trainer
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
-def going_on(server: WaitressServer, **options: Any) -> ZeusBSOCallback:
+def going_on(server: Server, **options: Any) -> ZeusBSOCallback:
     """Return a callback that ends no fit. Every window of its monitor takes 10 J and 1 s."""
     return ZeusBSOCallback(server.url, job(), energy_monitor=ScriptedMonitor(), stop=False, **options)
 
 
-def test_a_fit_goes_on_after_its_run_has_converged(server: WaitressServer, client: BsoClient) -> None:
+def test_a_fit_goes_on_after_its_run_has_converged(server: Server, client: BsoClient) -> None:
     callback = going_on(server)
     running = fit(callback, Module([0.5, 1.0, 0.7, 1.5, 0.9]), max_epochs=5)
     trial = only_trial(client, callback.job.job_id_prefix)
@@ -33,7 +33,7 @@ def test_a_fit_goes_on_after_its_run_has_converged(server: WaitressServer, clien
     assert trial.best_metric == 1.5
 
 
-def test_a_failed_run_ends_no_fit(server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_run_ends_no_fit(server: Server, client: BsoClient, caplog: pytest.LogCaptureFixture) -> None:
     callback = ZeusBSOCallback(server.url, job(max_epochs=2), energy_monitor=ScriptedMonitor(), stop=False)
     with caplog.at_level(logging.INFO):
         running = fit(callback, Module([0.1, 0.2, 0.3, 1.0]), max_epochs=4)
@@ -44,7 +44,7 @@ def test_a_failed_run_ends_no_fit(server: WaitressServer, client: BsoClient, cap
 
 
 def test_a_fit_that_ends_by_another_callback_before_the_target_has_no_verdict(
-    server: WaitressServer, client: BsoClient
+    server: Server, client: BsoClient
 ) -> None:
     callback = going_on(server)
     patience = EarlyStopping("val_acc", patience=2, mode="max")
@@ -53,16 +53,14 @@ def test_a_fit_that_ends_by_another_callback_before_the_target_has_no_verdict(
     assert only_trial(client, callback.job.job_id_prefix).converged is None
 
 
-def test_the_verdict_is_in_every_logger(server: WaitressServer, tmp_path: Path) -> None:
+def test_the_verdict_is_in_every_logger(server: Server, tmp_path: Path) -> None:
     fit(going_on(server), Module([0.5, 1.0, 1.0]), max_epochs=3, logger=CSVLogger(tmp_path, name="", version=""))
     with (tmp_path / "metrics.csv").open() as table:
         verdicts = [row["zeus_bso/converged"] for row in csv.DictReader(table)]
     assert list(filter(None, verdicts)) == ["1.0"]
 
 
-def test_a_fit_that_is_resumed_after_its_verdict_goes_on(
-    server: WaitressServer, client: BsoClient, tmp_path: Path
-) -> None:
+def test_a_fit_that_is_resumed_after_its_verdict_goes_on(server: Server, client: BsoClient, tmp_path: Path) -> None:
     callback = going_on(server)
     saving = ModelCheckpoint(tmp_path, save_last=True, monitor=None)
     trainer(callback, saving, max_epochs=3, enable_checkpointing=True).fit(Module([0.5, 1.0, 1.0]))
@@ -77,7 +75,7 @@ def test_a_fit_that_is_resumed_after_its_verdict_goes_on(
     assert trial.best_metric == 2.0
 
 
-def test_the_server_may_be_away_at_the_target(server: WaitressServer, client: BsoClient) -> None:
+def test_the_server_may_be_away_at_the_target(server: Server, client: BsoClient) -> None:
     callback = going_on(server)
 
     class Away(Module):
@@ -93,7 +91,7 @@ def test_the_server_may_be_away_at_the_target(server: WaitressServer, client: Bs
     assert trial.energy_after == 40.0
 
 
-def test_the_ranks_of_a_fit_go_on_together(server: WaitressServer, client: BsoClient, tmp_path: Path) -> None:
+def test_the_ranks_of_a_fit_go_on_together(server: Server, client: BsoClient, tmp_path: Path) -> None:
     fields = job()
 
     def training(_rank: int) -> dict[str, Any]:

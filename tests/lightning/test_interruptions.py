@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_bso import BsoClient, ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor, job, only_trial
 from tests.lightning.trainings import Module, fit, reported_epochs, trainer
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def test_an_error_in_the_training_ends_the_trial_with_its_reason(callback: ZeusB
 
 @pytest.mark.parametrize("policy", ["zeus", "gp-ucb"])
 def test_a_batch_size_that_does_not_fit_in_memory_is_not_given_again(
-    policy: str, server: WaitressServer, client: BsoClient
+    policy: str, server: Server, client: BsoClient
 ) -> None:
     fields, out_of_memory = job(policy=policy), torch.OutOfMemoryError("Tried to allocate 20 GiB")
     first = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor())
@@ -151,9 +151,7 @@ def test_an_error_in_a_validation_after_the_fit_leaves_an_interrupted_trial_open
     assert stored(client, callback) == ("Dispatched", None, 10.0)
 
 
-def test_an_interrupted_run_goes_on_in_its_trial_when_it_is_launched_again(
-    server: WaitressServer, client: BsoClient
-) -> None:
+def test_an_interrupted_run_goes_on_in_its_trial_when_it_is_launched_again(server: Server, client: BsoClient) -> None:
     fields = job()
     interrupted = ZeusBSOCallback(server.url, fields, run_id="slurm-17", energy_monitor=ScriptedMonitor())
     with pytest.raises((KeyboardInterrupt, SystemExit)):
@@ -182,7 +180,7 @@ def test_looking_for_a_learning_rate_beforehand_leaves_no_trial_open(
     assert client.describe(str(callback.job_id)).running == 0
 
 
-def test_a_broken_run_does_not_hold_its_batch_size(callback: ZeusBSOCallback, server: WaitressServer) -> None:
+def test_a_broken_run_does_not_hold_its_batch_size(callback: ZeusBSOCallback, server: Server) -> None:
     with pytest.raises(ZeroDivisionError):
         fit(callback, Breaking(ZeroDivisionError()))
     again = ZeusBSOCallback(server.url, callback.job, energy_monitor=ScriptedMonitor())

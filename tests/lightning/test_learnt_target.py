@@ -12,7 +12,7 @@ from lightning_bso.console.cli import main
 from tests.client.jobs import ScriptedMonitor, job, only_trial
 from tests.lightning.ranks import RankModule, run_ranks
 from tests.lightning.trainings import Module, fit, trainer
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 RISING = [0.2, 0.5, 0.8, 0.7]
 
@@ -23,7 +23,7 @@ def fields() -> dict[str, Any]:
     return job(target_metric="auto", calibration_runs=2, max_epochs=4)
 
 
-def launch(server: WaitressServer, fields: dict[str, Any], metrics: list[float], **options: Any) -> Any:
+def launch(server: Server, fields: dict[str, Any], metrics: list[float], **options: Any) -> Any:
     """Launch a fit of four epochs. Returns the callback and the trainer."""
     callback = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor(), **options)
     return callback, fit(callback, Module(metrics), max_epochs=4)
@@ -35,7 +35,7 @@ def test_auto_is_no_target_on_the_wire() -> None:
 
 @pytest.mark.parametrize("stop", [True, False])
 def test_the_first_fits_take_the_default_and_all_their_epochs(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any], stop: bool
+    server: Server, client: BsoClient, fields: dict[str, Any], stop: bool
 ) -> None:
     for _ in range(2):
         callback, running = launch(server, fields, RISING, stop=stop)
@@ -54,7 +54,7 @@ def test_the_first_fits_take_the_default_and_all_their_epochs(
 
 
 def test_the_job_is_shown_with_where_its_target_comes_from(
-    server: WaitressServer, fields: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    server: Server, fields: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for line in ("not known yet: it is learnt from 2 runs", "at least 0.8 within 4 epochs, learnt from trials 1, 2"):
         callback, _ = launch(server, fields, RISING)
@@ -64,7 +64,7 @@ def test_the_job_is_shown_with_where_its_target_comes_from(
 
 
 def test_a_fit_that_another_callback_ends_calibrates_too(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any], caplog: pytest.LogCaptureFixture
+    server: Server, client: BsoClient, fields: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     stopping = EarlyStopping("val_acc", mode="max", patience=1)
     callback = ZeusBSOCallback(server.url, fields | {"max_epochs": 10}, energy_monitor=ScriptedMonitor())
@@ -81,7 +81,7 @@ def test_a_fit_that_another_callback_ends_calibrates_too(
 
 
 def test_a_fit_that_ends_below_the_target_by_its_own_rules_has_failed(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any]
+    server: Server, client: BsoClient, fields: dict[str, Any]
 ) -> None:
     for _ in range(2):
         launch(server, fields, RISING)
@@ -95,9 +95,7 @@ def test_a_fit_that_ends_below_the_target_by_its_own_rules_has_failed(
     assert (trial.converged, trial.outcome_code) == (False, "training_over")
 
 
-def test_a_fit_that_breaks_calibrates_nothing(
-    server: WaitressServer, client: BsoClient, fields: dict[str, Any]
-) -> None:
+def test_a_fit_that_breaks_calibrates_nothing(server: Server, client: BsoClient, fields: dict[str, Any]) -> None:
     class Breaking(Module):
         def on_train_epoch_start(self) -> None:
             if self.trainer.current_epoch == 2:
@@ -110,7 +108,7 @@ def test_a_fit_that_breaks_calibrates_nothing(
     assert (trial.status, trial.outcome_code) == ("Failed", "ended")
 
 
-def test_a_loop_of_ones_own_calibrates(server: WaitressServer, client: BsoClient, fields: dict[str, Any]) -> None:
+def test_a_loop_of_ones_own_calibrates(server: Server, client: BsoClient, fields: dict[str, Any]) -> None:
     for _ in range(2):
         with BatchSizeOptimizer(ScriptedMonitor(), server.url, fields) as bso:
             bso.get_batch_size()
@@ -124,7 +122,7 @@ def test_a_loop_of_ones_own_calibrates(server: WaitressServer, client: BsoClient
 
 
 def test_all_ranks_have_the_verdict_of_a_calibration_run(
-    server: WaitressServer, fields: dict[str, Any], tmp_path: Path
+    server: Server, fields: dict[str, Any], tmp_path: Path
 ) -> None:
     def training(_: int) -> dict[str, Any]:
         callback = ZeusBSOCallback(server.url, fields | {"max_epochs": 10}, energy_monitor=ScriptedMonitor())

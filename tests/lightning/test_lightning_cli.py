@@ -16,7 +16,7 @@ from lightning_bso import BsoClient, BSOLightningCLI, ZeusBSOCallback
 from lightning_bso.wire import TrialRecord
 from tests import warm
 from tests.client.jobs import only_trial
-from tests.servers import ROOT, WaitressServer, environment
+from tests.servers import ROOT, Server, environment
 
 QUIET = [
     "--trainer.max_epochs=3",
@@ -94,21 +94,21 @@ def job_file(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_flags_name_the_server_and_the_job(server: WaitressServer, client: BsoClient) -> None:
+def test_flags_name_the_server_and_the_job(server: Server, client: BsoClient) -> None:
     cli = launch("fit", *QUIET, *flags("bso", server_url=server.url), *flags("bso.job", **job()))
     trial = newest_trial(client, cli)
     assert (trial.batch_size, trial.converged) == (16, True)
     assert cli.model.batch_size == 16
 
 
-def test_a_flag_beside_the_jobs_file_wins(server: WaitressServer, client: BsoClient, job_file: str) -> None:
+def test_a_flag_beside_the_jobs_file_wins(server: Server, client: BsoClient, job_file: str) -> None:
     cli = launch(
         "fit", *QUIET, f"--bso.server_url={server.url}", f"--bso.job={job_file}", "--bso.job.default_batch_size=32"
     )
     assert newest_trial(client, cli).batch_size == 32
 
 
-def test_a_field_may_be_null(server: WaitressServer, client: BsoClient, job_file: str) -> None:
+def test_a_field_may_be_null(server: Server, client: BsoClient, job_file: str) -> None:
     # Null selects the default for gpu_model and mab_seed. For beta_knob it means no bound, which is not the default.
     fields = {"beta_knob": "null", "gpu_model": "null", "mab_seed": "null"}
     cli = launch("fit", *QUIET, f"--bso.server_url={server.url}", f"--bso.job={job_file}", *flags("bso.job", **fields))
@@ -116,21 +116,21 @@ def test_a_field_may_be_null(server: WaitressServer, client: BsoClient, job_file
     assert client.describe(str(bso.job_id)).spec.beta_knob is None
 
 
-def test_a_script_may_call_fit(server: WaitressServer, client: BsoClient, job_file: str) -> None:
+def test_a_script_may_call_fit(server: Server, client: BsoClient, job_file: str) -> None:
     cli = launch(*QUIET, f"--bso.server_url={server.url}", f"--bso.job={job_file}", run=False)
     cli.trainer.fit(cli.model)
     assert newest_trial(client, cli).converged
 
 
 def test_the_environment_turns_it_on(
-    server: WaitressServer, client: BsoClient, job_file: str, monkeypatch: pytest.MonkeyPatch
+    server: Server, client: BsoClient, job_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZEUS_BSO_SERVER_URL", server.url)
     assert newest_trial(client, launch("fit", *QUIET, f"--bso.job={job_file}")).batch_size == 16
 
 
 def test_the_environment_of_a_cli_holds_the_options_too(
-    server: WaitressServer, client: BsoClient, job_file: str, monkeypatch: pytest.MonkeyPatch
+    server: Server, client: BsoClient, job_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PL_FIT__BSO__SERVER_URL", server.url)
     monkeypatch.setenv("PL_FIT__BSO__JOB", job_file)
@@ -138,7 +138,7 @@ def test_the_environment_of_a_cli_holds_the_options_too(
 
 
 def test_a_printed_configuration_can_be_given_and_holds_no_token(
-    server: WaitressServer,
+    server: Server,
     client: BsoClient,
     job_file: str,
     tmp_path: Path,
@@ -157,7 +157,7 @@ def test_a_printed_configuration_can_be_given_and_holds_no_token(
 
 
 def test_the_configuration_saved_with_the_logs_can_be_given_again(
-    server: WaitressServer, client: BsoClient, job_file: str, tmp_path: Path
+    server: Server, client: BsoClient, job_file: str, tmp_path: Path
 ) -> None:
     arguments = [argument for argument in QUIET if "logger" not in argument]
     launch(
@@ -211,7 +211,7 @@ def test_an_error_message_names_the_flag(
 
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, 0)])
 def test_an_interrupted_script_exits_as_without_the_optimizer_and_leaves_its_trial_open(
-    how: signal.Signals, status: int, server: WaitressServer, client: BsoClient, tmp_path: Path
+    how: signal.Signals, status: int, server: Server, client: BsoClient, tmp_path: Path
 ) -> None:
     fields = job(target_metric=1.0)
     arguments = ["fit", *QUIET, f"--bso.server_url={server.url}", *flags("bso.job", **fields)]
@@ -241,7 +241,7 @@ def test_an_interrupted_script_exits_as_without_the_optimizer_and_leaves_its_tri
 
 @pytest.mark.parametrize("given", ["on the command line", "in the configuration"])
 def test_a_script_learns_its_target_if_that_is_auto(
-    given: str, server: WaitressServer, client: BsoClient, tmp_path: Path
+    given: str, server: Server, client: BsoClient, tmp_path: Path
 ) -> None:
     fields = job(target_metric="auto")
     config = tmp_path / "config.yaml"
@@ -290,7 +290,7 @@ def test_help_explains_the_options_and_the_jobs_fields(capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize(("target", "stage"), [(0.9, "MAB"), ("auto", "Calibration")])
 def test_the_stock_cli_takes_the_callback_and_the_jobs_fields(
-    server: WaitressServer, client: BsoClient, target: float | str, stage: str
+    server: Server, client: BsoClient, target: float | str, stage: str
 ) -> None:
     cli = launch(
         "fit",
@@ -304,7 +304,7 @@ def test_the_stock_cli_takes_the_callback_and_the_jobs_fields(
     assert (trial.batch_size, trial.type) == (16, stage)
 
 
-def test_the_stock_cli_takes_the_callback_by_its_name_alone(server: WaitressServer, job_file: str) -> None:
+def test_the_stock_cli_takes_the_callback_by_its_name_alone(server: Server, job_file: str) -> None:
     added = f"{STOCK}+=ZeusBSOCallback"
     cli = launch(
         "fit",
@@ -324,7 +324,7 @@ class GroupCLI(LightningCLI):
         parser.add_lightning_class_args(ZeusBSOCallback, "bso")
 
 
-def test_a_group_of_the_stock_cli_is_on_with_a_server(server: WaitressServer, client: BsoClient, job_file: str) -> None:
+def test_a_group_of_the_stock_cli_is_on_with_a_server(server: Server, client: BsoClient, job_file: str) -> None:
     cli = launch("fit", *QUIET, f"--bso.server_url={server.url}", f"--bso.job={job_file}", cli=GroupCLI)
     assert newest_trial(client, cli).batch_size == 16
 

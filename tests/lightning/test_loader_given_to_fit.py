@@ -12,7 +12,7 @@ from lightning_bso import ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor, job
 from tests.lightning.ranks import run_ranks
 from tests.lightning.trainings import FIRST_SIZE, OLD_SIZE, ROWS, Bare, Module, fit, rows, trainer
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*max_epochs", "ignore:.*num_workers")
 
@@ -118,7 +118,7 @@ def test_it_may_be_a_stream(callback: ZeusBSOCallback) -> None:
     assert module.rows_seen == list(range(ROWS))
 
 
-def test_under_ddp_each_rank_gets_its_share_of_it(server: WaitressServer, tmp_path: Path) -> None:
+def test_under_ddp_each_rank_gets_its_share_of_it(server: Server, tmp_path: Path) -> None:
     fields = job()
 
     def training(_rank: int) -> dict[str, Any]:

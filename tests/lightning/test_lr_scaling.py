@@ -23,7 +23,7 @@ from tests.client.jobs import ScriptedMonitor, job, only_trial, start_run
 from tests.databases import free_port
 from tests.lightning.ranks import run_ranks
 from tests.lightning.trainings import RESUMES_WITHIN_EPOCHS, ROWS, Module, fit, trainer
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 DEFAULT_SIZE, SIZE = 4, 16
 EPOCHS = 10
@@ -146,14 +146,14 @@ def as_written(schedule: Schedule, by: float, **options: Any) -> Rates:
     return module.rates
 
 
-def second_run(server: WaitressServer, rule: Any) -> ZeusBSOCallback:
+def second_run(server: Server, rule: Any) -> ZeusBSOCallback:
     """Create a callback for the second run of a job. Its batch size is four times the default."""
     fields = job(batch_sizes=[DEFAULT_SIZE, SIZE], default_batch_size=DEFAULT_SIZE, beta_knob=None)
     start_run(server.url, job=fields).on_evaluate(1.0)
     return ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor(), lr_scaling=rule)
 
 
-def first_run(server: WaitressServer, rule: Any) -> ZeusBSOCallback:
+def first_run(server: Server, rule: Any) -> ZeusBSOCallback:
     """Create a callback for the first run of a job. It gets the batch size that the rates are written for."""
     fields = job(batch_sizes=[DEFAULT_SIZE, SIZE], default_batch_size=DEFAULT_SIZE)
     return ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor(), lr_scaling=rule)
@@ -168,7 +168,7 @@ def factor(callback: ZeusBSOCallback, module: Scheduled) -> float:
 
 
 @every_schedule
-def test_every_step_is_that_of_a_run_written_for_its_batch_size(schedule: Schedule, server: WaitressServer) -> None:
+def test_every_step_is_that_of_a_run_written_for_its_batch_size(schedule: Schedule, server: Server) -> None:
     callback, module = second_run(server, "linear"), Scheduled(schedule)
     fit(callback, module)
     assert callback.batch_size == SIZE
@@ -176,7 +176,7 @@ def test_every_step_is_that_of_a_run_written_for_its_batch_size(schedule: Schedu
 
 
 @every_schedule
-def test_rates_that_are_tensors_are_scaled_too(schedule: Schedule, server: WaitressServer) -> None:
+def test_rates_that_are_tensors_are_scaled_too(schedule: Schedule, server: Server) -> None:
     module = Scheduled(schedule, rate=torch.tensor)
     fit(second_run(server, "linear"), module)
     assert module.rates == as_written(schedule, 4.0, rate=torch.tensor)
@@ -212,7 +212,7 @@ def resumed_rates(schedule: Schedule, by: float, folder: Path, *callbacks: pl.Ca
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 @every_schedule
 def test_a_run_that_is_resumed_has_the_rates_of_one_that_was_not(
-    schedule: Schedule, server: WaitressServer, tmp_path: Path
+    schedule: Schedule, server: Server, tmp_path: Path
 ) -> None:
     first = second_run(server, "linear")
     second = ZeusBSOCallback(server.url, first.job, energy_monitor=ScriptedMonitor(), lr_scaling="linear")
@@ -224,7 +224,7 @@ def test_a_run_that_is_resumed_has_the_rates_of_one_that_was_not(
 
 
 @pytest.mark.parametrize(("rule", "times"), [("linear", 4.0), ("sqrt", 2.0), (None, 1.0)])
-def test_the_rule_says_how_far_the_rate_follows(rule: str | None, times: float, server: WaitressServer) -> None:
+def test_the_rule_says_how_far_the_rate_follows(rule: str | None, times: float, server: Server) -> None:
     assert factor(second_run(server, rule), Scheduled()) == pytest.approx(times)
 
 
@@ -233,11 +233,11 @@ def test_the_rule_says_how_far_the_rate_follows(rule: str | None, times: float, 
     [(optim.SGD, 4.0), (optim.ASGD, 4.0)]
     + [(make, 2.0) for make in (optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam, optim.Adamax, optim.RMSprop)],
 )
-def test_auto_goes_by_the_optimizer(make: Any, times: float, server: WaitressServer) -> None:
+def test_auto_goes_by_the_optimizer(make: Any, times: float, server: Server) -> None:
     assert factor(second_run(server, "auto"), Scheduled(make=make)) == pytest.approx(times)
 
 
-def test_the_momentum_of_adam_is_cycled_as_ever(server: WaitressServer) -> None:
+def test_the_momentum_of_adam_is_cycled_as_ever(server: Server) -> None:
     schedule, adam = SCHEDULES["OneCycleLR"], optim.Adam
     module = Scheduled(schedule, make=adam)
     fit(second_run(server, "auto"), module)
@@ -245,7 +245,7 @@ def test_the_momentum_of_adam_is_cycled_as_ever(server: WaitressServer) -> None:
     assert len({group["betas"][0] for groups in module.rates for group in groups}) > 1
 
 
-def test_auto_goes_by_each_optimizer_of_several(server: WaitressServer) -> None:
+def test_auto_goes_by_each_optimizer_of_several(server: Server) -> None:
     class Several(Scheduled):
         def __init__(self) -> None:
             super().__init__()
@@ -278,7 +278,7 @@ def test_auto_goes_by_each_optimizer_of_several(server: WaitressServer) -> None:
     assert module.rates_seen[:6] == pytest.approx([0.4, 0.2, 0.2, 0.1, 0.1, 0.05])
 
 
-def test_a_param_group_that_joins_later_has_the_scaled_default(server: WaitressServer) -> None:
+def test_a_param_group_that_joins_later_has_the_scaled_default(server: Server) -> None:
     class Growing(Scheduled):
         def configure_optimizers(self) -> Any:
             optimizer = optim.SGD(self.layer[0].parameters(), lr=0.1)
@@ -294,7 +294,7 @@ def test_a_param_group_that_joins_later_has_the_scaled_default(server: WaitressS
     assert [group["lr"] for group in module.rates[-1]] == [0.2, 0.2]
 
 
-def test_a_fit_after_another_is_not_scaled_twice(server: WaitressServer) -> None:
+def test_a_fit_after_another_is_not_scaled_twice(server: Server) -> None:
     class SharedRate(Scheduled):
         def __init__(self) -> None:
             super().__init__()
@@ -312,7 +312,7 @@ def test_a_fit_after_another_is_not_scaled_twice(server: WaitressServer) -> None
     assert first_rates == [(SIZE, pytest.approx(0.4)), (DEFAULT_SIZE, pytest.approx(0.1))]
 
 
-def test_every_process_scales_by_the_batch_size_of_all(server: WaitressServer, tmp_path: Path) -> None:
+def test_every_process_scales_by_the_batch_size_of_all(server: Server, tmp_path: Path) -> None:
     callback = second_run(server, "linear")
 
     def training(_: int) -> dict[str, Any]:
@@ -326,7 +326,7 @@ def test_every_process_scales_by_the_batch_size_of_all(server: WaitressServer, t
     assert [rank.result for rank in ranks] == [{"batch_size": SIZE // 2, "rates": both(0.4, 1)}] * 2
 
 
-def test_a_run_with_the_default_batch_size_is_left_as_it_is_written(server: WaitressServer) -> None:
+def test_a_run_with_the_default_batch_size_is_left_as_it_is_written(server: Server) -> None:
     callback = first_run(server, "linear")
     assert factor(callback, Scheduled()) == 1.0
     assert callback.batch_size == DEFAULT_SIZE
@@ -337,7 +337,7 @@ def test_a_callback_that_is_off_scales_nothing() -> None:
     assert factor(callback, Scheduled()) == 1.0
 
 
-def test_a_rate_found_beforehand_is_scaled_as_one_that_is_written(server: WaitressServer, tmp_path: Path) -> None:
+def test_a_rate_found_beforehand_is_scaled_as_one_that_is_written(server: Server, tmp_path: Path) -> None:
     class Searched(Scheduled):
         lr = 0.1
 
@@ -394,7 +394,7 @@ def test_what_cannot_be_scaled_is_refused_in_the_first_run_and_ends_its_trial(
     module: Scheduled,
     others: list[pl.Callback],
     message: str,
-    server: WaitressServer,
+    server: Server,
     client: BsoClient,
     tmp_path: Path,
 ) -> None:

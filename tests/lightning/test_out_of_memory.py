@@ -21,7 +21,7 @@ from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial
 from tests.client.scripted import Reply, ScriptedServer, handed_on, in_turn
 from tests.lightning.ranks import Rank, RankModule, run_ranks
 from tests.lightning.trainings import FIRST_SIZE, ROWS, Module, fit, reported_epochs, rows, trainer
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*max_epochs", "ignore:Out of memory in training")
 
@@ -64,7 +64,7 @@ class SmallBackward(Small):
             raise torch.OutOfMemoryError("the backward pass does not fit")
 
 
-def automatic(server: WaitressServer | ScriptedServer, fields: dict[str, Any] | None = None, **options: Any) -> Any:
+def automatic(server: Server | ScriptedServer, fields: dict[str, Any] | None = None, **options: Any) -> Any:
     """Create a callback that finds by itself how much a device takes at a time."""
     return ZeusBSOCallback(
         server.url,
@@ -91,9 +91,7 @@ def trained(kind: type[Module], callback: pl.Callback, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", [SmallForward, SmallBackward])
-def test_the_same_trial_goes_on_in_parts_and_converges(
-    server: WaitressServer, client: BsoClient, kind: type[Small]
-) -> None:
+def test_the_same_trial_goes_on_in_parts_and_converges(server: Server, client: BsoClient, kind: type[Small]) -> None:
     fields, module = job(), kind([0.5, 1.0])
     with pytest.warns(UserWarning, match="with 8 samples at a time. The fit goes on with 4 at a time and 4 acc"):
         running = fit(automatic(server, fields), module)
@@ -106,7 +104,7 @@ def test_the_same_trial_goes_on_in_parts_and_converges(
 
 
 @pytest.mark.parametrize("kind", [SmallForward, SmallBackward])
-def test_the_training_is_that_of_a_run_that_knew_the_limit(server: WaitressServer, kind: type[Small]) -> None:
+def test_the_training_is_that_of_a_run_that_knew_the_limit(server: Server, kind: type[Small]) -> None:
     went_on = trained(kind, automatic(server))
     knew = trained(kind, automatic(server, max_device_batch_size=4))
     assert went_on.rows_seen[-len(knew.rows_seen) :] == knew.rows_seen
@@ -114,7 +112,7 @@ def test_the_training_is_that_of_a_run_that_knew_the_limit(server: WaitressServe
     torch.testing.assert_close(weights(went_on), weights(knew), rtol=0, atol=0)
 
 
-def test_the_next_run_of_the_job_starts_with_what_fits(server: WaitressServer, client: BsoClient) -> None:
+def test_the_next_run_of_the_job_starts_with_what_fits(server: Server, client: BsoClient) -> None:
     fields = job()
     fit(automatic(server, fields), SmallForward([1.0]))
     module = SmallForward([1.0])
@@ -124,14 +122,14 @@ def test_the_next_run_of_the_job_starts_with_what_fits(server: WaitressServer, c
     assert set(module.tried) == {4}
 
 
-def test_another_job_starts_with_the_whole_batch(server: WaitressServer) -> None:
+def test_another_job_starts_with_the_whole_batch(server: Server) -> None:
     fit(automatic(server), SmallForward([1.0]))
     module = Module([1.0])
     fit(automatic(server), module)
     assert module.sizes_seen == {FIRST_SIZE}
 
 
-def test_the_limit_is_stored_before_the_training_goes_on(server: WaitressServer, client: BsoClient) -> None:
+def test_the_limit_is_stored_before_the_training_goes_on(server: Server, client: BsoClient) -> None:
     fields = job()
 
     class Killed(SmallForward):
@@ -146,7 +144,7 @@ def test_the_limit_is_stored_before_the_training_goes_on(server: WaitressServer,
     assert client.ask(callback.job_id, "another run").max_device_batch_size == 8
 
 
-def test_a_size_that_never_fits_has_failed(server: WaitressServer, client: BsoClient) -> None:
+def test_a_size_that_never_fits_has_failed(server: Server, client: BsoClient) -> None:
     fields, module = job(), SmallForward()
     module.fits = 0
     running = trainer(automatic(server, fields))
@@ -158,7 +156,7 @@ def test_a_size_that_never_fits_has_failed(server: WaitressServer, client: BsoCl
     assert (running.accumulate_grad_batches, running.limit_train_batches) == (1, 1.0)
 
 
-def test_the_trainer_is_given_back_as_it_was(server: WaitressServer) -> None:
+def test_the_trainer_is_given_back_as_it_was(server: Server) -> None:
     running = trainer(automatic(server))
     advance = running.fit_loop.epoch_loop.advance
     for _ in range(2):
@@ -192,7 +190,7 @@ class Counted(SmallForward):
 
 
 @pytest.mark.parametrize("since", [(0, 0), (0, 2), (1, STEPS), (1, STEPS + 3), (2, 0)])
-def test_the_epoch_goes_on_at_the_step_that_failed(server: WaitressServer, since: tuple[int, int]) -> None:
+def test_the_epoch_goes_on_at_the_step_that_failed(server: Server, since: tuple[int, int]) -> None:
     fields, module = job(), Counted()
     module.since = since
     running = fit(automatic(server, fields), module, max_epochs=3)
@@ -204,7 +202,7 @@ def test_the_epoch_goes_on_at_the_step_that_failed(server: WaitressServer, since
     assert module.tried == [16] * steps_before + [16, 8] + [4] * 4 * (3 * STEPS - steps_before)
 
 
-def test_nothing_of_the_step_that_failed_stays_in_memory(server: WaitressServer) -> None:
+def test_nothing_of_the_step_that_failed_stays_in_memory(server: Server) -> None:
     class Watched(Small):
         """Runs out of memory when it has its gradients."""
 
@@ -230,7 +228,7 @@ def test_nothing_of_the_step_that_failed_stays_in_memory(server: WaitressServer)
     assert module.seen == (False, False)
 
 
-def test_the_workers_of_the_old_loader_end(server: WaitressServer) -> None:
+def test_the_workers_of_the_old_loader_end(server: Server) -> None:
     class WithWorker(SmallForward):
         def train_dataloader(self) -> DataLoader[Any]:
             return DataLoader(rows(), batch_size=self.batch_size, num_workers=1)
@@ -244,7 +242,7 @@ def test_the_workers_of_the_old_loader_end(server: WaitressServer) -> None:
     assert module.processes == {before + 1}
 
 
-def test_an_interval_in_batches_counts_parts_from_the_step_that_failed(server: WaitressServer) -> None:
+def test_an_interval_in_batches_counts_parts_from_the_step_that_failed(server: Server) -> None:
     class Watched(SmallForward):
         def on_validation_start(self) -> None:
             self.validated = [*getattr(self, "validated", []), self.trainer.global_step]
@@ -254,7 +252,7 @@ def test_an_interval_in_batches_counts_parts_from_the_step_that_failed(server: W
     assert module.validated == [0, 2, 4, 6, 8]
 
 
-def test_a_run_resumes_within_an_epoch_and_then_goes_on(server: WaitressServer, tmp_path: Path) -> None:
+def test_a_run_resumes_within_an_epoch_and_then_goes_on(server: Server, tmp_path: Path) -> None:
     class Interrupted(Counted):
         def on_train_batch_start(self, batch: Any, index: int) -> None:
             if self.trainer.global_step == STEPS + 3 and self.since[0] > 1:
@@ -280,7 +278,7 @@ def test_a_run_resumes_within_an_epoch_and_then_goes_on(server: WaitressServer, 
 
 @pytest.mark.parametrize("options", [{"limit_train_batches": 3}, {"limit_train_batches": 0.5}, {}])
 @pytest.mark.parametrize("drop_last", [True, False])
-def test_an_epoch_keeps_its_number_of_steps(server: WaitressServer, options: dict[str, Any], drop_last: bool) -> None:
+def test_an_epoch_keeps_its_number_of_steps(server: Server, options: dict[str, Any], drop_last: bool) -> None:
     class Uneven(Counted):
         def train_dataloader(self) -> DataLoader[Any]:
             data = TensorDataset(torch.arange(ROWS + 5).float().unsqueeze(1))
@@ -292,7 +290,7 @@ def test_an_epoch_keeps_its_number_of_steps(server: WaitressServer, options: dic
     assert 4 in module.tried
 
 
-def test_loaders_given_to_fit_are_rebuilt_again(server: WaitressServer) -> None:
+def test_loaders_given_to_fit_are_rebuilt_again(server: Server) -> None:
     module = SmallForward([1.0])
     fit(automatic(server), module, DataLoader(rows(), batch_size=2))
     assert module.sizes_seen == {4}
@@ -305,7 +303,7 @@ class Endless(IterableDataset[Any]):
         return iter([torch.tensor([float(number)]) for number in range(ROWS)])
 
 
-def test_a_stream_goes_on_too(server: WaitressServer, client: BsoClient) -> None:
+def test_a_stream_goes_on_too(server: Server, client: BsoClient) -> None:
     class Streaming(SmallForward):
         def train_dataloader(self) -> DataLoader[Any]:
             return DataLoader(Endless(), batch_size=self.batch_size, collate_fn=lambda rows: [torch.stack(rows)])
@@ -316,7 +314,7 @@ def test_a_stream_goes_on_too(server: WaitressServer, client: BsoClient) -> None
 
 
 @pytest.mark.parametrize("check", ["loader", "batch"])
-def test_a_loader_that_keeps_its_batch_size_is_an_error(server: WaitressServer, check: Any) -> None:
+def test_a_loader_that_keeps_its_batch_size_is_an_error(server: Server, check: Any) -> None:
     class Keeping(SmallForward):
         def train_dataloader(self) -> DataLoader[Any]:
             if not hasattr(self, "kept"):
@@ -327,7 +325,7 @@ def test_a_loader_that_keeps_its_batch_size_is_an_error(server: WaitressServer, 
         fit(automatic(server, check=check), Keeping())
 
 
-def test_a_progress_bar_a_logger_and_checkpoints_go_on(server: WaitressServer, tmp_path: Path) -> None:
+def test_a_progress_bar_a_logger_and_checkpoints_go_on(server: Server, tmp_path: Path) -> None:
     class Logging(Counted):
         def training_step(self, batch: Sequence[torch.Tensor], index: int) -> torch.Tensor:
             self.log("rows", float(len(batch[0])), prog_bar=True, on_step=True, on_epoch=True)
@@ -347,7 +345,7 @@ def test_a_progress_bar_a_logger_and_checkpoints_go_on(server: WaitressServer, t
 
 
 def test_an_unreachable_server_does_not_keep_a_fit_from_going_on(
-    server: WaitressServer, client: BsoClient, scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
+    server: Server, client: BsoClient, scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Away(SmallForward):
         def training_step(self, batch: Sequence[torch.Tensor], index: int) -> torch.Tensor:
@@ -386,7 +384,7 @@ class SmallValidation(Module):
 
 
 @pytest.mark.parametrize("kind", [SmallElsewhere, SmallValidation])
-def test_what_smaller_parts_cannot_cure_has_failed(server: WaitressServer, client: BsoClient, kind: type) -> None:
+def test_what_smaller_parts_cannot_cure_has_failed(server: Server, client: BsoClient, kind: type) -> None:
     fields, module = job(), kind()
     with pytest.raises(torch.OutOfMemoryError):
         fit(automatic(server, fields), module)
@@ -395,9 +393,7 @@ def test_what_smaller_parts_cannot_cure_has_failed(server: WaitressServer, clien
 
 
 @pytest.mark.parametrize("options", [{}, {"max_device_batch_size": 8, "accumulate": "auto"}])
-def test_without_auto_out_of_memory_has_failed(
-    server: WaitressServer, client: BsoClient, options: dict[str, Any]
-) -> None:
+def test_without_auto_out_of_memory_has_failed(server: Server, client: BsoClient, options: dict[str, Any]) -> None:
     fields, module = job(), SmallForward()
     with pytest.raises(torch.OutOfMemoryError):
         fit(ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor(), **options), module)
@@ -405,7 +401,7 @@ def test_without_auto_out_of_memory_has_failed(
     assert only_trial(client, fields["job_id_prefix"]).outcome_code == "out_of_memory"
 
 
-def test_manual_optimization_is_refused(server: WaitressServer, client: BsoClient) -> None:
+def test_manual_optimization_is_refused(server: Server, client: BsoClient) -> None:
     fields, module = job(), Module()
     module.automatic_optimization = False
     with pytest.raises(MisconfigurationException, match="optimizes manually"):
@@ -420,7 +416,7 @@ def test_options_that_make_no_sense_are_refused() -> None:
         ZeusBSOCallback(None, job(), max_device_batch_size="all", accumulate="auto")  # type: ignore[arg-type]
 
 
-def test_a_program_that_asks_early_builds_its_own_loaders(server: WaitressServer) -> None:
+def test_a_program_that_asks_early_builds_its_own_loaders(server: Server) -> None:
     with pytest.raises(MisconfigurationException, match="exclude each other"), automatic(server).run():
         pass
 
@@ -439,7 +435,7 @@ class LargeRank(RankModule):
 
 
 def test_two_ranks_end_without_a_verdict_and_the_next_launch_fits(
-    server: WaitressServer, client: BsoClient, tmp_path: Path
+    server: Server, client: BsoClient, tmp_path: Path
 ) -> None:
     fields = job(job_id="ranks-" + uuid4().hex, job_id_prefix="ranks-")
 

@@ -21,7 +21,7 @@ from tests.client.fake_nvml import FakeGpus
 from tests.client.jobs import job, only_trial
 from tests.lightning.ranks import run_ranks
 from tests.lightning.trainings import Module, trainer
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 STEP_J = {250: 10.0, 200: 8.0, 150: 6.0, 100: 7.0, 225: 9.0}
 """Energy of a step in joules, by the limit in watts."""
@@ -205,7 +205,7 @@ def test_validations_that_are_too_close_are_said_beforehand(gpu: FakeGpus) -> No
 
 
 def test_beside_the_batch_size_optimizer_the_run_pays_for_what_was_drawn(
-    gpu: FakeGpus, server: WaitressServer, client: BsoClient
+    gpu: FakeGpus, server: Server, client: BsoClient
 ) -> None:
     fields = job(batch_sizes=[2, 4], default_batch_size=4, max_power=None, number_of_gpus=None, gpu_model=None)
     monitor = ZeusMonitor(gpu_indices=[0])

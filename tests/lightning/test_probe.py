@@ -30,7 +30,7 @@ from lightning_bso.lightning import probing
 from tests.client.jobs import ScriptedMonitor, job, only_trial, warnings
 from tests.databases import connected
 from tests.lightning.trainings import FIRST_SIZE, OLD_SIZE, ROWS, Bare, Data, Module, fit, rows, trainer
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 ALL_SIZES = {8, FIRST_SIZE, 32}
 
@@ -116,7 +116,7 @@ class Restless(Watched):
         return [EarlyStopping("val_acc", mode="max", patience=100)]
 
 
-def probing_callback(server: WaitressServer, **options: Any) -> ZeusBSOCallback:
+def probing_callback(server: Server, **options: Any) -> ZeusBSOCallback:
     """Create a callback that may probe, with its own job."""
     return ZeusBSOCallback(server.url, job(policy="gp-ucb", eta_knob=0.0), probe="auto", **options)
 
@@ -132,7 +132,7 @@ def is_wanted(client: BsoClient, callback: ZeusBSOCallback) -> bool:
     return client.ask(str(callback.job_id), "another run").probe_wanted
 
 
-def stored_probe(server: WaitressServer, callback: ZeusBSOCallback) -> dict[int, dict[str, Any]] | None:
+def stored_probe(server: Server, callback: ZeusBSOCallback) -> dict[int, dict[str, Any]] | None:
     """Return the job's probe as the server has stored it, by batch size. None: the server has no probe."""
     with connected(server.database_url) as connection:
         stored = connection.exec_driver_sql(f"SELECT probes FROM jobs WHERE job_id = '{callback.job_id}'").scalar_one()
@@ -148,7 +148,7 @@ def exit_code_of(train: Callable[[], object]) -> int | None:
 
 
 @pytest.mark.usefixtures("_no_limits", "_rng_restored")
-def test_a_probe_leaves_the_training_as_it_was(server: WaitressServer, client: BsoClient, tmp_path: Path) -> None:
+def test_a_probe_leaves_the_training_as_it_was(server: Server, client: BsoClient, tmp_path: Path) -> None:
     runs = []
     for probe in ("auto", None):
         pl.seed_everything(1, verbose=False)
@@ -187,9 +187,7 @@ def test_a_probe_leaves_the_training_as_it_was(server: WaitressServer, client: B
 
 
 @pytest.mark.usefixtures("_no_limits")
-def test_the_next_run_knows_what_an_epoch_costs_and_no_run_probes_again(
-    server: WaitressServer, client: BsoClient
-) -> None:
+def test_the_next_run_knows_what_an_epoch_costs_and_no_run_probes_again(server: Server, client: BsoClient) -> None:
     callback = probing_callback(server)
     fit(callback, Watched())
     assert not is_wanted(client, callback)
@@ -223,7 +221,7 @@ class SetUpOnce(Data):
 
 @pytest.mark.usefixtures("_no_limits")
 def test_a_datamodule_is_not_set_up_again_for_a_probe_and_its_data_are_not_copied(
-    server: WaitressServer, client: BsoClient
+    server: Server, client: BsoClient
 ) -> None:
     callback, data = probing_callback(server), SetUpOnce()
     fit(callback, Bare([1.0]), data)
@@ -233,7 +231,7 @@ def test_a_datamodule_is_not_set_up_again_for_a_probe_and_its_data_are_not_copie
 
 
 @pytest.mark.usefixtures("_no_limits")
-def test_a_loader_given_to_fit_is_probed_too_and_kept(server: WaitressServer, client: BsoClient) -> None:
+def test_a_loader_given_to_fit_is_probed_too_and_kept(server: Server, client: BsoClient) -> None:
     callback, loader = probing_callback(server), DataLoader(rows(), batch_size=OLD_SIZE)
     running = fit(callback, Bare([1.0]), loader)
     assert not is_wanted(client, callback)
@@ -256,7 +254,7 @@ class TooLarge(Watched):
 @pytest.mark.usefixtures("_no_limits")
 @pytest.mark.parametrize("accelerator", ["CUDA", "HIP"])
 def test_what_does_not_fit_in_memory_is_ruled_out_before_a_run_is_spent_on_it(
-    accelerator: str, server: WaitressServer, client: BsoClient
+    accelerator: str, server: Server, client: BsoClient
 ) -> None:
     callback, module = probing_callback(server), TooLarge()
     module.accelerator = accelerator
@@ -267,7 +265,7 @@ def test_what_does_not_fit_in_memory_is_ruled_out_before_a_run_is_spent_on_it(
 
 @pytest.mark.usefixtures("_no_limits")
 def test_a_probe_rules_nothing_out_if_something_else_uses_the_memory(
-    server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
+    server: Server, client: BsoClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     callback, module = probing_callback(server), TooLarge()
     module.largest = 8
@@ -286,7 +284,7 @@ class FailsInTheKernel(Watched):
 
 @pytest.mark.usefixtures("_no_limits")
 def test_only_a_shortage_of_memory_rules_a_batch_size_out(
-    server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
+    server: Server, client: BsoClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     callback = probing_callback(server)
     fit(callback, FailsInTheKernel())
@@ -296,7 +294,7 @@ def test_only_a_shortage_of_memory_rules_a_batch_size_out(
 
 
 def test_a_probe_that_would_take_long_beside_the_run_is_not_made_after_this_run_nor_a_later_one(
-    server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
+    server: Server, client: BsoClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     callback, module = probing_callback(server), Watched()
     with caplog.at_level(logging.INFO, "lightning_bso"):
@@ -334,7 +332,7 @@ class RecordsHooks(Watched):
 
 
 @pytest.mark.usefixtures("_no_limits")
-def test_a_copy_does_not_run_the_hooks_where_a_module_may_save_the_trained_model(server: WaitressServer) -> None:
+def test_a_copy_does_not_run_the_hooks_where_a_module_may_save_the_trained_model(server: Server) -> None:
     module = RecordsHooks([0.5, 1.0])
     fit(probing_callback(server), module)
     assert module.shared.sizes == ALL_SIZES
@@ -359,7 +357,7 @@ class ReadsElsewhere(Bare):
 
 @pytest.mark.usefixtures("_no_limits")
 def test_a_batch_size_set_outside_of_the_module_is_the_runs_again_after_a_probe(
-    server: WaitressServer, client: BsoClient
+    server: Server, client: BsoClient
 ) -> None:
     callback = SetsElsewhere(server.url, job(policy="gp-ucb"), probe="auto")
     fit(callback, ReadsElsewhere([1.0]))
@@ -377,7 +375,7 @@ class SetsSampler(ZeusBSOCallback):
 
 
 @pytest.mark.usefixtures("_no_limits")
-def test_a_batch_size_set_in_a_loader_given_to_fit_is_the_runs_again_after_a_probe(server: WaitressServer) -> None:
+def test_a_batch_size_set_in_a_loader_given_to_fit_is_the_runs_again_after_a_probe(server: Server) -> None:
     callback = SetsSampler(server.url, job(policy="gp-ucb"), probe="auto")
     fit(callback, Bare([1.0]), DataLoader(rows(), batch_sampler=SetsSampler.sampler))
     assert (stored_probe(server, callback) or {}).keys() == ALL_SIZES
@@ -394,9 +392,7 @@ class SetsOnce(ZeusBSOCallback):
 
 
 @pytest.mark.usefixtures("_no_limits")
-def test_a_setter_that_fails_in_a_probe_fails_no_training(
-    server: WaitressServer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_setter_that_fails_in_a_probe_fails_no_training(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     callback = SetsOnce(server.url, job(policy="gp-ucb"), probe="auto")
     assert fit(callback, Watched()).state.finished
     assert warnings(caplog, "stopped early: RuntimeError: too late")
@@ -404,9 +400,7 @@ def test_a_setter_that_fails_in_a_probe_fails_no_training(
 
 
 @pytest.mark.usefixtures("_no_limits")
-def test_a_loaders_own_generator_goes_on_as_if_there_had_been_no_probe(
-    server: WaitressServer, client: BsoClient
-) -> None:
+def test_a_loaders_own_generator_goes_on_as_if_there_had_been_no_probe(server: Server, client: BsoClient) -> None:
     states = []
     for probe in ("auto", None):
         callback = ZeusBSOCallback(server.url, job(policy="gp-ucb", eta_knob=0.0), probe=probe)
@@ -427,7 +421,7 @@ class Preempted(Watched):
 
 @pytest.mark.usefixtures("_no_limits")
 def test_slurm_preempting_a_run_in_the_probe_ends_it_as_it_does_after_any_fit_and_saves_no_copy(
-    server: WaitressServer, client: BsoClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, client: BsoClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variables = {"JOB_ID": "77", "JOB_NAME": "train", "NTASKS": "1", "LOCALID": "0", "NODEID": "0", "PROCID": "0"}
     for name, value in variables.items():
@@ -448,7 +442,7 @@ class FailsLater(ScriptedMonitor):
 @pytest.mark.usefixtures("_no_limits")
 @pytest.mark.parametrize("joules", [float("nan"), float("inf"), -5.0])
 def test_a_meter_that_fails_in_the_probe_ends_it_and_not_the_training(
-    joules: float, server: WaitressServer, caplog: pytest.LogCaptureFixture
+    joules: float, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     callback = probing_callback(server, energy_monitor=FailsLater(joules))
     assert fit(callback, Watched()).state.finished
@@ -457,7 +451,7 @@ def test_a_meter_that_fails_in_the_probe_ends_it_and_not_the_training(
 
 
 @pytest.mark.usefixtures("_no_limits")
-def test_a_run_that_ends_within_an_epoch_has_cost_the_part_of_it(server: WaitressServer) -> None:
+def test_a_run_that_ends_within_an_epoch_has_cost_the_part_of_it(server: Server) -> None:
     callback = probing_callback(server, energy_monitor=ScriptedMonitor())
     fit(callback, Watched([0.5] * 6 + [1.0]), val_check_interval=0.25)
     assert (stored_probe(server, callback) or {})[FIRST_SIZE]["epoch_time"] == pytest.approx(7 / 1.75)
@@ -503,7 +497,7 @@ class Locked(Watched):
     ids=["the copy fails", "the copy takes no step", "the copy exits", "no copy"],
 )
 def test_a_failed_probe_does_not_affect_the_training_and_is_not_repeated(
-    module: Watched, message: str, server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
+    module: Watched, message: str, server: Server, client: BsoClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     callback = probing_callback(server)
     running = fit(callback, module)
@@ -533,7 +527,7 @@ class InterruptedEarly(Watched):
 @pytest.mark.usefixtures("_no_limits")
 @pytest.mark.parametrize("module", [Interrupted(), InterruptedEarly()], ids=["in a step", "in the copying"])
 def test_ctrl_c_ends_a_probe_and_not_the_fit_and_a_later_run_may_probe(
-    module: Watched, server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
+    module: Watched, server: Server, client: BsoClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     interrupt_handler = signal.getsignal(signal.SIGINT)
     callback = probing_callback(server)
@@ -545,7 +539,7 @@ def test_ctrl_c_ends_a_probe_and_not_the_fit_and_a_later_run_may_probe(
 
 @pytest.mark.usefixtures("_no_limits")
 def test_a_run_that_converges_within_its_first_epoch_is_not_followed_by_a_probe(
-    server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
+    server: Server, client: BsoClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     callback = probing_callback(server)
     fit(callback, Watched(), val_check_interval=2)
@@ -561,14 +555,14 @@ class Terminated(Watched):
 
 
 @pytest.mark.usefixtures("_no_limits")
-def test_a_process_that_gets_a_sigterm_in_the_probe_ends(server: WaitressServer, client: BsoClient) -> None:
+def test_a_process_that_gets_a_sigterm_in_the_probe_ends(server: Server, client: BsoClient) -> None:
     callback = probing_callback(server)
     assert exit_code_of(lambda: fit(callback, Terminated())) == -signal.SIGTERM
     assert only_trial(client, callback.job.job_id_prefix).converged
 
 
 @pytest.mark.usefixtures("_no_limits")
-def test_a_sigterm_in_the_probe_calls_a_users_handler_once(server: WaitressServer) -> None:
+def test_a_sigterm_in_the_probe_calls_a_users_handler_once(server: Server) -> None:
     signals: list[int] = []
 
     def train() -> None:
@@ -628,7 +622,7 @@ def test_a_probe_that_would_differ_from_the_fit_is_not_made_and_the_log_says_onc
     make: Callable[[], Module],
     options: dict[str, Any],
     message: str,
-    server: WaitressServer,
+    server: Server,
     client: BsoClient,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -644,7 +638,7 @@ def test_a_probe_that_would_differ_from_the_fit_is_not_made_and_the_log_says_onc
 
 @pytest.mark.usefixtures("_no_limits")
 def test_a_job_whose_larger_batches_are_taken_in_parts_is_not_probed(
-    server: WaitressServer, caplog: pytest.LogCaptureFixture
+    server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     callback = probing_callback(server, max_device_batch_size=FIRST_SIZE, accumulate="auto")
     fit(callback, Watched())
@@ -691,7 +685,7 @@ def refer_to_itself(module: Watched) -> None:
 @pytest.mark.usefixtures("_no_limits")
 @pytest.mark.parametrize("change", [decorate, hook, hold_in_a_tuple, hold_a_method, refer_to_itself])
 def test_a_copy_that_would_share_a_function_with_a_reference_to_the_module_is_not_trained(
-    change: Callable[[Watched], None], server: WaitressServer, client: BsoClient, caplog: pytest.LogCaptureFixture
+    change: Callable[[Watched], None], server: Server, client: BsoClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     callback, module = probing_callback(server), Watched()
     change(module)
@@ -720,9 +714,7 @@ class TrainsByGlobalName(Watched):
 
 
 @pytest.mark.usefixtures("_no_limits", "_rng_restored")
-def test_a_module_that_its_copy_has_trained_is_restored(
-    server: WaitressServer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_module_that_its_copy_has_trained_is_restored(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     states = []
     for probe in ("auto", None):
         torch.manual_seed(1)
@@ -745,7 +737,7 @@ class Unmeasured(Watched):
 
 
 @pytest.mark.usefixtures("_no_limits")
-def test_nan_in_a_module_does_not_count_as_a_change(server: WaitressServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_nan_in_a_module_does_not_count_as_a_change(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     callback = probing_callback(server)
     fit(callback, Unmeasured())
     assert not warnings(caplog, "The probe of batch sizes failed")
@@ -771,7 +763,7 @@ class Copied(Data):
 
 @pytest.mark.usefixtures("_no_limits")
 def test_data_that_a_datamodule_holds_in_dicts_and_lists_are_not_copied_and_all_else_is(
-    server: WaitressServer,
+    server: Server,
 ) -> None:
     data = Copied()
     fit(probing_callback(server), Bare([1.0]), data)
@@ -783,7 +775,7 @@ def test_data_that_a_datamodule_holds_in_dicts_and_lists_are_not_copied_and_all_
 
 
 @pytest.mark.usefixtures("_no_limits")
-def test_nothing_is_left_of_the_copies(server: WaitressServer) -> None:
+def test_nothing_is_left_of_the_copies(server: Server) -> None:
     module = Watched()
     fit(probing_callback(server), module)
     assert module.shared.probe_order == [FIRST_SIZE, 8, 32]
@@ -852,7 +844,7 @@ class Taking(Watched):
             self.clock.now_s += self.takes_s.get(part, 0.0)
 
 
-def test_what_the_end_of_a_short_fit_takes_is_not_measured_as_steps(server: WaitressServer, clock: Clock) -> None:
+def test_what_the_end_of_a_short_fit_takes_is_not_measured_as_steps(server: Server, clock: Clock) -> None:
     callback = probing_callback(server, energy_monitor=clock)
     fit(callback, Taking(clock, **{"set-up": 2.0, "end": 5.0}))
     entries = stored_probe(server, callback) or {}
@@ -861,7 +853,7 @@ def test_what_the_end_of_a_short_fit_takes_is_not_measured_as_steps(server: Wait
 
 
 def test_short_epochs_are_measured_to_the_end_of_the_last(
-    server: WaitressServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    server: Server, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probing, "MAX_SHARE", 1000.0)
     monkeypatch.setattr(probing, "MIN_MEASURE_S", 1000.0)
@@ -886,7 +878,7 @@ def test_short_epochs_are_measured_to_the_end_of_the_last(
 def test_a_probe_that_takes_longer_than_estimated_stops_in_time_and_is_not_repeated(
     takes_s: dict[str, float],
     measured_sizes: set[int],
-    server: WaitressServer,
+    server: Server,
     client: BsoClient,
     clock: Clock,
     caplog: pytest.LogCaptureFixture,
@@ -900,14 +892,14 @@ def test_a_probe_that_takes_longer_than_estimated_stops_in_time_and_is_not_repea
 
 
 @pytest.mark.usefixtures("_no_limits")
-def test_only_a_run_that_has_converged_is_followed_by_a_probe(server: WaitressServer) -> None:
+def test_only_a_run_that_has_converged_is_followed_by_a_probe(server: Server) -> None:
     module = Watched([0.5] * 10)
     with pytest.raises(ZeusBSOTrainFailError):
         fit(probing_callback(server), module)
     assert module.shared.sizes == {FIRST_SIZE}
 
 
-def test_nothing_is_probed_unless_asked_for(server: WaitressServer, client: BsoClient) -> None:
+def test_nothing_is_probed_unless_asked_for(server: Server, client: BsoClient) -> None:
     callback, module = ZeusBSOCallback(server.url, job(policy="gp-ucb")), Watched()
     fit(callback, module)
     assert module.shared.sizes == {FIRST_SIZE}

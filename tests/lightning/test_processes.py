@@ -17,16 +17,16 @@ from lightning_bso import BsoClient, ZeusBSOCallback, transport
 from tests import warm
 from tests.client.jobs import ScriptedMonitor, job, only_trial
 from tests.lightning.trainings import Module, fit, reported_epochs, trainer
-from tests.servers import ROOT, WaitressServer, environment
+from tests.servers import ROOT, Server, environment
 
 DEADLINE_S = 30
 LEASE_S = 1
 
 
 @pytest.fixture
-def short_lease(tmp_path: Path) -> Iterator[WaitressServer]:
+def short_lease(tmp_path: Path) -> Iterator[Server]:
     """A server for one test, with a short lease."""
-    with WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path, ZEUS_BSO_LEASE_S=str(LEASE_S)) as running:
+    with Server(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path, ZEUS_BSO_LEASE_S=str(LEASE_S)) as running:
         yield running
 
 
@@ -71,7 +71,7 @@ def training(url: str, fields: dict[str, Any], *metrics: float, **variables: str
 
 
 def test_the_batch_size_of_a_killed_training_is_dispatched_again_and_the_job_continues(
-    short_lease: WaitressServer,
+    short_lease: Server,
 ) -> None:
     fields = job(batch_sizes=[8, 16], num_pruning_rounds=1)
     with training(short_lease.url, fields, 0.5, 0.5) as killed:
@@ -104,7 +104,7 @@ def test_the_batch_size_of_a_killed_training_is_dispatched_again_and_the_job_con
     assert client.describe(job_id).stage == "MAB"
 
 
-def test_a_training_whose_server_is_killed_and_restarted_ends_normally(short_lease: WaitressServer) -> None:
+def test_a_training_whose_server_is_killed_and_restarted_ends_normally(short_lease: Server) -> None:
     fields = job()
     with training(short_lease.url, fields, 0.1, 0.2, 0.3, 1.0) as running:
         running.read_until("batch size 16")
@@ -129,7 +129,7 @@ def test_a_server_that_hangs_for_some_epochs_holds_each_validation_up_for_the_ti
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.8)
-    hanging = WaitressServer(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path)  # with a long lease, so without heartbeats
+    hanging = Server(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path)  # with a long lease, so without heartbeats
     began_at: list[float] = []
 
     class Hanging(pl.Callback):
@@ -165,7 +165,7 @@ def durations(moments: list[float]) -> list[float]:
     ],
 )
 def test_a_training_that_is_killed_goes_on_from_its_checkpoint_in_the_same_trial(
-    how: signal.Signals, key: str, server: WaitressServer, tmp_path: Path
+    how: signal.Signals, key: str, server: Server, tmp_path: Path
 ) -> None:
     fields = job()
     variables = {"CHECKPOINTS": str(tmp_path)} | ({"SLURM_JOB_ID": "17"} if key == "SLURM_JOB_ID" else {})
@@ -195,7 +195,7 @@ def test_a_training_that_is_killed_goes_on_from_its_checkpoint_in_the_same_trial
     assert after.energy >= before.energy + 20.0
 
 
-def test_two_trainings_side_by_side_in_one_slurm_job_get_a_trial_and_a_verdict_each(server: WaitressServer) -> None:
+def test_two_trainings_side_by_side_in_one_slurm_job_get_a_trial_and_a_verdict_each(server: Server) -> None:
     fields = job()
     with training(server.url, fields, 0.1, 1.0, SLURM_JOB_ID="17") as first:
         first.read_until("epoch 0")

@@ -16,12 +16,10 @@ from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial
 from tests.databases import free_port
 from tests.lightning.ranks import RankModule, fit_in_ranks, run_ranks
 from tests.lightning.trainings import Module, fit, reported_epochs
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
-def test_all_ranks_train_with_their_share_and_stop_together(
-    server: WaitressServer, client: BsoClient, tmp_path: Path
-) -> None:
+def test_all_ranks_train_with_their_share_and_stop_together(server: Server, client: BsoClient, tmp_path: Path) -> None:
     fields = job(target_metric=0.7)
     metrics = [(0.2, 0.4), (0.4, 1.0)]  # by its own metrics rank 1 would stop after two epochs, and rank 0 never
     ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule(metrics[rank]))
@@ -33,7 +31,7 @@ def test_all_ranks_train_with_their_share_and_stop_together(
     assert reported_epochs(server, fields["job_id_prefix"]) == [1, 2]
 
 
-def test_the_energy_of_all_nodes_is_counted(server: WaitressServer, client: BsoClient, tmp_path: Path) -> None:
+def test_the_energy_of_all_nodes_is_counted(server: Server, client: BsoClient, tmp_path: Path) -> None:
     fields = job()
     ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule([0.5, 1.0]), nodes=2)
     assert [rank.exit_code for rank in ranks] == [0, 0], ranks[0].stderr
@@ -41,9 +39,7 @@ def test_the_energy_of_all_nodes_is_counted(server: WaitressServer, client: BsoC
     assert (trial.energy, trial.time) == (40.0, 2.0)
 
 
-def test_without_a_monitor_every_process_estimates_its_part(
-    server: WaitressServer, client: BsoClient, tmp_path: Path
-) -> None:
+def test_without_a_monitor_every_process_estimates_its_part(server: Server, client: BsoClient, tmp_path: Path) -> None:
     fields = job(max_power=0.0, number_of_gpus=0, gpu_model="")
     del fields["max_power"], fields["number_of_gpus"], fields["gpu_model"]
     ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule([1.0]), monitor=lambda rank: None)
@@ -57,9 +53,7 @@ def test_without_a_monitor_every_process_estimates_its_part(
     assert client.describe(job_id).spec.number_of_gpus == 1  # one per node
 
 
-def test_a_metric_that_only_some_ranks_log_is_the_metric(
-    server: WaitressServer, client: BsoClient, tmp_path: Path
-) -> None:
+def test_a_metric_that_only_some_ranks_log_is_the_metric(server: Server, client: BsoClient, tmp_path: Path) -> None:
     fields = job()
     metrics: list[Iterator[float | None]] = [repeat(None), iter([0.5, 1.0])]
     ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule(metrics[rank]))
@@ -67,9 +61,7 @@ def test_a_metric_that_only_some_ranks_log_is_the_metric(
     assert only_trial(client, fields["job_id_prefix"]).converged
 
 
-def test_several_ranks_log_once_that_they_make_no_probe(
-    server: WaitressServer, client: BsoClient, tmp_path: Path
-) -> None:
+def test_several_ranks_log_once_that_they_make_no_probe(server: Server, client: BsoClient, tmp_path: Path) -> None:
     fields = job(policy="gp-ucb")
 
     def training(rank: int) -> dict[str, Any]:
@@ -88,7 +80,7 @@ def test_several_ranks_log_once_that_they_make_no_probe(
     assert not client.ask(first.result["job_id"], "another run").probe_wanted
 
 
-def test_a_run_that_fails_raises_on_every_rank(server: WaitressServer, client: BsoClient, tmp_path: Path) -> None:
+def test_a_run_that_fails_raises_on_every_rank(server: Server, client: BsoClient, tmp_path: Path) -> None:
     fields = job(max_epochs=2)
     ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule())
     for rank in ranks:
@@ -99,7 +91,7 @@ def test_a_run_that_fails_raises_on_every_rank(server: WaitressServer, client: B
 
 
 def test_a_metric_that_no_rank_logs_is_an_error_on_every_rank(
-    server: WaitressServer, client: BsoClient, tmp_path: Path
+    server: Server, client: BsoClient, tmp_path: Path
 ) -> None:
     fields = job()
     ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: RankModule(repeat(None)))
@@ -116,7 +108,7 @@ def test_a_server_that_does_not_answer_is_an_error_on_every_rank(tmp_path: Path)
         assert "ServerUnreachable" in rank.stderr
 
 
-def test_a_job_that_the_server_refuses_is_an_error_on_every_rank(server: WaitressServer, tmp_path: Path) -> None:
+def test_a_job_that_the_server_refuses_is_an_error_on_every_rank(server: Server, tmp_path: Path) -> None:
     fields = job()
     fields["job_id"] = fields["job_id_prefix"]
     fit(ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor()), Module([1.0]))
@@ -136,7 +128,7 @@ class Breaking(RankModule):
         return super().training_step(batch, index)
 
 
-def test_a_rank_that_breaks_ends_the_trial(server: WaitressServer, client: BsoClient, tmp_path: Path) -> None:
+def test_a_rank_that_breaks_ends_the_trial(server: Server, client: BsoClient, tmp_path: Path) -> None:
     fields = job()
     ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: (RankModule, Breaking)[rank]())
     assert all(rank.exit_code for rank in ranks)
@@ -153,7 +145,7 @@ class BrokenMonitor(ScriptedMonitor):
 
 
 def test_a_meter_that_fails_on_one_node_ends_the_trial_and_not_the_training(
-    server: WaitressServer, client: BsoClient, tmp_path: Path
+    server: Server, client: BsoClient, tmp_path: Path
 ) -> None:
     fields = job()
 
@@ -179,7 +171,7 @@ class BreakingModule(Module):
 
 @pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_spawn"])
 def test_an_error_in_a_forked_or_spawned_process_comes_through_and_ends_the_trial(
-    strategy: str, server: WaitressServer, client: BsoClient
+    strategy: str, server: Server, client: BsoClient
 ) -> None:
     fields = job()
     with pytest.raises(ProcessRaisedException, match="ValueError: enough"):
@@ -187,7 +179,7 @@ def test_an_error_in_a_forked_or_spawned_process_comes_through_and_ends_the_tria
     assert only_trial(client, fields["job_id_prefix"]).outcome == "ValueError: enough"
 
 
-def test_a_verdict_in_forked_processes_comes_through(server: WaitressServer, client: BsoClient) -> None:
+def test_a_verdict_in_forked_processes_comes_through(server: Server, client: BsoClient) -> None:
     fields = job(max_epochs=2)
     with pytest.raises(ProcessRaisedException, match="ZeusBSOTrainFailError: batch size 16"):
         fit(ZeusBSOCallback(server.url, fields), Module([0.5, 0.5]), devices=2, strategy="ddp_fork")

@@ -14,7 +14,7 @@ from lightning_bso import BsoClient, ServerRefused, ServerUnreachable, ZeusBSOCa
 from tests.client.jobs import ScriptedMonitor, job, number_of_trials
 from tests.databases import free_port
 from tests.lightning.trainings import Bare, Data, Module, fit, rows, trainer
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +97,7 @@ def test_a_loader_among_several_that_cannot_be_rebuilt(callback: ZeusBSOCallback
     refused(callback, Bare(), loaders, message="neither it nor its sampler has")
 
 
-def test_several_names_of_which_one_is_missing(server: WaitressServer) -> None:
+def test_several_names_of_which_one_is_missing(server: Server) -> None:
     fields = job()
     with pytest.raises(MisconfigurationException, match="no attribute 'val_batch_size'"):
         names = ["batch_size", "val_batch_size"]
@@ -161,13 +161,13 @@ def test_a_module_that_does_not_validate(callback: ZeusBSOCallback) -> None:
     refused(callback, NoValidation(), Data(), message="Give it a validation_step")
 
 
-def test_a_batch_size_that_cannot_be_divided_among_the_processes(server: WaitressServer) -> None:
+def test_a_batch_size_that_cannot_be_divided_among_the_processes(server: Server) -> None:
     odd = ZeusBSOCallback(server.url, job(batch_sizes=[8, 9, 16]))
     with pytest.raises(ProcessRaisedException, match="sizes are global, and 9 cannot be divided among the 2 processes"):
         fit(odd, Module(), devices=2, strategy="ddp_fork")
 
 
-def test_a_job_that_is_not_valid(server: WaitressServer) -> None:
+def test_a_job_that_is_not_valid(server: Server) -> None:
     with pytest.raises(ValidationError, match="default_batch_size 7 is not among batch_sizes"):
         ZeusBSOCallback(server.url, job(default_batch_size=7))
 
@@ -186,7 +186,7 @@ def test_an_argument_that_is_not_valid(options: dict[str, Any], message: str) ->
         ZeusBSOCallback(**{"job": job()} | options)
 
 
-def test_asking_before_the_fit_without_a_complete_job(server: WaitressServer) -> None:
+def test_asking_before_the_fit_without_a_complete_job(server: Server) -> None:
     callback = ZeusBSOCallback(server.url, {"batch_sizes": [8, 16]})
     with pytest.raises(MisconfigurationException, match="no complete job"), callback.run():
         pass
@@ -198,7 +198,7 @@ def test_a_server_that_does_not_answer() -> None:
         fit(ZeusBSOCallback(url, job(), energy_monitor=ScriptedMonitor()), Module())
 
 
-def test_a_job_id_that_stands_for_another_job(server: WaitressServer, client: BsoClient) -> None:
+def test_a_job_id_that_stands_for_another_job(server: Server, client: BsoClient) -> None:
     fields = job()
     named = fields | {"job_id": fields["job_id_prefix"]}
     fit(ZeusBSOCallback(server.url, named, energy_monitor=ScriptedMonitor()), Module([1.0]))
@@ -207,7 +207,7 @@ def test_a_job_id_that_stands_for_another_job(server: WaitressServer, client: Bs
     assert number_of_trials(client, fields["job_id_prefix"]) == 1
 
 
-def test_two_of_these_callbacks(callback: ZeusBSOCallback, server: WaitressServer) -> None:
+def test_two_of_these_callbacks(callback: ZeusBSOCallback, server: Server) -> None:
     other = ZeusBSOCallback(server.url, callback.job)
     with pytest.raises(RuntimeError, match="more than one stateful callback of type `ZeusBSOCallback`"):
         trainer(callback, other).fit(Module())

@@ -13,10 +13,10 @@ from lightning_bso import BsoClient, ZeusBSOCallback, ZeusBSOTrainFailError
 from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial
 from tests.client.scripted import Request, ScriptedServer, handed_on
 from tests.lightning.trainings import Module, fit, reported_epochs, trainer
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
-def failed_after(server: WaitressServer, epochs: int, monitor: ScriptedMonitor | None = None, **options: Any) -> str:
+def failed_after(server: Server, epochs: int, monitor: ScriptedMonitor | None = None, **options: Any) -> str:
     """Fit to the job's last epoch without reaching the target, and return the job's prefix."""
     fields = job(max_epochs=epochs)
     callback = ZeusBSOCallback(server.url, fields, energy_monitor=monitor or ScriptedMonitor())
@@ -25,15 +25,15 @@ def failed_after(server: WaitressServer, epochs: int, monitor: ScriptedMonitor |
     return str(fields["job_id_prefix"])
 
 
-def test_every_validation_is_reported_and_the_sanity_check_is_not(server: WaitressServer) -> None:
+def test_every_validation_is_reported_and_the_sanity_check_is_not(server: Server) -> None:
     assert reported_epochs(server, failed_after(server, 3)) == [1, 2, 3]
 
 
-def test_several_validations_in_an_epoch_are_reported_with_the_epochs_completed(server: WaitressServer) -> None:
+def test_several_validations_in_an_epoch_are_reported_with_the_epochs_completed(server: Server) -> None:
     assert reported_epochs(server, failed_after(server, 2, val_check_interval=0.5)) == [0, 1, 1, 2]
 
 
-def test_epochs_without_a_validation_are_counted(server: WaitressServer) -> None:
+def test_epochs_without_a_validation_are_counted(server: Server) -> None:
     assert reported_epochs(server, failed_after(server, 4, check_val_every_n_epoch=2)) == [2, 4]
 
 
@@ -47,7 +47,7 @@ def test_epochs_without_a_validation_are_counted(server: WaitressServer) -> None
     ids=["three quarters of an epoch", "3 of 4 batches", "every second epoch"],
 )
 def test_a_run_whose_last_epoch_ends_without_a_validation_has_failed_with_all_its_energy(
-    server: WaitressServer, client: BsoClient, epochs: int, options: dict[str, Any], reported: list[int]
+    server: Server, client: BsoClient, epochs: int, options: dict[str, Any], reported: list[int]
 ) -> None:
     fields = job(max_epochs=epochs)
     callback = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor([1.0, 2.0, 4.0]))
@@ -58,15 +58,13 @@ def test_a_run_whose_last_epoch_ends_without_a_validation_has_failed_with_all_it
     assert (stored.converged, stored.energy) == (False, float(2 ** len(reported) - 1))
 
 
-def test_such_a_run_may_end_the_fit_without_an_error(server: WaitressServer) -> None:
+def test_such_a_run_may_end_the_fit_without_an_error(server: Server) -> None:
     callback = ZeusBSOCallback(server.url, job(max_epochs=3), energy_monitor=ScriptedMonitor(), on_fail="stop")
     fit(callback, Module(), max_epochs=3, check_val_every_n_epoch=2)
     assert callback.result is not None and not callback.result.converged
 
 
-def test_a_validation_on_its_own_is_not_reported(
-    callback: ZeusBSOCallback, server: WaitressServer, client: BsoClient
-) -> None:
+def test_a_validation_on_its_own_is_not_reported(callback: ZeusBSOCallback, server: Server, client: BsoClient) -> None:
     trainer(callback).validate(Module([1.0]), verbose=False)
     assert number_of_trials(client, callback.job.job_id_prefix) == 0
     running = fit(callback, Module([1.0]))
@@ -74,14 +72,14 @@ def test_a_validation_on_its_own_is_not_reported(
     assert reported_epochs(server, callback.job.job_id_prefix) == [1]
 
 
-def test_energy_and_time_of_all_windows_are_summed(server: WaitressServer, client: BsoClient) -> None:
+def test_energy_and_time_of_all_windows_are_summed(server: Server, client: BsoClient) -> None:
     prefix = failed_after(server, 3, ScriptedMonitor([1.0, 2.0, 4.0]))
     stored = only_trial(client, prefix)
     assert (stored.energy, stored.time, stored.current_epoch) == (7.0, 3.0, 3)
 
 
 def test_only_training_and_validation_are_measured_and_no_waiting_for_the_server(
-    server: WaitressServer, scripted: ScriptedServer
+    server: Server, scripted: ScriptedServer
 ) -> None:
     events: list[str] = []
 
@@ -107,7 +105,7 @@ def test_only_training_and_validation_are_measured_and_no_waiting_for_the_server
     assert events == [*asking, *epoch, *epoch, f"/jobs/{callback.job_id}"]
 
 
-def test_a_metric_of_another_name(server: WaitressServer) -> None:
+def test_a_metric_of_another_name(server: Server) -> None:
     class Loss(Module):
         def on_validation_epoch_end(self) -> None:
             self.log("val_loss", 0.25)
@@ -119,9 +117,7 @@ def test_a_metric_of_another_name(server: WaitressServer) -> None:
     assert callback.result.converged
 
 
-def test_a_metric_that_is_not_logged_is_an_error_that_names_those_that_are(
-    server: WaitressServer, client: BsoClient
-) -> None:
+def test_a_metric_that_is_not_logged_is_an_error_that_names_those_that_are(server: Server, client: BsoClient) -> None:
     fields = job()
     callback = ZeusBSOCallback(server.url, fields, monitor="val_f1", energy_monitor=ScriptedMonitor())
     with pytest.raises(MisconfigurationException, match=r"monitor='val_f1'.*Logged metrics: val_acc"):
@@ -152,14 +148,14 @@ class LoggedInTraining(Module):
 
 @pytest.mark.parametrize(("module", "reported"), [(LoggedOnce, [1]), (LoggedInTraining, [])])
 def test_a_metric_that_a_validation_does_not_log_is_not_the_last_one_again(
-    callback: ZeusBSOCallback, server: WaitressServer, module: type[Module], reported: list[int]
+    callback: ZeusBSOCallback, server: Server, module: type[Module], reported: list[int]
 ) -> None:
     with pytest.raises(MisconfigurationException, match="found no such metric after the validation"):
         fit(callback, module())
     assert reported_epochs(server, callback.job.job_id_prefix) == reported
 
 
-def test_the_metric_of_one_of_several_validation_loaders(server: WaitressServer) -> None:
+def test_the_metric_of_one_of_several_validation_loaders(server: Server) -> None:
     class Two(Module):
         def validation_step(self, batch: Any, index: int, dataloader_idx: int = 0) -> None:
             self.log("val_acc", (0.5, 1.0)[dataloader_idx])

@@ -17,7 +17,7 @@ from lightning_bso.ranks import Ranks
 from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial, start_run, stored_trial
 from tests.databases import free_port
 from tests.lightning.trainings import Module, reported_epochs, trainer
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
 class Paused(Exception):
@@ -69,7 +69,7 @@ def other(callback: ZeusBSOCallback, **options: Any) -> ZeusBSOCallback:
 
 
 def test_the_checkpoint_leads_to_its_trial_and_its_totals(
-    callback: ZeusBSOCallback, client: BsoClient, server: WaitressServer, tmp_path: Path
+    callback: ZeusBSOCallback, client: BsoClient, server: Server, tmp_path: Path
 ) -> None:
     path = paused(tmp_path, callback)
     second = other(callback)
@@ -103,7 +103,7 @@ def test_the_error_about_a_left_over_checkpoint_of_another_training_names_the_fi
         trainer(callback, default_root_dir=tmp_path).fit(Module([1.0]))
 
 
-def test_a_checkpoint_holds_what_was_used_since_the_last_report(server: WaitressServer, client: BsoClient) -> None:
+def test_a_checkpoint_holds_what_was_used_since_the_last_report(server: Server, client: BsoClient) -> None:
     bso = start_run(server.url)
     bso.on_evaluate(0.5)
     state = bso.state_dict()
@@ -191,7 +191,7 @@ def test_a_training_that_broke_goes_on_in_its_trial(
 
 
 def test_a_training_that_is_resumed_with_nothing_left_to_train_fails(
-    server: WaitressServer, client: BsoClient, tmp_path: Path
+    server: Server, client: BsoClient, tmp_path: Path
 ) -> None:
     class Preempted(Module):
         def on_train_end(self) -> None:
@@ -210,7 +210,7 @@ def test_a_training_that_is_resumed_with_nothing_left_to_train_fails(
 
 
 def test_a_training_that_goes_on_without_another_validation_fails_at_its_last_epoch(
-    client: BsoClient, server: WaitressServer, tmp_path: Path
+    client: BsoClient, server: Server, tmp_path: Path
 ) -> None:
     class Interrupted(Module):
         def on_train_epoch_start(self) -> None:
@@ -252,7 +252,7 @@ def test_an_unreported_checkpoint_of_a_job_with_other_batch_sizes_is_refused(
 
 
 def test_an_unreported_checkpoint_that_cannot_be_divided_among_the_processes_is_refused(
-    server: WaitressServer,
+    server: Server,
 ) -> None:
     class Three(Ranks):
         """Three identical processes."""
@@ -269,7 +269,7 @@ def test_an_unreported_checkpoint_that_cannot_be_divided_among_the_processes_is_
 
 
 def test_an_unreported_checkpoint_that_was_not_read_before_the_fit_says_how_to_read_it(
-    server: WaitressServer,
+    server: Server,
 ) -> None:
     fields = job()
     first = start_run(f"http://127.0.0.1:{free_port()}", job=fields, fallback_to_default=True)
@@ -290,7 +290,7 @@ def test_a_training_whose_meter_failed_goes_on_unreported(
 
 
 def test_a_resumed_training_keeps_its_batch_size_when_the_server_does_not_answer(
-    server: WaitressServer, tmp_path: Path
+    server: Server, tmp_path: Path
 ) -> None:
     fields = job(beta_knob=None)
     with start_run(server.url, job=fields) as first:
@@ -319,7 +319,7 @@ def test_a_checkpoint_that_holds_more_than_plain_values_leads_to_its_trial_if_th
 
 @pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"])
 def test_a_scheduler_names_the_run_and_each_further_one(
-    variable: str, server: WaitressServer, client: BsoClient, monkeypatch: pytest.MonkeyPatch
+    variable: str, server: Server, client: BsoClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "17")
     fields = job()
@@ -335,7 +335,7 @@ def test_a_scheduler_names_the_run_and_each_further_one(
 
 
 def test_a_fit_after_one_without_a_verdict_begins_from_nothing(
-    server: WaitressServer, client: BsoClient, monkeypatch: pytest.MonkeyPatch
+    server: Server, client: BsoClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.delenv("SLURM_STEP_ID", raising=False)
@@ -360,7 +360,7 @@ def test_a_fit_without_a_verdict_goes_on_in_its_trial_by_its_checkpoint(
 
 
 @pytest.mark.parametrize("name", ["daily-retraining-of-resnet50-by-the-vision-team-7f9c2d", "x" * 100, "new\nline"])
-def test_a_scheduler_s_name_may_be_long(name: str, server: WaitressServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_s_name_may_be_long(name: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = job()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", name)
     first = start_run(server.url, job=fields)
@@ -372,21 +372,21 @@ def test_a_scheduler_s_name_may_be_long(name: str, server: WaitressServer, monke
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "new\nline"])
-def test_a_name_that_cannot_be_one_is_refused_at_once(name: str, server: WaitressServer) -> None:
+def test_a_name_that_cannot_be_one_is_refused_at_once(name: str, server: Server) -> None:
     with pytest.raises(MisconfigurationException, match="is not a valid run id; give 1 to 64 printable characters"):
         ZeusBSOCallback(server.url, job(), run_id=name)
     with pytest.raises(ValueError, match="is not a valid run id"):
         start_run(server.url, run_id=name)
 
 
-def test_torchruns_default_is_no_name(server: WaitressServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchruns_default_is_no_name(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     fields = job()
     assert start_run(server.url, job=fields).run_id != start_run(server.url, job=fields).run_id
 
 
 def test_a_training_between_validations_renews_its_lease(
-    server: WaitressServer, client: BsoClient, monkeypatch: pytest.MonkeyPatch
+    server: Server, client: BsoClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beats = []
     heartbeat = BsoClient.heartbeat

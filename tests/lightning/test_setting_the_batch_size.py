@@ -24,7 +24,7 @@ from tests.lightning.trainings import (
     fit,
     rows,
 )
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 # These fits end after one epoch. The job has ten, so the callback warns.
 pytestmark = pytest.mark.filterwarnings("ignore:.*max_epochs")
@@ -61,7 +61,7 @@ def test_it_reaches_module_and_datamodule_alike(callback: ZeusBSOCallback) -> No
     assert (module.batch_size, data.batch_size, module.sizes_seen) == (FIRST_SIZE, FIRST_SIZE, {FIRST_SIZE})
 
 
-def test_the_attribute_may_have_another_name(server: WaitressServer) -> None:
+def test_the_attribute_may_have_another_name(server: Server) -> None:
     class Named(Data):
         def __init__(self) -> None:
             super().__init__()
@@ -77,7 +77,7 @@ def test_the_attribute_may_have_another_name(server: WaitressServer) -> None:
     assert module.sizes_seen == {FIRST_SIZE}
 
 
-def test_a_name_with_dots_leads_into_attributes_and_mappings(server: WaitressServer) -> None:
+def test_a_name_with_dots_leads_into_attributes_and_mappings(server: Server) -> None:
     class Configured(Bare):
         def __init__(self) -> None:
             super().__init__()
@@ -94,7 +94,7 @@ def test_a_name_with_dots_leads_into_attributes_and_mappings(server: WaitressSer
     assert module.sizes_seen == {FIRST_SIZE}
 
 
-def test_a_name_with_dots_leads_into_hyperparameters(server: WaitressServer) -> None:
+def test_a_name_with_dots_leads_into_hyperparameters(server: Server) -> None:
     class Nested(Bare):
         def __init__(self, data: dict[str, int]) -> None:
             super().__init__()
@@ -110,7 +110,7 @@ def test_a_name_with_dots_leads_into_hyperparameters(server: WaitressServer) -> 
     assert module.hparams_initial.data == {"size": FIRST_SIZE}
 
 
-def test_of_several_names_all_are_set(server: WaitressServer) -> None:
+def test_of_several_names_all_are_set(server: Server) -> None:
     class Apart(Bare):
         def __init__(self) -> None:
             super().__init__()
@@ -173,7 +173,7 @@ def test_it_reaches_all_of_several_loaders_given_to_fit(
     assert [loader.batch_size for loader in originals] == [2, 4]  # the user's loaders are unchanged
 
 
-def test_a_subclass_says_how_to_set_it(server: WaitressServer) -> None:
+def test_a_subclass_says_how_to_set_it(server: Server) -> None:
     class Pipeline:
         size = 2
 
@@ -218,7 +218,7 @@ def test_a_scheduler_made_for_the_number_of_steps_sees_it(callback: ZeusBSOCallb
     assert module.steps == running.global_step == 2 * ROWS // FIRST_SIZE
 
 
-def test_the_next_run_has_the_next_batch_size(server: WaitressServer) -> None:
+def test_the_next_run_has_the_next_batch_size(server: Server) -> None:
     fields = job()
     sizes = []
     for metrics in ([1.0], [1.0], [1.0]):

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Subset
 from lightning_bso import BsoClient, ZeusBSOCallback, ZeusBSOTrainFailError
 from tests.client.jobs import ScriptedMonitor, only_trial
 from tests.lightning.trainings import FIRST_SIZE, Bare, Data, Module, fit, rows
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
 class BuiltInSetup(Data):
@@ -64,7 +64,7 @@ class BuiltInInit(Module):
     ids=["loader built in setup", "fixed size", "loader built in init", "attribute elsewhere"],
 )
 def test_a_batch_size_that_did_not_arrive_stops_the_fit_and_is_not_charged(
-    callback: ZeusBSOCallback, server: WaitressServer, client: BsoClient, module: type, data: list[type]
+    callback: ZeusBSOCallback, server: Server, client: BsoClient, module: type, data: list[type]
 ) -> None:
     fitted = module()
     with pytest.raises(MisconfigurationException, match=r"batch size 16 did not reach the train loader, which has 4"):

@@ -17,7 +17,7 @@ from lightning_bso import BsoClient, ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor, job, only_trial
 from tests.lightning.ranks import DEADLINE_S, RankModule, fit_in_ranks
 from tests.lightning.trainings import Module, fit, trainer
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 Strike = Callable[[int], None]
 
@@ -48,7 +48,7 @@ def preempt_all(rank: int) -> None:
     [(kill_the_second, [1, -signal.SIGKILL], "RuntimeError"), (preempt_all, [0, 0], "None")],
 )
 def test_ranks_that_are_killed_go_on_from_their_checkpoint_in_the_same_trial(
-    strike: Strike, exit_codes: list[int], outcome: str, server: WaitressServer, client: BsoClient, tmp_path: Path
+    strike: Strike, exit_codes: list[int], outcome: str, server: Server, client: BsoClient, tmp_path: Path
 ) -> None:
     fields, saved = job(), tmp_path / "saved"
     ranks = fit_in_ranks(tmp_path, server.url, fields, lambda rank: Struck(strike), checkpoints=saved)
@@ -82,7 +82,7 @@ def preempt_the_main_process(rank: int) -> None:
 
 @pytest.mark.parametrize("strike", [interrupt_the_group, preempt_the_group, preempt_the_main_process])
 def test_forked_processes_that_are_interrupted_leave_their_trial_open(
-    strike: Strike, server: WaitressServer, client: BsoClient, tmp_path: Path
+    strike: Strike, server: Server, client: BsoClient, tmp_path: Path
 ) -> None:
     fields = job()
     saving = ModelCheckpoint(tmp_path, save_last=True, save_on_train_epoch_end=False)
@@ -116,7 +116,7 @@ class Large(Module):
 
 
 def test_a_batch_size_that_does_not_fit_in_the_memory_of_forked_processes_is_on_record(
-    server: WaitressServer, client: BsoClient
+    server: Server, client: BsoClient
 ) -> None:
     fields = job()
     with pytest.raises(ProcessRaisedException, match="Tried to allocate"):

@@ -11,7 +11,7 @@ import lightning_bso
 from lightning_bso import BsoClient, JobSpec, ZeusBSOCallback
 from tests.client.jobs import ScriptedMonitor, job, number_of_trials, only_trial
 from tests.lightning.trainings import OLD_SIZE, Module, fit, trainer
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
 def test_without_a_server_it_is_off(caplog: pytest.LogCaptureFixture) -> None:
@@ -30,7 +30,7 @@ def test_in_a_fast_dev_run_it_is_off(callback: ZeusBSOCallback, client: BsoClien
 
 
 def test_the_environment_may_name_the_server(
-    server: WaitressServer, client: BsoClient, monkeypatch: pytest.MonkeyPatch
+    server: Server, client: BsoClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZEUS_BSO_SERVER_URL", server.url)
     fields = job()
@@ -62,12 +62,12 @@ def test_creating_it_needs_no_server_and_does_not_look_for_gpus(monkeypatch: pyt
     assert callback.job.default_batch_size == 16
 
 
-def test_a_job_is_a_spec_or_a_dict_of_one(server: WaitressServer) -> None:
+def test_a_job_is_a_spec_or_a_dict_of_one(server: Server) -> None:
     fields = job()
     assert ZeusBSOCallback(server.url, fields).job == ZeusBSOCallback(server.url, JobSpec(**fields)).job
 
 
-def test_before_a_fit_it_can_be_printed_copied_and_pickled(server: WaitressServer) -> None:
+def test_before_a_fit_it_can_be_printed_copied_and_pickled(server: Server) -> None:
     callback = ZeusBSOCallback(server.url, job(), "val_f1", token="s3cret", run_id="run", batch_arg_name="size")
     running = trainer(callback)
     assert "ZeusBSOCallback" in repr(running.callbacks)
@@ -76,7 +76,7 @@ def test_before_a_fit_it_can_be_printed_copied_and_pickled(server: WaitressServe
 
 
 def test_after_a_fit_a_copy_on_disk_holds_no_run_and_no_token_of_the_environment(
-    guarded: tuple[WaitressServer, str], monkeypatch: pytest.MonkeyPatch
+    guarded: tuple[Server, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, token = guarded
     monkeypatch.setenv("ZEUS_BSO_TOKEN", token)
@@ -95,7 +95,7 @@ def test_its_name_is_the_packages() -> None:
 
 
 def test_a_training_on_the_cpu_is_not_charged_for_the_gpus_of_its_machine(
-    server: WaitressServer, client: BsoClient, monkeypatch: pytest.MonkeyPatch
+    server: Server, client: BsoClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     fields = job(max_power=None, gpu_model=None, number_of_gpus=None)
@@ -103,7 +103,7 @@ def test_a_training_on_the_cpu_is_not_charged_for_the_gpus_of_its_machine(
     assert only_trial(client, fields["job_id_prefix"]).energy_source == "estimated"
 
 
-def test_an_estimate_is_on_record_as_one(server: WaitressServer, client: BsoClient) -> None:
+def test_an_estimate_is_on_record_as_one(server: Server, client: BsoClient) -> None:
     fields: dict[str, Any] = job(max_power=None, gpu_model=None, number_of_gpus=None)
     fit(ZeusBSOCallback(server.url, fields), Module([1.0]))
     stored = only_trial(client, fields["job_id_prefix"])

@@ -13,7 +13,7 @@ from lightning_bso import BsoClient, ZeusBSOCallback, ZeusBSOTrainFailError
 from tests.client.jobs import ScriptedMonitor, job, only_trial
 from tests.client.scripted import Reply, ScriptedServer, handed_on, in_turn
 from tests.lightning.trainings import Module, fit, reported_epochs, trainer
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 
 class Witness(pl.Callback):
@@ -60,9 +60,7 @@ def test_a_run_that_converges_ends_the_fit_in_good_order(
     )
 
 
-def test_a_run_that_has_not_converged_in_max_epochs_raises_out_of_fit(
-    server: WaitressServer, client: BsoClient
-) -> None:
+def test_a_run_that_has_not_converged_in_max_epochs_raises_out_of_fit(server: Server, client: BsoClient) -> None:
     fields = job(max_epochs=2)
     callback, witness = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor()), Witness()
     with pytest.raises(ZeusBSOTrainFailError, match=r"batch size 16 .*within 2 epochs.*launch the training again"):
@@ -74,7 +72,7 @@ def test_a_run_that_has_not_converged_in_max_epochs_raises_out_of_fit(
     assert callback.result.reason == "max_epochs"
 
 
-def test_a_run_that_costs_too_much_raises_out_of_fit(server: WaitressServer, client: BsoClient) -> None:
+def test_a_run_that_costs_too_much_raises_out_of_fit(server: Server, client: BsoClient) -> None:
     fields = job()
     fit(ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor([10.0])), Module([1.0]))
     expensive = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor([15.0, 15.0]))
@@ -87,7 +85,7 @@ def test_a_run_that_costs_too_much_raises_out_of_fit(server: WaitressServer, cli
 
 @pytest.mark.parametrize("minimum", [{"min_epochs": 3}, {"min_steps": 12}])
 def test_a_fit_that_must_go_on_after_convergence_goes_on_unreported(
-    minimum: dict[str, int], callback: ZeusBSOCallback, server: WaitressServer, client: BsoClient
+    minimum: dict[str, int], callback: ZeusBSOCallback, server: Server, client: BsoClient
 ) -> None:
     running = fit(callback, Module([1.0, 0.5, 0.5, 0.5]), **minimum)
     assert running.current_epoch == 3
@@ -122,7 +120,7 @@ def test_validations_may_be_due_after_a_time(callback: ZeusBSOCallback, client: 
     "accumulating", [{"callbacks": [GradientAccumulationScheduler({0: 4})]}, {"accumulate": "auto"}, {"manual": True}]
 )
 def test_max_steps_that_take_several_batches_each_leave_room_for_validations(
-    server: WaitressServer, accumulating: dict[str, Any]
+    server: Server, accumulating: dict[str, Any]
 ) -> None:
     class Manual(Module):
         def __init__(self) -> None:
@@ -167,7 +165,7 @@ def test_a_fit_that_ends_by_max_steps_gives_the_trial_back(callback: ZeusBSOCall
 
 @pytest.mark.parametrize("last_metric", [1.0, 0.5])
 def test_a_verdict_on_a_report_that_was_resent_at_the_end_counts(
-    server: WaitressServer, client: BsoClient, scripted: ScriptedServer, last_metric: float
+    server: Server, client: BsoClient, scripted: ScriptedServer, last_metric: float
 ) -> None:
     class Down(Module):
         def on_validation_epoch_start(self) -> None:

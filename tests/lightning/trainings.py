@@ -10,7 +10,7 @@ from packaging.version import Version
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from tests.databases import connected
-from tests.servers import WaitressServer
+from tests.servers import Server
 
 ROWS = 64
 OLD_SIZE = 4
@@ -130,7 +130,7 @@ def fit(callback: pl.Callback, module: pl.LightningModule, *data: Any, **options
     return running
 
 
-def reported_epochs(server: WaitressServer, job_id_prefix: str) -> list[int]:
+def reported_epochs(server: Server, job_id_prefix: str) -> list[int]:
     """Return the epochs of all reports on a job's runs, in the order of their arrival."""
     query = (
         "SELECT reports.epoch FROM reports JOIN trials ON reports.trial = trials.id JOIN jobs ON trials.job = jobs.id "
