@@ -40,6 +40,9 @@ class Policy(Protocol):
     def reference_cost(self, state: JobState) -> tuple[float, str]:
         """Return the cost that cost bounds are multiples of, in joules (infinity: none yet), and what it is."""
 
+    def changed_rule(self, state: JobState, choice: Choice) -> str | None:
+        """Name the change of the rules that explains a choice of an earlier version; None: no change explains it."""
+
     def retry_outlook(self, state: JobState, trial: Trial) -> str:
         """Say whether the batch size of a run may be dispatched again, given that the run has failed."""
 
@@ -191,7 +194,7 @@ def recommended(state: JobState, converged: AbstractSet[int]) -> int | None:
 
 def changed_rule(state: JobState, choice: Choice) -> str | None:
     """Name the change of the rules that explains a choice of an earlier version; None: no change explains it."""
-    return zeus.changed_rule(state, choice) if state.spec.policy == "zeus" else None
+    return POLICIES[state.spec.policy].changed_rule(state, choice)
 
 
 def bound(state: JobState, choice: Choice) -> float | None:

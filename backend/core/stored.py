@@ -20,14 +20,14 @@ from backend.core.gp_ucb.gaussian import Gaussian
 from backend.core.state import EndedSummary, Trial, TrialStatus, TrialType
 from backend.core.zeus.results import Results, Rewards
 
-VERSION = 4
+VERSION = 5
 """Raise it whenever the same trials give another summary or another text. Older texts are then ignored."""
 NOTHING = '{"version": 0}'
 """The text while no run has ended. Programs of any version ignore it, so a job may be served by two of them."""
 
 _HEAD_LENGTH = len('{"digest": "0123456789abcdef", ')
 
-_COUNTED = ("converged", "failed", "failed_since_success", "failed_factor", "changed", "too_large")
+_COUNTED = ("converged", "failed", "failed_since_success", "failed_factor", "changed", "paid", "too_large")
 _OF_EPOCHS = ("runs", "mean", "site_precision", "site_shift", "squares", "freedom", "rising", "falling")
 _OF_EPOCH_COST = ("runs", "mean", "energy_j", "time_s")
 _TRIAL = tuple(field.name for field in fields(Trial))

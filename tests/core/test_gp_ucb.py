@@ -343,7 +343,7 @@ def test_the_second_choice_is_next_to_the_first() -> None:
     outcomes=st.lists(st.tuples(st.integers(1, 100), st.booleans()), max_size=20),
     data=st.data(),
 )
-def test_a_batch_size_that_never_ran_is_within_a_doubling_or_a_step_of_one_that_did(
+def test_without_a_step_that_has_paid_a_new_batch_size_is_within_a_doubling_or_a_step_of_one_that_ran(
     sizes: list[int], outcomes: list[tuple[int, bool]], data: st.DataObject
 ) -> None:
     default = data.draw(st.sampled_from(sizes))
@@ -353,7 +353,11 @@ def test_a_batch_size_that_never_ran_is_within_a_doubling_or_a_step_of_one_that_
     for epochs, converged in outcomes:
         if gives_up(rows, spec):
             return
-        size = next_size(*rows, spec=spec)
+        choice = ask(job(*rows, spec=spec))
+        size = choice.batch_size
+        if "has paid" in choice.reason:
+            assert any(max(size, other) <= 4 * min(size, other) for other, _, reached in rows if reached)
+            return
         near = {sizes[max(sizes.index(other) - 1, 0)] for other in ran}
         near |= {sizes[min(sizes.index(other) + 1, len(sizes) - 1)] for other in ran}
         assert not ran or size in ran | near or any(max(size, other) <= 2 * min(size, other) for other in ran)
@@ -368,6 +372,57 @@ def test_twice_a_batch_size_is_within_one_doubling_whatever_the_default(sizes: t
     cheap = {twice: EPOCH_J / 50}  # observed by a lost run, so this batch size has not been tried yet
     story: tuple[Row, ...] = ((default, 10, True), (ran, 10, True), (twice, 5, LOST))
     assert next_size(*story, spec=spec, epoch_j=cheap) == twice, between
+
+
+WIDE = core_spec(batch_sizes=(1, 2, 4, 8, 16, 32, 64, 128, 256), max_epochs=100, policy="gp-ucb")
+FAST = {size: EPOCH_J / 3 for size in WIDE.batch_sizes if size >= 64} | {2: EPOCH_J / 3, 1: EPOCH_J / 3}
+"""Far from the default, an epoch costs a third. Lost runs of these sizes show it before they are candidates."""
+LOOK_FAR: tuple[Row, ...] = ((128, 1, LOST), (2, 1, LOST))
+
+
+def after_a_step(*rows: Row) -> Choice:
+    """Return the choice after some runs, of a job that knows that an epoch is cheap far from the default."""
+    return ask(job((16, 50, True), *LOOK_FAR, *rows, spec=WIDE, epoch_j=FAST))
+
+
+@pytest.mark.parametrize(("step", "far"), [(32, 128), (8, 2)])
+def test_after_a_step_that_has_paid_batch_sizes_within_two_doublings_on_its_side_are_tried(step: int, far: int) -> None:
+    choice = after_a_step((step, 20, True))
+    assert choice.batch_size == far
+    assert f"beyond {step} after a step that has paid" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        ((32, 32, True), "it cost more than 0.6 times what the best was expected to"),
+        ((32, 20, False), "it failed"),
+        ((32, 20, LOST), "it has no verdict"),
+        ((32, 0, RUNNING), "it still runs"),
+        ((16, 20, True), "the batch size had run before"),
+    ],
+)
+def test_after_a_step_that_has_not_paid_only_neighbours_are_tried(step: Row, why: str) -> None:
+    choice = after_a_step(step)
+    assert choice.batch_size in {8, 16, 32, 64}, why
+    assert "has paid" not in choice.reason
+
+
+def test_a_step_from_a_best_that_has_failed_does_not_pay() -> None:
+    assert "has paid" in after_a_step((16, 50, True), (32, 20, True)).reason
+    assert "has paid" not in after_a_step((16, 50, False), (32, 20, True)).reason
+
+
+def test_a_run_that_reported_no_cost_has_not_paid() -> None:
+    free = ask(job((16, 50, True), *LOOK_FAR, (32, 20, True), spec=WIDE, epoch_j=FAST | {32: 0.0}))
+    assert "has paid" not in free.reason
+
+
+def test_a_step_that_has_paid_widens_the_choice_until_the_next_new_batch_size_has_run() -> None:
+    assert after_a_step((32, 20, True), (32, 21, True)).batch_size == 128
+    after = after_a_step((32, 20, True), (64, 100, False))
+    assert after.batch_size <= 32 or after.batch_size == 128, "the neighbour of a batch size that has run"
+    assert "has paid" not in after.reason
 
 
 # --- Tries within a recurrence ---

@@ -236,6 +236,33 @@ def test_a_choice_by_the_rules_of_an_earlier_version_may_have_no_counterpart() -
     assert line.endswith(EARLIER_RULE)
 
 
+def test_a_choice_beside_a_step_that_has_paid_names_the_change_of_the_rules() -> None:
+    spec = core_spec(batch_sizes=(8, 16, 32, 64, 128), max_epochs=100, policy="gp-ucb")
+    epochs = {16: 50, 32: 20, 64: 7, 8: 100}
+
+    def last_line(*sizes: int) -> str:
+        trials = [
+            trial(
+                number,
+                (size, 100.0 * epochs[size], True),
+                TrialType.MAB,
+                epochs=epochs[size],
+                time_s=float(epochs[size]),
+            )
+            for number, size in enumerate(sizes, 1)
+        ]
+        history = [PastTrial(t, Choice(t.batch_size, TrialType.MAB, "then"), 0, ()) for t in trials]
+        return other_choices(spec, history)[-1]
+
+    line = last_line(16, 32, 64)
+    assert "trial 3: chose batch size 64 (MAB), would choose 128 (MAB: not tried yet, beyond 32" in line
+    assert line.endswith(
+        "the rules have changed: earlier versions try only the neighbours of batch sizes that have run, also after a "
+        "step that has paid"
+    )
+    assert "rules" not in last_line(16, 32, 8), "no rules explain this one"
+
+
 def test_a_choice_that_no_rules_explain_names_no_change_of_them() -> None:
     spec = core_spec(batch_sizes=(4, 8, 16, 32), num_pruning_rounds=1)
     [line] = other_choices(spec, pruned((16, 9, False), (4, 5, True)))

@@ -104,7 +104,7 @@ def test_the_same_trials_give_the_same_text_throughout_a_version() -> None:
     assert data.pop("reference_cost_j") == REFERENCE_J
     assert dict(leaves(data)) == pytest.approx(
         {
-            "version": 4,
+            "version": 5,
             "counted converged 0": 0,
             "counted converged 1": 12,
             "counted failed 0": 1,
@@ -113,6 +113,7 @@ def test_the_same_trials_give_the_same_text_throughout_a_version() -> None:
             "counted failed_since_success 1": 0,
             "counted failed_factor": 1,
             "counted changed": None,
+            "counted paid": 0,
             "counted too_large": None,
             "epochs runs 0": 0,
             "epochs runs 1": 4,

@@ -19,6 +19,11 @@ from backend.core.gp_ucb.epochs import EpochsBelief
 from backend.core.gp_ucb.gaussian import Gaussian, Mask, Vector
 from backend.core.state import EndedSummary, JobState, ProbeResult, Spec, Trial, TrialStatus
 
+PAYING_SHARE = 0.6
+"""A batch size pays if its first run converges at less than this share of what the best was expected to cost.
+
+This holds only if the best has not failed. Where it fails by chance, its expected cost is no measure.
+"""
 MAX_LOST_TRIALS = 100
 """Limit of the lost trials that are read: the latest ones that finished an epoch."""
 
@@ -84,6 +89,9 @@ class Belief(EndedSummary):
     """Indices of the batch sizes that do not fit in memory, by a probe."""
     broken: frozenset[int] = frozenset()
     """Indices of the batch sizes that are ruled out because their runs break."""
+    paid: int = 0
+    """Whether the last batch size to run for the first time has paid: 1 or -1, the side on which it lies of the best at
+    that time; 0: it has not. See `PAYING_SHARE`."""
     too_large: int | None = None
     """Index of the smallest batch size that ran out of memory.
 
@@ -220,6 +228,7 @@ def learn(spec: Spec, belief: Belief, trial: Trial) -> Belief:
     ended = trial.ended or 0
     return replace(
         belief,
+        paid=belief.paid if belief.has_ended[i] else _paid(spec, belief, trial),
         epochs=update(about_epochs, i, count),
         epoch_cost=with_epoch_costs(spec, belief.epoch_cost, belief.grid, observed),
         converged=_plus_one(belief.converged, i) if trial.converged else belief.converged,
@@ -230,6 +239,25 @@ def learn(spec: Spec, belief: Belief, trial: Trial) -> Belief:
         changed=ended if alarm else None if change_is_over else belief.changed,
         too_large=too_large,
     )
+
+
+def expected_costs(belief: Belief) -> Vector:
+    """Return the mean cost of a converging run in joules, by batch size (n,)."""
+    mean = belief.epochs.posterior.mean + belief.epoch_cost.posterior.mean
+    variance = belief.epochs.posterior.variance + belief.epoch_cost.posterior.variance
+    costs: Vector = np.exp(mean + (variance + belief.epochs.noise_variance) / 2)
+    return costs
+
+
+def cheapest_converged(belief: Belief) -> int | None:
+    """Return the index of the cheapest batch size that has converged; None if none has."""
+    has_converged = belief.has_converged
+    return lowest(expected_costs(belief), has_converged) if has_converged.any() else None
+
+
+def lowest(values: Vector, among: Mask) -> int:
+    """Return the index of the lowest of some values."""
+    return int(np.argmin(np.where(among, values, np.inf)))
 
 
 def belief_of(state: JobState) -> Belief:
@@ -293,6 +321,17 @@ def with_probe(spec: Spec, belief: EpochCostBelief, grid: Grid, results: Sequenc
             if result.fits and not belief.runs[grid.index[result.batch_size]]
         ],
     )
+
+
+def _paid(spec: Spec, belief: Belief, trial: Trial) -> int:
+    """Return the side of the best batch size on which a new one has paid, before its first run is counted; 0: not."""
+    best = cheapest_converged(belief)
+    if best is None or belief.failed[best] or not trial.converged:
+        return 0
+    # A cost of zero means that the run's meter was broken.
+    if not 0 < trial_cost(spec, trial) < PAYING_SHARE * float(expected_costs(belief)[best]):
+        return 0
+    return 1 if trial.batch_size > belief.grid.sizes[best] else -1
 
 
 def _plus_one(counts: Vector, i: int) -> Vector:

@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from backend.core import breakdowns
 from backend.core.cost import format_joules
@@ -16,7 +17,10 @@ from backend.core.gp_ucb import epoch_cost, epochs
 from backend.core.gp_ucb.belief import (
     Belief,
     belief_of,
+    cheapest_converged,
+    expected_costs,
     learn,
+    lowest,
     trials_without_result,
     with_epoch_costs,
     with_probe,
@@ -72,8 +76,25 @@ def choose(state: JobState, _rng: np.random.Generator) -> Choice:
     Raises:
         NothingConverges: every batch size has failed several times, since the last success if there was one.
     """
-    spec, belief = state.spec, belief_of(state)
-    grid = belief.grid
+    return _choose(state, belief_of(state))
+
+
+def changed_rule(state: JobState, choice: Choice) -> str | None:
+    """Name the change of the rules that explains a choice of an earlier version; None: no change explains it."""
+    belief = belief_of(state)
+    if not belief.paid:
+        return None
+    try:
+        earlier = _choose(state, replace(belief, paid=0))
+    except NothingConverges:
+        return None
+    if replace(earlier, reason=choice.reason) != choice:
+        return None
+    return "earlier versions try only the neighbours of batch sizes that have run, also after a step that has paid"
+
+
+def _choose(state: JobState, belief: Belief) -> Choice:
+    spec, grid = state.spec, belief.grid
     if not belief.has_ended.any():
         start = spec.default_batch_size if belief.start in belief.broken else grid.sizes[belief.start]
         return Choice(start, TrialType.MAB, _first_reason(spec, start))
@@ -90,16 +111,16 @@ def choose(state: JobState, _rng: np.random.Generator) -> Choice:
     allowed = candidates(belief)
     failures = int(belief.failed_since_success.sum())
     if best is None:
-        chosen = _lowest(predicted.index_j, allowed)
+        chosen = lowest(predicted.index_j, allowed)
         return Choice(grid.sizes[chosen], TrialType.MAB, _reason(belief, predicted, chosen, best))
     if failures < TRIES_BY_INDEX:
-        chosen = _lowest(predicted.index_j, allowed & ~belief.banned)
+        chosen = lowest(predicted.index_j, allowed & ~belief.banned)
         return Choice(grid.sizes[chosen], TrialType.MAB, _reason(belief, predicted, chosen, best))
     if failures == TRIES_BY_INDEX:
         chosen = best
     else:
         turns = np.where(allowed, _turns(belief), np.inf)
-        chosen = _lowest(predicted.index_j, np.equal(turns, turns.min()))
+        chosen = lowest(predicted.index_j, np.equal(turns, turns.min()))
     factor = min(2 * belief.failed_factor, 2.0**MAX_DOUBLINGS)
     reason = _reason(belief, predicted, chosen, best)
     reason = f"{failures} runs in a row have failed: {reason}; {factor:g} times the bound"
@@ -194,25 +215,12 @@ def summarize_ended(state: JobState) -> Belief:
     return belief_of(state)
 
 
-def expected_costs(belief: Belief) -> Vector:
-    """Return the mean cost of a converging run in joules, by batch size (n,)."""
-    mean = belief.epochs.posterior.mean + belief.epoch_cost.posterior.mean
-    variance = belief.epochs.posterior.variance + belief.epoch_cost.posterior.variance
-    costs: Vector = np.exp(mean + (variance + belief.epochs.noise_variance) / 2)
-    return costs
-
-
-def cheapest_converged(belief: Belief) -> int | None:
-    """Return the index of the cheapest batch size that has converged; None if none has."""
-    has_converged = belief.has_converged
-    return _lowest(expected_costs(belief), has_converged) if has_converged.any() else None
-
-
 def candidates(belief: Belief) -> Mask:
     """Return which batch sizes may be tried next (n,).
 
-    These are the batch sizes that have run, and their neighbours within one doubling or one step in the list. Batch
-    sizes that do not fit in memory are excluded.
+    These are the batch sizes that have run, and their neighbours within one doubling or one step in the list. After a
+    step that has paid, they are also those within two doublings of the best, on the side of the step. Batch sizes that
+    do not fit in memory are excluded.
     """
     fits, mask = belief.fits, np.zeros(len(belief.grid.sizes), dtype=bool)
     ran = belief.has_ended[fits]
@@ -223,7 +231,10 @@ def candidates(belief: Belief) -> Mask:
     near[:-1] |= ran[1:]
     sizes = np.array(belief.grid.sizes)[fits]
     for size in sizes[ran]:
-        near |= np.maximum(sizes, size) <= 2 * np.minimum(sizes, size)
+        near |= _within(2, size, sizes)
+    if belief.paid and (best := cheapest_converged(belief)) is not None:
+        size = belief.grid.sizes[best]
+        near |= _within(4, size, sizes) & (belief.paid * (sizes - size) > 0)
     mask[fits] = near
     return mask
 
@@ -319,8 +330,10 @@ def _stuck_message(spec: Spec, belief: Belief) -> str | None:
     return reason and stuck_message(spec, reason, converged=bool(belief.has_converged.any()))
 
 
-def _lowest(values: Vector, among: Mask) -> int:
-    return int(np.argmin(np.where(among, values, np.inf)))
+def _within(factor: float, size: int, sizes: npt.NDArray[np.int_]) -> Mask:
+    """Return which of some batch sizes are at most `factor` times a batch size, and at least its `factor`-th part."""
+    within: Mask = np.maximum(sizes, size) <= factor * np.minimum(sizes, size)
+    return within
 
 
 def _unfit_reason(belief: Belief, i: int) -> str:
@@ -344,7 +357,9 @@ def _reason(belief: Belief, predicted: Forecast, i: int, best: int | None) -> st
     ran = np.flatnonzero(belief.has_ended)
     if i not in ran:
         nearest = min(ran, key=lambda other: abs(belief.grid.x[other] - belief.grid.x[i]))
-        text = f"not tried yet, next to {sizes[nearest]}; {text}"
+        near = candidates(replace(belief, paid=0))[i]
+        where = f"next to {sizes[nearest]}" if near else f"beyond {sizes[nearest]} after a step that has paid"
+        text = f"not tried yet, {where}; {text}"
     if best is None:
         return f"{text}; no run has converged yet"
     if i == best:
