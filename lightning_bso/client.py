@@ -78,6 +78,7 @@ class BsoClient:
         resumes: bool = True,
         process: str | None = None,
         takes_over: str | None = None,
+        stops: bool = True,
     ) -> AskAnswer:
         """Ask for the batch size of a run. The same run always gets the same trial.
 
@@ -89,6 +90,7 @@ class BsoClient:
             resumes: whether the run also resumes a trial whose fit ended without a verdict.
             process: name of the caller's process. None: the caller gets the trial, whoever holds it.
             takes_over: name of the process from which to take the trial over.
+            stops: whether the training stops at its verdict.
 
         Raises:
             ServerRefused: 400, no such job; 409, no batch size is left.
@@ -101,6 +103,7 @@ class BsoClient:
             resumes=resumes,
             process=process,
             takes_over=takes_over,
+            stops=stops,
         )
         return self._call("POST", TRIALS_PATH, AskAnswer, body=request)
 

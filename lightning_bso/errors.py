@@ -15,7 +15,8 @@ class BSOError(Exception):
 class ZeusBSOTrainFailError(BSOError):
     """Raised when the server ends a run that has not converged.
 
-    The run reached `max_epochs`, its cost exceeded `beta_knob` times the lowest known cost, or its metric was NaN.
+    The run reached `max_epochs`, its cost exceeded `beta_knob` times the lowest known cost, its metric was NaN, or its
+    first epoch showed that the batch size was not worth trying.
     The server has recorded the run and its cost. Launch the training again to get the next batch size.
 
     Attributes:

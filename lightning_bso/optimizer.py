@@ -682,7 +682,12 @@ class BatchSizeOptimizer:
         takes_over = None
         while True:
             trial = self._client.ask(
-                job_id, name, resumes=self._run_id_is_fixed, process=self._process, takes_over=takes_over
+                job_id,
+                name,
+                resumes=self._run_id_is_fixed,
+                process=self._process,
+                takes_over=takes_over,
+                stops=self._stop,
             )
             takes_over = trial.held_by
             if takes_over is None:

@@ -283,6 +283,8 @@ class AskRequest(Wire):
     process holds it."""
     takes_over: Id | None = None
     """Name of the process from which this one takes the trial over, because that one has ended."""
+    stops: StrictBool = True
+    """False: the training goes on after its verdict, so none comes after its first epoch alone."""
 
 
 class AskAnswer(Wire):
@@ -369,9 +371,9 @@ class ReportAnswer(Wire):
     converged: bool
     message: str
     reason: str = ""
-    """One of `continue`, `converged`, `cost_bound`, `max_epochs`, `diverged`, `out_of_memory`, `calibrated`,
-    `training_over`, `ended`, `left`, `stopped`. After `calibrated`, the run counts as converged as soon as the job has
-    learnt its target."""
+    """One of `continue`, `converged`, `cost_bound`, `max_epochs`, `diverged`, `out_of_memory`, `priced_out`,
+    `calibrated`, `training_over`, `ended`, `left`, `stopped`. After `calibrated`, the run counts as converged as soon
+    as the job has learnt its target."""
     cost: float | None = None
     """Cost of the run so far, in joules."""
 
@@ -486,9 +488,11 @@ class BatchSizeSummary(Wire):
 
     batch_size: int
     runs: int
-    """Runs that ended with a verdict."""
+    """Runs that converged or failed."""
     converged: int
     """Runs that reached the target."""
+    priced_out: int = 0
+    """First runs that ended after an epoch, because it showed that they were not worth their cost."""
     lost: int
     """Runs that ended without a verdict: crashed, killed, or their lease expired."""
     mean_cost: float | None = None
@@ -557,7 +561,7 @@ class TrialRecord(Wire):
     outcome: str | None = None
     """Why the trial ended, in words."""
     converged: bool | None = None
-    """None before the verdict."""
+    """None before the verdict, and for a run that was priced out."""
     energy: float
     time: float
     current_epoch: int

@@ -95,7 +95,7 @@ def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
 
     Args:
         state: the job before the report.
-        trial: the run, as it was dispatched.
+        trial: the run before the report.
         report: the run's latest report.
     """
     spec, policy = state.spec, POLICIES[state.spec.policy]
@@ -104,8 +104,10 @@ def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
     cost_j = run_cost(spec, report.energy_j, report.time_s)
     reference_j, reference = policy.reference_cost(state)
     multiple, bound_j = bound_multiple(spec, trial.bound_factor), cost_bound(spec, trial.bound_factor, reference_j)
-    if going_on := goes_on(spec, trial.bound_factor, report, reference_j):
+    if going_on := goes_on(spec, trial, report, reference_j):
         return going_on
+    if _is_priced_out(spec, trial, report) and cost_j <= bound_j:
+        return Verdict(VerdictCode.PRICED_OUT, _priced_out_reason(trial, cost_j))
     trial = replace(
         trial,
         energy_j=report.energy_j,
@@ -131,21 +133,22 @@ def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
     return _failure(state, trial, VerdictCode.MAX_EPOCHS, reason)
 
 
-def goes_on(spec: Spec, bound_factor: float | None, report: Report, reference_j: float) -> Verdict | None:
+def goes_on(spec: Spec, trial: Trial, report: Report, reference_j: float) -> Verdict | None:
     """Return the verdict on a report after which its run goes on. None: the run ends, and `judge` says why.
 
     It needs no state of the job but one number, so most reports are judged without reading the job's history.
 
     Args:
         spec: the job's spec, which has a target.
-        bound_factor: the bound factor of the run's choice.
+        trial: the run before the report.
         report: the run's latest report.
         reference_j: the policy's reference cost.
     """
-    is_within_bound = run_cost(spec, report.energy_j, report.time_s) <= cost_bound(spec, bound_factor, reference_j)
+    bound_j = cost_bound(spec, trial.bound_factor, reference_j)
+    is_within_bound = run_cost(spec, report.energy_j, report.time_s) <= bound_j
     if report.out_of_memory or report.metric is None or report.epoch >= spec.max_epochs or not is_within_bound:
         return None
-    if calibration.reached(spec, report.metric):
+    if calibration.reached(spec, report.metric) or _is_priced_out(spec, trial, report):
         return None
     return Verdict(VerdictCode.CONTINUE, f"the target {spec.target_metric:.6g} is not reached yet; training continues")
 
@@ -212,6 +215,23 @@ def compact(state: JobState) -> JobState:
     """Return the same job with all trials that have a verdict moved into the summary."""
     remaining = tuple(trial for trial in state.trials if trial.status is not TrialStatus.SUCCEEDED)
     return replace(state, trials=remaining, summary=summarize_ended(state))
+
+
+def _is_priced_out(spec: Spec, trial: Trial, report: Report) -> bool:
+    """Whether a report, which has not reached the target, is that of a first epoch that has cost too much."""
+    if trial.epoch_limit_j is None or trial.epochs > 0 or not report.epoch == 1 < spec.max_epochs:
+        return False
+    is_open = not (report.out_of_memory or report.metric is None or calibration.reached(spec, report.metric))
+    return is_open and run_cost(spec, report.energy_j, report.time_s) > trial.epoch_limit_j
+
+
+def _priced_out_reason(trial: Trial, cost_j: float) -> str:
+    size = trial.batch_size
+    return (
+        f"the first epoch has cost {cost_j:.6g} J, more than the {trial.epoch_limit_j:.6g} J up to which a first run "
+        f"with batch size {size} is worth its cost. Launched again, the training gets another batch size; {size} has "
+        "not failed, and may be dispatched again in a later training"
+    )
 
 
 def _failure(state: JobState, trial: Trial, code: VerdictCode, reason: str) -> Verdict:

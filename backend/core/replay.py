@@ -3,6 +3,7 @@
 The history is plain data; `backend.database.states` loads it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -173,7 +174,7 @@ def _compare_choice(state: JobState, past: PastTrial, rng: np.random.Generator) 
     except NothingConverges as error:
         now = f"would choose none ({error})"
     else:
-        if replace(again, reason=stored.reason) == stored:
+        if _are_equal(again, stored):
             return _compare_reason(past, f"batch size {stored.batch_size}", stored.reason, again.reason)
         now = f"would choose {again.batch_size} ({again.type}: {again.reason})"
     rule = changed_rule(state, stored)
@@ -181,8 +182,22 @@ def _compare_choice(state: JobState, past: PastTrial, rng: np.random.Generator) 
     return [f"trial {past.trial.number}: chose batch size {stored.batch_size} ({stored.type}), {now}{because}"]
 
 
+def _are_equal(again: Choice, stored: Choice) -> bool:
+    """Return whether two choices are equal but for their reasons.
+
+    A stored choice may lack its limit: that of a training that goes on after its verdict, or of an earlier version.
+    Another machine computes other last digits.
+    """
+    limit_j, then_j = again.epoch_limit_j, stored.epoch_limit_j
+    if then_j is not None and (limit_j is None or not math.isclose(limit_j, then_j, rel_tol=1e-6)):
+        return False
+    return replace(again, reason=stored.reason, epoch_limit_j=then_j) == stored
+
+
 def _compare_verdict(state: JobState, past: PastTrial, report: PastReport) -> list[str]:
-    again, stored = judge(state, past.trial, report.report), report.verdict
+    earlier = [other.report.epoch for other in past.reports if other.revision < report.revision]
+    trial = replace(past.trial, epochs=max(earlier, default=0))
+    again, stored = judge(state, trial, report.report), report.verdict
     if again.code == stored.code:
         return _compare_reason(past, f"verdict {stored.code}", stored.reason, again.reason)
     return [f"trial {past.trial.number}: judged {stored.code}, would judge {again.code} ({again.reason})"]

@@ -152,6 +152,7 @@ def simulate(
                 started=revision,
                 ended=None,
                 bound_factor=choice.bound_factor,
+                epoch_limit_j=choice.epoch_limit_j,
             )
             active.append(_ActiveRun(trial, recurrence, launch, now_s, record, target_epochs))
         state = _with_active(ended_state, active, now_s)
@@ -165,7 +166,7 @@ def simulate(
         ended = replace(
             run.trial,
             status=TrialStatus.SUCCEEDED,
-            converged=verdict.converged,
+            converged=verdict.result,
             energy_j=report.energy_j,
             time_s=report.time_s,
             epochs=epoch,
@@ -291,13 +292,16 @@ def _report(spec: Spec, run: _ActiveRun, epoch: int) -> Report:
 def _end_epoch(state: JobState, run: _ActiveRun, now_s: float) -> int:
     """Return the first epoch from now on whose report ends the run.
 
-    If the report of an epoch would end the run, so would the report of every later epoch.
+    If the report of an epoch would end the run, so would the report of every later epoch. The exception is the report
+    of the first epoch, whose cost may have a limit of its own.
     """
 
     def stops(epoch: int) -> bool:
         return judge(state, run.trial, _report(state.spec, run, epoch)).stop
 
     done = _epochs_done(run, now_s)
+    if done == 0 and run.trial.epoch_limit_j is not None and stops(1):
+        return 1
     last = int(max(done + 1, min(run.target_epochs, state.spec.max_epochs)))
     if last == done + 1 or not stops(last - 1):  # true for most runs, and it saves the search
         return last

@@ -49,7 +49,7 @@ class TrialStatus(StrEnum):
     DISPATCHED = "Dispatched"
     """Dispatched and still running."""
     SUCCEEDED = "Succeeded"
-    """Ended with a verdict, converged or not."""
+    """Ended with a verdict: converged, failed or priced out."""
     FAILED = "Failed"
     """Ended without a verdict. The trial is no result for its batch size."""
     CALIBRATED = "Calibrated"
@@ -76,6 +76,8 @@ class VerdictCode(StrEnum):
     MAX_EPOCHS = "max_epochs"
     DIVERGED = "diverged"
     OUT_OF_MEMORY = "out_of_memory"
+    PRICED_OUT = "priced_out"
+    """The first epoch has cost too much for the run to be worth its cost. Its batch size has not failed."""
     CALIBRATED = "calibrated"
     """The run ends, and the target is learnt from it. The run has reached that target, whatever it will be."""
     TRAINING_OVER = "training_over"
@@ -112,6 +114,9 @@ class Spec:
 class Trial:
     """One run. Energy, time and epochs are the last reported values.
 
+    `converged` is None while there is no verdict, and if the run was priced out: it ended before it could show whether
+    it converges.
+
     `started` and `ended` are the revisions of the job at which the run started and ended. They are a logical clock:
     the order of events does not depend on the time of day. `ended` is None while the trial runs.
     """
@@ -128,8 +133,15 @@ class Trial:
     ended: int | None
     bound_factor: float | None = 1.0
     """Multiple of the usual cost bound that the run may cost; None: it has no bound."""
+    epoch_limit_j: float | None = None
+    """Highest cost of the first epoch, in joules, after which the run goes on; None: there is no limit."""
     out_of_memory: bool = False
     """Whether the run failed because its batch size did not fit in memory."""
+
+    @property
+    def is_priced_out(self) -> bool:
+        """Whether the run ended because its first epoch had cost too much."""
+        return self.status is TrialStatus.SUCCEEDED and self.converged is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +236,8 @@ class Choice:
     reason: str
     bound_factor: float | None = 1.0
     """Multiple of the usual cost bound that the run may cost; None: it has no bound."""
+    epoch_limit_j: float | None = None
+    """Highest cost of the first epoch, in joules, after which the run goes on; None: there is no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,3 +266,8 @@ class Verdict:
     def converged(self) -> bool:
         """Whether the run ends because it reached the target, be it one that is still to be learnt from it."""
         return self.code in (VerdictCode.CONVERGED, VerdictCode.CALIBRATED)
+
+    @property
+    def result(self) -> bool | None:
+        """What the end of the run says of its batch size: it converged, or it failed; None: neither."""
+        return None if self.code is VerdictCode.PRICED_OUT else self.converged

@@ -27,7 +27,16 @@ NOTHING = '{"version": 0}'
 
 _HEAD_LENGTH = len('{"digest": "0123456789abcdef", ')
 
-_COUNTED = ("converged", "failed", "failed_since_success", "failed_factor", "changed", "paid", "too_large")
+_COUNTED = (
+    "converged",
+    "failed",
+    "failed_since_success",
+    "priced_out",
+    "failed_factor",
+    "changed",
+    "paid",
+    "too_large",
+)
 _OF_EPOCHS = ("runs", "mean", "site_precision", "site_shift", "squares", "freedom", "rising", "falling")
 _OF_EPOCH_COST = ("runs", "mean", "energy_j", "time_s")
 _TRIAL = tuple(field.name for field in fields(Trial))

@@ -31,11 +31,15 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class SizeSummary:
-    """Figures of one batch size. Means are over its converged runs; None before the first converged run."""
+    """Figures of one batch size. Means are over its converged runs; None before the first converged run.
+
+    `runs` are those that converged or failed. Runs that were priced out or lost are counted apart.
+    """
 
     batch_size: int
     runs: int
     converged: int
+    priced_out: int
     lost: int
     mean_cost_j: float | None
     mean_energy_j: float | None
@@ -101,6 +105,7 @@ def _costs(summary: SizeSummary) -> str:
 
 
 def _summary(spec: Spec, size: int, totals: list[Totals], reason: str | None) -> SizeSummary:
+    ended = [group for group in totals if group.status is TrialStatus.SUCCEEDED]
     converged = [group for group in totals if group.converged]
     number = sum(group.trials for group in converged)
     metrics = sum(group.best_metrics for group in converged)
@@ -110,8 +115,9 @@ def _summary(spec: Spec, size: int, totals: list[Totals], reason: str | None) ->
     )
     return SizeSummary(
         batch_size=size,
-        runs=sum(group.trials for group in totals if group.status is TrialStatus.SUCCEEDED),
+        runs=sum(group.trials for group in ended if group.converged is not None),
         converged=number,
+        priced_out=sum(group.trials for group in ended if group.converged is None),
         lost=sum(group.trials for group in totals if group.status is TrialStatus.FAILED),
         mean_cost_j=None if energy_j is None or time_s is None else run_cost(spec, energy_j, time_s),
         mean_energy_j=energy_j,

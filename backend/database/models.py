@@ -133,6 +133,8 @@ class Trial(Base):
     """Why the policy chose this batch size."""
     bound_factor: Mapped[float | None] = mapped_column(Double)  # no default: it would replace None
     """Multiple of the usual cost bound that the run may cost. NULL: no bound."""
+    epoch_limit_j: Mapped[float | None] = mapped_column(Double)
+    """Highest cost of the first epoch, in joules, after which the run goes on. NULL: no limit."""
     status: Mapped[str] = mapped_column(String(16))
     outcome_code: Mapped[str | None] = mapped_column(String(16))
     """Why the trial ended, as a code: a core `VerdictCode`, `ended`, `left`, `stopped` or `lost`."""

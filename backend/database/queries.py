@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, Subquery, case, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from backend.core.state import TrialStatus, TrialType
+from backend.core.state import TrialStatus, TrialType, VerdictCode
 from backend.database.models import Job, Report, Trial
 from backend.database.store import ENDED, LEFT, LOST, STOPPED
 
@@ -105,7 +105,8 @@ def count_active(session: Session, prefix: str | None, since: datetime) -> int:
 def failing_jobs(session: Session, prefix: str | None, limit: int, of_job: Job | None = None) -> list[tuple[int, int]]:
     """Find the jobs with failed runs since the last run that converged, most failures first.
 
-    Only runs since a job's last reset count. Runs that a user or their caller ended do not count. A run that converged
+    Only runs since a job's last reset count. Runs that a user or their caller ended, or that were priced out, do not
+    count. A run that converged
     while the job was paused, or concurrently with an exploring run, does not reset the count of failures.
 
     Returns:
@@ -121,7 +122,7 @@ def failing_jobs(session: Session, prefix: str | None, limit: int, of_job: Job |
         .where(
             Trial.number > last.c.number,
             Trial.status.not_in([TrialStatus.DISPATCHED, TrialStatus.CALIBRATED]),
-            Trial.outcome_code.not_in([ENDED, LEFT, STOPPED]),
+            Trial.outcome_code.not_in([ENDED, LEFT, STOPPED, VerdictCode.PRICED_OUT]),
         )
         .group_by(Trial.job)
         .order_by(failures.desc())

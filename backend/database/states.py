@@ -97,6 +97,7 @@ _TRIAL_COLUMNS = (
     Trial.started_revision,
     Trial.ended_revision,
     Trial.bound_factor,
+    Trial.epoch_limit_j,
     Trial.outcome_code,
 )
 
@@ -139,7 +140,8 @@ _STATUSES = {status.value: status for status in TrialStatus}
 
 
 def _to_trial(row: Sequence[Any]) -> CoreTrial:
-    number, batch_size, type_, status, converged, energy_j, time_s, epochs, started, ended, bound_factor, code = row
+    *start, energy_j, time_s, epochs, started, ended, bound_factor, epoch_limit_j, code = row
+    number, batch_size, type_, status, converged = start
     return CoreTrial(
         number,
         batch_size,
@@ -152,6 +154,7 @@ def _to_trial(row: Sequence[Any]) -> CoreTrial:
         started,
         ended,
         bound_factor,
+        epoch_limit_j,
         code == VerdictCode.OUT_OF_MEMORY,
     )
 
@@ -320,9 +323,12 @@ def is_out_of_reach(reads: Session | Connection, job: Job) -> bool:
 
 
 def _last_verdicts(reads: Session | Connection, job: Job, limit: int) -> list[CoreTrial]:
-    """Return the last `limit` trials of a job's current exploration that have a verdict, in the order of their ends."""
+    """Return the last `limit` trials of a job's current exploration that converged or failed, as they ended."""
     ended = select(*_TRIAL_COLUMNS).where(
-        Trial.job == job.id, Trial.status == TrialStatus.SUCCEEDED, Trial.exploration == job.exploration
+        Trial.job == job.id,
+        Trial.status == TrialStatus.SUCCEEDED,
+        Trial.converged.is_not(None),
+        Trial.exploration == job.exploration,
     )
     last = reads.execute(ended.order_by(Trial.ended_revision.desc()).limit(limit)).all()
     return [_to_trial(row) for row in reversed(last)]
@@ -435,7 +441,7 @@ def load_history(connection: Connection, job: Job) -> list[PastTrial]:
     return [
         PastTrial(
             to_core_trial(row),
-            Choice(row.batch_size, TrialType(row.type), row.reason, row.bound_factor),
+            Choice(row.batch_size, TrialType(row.type), row.reason, row.bound_factor, row.epoch_limit_j),
             row.exploration,
             tuple(reports.get(row.id, ())),
         )

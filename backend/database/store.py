@@ -292,6 +292,7 @@ def new_trial(
         type=choice.type,
         reason=choice.reason,
         bound_factor=choice.bound_factor,
+        epoch_limit_j=choice.epoch_limit_j,
         status=TrialStatus.DISPATCHED,
         energy_j=0.0,
         time_s=0.0,

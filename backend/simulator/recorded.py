@@ -75,7 +75,8 @@ def read(file: Path, *, eta: float | None = None) -> Recorded:
     by_size = defaultdict(list)
     for line in current:
         has_verdict = line.one_of("status", TrialStatus) == TrialStatus.SUCCEEDED
-        if has_verdict and line.quantity("time") >= MIN_POSITIVE:
+        has_result = has_verdict and line["outcome_code"] != VerdictCode.PRICED_OUT
+        if has_result and line.quantity("time") >= MIN_POSITIVE:
             line.one_of("batch_size", line["batch_sizes"].split())
             by_size[line.count("batch_size")].append(line)
     if not by_size:

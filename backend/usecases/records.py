@@ -134,6 +134,7 @@ def _size_summary(summary: SizeSummary) -> BatchSizeSummary:
         batch_size=summary.batch_size,
         runs=summary.runs,
         converged=summary.converged,
+        priced_out=summary.priced_out,
         lost=summary.lost,
         mean_cost=summary.mean_cost_j,
         mean_energy=summary.mean_energy_j,

@@ -7,6 +7,7 @@ Each locks the job first, loads plain data, calls the core, writes and commits. 
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 
 from backend.core import breakdowns, calibration, policies
@@ -93,6 +94,7 @@ def ask(
     resumes: bool = True,
     process: str | None = None,
     takes_over: str | None = None,
+    stops: bool = True,
 ) -> AskAnswer:
     """Dispatch a batch size to a run: create a trial, or return the trial that this `run_id` already has.
 
@@ -115,6 +117,7 @@ def ask(
         resumes: whether the run may continue a trial with outcome code `left`.
         process: the process of the run. None: unknown, so it gets the run's trial, whoever holds it.
         takes_over: the process from which `process` takes the trial over.
+        stops: whether the training stops at its verdict. If not, a limit of its first epoch would save nothing.
 
     Raises:
         UnknownJob: there is no such job.
@@ -138,6 +141,7 @@ def ask(
             trial.process = process
             return _to_ask_answer(job, trial, last, lease_s, ruled_out)
         choice = _choose(connection, locked, by)
+        choice = choice if stops else replace(choice, epoch_limit_j=None)
         trial = store.new_trial(job, at, last_number + 1, run_id, choice, host, process)
         done = f"trial {trial.number}, batch size {trial.batch_size}"
         locked.new += [trial, audit.entry(at, by, Action.ASK, job_id, done)]
@@ -187,7 +191,7 @@ def report(connection: Connection, request: ReportRequest, *, by: Actor, lease_s
             _calibrate(connection, job, trial, at, verdict.reason)
         elif verdict.stop:
             store.end_trial(trial, job, at, TrialStatus.SUCCEEDED, verdict.code, verdict.reason)
-            trial.converged = verdict.converged
+            trial.converged = verdict.result
             if state is not None:
                 states.save_ended(job, locked.belief, state, trial)
         return _to_report_answer(spec, report, verdict)
@@ -382,11 +386,12 @@ def _judge(
     if spec.target_metric is None:
         return calibration.judge(spec, states.to_core_trial(trial), report), None
     reference_j = states.reference_cost(job, belief)
-    going_on = None if reference_j is None else policies.goes_on(spec, trial.bound_factor, report, reference_j)
+    run = states.to_core_trial(trial)
+    going_on = None if reference_j is None else policies.goes_on(spec, run, report, reference_j)
     if going_on is not None:
         return going_on, None
     state = states.load_to_decide(connection, job, belief, trial.exploration)
-    return policies.judge(state, states.to_core_trial(trial), report), state
+    return policies.judge(state, run, report), state
 
 
 def _choose(connection: Connection, locked: store.LockedRun, by: Actor) -> Choice:
@@ -616,6 +621,8 @@ def _repeat_answer(spec: Spec, report: CoreReport, stored: Report) -> ReportAnsw
 
 def _converged(trial: Trial) -> bool | None:
     """Whether a run has reached its target, be it one that is still to be learnt from it; None: it has no verdict."""
+    if trial.outcome_code == VerdictCode.PRICED_OUT:
+        return False
     return True if trial.status == TrialStatus.CALIBRATED else trial.converged
 
 

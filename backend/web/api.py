@@ -185,6 +185,7 @@ def ask_for_run(body: AskRequest) -> Response:
             resumes=body.resumes,
             process=body.process,
             takes_over=body.takes_over,
+            stops=body.stops,
         )
         return _json(answer)
 

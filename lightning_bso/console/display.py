@@ -108,6 +108,7 @@ def _batch_sizes_table(job: JobSummary, belief: JobBelief) -> str:
                 "RUNS": size.runs,
                 "CONVERGED": size.converged,
                 "FAILED": size.runs - size.converged,
+                "PRICED OUT": size.priced_out,
                 "LOST": size.lost,
                 "MEAN COST (J)": size.mean_cost,
                 "MEAN ENERGY (J)": size.mean_energy,

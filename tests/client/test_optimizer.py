@@ -160,6 +160,30 @@ def test_a_run_that_costs_too_much_fails(server: Server, client: BsoClient) -> N
     assert stored_trial(client, expensive).converged is False
 
 
+def test_a_first_run_whose_first_epoch_is_too_dear_ends_and_launched_again_the_training_gets_another_batch_size(
+    server: WaitressServer, client: BsoClient
+) -> None:
+    fields = job(policy="gp-ucb", max_epochs=50)
+    end_with(start_run(server.url, ScriptedMonitor([10.0] * 9), job=fields), *[0.5] * 8, 1.0)
+    dear = start_run(server.url, ScriptedMonitor([80.0]), job=fields)
+    with pytest.raises(ZeusBSOTrainFailError, match=r"the first epoch has cost 80 J, more than the .* J") as failure:
+        dear.on_evaluate(0.5)
+    assert "launch the training again to get the next batch size" in str(failure.value)
+    stored = stored_trial(client, dear)
+    assert (stored.outcome_code, stored.converged) == ("priced_out", None)
+    again = start_run(server.url, job=fields)
+    assert again.trial is not None
+    assert again.trial.batch_size != stored.batch_size
+
+
+def test_a_training_that_goes_on_after_its_verdict_gets_none_after_its_first_epoch(server: WaitressServer) -> None:
+    fields = job(policy="gp-ucb", max_epochs=50)
+    end_with(start_run(server.url, ScriptedMonitor([10.0] * 9), job=fields), *[0.5] * 8, 1.0)
+    dear = start_run(server.url, ScriptedMonitor([80.0]), job=fields, stop=False)
+    dear.on_evaluate(0.5)
+    assert dear.result is None
+
+
 @pytest.mark.parametrize("metric", [math.nan, math.inf, -math.inf])
 def test_a_metric_that_is_not_finite_fails_the_run_and_is_on_record(
     server: Server, client: BsoClient, metric: float

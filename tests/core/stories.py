@@ -10,9 +10,10 @@ from tests.specs import core_spec
 
 LOST = "lost"
 RUNNING = "running"
+PRICED_OUT = "priced out"
 
 Row = tuple[int, float, bool | str]
-"""Batch size, cost, and whether it converged; or `LOST`, or `RUNNING`."""
+"""Batch size, cost, and whether it converged; or `LOST`, `RUNNING` or `PRICED_OUT`."""
 
 
 def trial(number: int, row: Row, kind: TrialType = TrialType.PRUNING, **changes: Any) -> Trial:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.core.gp_ucb.belief import MAX_LOST_TRIALS, Belief, NoWarmStart, belief_of, warm_belief, warm_start
-from backend.core.policies import choose, judge, ruled_out, stage
+from backend.core.policies import choose, judge, reference_cost, ruled_out, stage
 from backend.core.state import (
     Choice,
     JobState,
@@ -27,7 +27,7 @@ from backend.core.state import (
     Verdict,
     VerdictCode,
 )
-from tests.core.stories import LOST, RUNNING, trial
+from tests.core.stories import LOST, PRICED_OUT, RUNNING, trial
 from tests.specs import core_spec
 
 FIVE = core_spec(batch_sizes=(4, 8, 16, 32, 64), max_epochs=100, policy="gp-ucb")
@@ -35,7 +35,7 @@ EPOCH_J = 100.0
 MAX_POWER_W = FIVE.max_power
 
 Row = tuple[int, int, bool | str]
-"""Batch size, epochs, and whether it converged; or `LOST`, or `RUNNING`."""
+"""Batch size, epochs, and whether it converged; or `LOST`, `RUNNING` or `PRICED_OUT`."""
 
 
 def job(
@@ -423,6 +423,125 @@ def test_a_step_that_has_paid_widens_the_choice_until_the_next_new_batch_size_ha
     after = after_a_step((32, 20, True), (64, 100, False))
     assert after.batch_size <= 32 or after.batch_size == 128, "the neighbour of a batch size that has run"
     assert "has paid" not in after.reason
+
+
+# --- A look at the first epoch ---
+
+TRIED: tuple[Row, ...] = ((16, 50, True), (16, 50, True), (16, 50, True))
+
+
+def look(state: JobState, *, cheaper: float = 1.0, epoch: int = 1, **changes: float | None) -> Verdict:
+    """Return the verdict on the first report of the next run, whose first epoch costs the limit over `cheaper`."""
+    choice = ask(state)
+    assert choice.epoch_limit_j is not None
+    report = Report(
+        **{"metric": 0.0, "energy_j": choice.epoch_limit_j / cheaper, "time_s": 0.0, "epoch": epoch} | changes
+    )
+    return judge(state, replace(run_of(state, choice.batch_size), epoch_limit_j=choice.epoch_limit_j), report)
+
+
+def test_a_first_run_ends_after_an_epoch_that_costs_more_than_its_limit_and_not_after_a_cheaper_one() -> None:
+    state = job(*TRIED)
+    too_dear = look(state, cheaper=0.99)
+    assert too_dear.code is VerdictCode.PRICED_OUT
+    assert too_dear.stop
+    assert not too_dear.converged
+    assert look(state, cheaper=1.01).code is VerdictCode.CONTINUE
+
+
+def test_the_verdict_says_what_it_means_for_the_batch_size() -> None:
+    state = job(*TRIED)
+    size = ask(state).batch_size
+    reason = look(state, cheaper=0.5).reason
+    assert "the first epoch has cost" in reason
+    assert f"the training gets another batch size; {size} has not failed, and may be dispatched again" in reason
+
+
+def test_only_the_report_of_the_first_epoch_can_price_a_run_out() -> None:
+    state = job(*TRIED)
+    assert look(state, cheaper=0.9, epoch=0).code is VerdictCode.CONTINUE
+    assert look(state, cheaper=0.9, epoch=2).code is VerdictCode.CONTINUE
+    later = replace(run_of(state, 8), epoch_limit_j=1.0, epochs=1)
+    assert judge(state, later, Report(0.0, EPOCH_J * 2, 0.0, 1)).code is VerdictCode.CONTINUE
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"metric": 1.0}, VerdictCode.CONVERGED),
+        ({"metric": None}, VerdictCode.DIVERGED),
+        ({"energy_j": 1e9}, VerdictCode.COST_BOUND),
+    ],
+)
+def test_a_dear_first_epoch_hides_no_other_verdict(changes: dict[str, float | None], code: VerdictCode) -> None:
+    assert look(job(*TRIED), cheaper=0.5, **changes).code is code
+
+
+def test_the_last_epoch_prices_no_run_out() -> None:
+    state = job((16, 1, True), spec=replace(FIVE, max_epochs=1))
+    limited = replace(run_of(state, 8), epoch_limit_j=1.0)
+    assert judge(state, limited, Report(0.0, EPOCH_J, 0.0, 1)).code is VerdictCode.MAX_EPOCHS
+
+
+@pytest.mark.parametrize(
+    ("rows", "has_limit", "why"),
+    [
+        ((), False, "the default comes first"),
+        (((16, 100, False),), False, "nothing has converged"),
+        (TRIED, True, "the other one is new"),
+        ((*TRIED, (8, 10, True)), False, "it has run"),
+        ((*TRIED, (8, 1, LOST)), False, "a lost run has shown the cost of an epoch"),
+        ((*TRIED, (8, 1, RUNNING)), False, "a running run has shown it"),
+        ((*TRIED, (8, 0, LOST)), True, "this run was lost within its first epoch"),
+    ],
+)
+def test_only_a_batch_size_whose_epochs_have_no_known_cost_has_a_limit(
+    rows: tuple[Row, ...], has_limit: bool, why: str
+) -> None:
+    two = replace(FIVE, batch_sizes=(8, 16))
+    choice = ask(job(*rows, spec=two, epoch_j={8: EPOCH_J / 10}))
+    assert (choice.epoch_limit_j is not None) == has_limit, why
+
+
+def test_a_probe_shows_the_cost_of_an_epoch_too() -> None:
+    two = replace(FIVE, batch_sizes=(8, 16))
+    probed = ProbeResult(8, fits=True, epoch_energy_j=EPOCH_J / 10, epoch_time_s=EPOCH_J / 10 / MAX_POWER_W)
+    choice = ask(replace(job(*TRIED, spec=two), probe_results=(probed,)))
+    assert (choice.batch_size, choice.epoch_limit_j) == (8, None)
+
+
+def test_a_run_that_was_priced_out_is_no_failure_no_ban_and_no_try() -> None:
+    before = job(*TRIED)
+    size = ask(before).batch_size
+    after = job(*TRIED, (size, 1, PRICED_OUT), epoch_j={size: 10 * EPOCH_J})
+    assert ruled_out(after) == {}
+    assert reference_cost(after) == pytest.approx(reference_cost(before), rel=0.01)
+    then, now = belief_of(before), belief_of(after)
+    assert np.array_equal(then.epochs.posterior.mean, now.epochs.posterior.mean), "nothing is learnt of the epochs"
+    assert not now.has_ended[now.grid.index[size]]
+    failed: list[Row] = [(size, 1, PRICED_OUT)] * 3 + [(32, 20, False)] * 2
+    assert "in a row" not in ask(job(*TRIED, *failed, epoch_j={size: 10 * EPOCH_J})).reason
+
+
+def test_launched_again_a_training_gets_another_batch_size_than_the_one_that_was_priced_out() -> None:
+    size = ask(job(*TRIED)).batch_size
+    again = ask(job(*TRIED, (size, 1, PRICED_OUT)))
+    assert again.batch_size != size
+
+
+def test_a_batch_size_that_was_priced_out_gets_a_full_run_once_it_looks_cheaper_than_the_best() -> None:
+    size = ask(job(*TRIED)).batch_size
+    rows: list[Row] = [*TRIED, (size, 1, PRICED_OUT), (16, 50, True)]
+    epoch_j = {size: 1.1 * EPOCH_J}
+    sizes = []
+    for _ in range(60):
+        choice = ask(job(*rows, epoch_j=epoch_j))
+        if choice.batch_size == size:
+            assert choice.epoch_limit_j is None
+            return
+        sizes.append(choice.batch_size)
+        rows.append((choice.batch_size, 51, True))
+    pytest.fail(f"never again, only {Counter(sizes)}")
 
 
 # --- Tries within a recurrence ---

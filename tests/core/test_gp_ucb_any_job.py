@@ -26,6 +26,7 @@ from backend.core.state import (
     Trial,
     TrialStatus,
     TrialType,
+    VerdictCode,
 )
 from tests.core.stories import trial
 from tests.specs import core_spec
@@ -99,7 +100,9 @@ def assert_sound(state: JobState, choice: Choice) -> None:
     """Check that a choice is from the list, and that no text about the job holds a broken number."""
     assert choice.batch_size in state.spec.batch_sizes
     assert choice.bound_factor is None or math.isfinite(choice.bound_factor)
-    run = trial(999, (choice.batch_size, 0.0, "running"), choice.type, bound_factor=choice.bound_factor)
+    assert choice.epoch_limit_j is None or math.isfinite(choice.epoch_limit_j)
+    limits = {"bound_factor": choice.bound_factor, "epoch_limit_j": choice.epoch_limit_j}
+    run = trial(999, (choice.batch_size, 0.0, "running"), choice.type, epochs=0, **limits)
     verdicts = [judge(state, run, Report(metric, 1e40, 0.0, 1)) for metric in (None, 0.0, 1.0)]
     texts = [choice.reason, *(verdict.reason for verdict in verdicts), stage(state)[1], *ruled_out(state).values()]
     assert all(texts)
@@ -133,6 +136,24 @@ def test_every_recurrence_of_any_job_that_can_converge_ends_and_every_choice_is_
     except NothingConverges:
         return  # every batch size has failed several times, and the job is stuck
     assert sorted(run.recurrence for run in runs if run.converged) == list(range(12))
+
+
+@given(workload=workloads().filter(can_end), seed=st.integers(0, 99))
+@settings(max_examples=60)
+def test_a_batch_size_is_priced_out_once_and_launched_again_the_training_gets_another(
+    workload: Workload, seed: int
+) -> None:
+    try:
+        runs, _ = simulate_checked(workload, seed, concurrency=1)
+    except NothingConverges:
+        return
+    priced_out = [place for place, run in enumerate(runs) if run.code is VerdictCode.PRICED_OUT]
+    sizes = [runs[place].batch_size for place in priced_out]
+    assert len(sizes) == len(set(sizes))
+    for place in priced_out:
+        assert runs[place].epochs == 1
+        assert runs[place + 1].recurrence == runs[place].recurrence
+        assert runs[place + 1].batch_size != runs[place].batch_size
 
 
 @given(workload=workloads("zeus"), seed=st.integers(0, 99), concurrency=st.integers(1, 8))
@@ -264,7 +285,7 @@ class Twins:
         self.trials.append(
             Trial(
                 *(number, choice.batch_size, choice.type, TrialStatus.DISPATCHED, None),
-                *(0.0, 0.0, 0, self.revision, None, choice.bound_factor),
+                *(0.0, 0.0, 0, self.revision, None, choice.bound_factor, choice.epoch_limit_j),
             )
         )
         return True
@@ -278,7 +299,7 @@ class Twins:
         assert judge(compacted, run, report) == verdict
         run = replace(run, energy_j=report.energy_j, epochs=report.epoch)
         if verdict.stop:
-            run = replace(run, status=TrialStatus.SUCCEEDED, converged=verdict.converged, ended=self.revision)
+            run = replace(run, status=TrialStatus.SUCCEEDED, converged=verdict.result, ended=self.revision)
         self.trials[i] = run
 
     def lose(self, i: int) -> None:

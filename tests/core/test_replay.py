@@ -72,7 +72,7 @@ class Job:
             return
         trial = Trial(
             *(len(self.runs) + 1, choice.batch_size, choice.type, TrialStatus.DISPATCHED, None),
-            *(0.0, 0.0, 0, self.revision, None, choice.bound_factor),
+            *(0.0, 0.0, 0, self.revision, None, choice.bound_factor, choice.epoch_limit_j),
         )
         self.runs.append(Run(trial, choice, self.exploration))
 
@@ -90,7 +90,7 @@ class Job:
             energy_j=report.energy_j,
             epochs=report.epoch,
             status=TrialStatus.SUCCEEDED if verdict.stop else TrialStatus.DISPATCHED,
-            converged=verdict.converged if verdict.stop else None,
+            converged=verdict.result if verdict.stop else None,
             ended=self.revision if verdict.stop else None,
         )
 
@@ -261,6 +261,29 @@ def test_a_choice_beside_a_step_that_has_paid_names_the_change_of_the_rules() ->
         "step that has paid"
     )
     assert "rules" not in last_line(16, 32, 8), "no rules explain this one"
+
+
+def test_a_first_run_without_a_limit_of_its_first_epoch_is_the_same_choice() -> None:
+    spec = core_spec(batch_sizes=(8, 16), max_epochs=100, policy="gp-ucb")
+    trials = [
+        trial(number, (size, 5000.0, True), TrialType.MAB, epochs=50, time_s=50.0)
+        for number, size in enumerate((16, 8), 1)
+    ]
+    history = [PastTrial(t, Choice(t.batch_size, TrialType.MAB, "then"), 0, ()) for t in trials]
+    assert other_choices(spec, history) == []
+
+
+def test_a_limit_that_differs_in_its_last_digits_is_the_same_choice() -> None:
+    job = Job(core_spec(batch_sizes=(8, 16), max_epochs=100, policy="gp-ucb"))
+    job.ask(set())
+    for metric in (0.0, 0.0, 0.0, 1.0):
+        job.report(job.runs[0], metric, 50.0)
+    job.ask(set())
+    limit_j = job.runs[1].choice.epoch_limit_j
+    assert limit_j is not None
+    for factor, differ in ((1 + 1e-9, 0), (1.01, 1)):
+        job.runs[1].choice = replace(job.runs[1].choice, epoch_limit_j=limit_j * factor)
+        assert len(differences(job.spec, job.history(), seeded(SEED))) == differ
 
 
 def test_a_choice_that_no_rules_explain_names_no_change_of_them() -> None:

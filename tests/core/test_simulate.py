@@ -311,6 +311,7 @@ def epoch_by_epoch(example: Workload, recurrences: int, seed: int, concurrency: 
                 started=events,
                 ended=None,
                 bound_factor=choice.bound_factor,
+                epoch_limit_j=choice.epoch_limit_j,
             )
             active.append(SteppedRun(trial, waiting.pop(0), now_s, example.sizes[choice.batch_size]))
         now_s = min(run.next_s for run in active)
@@ -329,7 +330,8 @@ def epoch_by_epoch(example: Workload, recurrences: int, seed: int, concurrency: 
                     *(report.energy_j, report.time_s, cost_j, code),
                 )
             )
-            ended = replace(run.advanced(), status=TrialStatus.SUCCEEDED, converged=converged, ended=events)
+            result = None if code is VerdictCode.PRICED_OUT else converged
+            ended = replace(run.advanced(), status=TrialStatus.SUCCEEDED, converged=result, ended=events)
             ended_state = compact(replace(ended_state, trials=(*ended_state.trials, ended)))
             if not converged:
                 waiting.insert(0, run.recurrence)

@@ -111,6 +111,8 @@ def test_the_same_trials_give_the_same_text_throughout_a_version() -> None:
             "counted failed 1": 0,
             "counted failed_since_success 0": 0,
             "counted failed_since_success 1": 0,
+            "counted priced_out 0": 0,
+            "counted priced_out 1": 0,
             "counted failed_factor": 1,
             "counted changed": None,
             "counted paid": 0,
@@ -153,7 +155,7 @@ def test_the_same_trials_of_a_zeus_job_give_the_same_text_throughout_a_version()
     assert data["last"]["number"] == 5
     assert data["cheapest"]["number"] == 3
     assert [values[0] for values in data["explored"]] == [1, 2, 3]
-    assert data["explored"][1] == [2, 8, "Pruning", "Succeeded", False, 50.0, 0.0, 1, 4, 5, 1.0, False]
+    assert data["explored"][1] == [2, 8, "Pruning", "Succeeded", False, 50.0, 0.0, 1, 4, 5, 1.0, None, False]
     assert data["rewards"] == {
         "16": [3, -31.0, 26.0, [-28.0, -35.0]],
         "8": [1, -50.0, 0.0, [-50.0]],

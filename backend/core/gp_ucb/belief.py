@@ -79,6 +79,8 @@ class Belief(EndedSummary):
     """Number of failed runs since the last drift of T."""
     failed_since_success: Vector
     """Number of failed runs since a run last converged: the tries of the current recurrence."""
+    priced_out: Vector
+    """Number of runs that were priced out since a run last converged."""
     start: int
     """Index of the first batch size to try."""
     failed_factor: float = 1.0
@@ -150,7 +152,7 @@ def initial_belief(spec: Spec) -> Belief:
         grid,
         epochs.initial(grid.x, epochs.default_prior(grid.x, spec.max_epochs)),
         epoch_cost.initial(grid.x, spec.max_power),
-        *(zeros, zeros, zeros),
+        *(zeros, zeros, zeros, zeros),
         start=grid.index[spec.default_batch_size],
     )
 
@@ -209,6 +211,9 @@ def warm_start(donor: JobState, spec: Spec) -> WarmStart:
 def learn(spec: Spec, belief: Belief, trial: Trial) -> Belief:
     """Return the belief after one more trial, which has ended with a verdict."""
     i = belief.grid.index[trial.batch_size]
+    if trial.is_priced_out:
+        about_cost = with_epoch_costs(spec, belief.epoch_cost, belief.grid, [trial])
+        return replace(belief, epoch_cost=about_cost, priced_out=_plus_one(belief.priced_out, i), last=trial)
     count = max(trial.epochs, 1)  # a target reached within the first epoch counts as one epoch
     about_epochs, alarm = belief.epochs, False
     if belief.converged[i]:
@@ -234,6 +239,7 @@ def learn(spec: Spec, belief: Belief, trial: Trial) -> Belief:
         converged=_plus_one(belief.converged, i) if trial.converged else belief.converged,
         failed=belief.failed if trial.converged else _plus_one(belief.failed, i),
         failed_since_success=belief.failed * 0 if trial.converged else _plus_one(belief.failed_since_success, i),
+        priced_out=belief.failed * 0 if trial.converged else belief.priced_out,
         failed_factor=1.0 if trial.converged else max(belief.failed_factor, trial.bound_factor or 1.0),
         last=trial,
         changed=ended if alarm else None if change_is_over else belief.changed,

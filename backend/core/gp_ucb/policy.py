@@ -41,11 +41,15 @@ from backend.core.state import (
 
 CONFIDENCE = 0.75
 """Width of the lower confidence bound: standard deviations of the log cost, times sqrt(ln(2 + recurrences))."""
+LOOK_SHARE = 0.9
+"""A first run is priced out after its first epoch if what is still to be paid exceeds this share of the best's cost."""
 TRIES_BY_INDEX = 3
 """Launches of one recurrence that go by the index.
 
 The next launch gets the best batch size. Later launches take turns among the batch sizes that have converged.
 """
+LOWEST_LIMIT, LIMIT_HALVINGS = 1e-6, 30
+"""Search of the limit of an epoch's cost: the lowest, as a share of the best's cost, and the number of halvings."""
 TURNS = 10
 """Failures in one recurrence after which a batch size that has converged ranks like one that never has."""
 MAX_DOUBLINGS = 60
@@ -68,6 +72,10 @@ class Forecast:
     """Standard deviation of this estimate."""
     index_j: Vector
     """Lower confidence bound of the cost of a recurrence that starts with this batch size. The lowest index wins."""
+    low_epochs: Vector
+    """Lower confidence bound of ln T, T the epochs to the target."""
+    is_priced: Mask
+    """Whether a run or a probe has shown the cost of an epoch."""
 
 
 def choose(state: JobState, _rng: np.random.Generator) -> Choice:
@@ -88,7 +96,7 @@ def changed_rule(state: JobState, choice: Choice) -> str | None:
         earlier = _choose(state, replace(belief, paid=0))
     except NothingConverges:
         return None
-    if replace(earlier, reason=choice.reason) != choice:
+    if replace(earlier, reason=choice.reason, epoch_limit_j=choice.epoch_limit_j) != choice:
         return None
     return "earlier versions try only the neighbours of batch sizes that have run, also after a step that has paid"
 
@@ -114,8 +122,10 @@ def _choose(state: JobState, belief: Belief) -> Choice:
         chosen = lowest(predicted.index_j, allowed)
         return Choice(grid.sizes[chosen], TrialType.MAB, _reason(belief, predicted, chosen, best))
     if failures < TRIES_BY_INDEX:
-        chosen = lowest(predicted.index_j, allowed & ~belief.banned)
-        return Choice(grid.sizes[chosen], TrialType.MAB, _reason(belief, predicted, chosen, best))
+        chosen = lowest(predicted.index_j, allowed & ~belief.banned & (belief.priced_out == 0))
+        limit_j = None if predicted.is_priced[chosen] else _epoch_limit(spec, belief, predicted, chosen)
+        reason = _reason(belief, predicted, chosen, best)
+        return Choice(grid.sizes[chosen], TrialType.MAB, reason, epoch_limit_j=limit_j)
     if failures == TRIES_BY_INDEX:
         chosen = best
     else:
@@ -262,7 +272,8 @@ def forecast(state: JobState, belief: Belief) -> Forecast:
         index = _recurrence_costs(spec, belief, mean, variance, about_cost.posterior.mean)
     else:
         index = _first_success_costs(spec, belief, mean, variance, about_cost.posterior.mean)
-    return Forecast(expected, expected * np.sqrt(variance), index)
+    low_epochs = about_epochs.mean - _width(belief) * np.sqrt(about_epochs.variance)
+    return Forecast(expected, expected * np.sqrt(variance), index, low_epochs, about_cost.runs > 0)
 
 
 def _recurrence_costs(spec: Spec, belief: Belief, mean: Vector, variance: Vector, log_epoch_cost: Vector) -> Vector:
@@ -271,17 +282,61 @@ def _recurrence_costs(spec: Spec, belief: Belief, mean: Vector, variance: Vector
     If the first run fails, the recurrence continues with the best batch size.
     """
     best_j = float(expected_costs(belief)[belief.has_converged].min())
-    width = CONFIDENCE * math.sqrt(math.log(2 + float(belief.converged.sum())))
     sigma = math.sqrt(belief.epochs.noise_variance)
+    reliability = (belief.converged + 1) / (belief.converged + belief.failed + 1)
     index = np.empty(len(mean))
-    for i, low in enumerate(mean - width * np.sqrt(variance)):
-        cap_j = spec.max_epochs * math.exp(log_epoch_cost[i])
-        if spec.beta_knob is not None:
-            cap_j = max(min(cap_j, spec.beta_knob * best_j), epoch_cost.MIN_COST_J)
-        success = normal_cdf((math.log(cap_j) - low) / sigma)
-        success *= (belief.converged[i] + 1) / (belief.converged[i] + belief.failed[i] + 1)
-        index[i] = capped_lognormal_mean(low, sigma, cap_j) + (1 - success) * best_j
+    for i, low in enumerate(mean - _width(belief) * np.sqrt(variance)):
+        cap_j = _cap(spec, math.exp(log_epoch_cost[i]), best_j)
+        index[i] = _cost_with_fallback(low, sigma, cap_j, float(reliability[i]), best_j)
     return index
+
+
+def _epoch_limit(spec: Spec, belief: Belief, predicted: Forecast, i: int) -> float | None:
+    """Return the highest cost of the first epoch, in joules, after which a first run goes on; None: whatever it costs.
+
+    Beyond it, the lower confidence bound of what is still to be paid, until a run converges, exceeds `LOOK_SHARE` of
+    the cost of the best batch size. The bound is that of the index, with the epoch's cost known and already paid.
+    """
+    best_j = float(expected_costs(belief)[belief.has_converged].min())
+    sigma, low_epochs = math.sqrt(belief.epochs.noise_variance), float(predicted.low_epochs[i])
+
+    def is_too_dear(epoch_j: float) -> bool:
+        cap_j = _cap(spec, epoch_j, best_j)
+        to_pay_j = _cost_with_fallback(low_epochs + math.log(epoch_j), sigma, cap_j, 1.0, best_j) - epoch_j
+        return to_pay_j > LOOK_SHARE * best_j
+
+    low_j, high_j = LOWEST_LIMIT * best_j, best_j
+    if not is_too_dear(high_j):
+        return None
+    for _ in range(LIMIT_HALVINGS):
+        middle_j = math.sqrt(low_j * high_j)
+        low_j, high_j = (low_j, middle_j) if is_too_dear(middle_j) else (middle_j, high_j)
+    return high_j
+
+
+def _width(belief: Belief) -> float:
+    """Return the width of the lower confidence bounds, in standard deviations."""
+    return CONFIDENCE * math.sqrt(math.log(2 + float(belief.converged.sum())))
+
+
+def _cap(spec: Spec, epoch_j: float, best_j: float) -> float:
+    """Return the cost at which a run ends at the latest."""
+    cap_j = spec.max_epochs * epoch_j
+    return cap_j if spec.beta_knob is None else max(min(cap_j, spec.beta_knob * best_j), epoch_cost.MIN_COST_J)
+
+
+def _cost_with_fallback(low: float, sigma: float, cap_j: float, reliability: float, best_j: float) -> float:
+    """Return the expected cost of a run, and of the best batch size in case that the run fails.
+
+    Args:
+        low: mean of the logarithm of the run's cost.
+        sigma: standard deviation of this logarithm.
+        cap_j: the cost at which the run ends at the latest.
+        reliability: probability that the run converges if it gets that far.
+        best_j: cost of the best batch size.
+    """
+    success = normal_cdf((math.log(cap_j) - low) / sigma) * reliability
+    return capped_lognormal_mean(low, sigma, cap_j) + (1 - success) * best_j
 
 
 def _first_success_costs(spec: Spec, belief: Belief, mean: Vector, variance: Vector, log_epoch_cost: Vector) -> Vector:

@@ -231,7 +231,7 @@ def eta_line(spec: Spec, summaries: Sequence[SizeSummary], eta: float) -> tuple[
 
 
 def _symbol(entry: EndedTrial, index: int) -> str:
-    if entry.trial.status is not TrialStatus.SUCCEEDED:
+    if entry.trial.status is not TrialStatus.SUCCEEDED or entry.trial.converged is None:
         return "circle-open"
     return SYMBOLS[index // len(COLOURS) % len(SYMBOLS)] if entry.trial.converged else "x"
 
