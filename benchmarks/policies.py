@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
 from rich.progress import Progress
 
+from backend.core.gp_ucb import belief, policy
 from backend.core.gp_ucb.belief import warm_belief, warm_start
 from backend.core.policies import compact
 from backend.core.simulate import SizeRecord, cheapest_size, simulate
@@ -279,10 +281,46 @@ def targets(bench: Bench, data: traces.Traces) -> None:
         )
 
 
+def rules(bench: Bench, data: traces.Traces) -> None:
+    """Write the table of two rules of gp-ucb, on and off."""
+    bench.write(
+        f"### With and without two rules: a wider search after a step that has paid, a look at the first epoch "
+        f"({bench.fewer} seeds)"
+    )
+    bench.write()
+    sound = [case for case in other_targets(data) if share_of_best(case) >= MOSTLY]
+    groups = {
+        "the paper's jobs": cases(data, traces.JOBS.values()),
+        "other targets": spread([case for case in sound if share_of_default(case) > HARDLY_EVER], OTHER_TARGETS),
+        "the default hardly ever converges": [case for case in sound if share_of_default(case) <= HARDLY_EVER],
+        "random jobs": synthetic_cases(),
+    }
+    rows: list[Row] = []
+    for group, selected in groups.items():
+        for paying_share, look_share, name in (
+            (belief.PAYING_SHARE, policy.LOOK_SHARE, "both"),
+            (belief.PAYING_SHARE, math.inf, "the wider search alone"),
+            (0.0, policy.LOOK_SHARE, "the look alone"),
+            (0.0, math.inf, "neither"),
+        ):
+            with (  # the processes that simulate are forks of this one
+                patch.object(belief, "PAYING_SHARE", paying_share),
+                patch.object(policy, "LOOK_SHARE", look_share),
+            ):
+                comparisons = bench.compare(selected, ("gp-ucb",), bench.fewer)
+            rows.append((f"{group}: {name}", selected, comparisons, "gp-ucb"))
+    bench.table(rows)
+
+
+def synthetic_cases() -> list[Case]:
+    """Return random jobs of 100 recurrences in which some batch size converges."""
+    selected = [Case("", Scenario(synthetic.workload(number), 100), 100) for number in range(40)]
+    return [case for case in selected if cheapest_size(case.scenario.workload) is not None]
+
+
 def random_jobs(bench: Bench) -> None:
     """Write the table of random jobs."""
-    selected = [Case("", Scenario(synthetic.workload(number), 100), 100) for number in range(40)]
-    selected = [case for case in selected if cheapest_size(case.scenario.workload) is not None]
+    selected = synthetic_cases()
     bench.write(f"### {len(selected)} random jobs (`backend/simulator/synthetic.py`), 100 recurrences")
     bench.write()
     comparisons = bench.compare(selected, ("gp-ucb", "zeus"), bench.fewer)
@@ -386,6 +424,7 @@ def main() -> None:
     parts: dict[str, Callable[[], None]] = {
         "pairs": lambda: pairs(bench, data),
         "targets": lambda: targets(bench, data),
+        "rules": lambda: rules(bench, data),
         "random": lambda: random_jobs(bench),
         "drift": lambda: changes(bench, data),
         "at-once": lambda: at_once(bench, data),
