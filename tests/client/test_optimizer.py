@@ -161,7 +161,7 @@ def test_a_run_that_costs_too_much_fails(server: Server, client: BsoClient) -> N
 
 
 def test_a_first_run_whose_first_epoch_is_too_dear_ends_and_launched_again_the_training_gets_another_batch_size(
-    server: WaitressServer, client: BsoClient
+    server: Server, client: BsoClient
 ) -> None:
     fields = job(policy="gp-ucb", max_epochs=50)
     end_with(start_run(server.url, ScriptedMonitor([10.0] * 9), job=fields), *[0.5] * 8, 1.0)
@@ -176,7 +176,7 @@ def test_a_first_run_whose_first_epoch_is_too_dear_ends_and_launched_again_the_t
     assert again.trial.batch_size != stored.batch_size
 
 
-def test_a_training_that_goes_on_after_its_verdict_gets_none_after_its_first_epoch(server: WaitressServer) -> None:
+def test_a_training_that_goes_on_after_its_verdict_gets_none_after_its_first_epoch(server: Server) -> None:
     fields = job(policy="gp-ucb", max_epochs=50)
     end_with(start_run(server.url, ScriptedMonitor([10.0] * 9), job=fields), *[0.5] * 8, 1.0)
     dear = start_run(server.url, ScriptedMonitor([80.0]), job=fields, stop=False)
