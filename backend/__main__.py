@@ -1,5 +1,6 @@
 """Run the command line: `python -m backend`."""
 
-from backend.cli import main
+from . import COMMAND
+from .cli import main
 
-main(prog_name="python -m backend")
+main(prog_name=COMMAND)

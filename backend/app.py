@@ -17,13 +17,14 @@ from flask_wtf.csrf import CSRFProtect
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, UnprocessableEntity
 from werkzeug.routing import PathConverter
 
-from backend.config import Settings, load_settings
-from backend.database import schema
-from backend.database.extensions import db, migrate
-from backend.errors import InvalidField, ServiceError
-from backend.usecases import users
-from backend.web import admin, api, logs, metrics, security
 from lightning_bso.wire import DOCUMENT_PATH, MAX_BODY_BYTES, ErrorAnswer, Fault
+
+from .config import Settings, load_settings
+from .database import schema
+from .database.extensions import db, migrate
+from .errors import InvalidField, ServiceError
+from .usecases import users
+from .web import admin, api, logs, metrics, security
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +74,7 @@ def create_app(settings: Settings | None = None, *, prepare_database: bool = Tru
     settings = settings or load_settings()
     logs.configure(settings.log_level, settings.log_format)
     app = BsoServer(
-        "backend",
+        __package__,
         info=Info(
             title="lightning-bso",
             version=metadata.version("lightning-bso"),

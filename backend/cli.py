@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib import metadata
 from typing import Any
 
 import click
@@ -14,17 +15,18 @@ import flask_migrate
 import structlog
 from flask import Flask
 
-from backend.app import create_app
-from backend.config import SettingsError, load_settings, unknown_variables
-from backend.database import schema
-from backend.errors import DatabaseUnavailable, DatabaseUnusable, SchemaOutdated, ServiceError
-from backend.simulator.cli import simulate
-from backend.usecases import reading, tokens, users
-from backend.usecases.audit import COMMAND_LINE
-from backend.usecases.tokens import MAX_VALID_DAYS, Scope
-from backend.usecases.users import Role
-from backend.web import serving
-from backend.web.auth import is_guarded, is_loopback
+from . import COMMAND
+from .app import create_app
+from .config import Settings, SettingsError, load_settings, unknown_variables
+from .database import schema
+from .errors import DatabaseUnavailable, DatabaseUnusable, SchemaOutdated, ServiceError
+from .simulator.cli import simulate
+from .usecases import reading, tokens, users
+from .usecases.audit import COMMAND_LINE
+from .usecases.tokens import MAX_VALID_DAYS, Scope
+from .usecases.users import Role
+from .web import serving
+from .web.auth import is_guarded, is_loopback
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +36,7 @@ database_url = click.option(
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(metadata.version("lightning-bso"), prog_name="lightning-bso", message="%(prog)s %(version)s")
 def main() -> None:
     """The batch-size optimizer's server."""
 
@@ -71,7 +74,7 @@ def serve(host: str, port: int | None, workers: int, database_url: str | None, i
         sys.stdout.flush()
 
     try:
-        make_app = partial(create_app, settings)
+        make_app = partial(_worker_app, settings, app.secret_key)
         serving.serve(make_app, host, settings.server_port, workers=workers, announce=announce)
     except serving.CannotListen as error:
         raise click.ClickException(str(error)) from error
@@ -270,6 +273,13 @@ def _app(database_url: str | None, *, prepare_database: bool = True, **overrides
         raise click.ClickException(str(error)) from error
 
 
+def _worker_app(settings: Settings, secret_key: str | bytes | None) -> Flask:
+    """Make the application of a worker process. It needs no database, so a worker can be replaced without one."""
+    app = create_app(settings, prepare_database=False)
+    app.secret_key = secret_key
+    return app
+
+
 def _warn_of_other_machines(app: Flask, host: str, *, insecure: bool) -> None:
     """Warn about an address that other machines reach.
 
@@ -289,7 +299,7 @@ def _warn_of_other_machines(app: Flask, host: str, *, insecure: bool) -> None:
         warning = f"anyone who reaches {host} may read and change the data, because there are no tokens or users."
     else:
         warning = (
-            f"there is no access token yet, so on {host} the server answers nobody. Create a token (python -m backend "
-            "token create --label … --scope run), or allow open access with --insecure-open."
+            f"there is no access token yet, so on {host} the server answers nobody. Create a token ({COMMAND} token "
+            "create --label … --scope run), or allow open access with --insecure-open."
         )
     click.echo(f"WARNING: {warning}", err=True)

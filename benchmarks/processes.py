@@ -28,7 +28,7 @@ class ImageServer(Server):
         _, *arguments = json.loads(line.removeprefix("CMD "))
         for option, value in (("--workers", WORKERS), ("--host", "127.0.0.1"), ("--port", self.port)):
             arguments[arguments.index(option) + 1] = str(value)
-        return [sys.executable, *arguments]
+        return [sys.executable, "-m", "backend", *arguments]
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from backend.core.cost import trial_cost
-from backend.core.state import Choice, JobState, Trial, TrialStatus, TrialType
+from .cost import trial_cost
+from .state import Choice, JobState, Trial, TrialStatus, TrialType
 
 
 def pick_at_random(state: JobState, rng: np.random.Generator) -> Choice:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from backend.core.state import Breakdown, JobState, Spec
+from .state import Breakdown, JobState, Spec
 
 REPETITIONS = 2
 """Number of breakdowns by the same error after which a batch size is ruled out."""

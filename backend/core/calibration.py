@@ -10,7 +10,7 @@ reached the target, with the cost of that report.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from backend.core.state import Choice, Report, Spec, Stage, Trial, TrialStatus, TrialType, Verdict, VerdictCode
+from .state import Choice, Report, Spec, Stage, Trial, TrialStatus, TrialType, Verdict, VerdictCode
 
 MAX_FAILURES = 5
 """Number of failed runs in a row after which the target counts as out of reach.

@@ -1,6 +1,6 @@
 """The cost of a run: one number, in joules, from its energy and its time."""
 
-from backend.core.state import Spec, Trial
+from .state import Spec, Trial
 
 
 def cost(energy_j: float, time_s: float, *, eta: float, max_power_w: float) -> float:

@@ -11,10 +11,10 @@ from typing import Protocol
 
 import numpy as np
 
-from backend.core import breakdowns, calibration
-from backend.core.cost import run_cost
-from backend.core.gp_ucb import policy as gp_ucb
-from backend.core.state import (
+from . import breakdowns, calibration
+from .cost import run_cost
+from .gp_ucb import policy as gp_ucb
+from .state import (
     Choice,
     EndedSummary,
     Expectation,
@@ -28,7 +28,7 @@ from backend.core.state import (
     Verdict,
     VerdictCode,
 )
-from backend.core.zeus import policy as zeus
+from .zeus import policy as zeus
 
 
 class Policy(Protocol):

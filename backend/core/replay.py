@@ -10,10 +10,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from backend.core import calibration
-from backend.core.calibration import LearntTarget
-from backend.core.policies import changed_rule, choose, choose_while_paused, compact, judge
-from backend.core.state import (
+from . import calibration
+from .calibration import LearntTarget
+from .policies import changed_rule, choose, choose_while_paused, compact, judge
+from .state import (
     Breakdown,
     Choice,
     EndedSummary,

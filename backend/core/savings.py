@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from backend.core.cost import run_cost, trial_cost
-from backend.core.state import Spec, Trial, TrialStatus
-from backend.core.summary import SizeSummary, Totals, lowest_mean_size, summarize
+from .cost import run_cost, trial_cost
+from .state import Spec, Trial, TrialStatus
+from .summary import SizeSummary, Totals, lowest_mean_size, summarize
 
 
 @dataclass(frozen=True, slots=True)

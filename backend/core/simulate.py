@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from backend.core.cost import run_cost
-from backend.core.policies import choose, compact, judge
-from backend.core.rng import seeded
-from backend.core.state import (
+from .cost import run_cost
+from .policies import choose, compact, judge
+from .rng import seeded
+from .state import (
     Choice,
     EndedSummary,
     JobState,

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from backend.core.gp_ucb import epoch_cost, epochs
-from backend.core.gp_ucb.belief import Belief
-from backend.core.gp_ucb.gaussian import Gaussian
-from backend.core.state import EndedSummary, Trial, TrialStatus, TrialType
-from backend.core.zeus.results import Results, Rewards
+from .gp_ucb import epoch_cost, epochs
+from .gp_ucb.belief import Belief
+from .gp_ucb.gaussian import Gaussian
+from .state import EndedSummary, Trial, TrialStatus, TrialType
+from .zeus.results import Results, Rewards
 
 VERSION = 5
 """Raise it whenever the same trials give another summary or another text. Older texts are then ignored."""

@@ -7,9 +7,9 @@ The best batch size has two meanings, which may differ: the policy's recommendat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from backend.core import policies
-from backend.core.cost import format_joules, run_cost
-from backend.core.state import JobState, Spec, TrialStatus
+from . import policies
+from .cost import format_joules, run_cost
+from .state import JobState, Spec, TrialStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import event, exists, or_, select
 from sqlalchemy.orm import Session
 
-from backend.database.models import Secret, Token, User, utc_now
+from .models import Secret, Token, User, utc_now
 
 _CHANGED = "accounts changed"
 _changes = 0

@@ -11,10 +11,10 @@ from typing import cast
 from sqlalchemy import ColumnElement, Connection, Select, Table, func, insert, select
 from sqlalchemy.orm import Session
 
-from backend.database import rows
-from backend.database.models import AuditEntry, utc_now
-from backend.database.queries import begins_with, count_rows
-from backend.database.store import now
+from . import rows
+from .models import AuditEntry, utc_now
+from .queries import begins_with, count_rows
+from .store import now
 
 _ADD = insert(cast(Table, AuditEntry.__table__)).values(at=utc_now())
 

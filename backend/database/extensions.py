@@ -14,7 +14,7 @@ from pymysql.constants import SERVER_STATUS
 from sqlalchemy import Connection, Engine, ExceptionContext, Pool, event
 from sqlalchemy.orm import DeclarativeBase
 
-from backend.database import faults
+from . import faults
 
 
 class Base(DeclarativeBase):

@@ -7,9 +7,11 @@ import sqlite3
 
 from sqlalchemy import exc
 
+from .. import COMMAND
+
 _READ_ONLY = "the database takes no writes (it is read-only); let the server write to the primary"
 _FULL = "the database's disk is full; free some space"
-_NO_TABLE = "a table or a column is missing; python -m backend db check compares the schema with this program's"
+_NO_TABLE = f"a table or a column is missing; {COMMAND} db check compares the schema with this program's"
 _NO_PRIVILEGE = "the database user lacks a privilege; docs/server.md lists those that the server needs"
 _NO_LOGIN = "the database refuses the user or the password of ZEUS_BSO_DATABASE_URL"
 _STATEMENT_LOG = "the database writes a statement-based binary log; set its binlog_format to ROW"

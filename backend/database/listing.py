@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, UnaryExpression, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from backend.database.models import AuditEntry, Job, Trial
-from backend.database.queries import count_rows
+from .models import AuditEntry, Job, Trial
+from .queries import count_rows
 
 Condition = ColumnElement[bool]
 

@@ -23,8 +23,9 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.sql.functions import FunctionElement
 
-from backend.database.extensions import Base
 from lightning_bso.wire import MAX_ID_LENGTH, MAX_RUN_ID_LENGTH
+
+from .extensions import Base
 
 
 class ExactString(String):

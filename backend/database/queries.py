@@ -12,9 +12,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, Subquery, case, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from backend.core.state import TrialStatus, TrialType, VerdictCode
-from backend.database.models import Job, Report, Trial
-from backend.database.store import ENDED, LEFT, LOST, STOPPED
+from ..core.state import TrialStatus, TrialType, VerdictCode
+from .models import Job, Report, Trial
+from .store import ENDED, LEFT, LOST, STOPPED
 
 
 def find_trial(session: Session, job: Job, number: int) -> Trial | None:

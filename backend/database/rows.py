@@ -14,9 +14,9 @@ from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import ColumnElement, Connection, Insert, Table, Update, bindparam, func, insert, inspect, update
 
-from backend.database import batches
-from backend.database.batches import Statement
-from backend.database.extensions import Base
+from . import batches
+from .batches import Statement
+from .extensions import Base
 
 Row = TypeVar("Row", bound=Base)
 

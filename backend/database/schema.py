@@ -11,13 +11,14 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from backend.database import faults
-from backend.database.extensions import READ_ONLY, db, migrate
-from backend.database.models import Secret
-from backend.database.transactions import retrying_once
-from backend.errors import DatabaseUnavailable, DatabaseUnusable, SchemaOutdated
+from .. import COMMAND
+from ..errors import DatabaseUnavailable, DatabaseUnusable, SchemaOutdated
+from . import faults
+from .extensions import READ_ONLY, db, migrate
+from .models import Secret
+from .transactions import retrying_once
 
-UPGRADE_COMMAND = "python -m backend db upgrade"
+UPGRADE_COMMAND = f"{COMMAND} db upgrade"
 
 
 def current_version() -> str | None:

@@ -15,13 +15,15 @@ import structlog
 from sqlalchemy import Connection, Select, bindparam, func, or_, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
-from backend.core import calibration, policies, stored
-from backend.core.breakdowns import depends_on_working_sizes, with_breakdown
-from backend.core.calibration import LearntTarget
-from backend.core.gp_ucb.belief import MAX_LOST_TRIALS, Belief, WarmStart, warm_belief
-from backend.core.replay import PastProbe, PastReport, PastTrial
-from backend.core.rng import at_position, position_of
-from backend.core.state import (
+from lightning_bso.wire import ProbedSize, RegisteredJobSpec
+
+from ..core import calibration, policies, stored
+from ..core.breakdowns import depends_on_working_sizes, with_breakdown
+from ..core.calibration import LearntTarget
+from ..core.gp_ucb.belief import MAX_LOST_TRIALS, Belief, WarmStart, warm_belief
+from ..core.replay import PastProbe, PastReport, PastTrial
+from ..core.rng import at_position, position_of
+from ..core.state import (
     Breakdown,
     Choice,
     EndedSummary,
@@ -33,12 +35,11 @@ from backend.core.state import (
     Verdict,
     VerdictCode,
 )
-from backend.core.state import Report as CoreReport
-from backend.core.state import Trial as CoreTrial
-from backend.core.summary import Totals
-from backend.database import rows, store
-from backend.database.models import Job, Report, StoredBelief, Trial
-from lightning_bso.wire import ProbedSize, RegisteredJobSpec
+from ..core.state import Report as CoreReport
+from ..core.state import Trial as CoreTrial
+from ..core.summary import Totals
+from . import rows, store
+from .models import Job, Report, StoredBelief, Trial
 
 log = structlog.get_logger(__name__)
 

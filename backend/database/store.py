@@ -27,15 +27,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from backend.core.gp_ucb.belief import WarmStart
-from backend.core.rng import position_of, seeded
-from backend.core.state import Choice, TrialStatus, TrialType, Verdict
-from backend.core.state import Report as CoreReport
-from backend.database import batches, rows
-from backend.database.extensions import Base
-from backend.database.models import Job, Report, StoredBelief, Trial, utc_now
-from backend.errors import UnknownJob
 from lightning_bso.wire import RegisteredJobSpec
+
+from ..core.gp_ucb.belief import WarmStart
+from ..core.rng import position_of, seeded
+from ..core.state import Choice, TrialStatus, TrialType, Verdict
+from ..core.state import Report as CoreReport
+from ..errors import UnknownJob
+from . import batches, rows
+from .extensions import Base
+from .models import Job, Report, StoredBelief, Trial, utc_now
 
 LOST = "lost"
 """Outcome code of a trial whose lease expired."""

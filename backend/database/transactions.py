@@ -23,9 +23,9 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from backend.database import faults
-from backend.database.extensions import READ_ONLY, SQLITE_BUSY_TIMEOUT_MS, db
-from backend.errors import DatabaseUnavailable
+from ..errors import DatabaseUnavailable
+from . import faults
+from .extensions import READ_ONLY, SQLITE_BUSY_TIMEOUT_MS, db
 
 __all__ = ["Connection", "Session", "read_only", "session_transaction", "transaction"]
 

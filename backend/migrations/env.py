@@ -4,15 +4,16 @@ Each migration lives in `versions`. `backend.database.schema` starts the upgrade
 """
 
 from hashlib import sha256
+from importlib import import_module
 
 from alembic import context
 from flask import current_app
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from backend.errors import DatabaseUnusable
-
 LOCK_WAIT_S = 60
+
+DatabaseUnusable = import_module(".errors", current_app.import_name).DatabaseUnusable
 
 db = current_app.extensions["migrate"].db
 

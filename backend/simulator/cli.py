@@ -12,10 +12,10 @@ from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import Progress
 
-from backend.core.simulate import Workload
-from backend.simulator import recorded, report, synthetic, traces
-from backend.simulator.study import CONTENDERS, Comparison, Drift, NothingToCompare, Scenario, compare_all
-from backend.simulator.tables import TracesUnusable
+from ..core.simulate import Workload
+from . import recorded, report, synthetic, traces
+from .study import CONTENDERS, Comparison, Drift, NothingToCompare, Scenario, compare_all
+from .tables import TracesUnusable
 
 HORIZONS = (20, 50, 100)
 DEFAULT_RECURRENCES = 100

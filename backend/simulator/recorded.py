@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.core.gp_ucb.gaussian import Mask, Vector
-from backend.core.simulate import SizeRecord, Workload
-from backend.core.state import Spec, TrialStatus, VerdictCode
-from backend.simulator import tables
-from backend.simulator.tables import MAX_QUANTITY, MIN_POSITIVE, Line, TracesUnusable
+from ..core.gp_ucb.gaussian import Mask, Vector
+from ..core.simulate import SizeRecord, Workload
+from ..core.state import Spec, TrialStatus, VerdictCode
+from . import tables
+from .tables import MAX_QUANTITY, MIN_POSITIVE, Line, TracesUnusable
 
 SPEC_COLUMNS = (
     *("job_id", "batch_sizes", "default_batch_size", "eta_knob", "beta_knob", "max_power", "max_epochs"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from backend.simulator.study import LAST, Comparison, Outcome, geometric_mean, ratio, regret
+from .study import LAST, Comparison, Outcome, geometric_mean, ratio, regret
 
 ALL = 10**9
 """A horizon that includes all recurrences of any scenario."""

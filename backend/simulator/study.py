@@ -12,12 +12,12 @@ from functools import partial
 
 import numpy as np
 
-from backend.core import baselines, policies
-from backend.core.baselines import pick_at_random, search_grid
-from backend.core.gp_ucb.belief import Belief
-from backend.core.gp_ucb.gaussian import Matrix, Vector
-from backend.core.policies import POLICIES, choose
-from backend.core.simulate import (
+from ..core import baselines, policies
+from ..core.baselines import pick_at_random, search_grid
+from ..core.gp_ucb.belief import Belief
+from ..core.gp_ucb.gaussian import Matrix, Vector
+from ..core.policies import POLICIES, choose
+from ..core.simulate import (
     Chooser,
     EndlessRetry,
     Run,
@@ -27,7 +27,7 @@ from backend.core.simulate import (
     simulate,
     simulate_fixed,
 )
-from backend.core.state import NothingConverges
+from ..core.state import NothingConverges
 
 BASELINES: dict[str, Chooser] = {"grid": search_grid, "random": pick_at_random}
 CONTENDERS = (*POLICIES, *BASELINES)

@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 
-from backend.core.simulate import SizeRecord, Workload
-from backend.core.state import Spec
+from ..core.simulate import SizeRecord, Workload
+from ..core.state import Spec
 
 RUNS = 40
 """Known runs of every batch size."""

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.core.cost import cost
-from backend.core.simulate import SizeRecord, Workload
-from backend.core.state import Spec
-from backend.simulator import tables
-from backend.simulator.tables import MAX_COUNT, MAX_QUANTITY, MIN_POSITIVE, Line, TracesUnusable
+from ..core.cost import cost
+from ..core.simulate import SizeRecord, Workload
+from ..core.state import Spec
+from . import tables
+from .tables import MAX_COUNT, MAX_QUANTITY, MIN_POSITIVE, Line, TracesUnusable
 
 GPUS = ("v100", "p100", "rtx6000", "a40")
 JOB_COLUMNS = ("dataset", "network", "optimizer", "batch_size")

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from backend.database import audit_log
-from backend.database.models import AuditEntry
-from backend.database.transactions import Connection, Session, read_only
-from backend.usecases.records import audit_record
 from lightning_bso.wire import AuditPage
+
+from ..database import audit_log
+from ..database.models import AuditEntry
+from ..database.transactions import Connection, Session, read_only
+from .records import audit_record
 
 
 class Action(StrEnum):

@@ -7,19 +7,20 @@ Nothing here changes data. The long lists are in `lists`, the read calls of the 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from backend.core import policies, savings
-from backend.core.cost import run_cost
-from backend.core.state import Report, Spec, Stage, TrialStatus
-from backend.core.state import Trial as CoreTrial
-from backend.core.summary import SizeSummary, Totals, summarize
-from backend.database import queries, states, store
-from backend.database.models import Job
-from backend.database.queries import JobFilter
-from backend.database.transactions import Session, read_only
-from backend.usecases.audit import Actor
-from backend.usecases.reading import IN_A_ROW_FOR_ATTENTION, attention, crash_loop, get_job, get_trial
-from backend.usecases.records import job_belief, job_savings, job_summary, stage_of, trial_count, trial_record, utc
 from lightning_bso.wire import JobBelief, JobSavings, JobSummary, RegisteredJobSpec, TrialRecord, Usage
+
+from ..core import policies, savings
+from ..core.cost import run_cost
+from ..core.state import Report, Spec, Stage, TrialStatus
+from ..core.state import Trial as CoreTrial
+from ..core.summary import SizeSummary, Totals, summarize
+from ..database import queries, states, store
+from ..database.models import Job
+from ..database.queries import JobFilter
+from ..database.transactions import Session, read_only
+from .audit import Actor
+from .reading import IN_A_ROW_FOR_ATTENTION, attention, crash_loop, get_job, get_trial
+from .records import job_belief, job_savings, job_summary, stage_of, trial_count, trial_record, utc
 
 MAX_PLOTTED_TRIALS = 500
 """Figures show this many of a job's trials, the last to end. Earlier trials are added up."""

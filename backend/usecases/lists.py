@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from backend.core.cost import run_cost
-from backend.database import listing, queries, states
-from backend.database.listing import AUDIT, JOBS, TRIALS, ListedTable, ListQuery
-from backend.database.models import Job, Trial
-from backend.database.transactions import Session, read_only
-from backend.usecases import reading
-from backend.usecases.records import audit_record, utc
 from lightning_bso.wire import AuditRecord, JobListing
+
+from ..core.cost import run_cost
+from ..database import listing, queries, states
+from ..database.listing import AUDIT, JOBS, TRIALS, ListedTable, ListQuery
+from ..database.models import Job, Trial
+from ..database.transactions import Session, read_only
+from . import reading
+from .records import audit_record, utc
 
 __all__ = ["AUDIT", "JOBS", "TRIALS", "ListQuery", "ListedTable"]
 

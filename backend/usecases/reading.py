@@ -6,19 +6,20 @@ Nothing here changes data. Next: `records` builds the answers, `backend.database
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backend.core import replay
-from backend.core import savings as core_savings
-from backend.core.rng import seeded
-from backend.core.state import TrialStatus
-from backend.core.summary import Totals, lowest_mean_size, summarize
-from backend.database import queries, states, store
-from backend.database.models import Job, Trial
-from backend.database.queries import JobFilter
-from backend.database.transactions import Connection, Session, read_only, transaction
-from backend.errors import UnknownJob, UnknownTrial
-from backend.usecases.audit import Actor
-from backend.usecases.records import job_belief, job_savings, job_summary, trial_count, trial_record, utc
 from lightning_bso.wire import JobBelief, JobListing, JobPage, JobSavings, JobSummary, TrialPage
+
+from ..core import replay
+from ..core import savings as core_savings
+from ..core.rng import seeded
+from ..core.state import TrialStatus
+from ..core.summary import Totals, lowest_mean_size, summarize
+from ..database import queries, states, store
+from ..database.models import Job, Trial
+from ..database.queries import JobFilter
+from ..database.transactions import Connection, Session, read_only, transaction
+from ..errors import UnknownJob, UnknownTrial
+from .audit import Actor
+from .records import job_belief, job_savings, job_summary, trial_count, trial_record, utc
 
 IN_A_ROW_FOR_ATTENTION = 3
 """A job needs attention after this many runs in a row that failed, or that ended without a verdict."""

@@ -6,14 +6,6 @@ Nothing here queries the database. `reading` and `dashboard` load the rows.
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from backend.core import calibration, policies
-from backend.core.cost import run_cost
-from backend.core.savings import Savings
-from backend.core.savings import Usage as CoreUsage
-from backend.core.state import JobState, NothingConverges, Spec, Stage, TrialStatus
-from backend.core.summary import SizeSummary, Totals, best, summarize
-from backend.database import states
-from backend.database.models import AuditEntry, Job, Trial
 from lightning_bso.wire import (
     AuditRecord,
     BatchSizeSummary,
@@ -25,6 +17,15 @@ from lightning_bso.wire import (
     TrialRecord,
     Usage,
 )
+
+from ..core import calibration, policies
+from ..core.cost import run_cost
+from ..core.savings import Savings
+from ..core.savings import Usage as CoreUsage
+from ..core.state import JobState, NothingConverges, Spec, Stage, TrialStatus
+from ..core.summary import SizeSummary, Totals, best, summarize
+from ..database import states
+from ..database.models import AuditEntry, Job, Trial
 
 
 def job_summary(job: Job, state: JobState, totals: Sequence[Totals], attention: str | None) -> JobSummary:

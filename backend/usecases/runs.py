@@ -10,25 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 
-from backend.core import breakdowns, calibration, policies
-from backend.core.cost import run_cost
-from backend.core.gp_ucb.belief import NoWarmStart, WarmStart, warm_start
-from backend.core.state import Choice, JobState, NothingConverges, Spec, TrialStatus, Verdict, VerdictCode
-from backend.core.state import Report as CoreReport
-from backend.database import rows, states, store
-from backend.database.models import Job, Report, StoredBelief, Trial
-from backend.database.transactions import Connection, transaction
-from backend.errors import (
-    InvalidField,
-    JobSpecDiffers,
-    JobStuck,
-    ReportConflict,
-    TokenLacksScope,
-    UnknownJob,
-    UnknownTrial,
-)
-from backend.usecases import audit
-from backend.usecases.audit import Action, Actor
 from lightning_bso.wire import (
     MAX_GP_UCB_BATCH_SIZES,
     MAX_INT,
@@ -46,6 +27,26 @@ from lightning_bso.wire import (
     TrialCall,
     TrialRequest,
 )
+
+from ..core import breakdowns, calibration, policies
+from ..core.cost import run_cost
+from ..core.gp_ucb.belief import NoWarmStart, WarmStart, warm_start
+from ..core.state import Choice, JobState, NothingConverges, Spec, TrialStatus, Verdict, VerdictCode
+from ..core.state import Report as CoreReport
+from ..database import rows, states, store
+from ..database.models import Job, Report, StoredBelief, Trial
+from ..database.transactions import Connection, transaction
+from ..errors import (
+    InvalidField,
+    JobSpecDiffers,
+    JobStuck,
+    ReportConflict,
+    TokenLacksScope,
+    UnknownJob,
+    UnknownTrial,
+)
+from . import audit
+from .audit import Action, Actor
 
 
 @transaction

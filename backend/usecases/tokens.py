@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from backend.database import accounts, store
-from backend.database.models import Token
-from backend.database.transactions import Session, read_only, session_transaction
-from backend.errors import InvalidField, LabelTaken, UnknownToken
-from backend.usecases import audit
-from backend.usecases.audit import COMMAND_LINE, Action, Actor
 from lightning_bso.wire import MAX_ID_LENGTH
+
+from .. import COMMAND
+from ..database import accounts, store
+from ..database.models import Token
+from ..database.transactions import Session, read_only, session_transaction
+from ..errors import InvalidField, LabelTaken, UnknownToken
+from . import audit
+from .audit import COMMAND_LINE, Action, Actor
 
 PREFIX = "bso_"
 """Start of every token, so that secret scanners can find a leaked token."""
@@ -118,7 +120,7 @@ def revoke(session: Session, label: str, by: Actor = COMMAND_LINE) -> None:
     """
     tokens = accounts.tokens_with_label(session, label)
     if not tokens:
-        raise UnknownToken(f"there is no token {label!r} to revoke; python -m backend token list shows the tokens")
+        raise UnknownToken(f"there is no token {label!r} to revoke; {COMMAND} token list shows the tokens")
     at = store.now(session)
     for token in tokens:
         token.revoked_at = at

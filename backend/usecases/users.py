@@ -12,13 +12,15 @@ from functools import lru_cache
 
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from backend.database import accounts, audit_log, store
-from backend.database.models import User
-from backend.database.transactions import Session, read_only, session_transaction
-from backend.errors import TooManyAttempts, UnknownUser, UnusableName, UnusablePassword, UserExists
-from backend.usecases import audit
-from backend.usecases.audit import Action, Actor
 from lightning_bso.wire import MAX_ID_LENGTH
+
+from .. import COMMAND
+from ..database import accounts, audit_log, store
+from ..database.models import User
+from ..database.transactions import Session, read_only, session_transaction
+from ..errors import TooManyAttempts, UnknownUser, UnusableName, UnusablePassword, UserExists
+from . import audit
+from .audit import Action, Actor
 
 MIN_PASSWORD_LENGTH, MAX_PASSWORD_LENGTH = 12, 1024
 WINDOW_S = 15 * 60.0
@@ -72,7 +74,7 @@ def create(session: Session, name: str, password: str, role: Role, by: Actor) ->
         )
     hashed = _hash(password)
     if accounts.find_user(session, name) is not None:
-        raise UserExists(f"a user {name!r} already exists; change it with: python -m backend user change {name}")
+        raise UserExists(f"a user {name!r} already exists; change it with: {COMMAND} user change {name}")
     user = User(name=name, password_hash=hashed, role=role, created_at=store.now(session))
     accounts.add_user(session, user)
     audit.record(session.connection(), by, Action.CREATE_USER, detail=f"{name}, {role}")
@@ -104,7 +106,7 @@ def change(
     """
     user = accounts.find_user(session, name)
     if user is None:
-        raise UnknownUser(f"there is no user {name!r}; python -m backend user list shows the users")
+        raise UnknownUser(f"there is no user {name!r}; {COMMAND} user list shows the users")
     changes = []
     if password is not None:
         user.password_hash = _hash(password)

@@ -14,14 +14,6 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, RootModel, ValidationError
 
-from backend.database import schema
-from backend.database.queries import JobFilter
-from backend.errors import DatabaseUnavailable, TokenLacksScope, UnknownJob, UnknownTrial
-from backend.usecases import audit, reading, runs
-from backend.usecases.audit import Actor
-from backend.usecases.tokens import Scope
-from backend.web import links, metrics
-from backend.web.auth import authorize
 from lightning_bso.wire import (
     AFTER_PATH,
     AUDIT_PATH,
@@ -56,6 +48,15 @@ from lightning_bso.wire import (
     TrialPage,
     TrialRequest,
 )
+
+from ..database import schema
+from ..database.queries import JobFilter
+from ..errors import DatabaseUnavailable, TokenLacksScope, UnknownJob, UnknownTrial
+from ..usecases import audit, reading, runs
+from ..usecases.audit import Actor
+from ..usecases.tokens import Scope
+from . import links, metrics
+from .auth import authorize
 
 
 def _errors(*statuses: int) -> dict[str | int, type[BaseModel] | dict[Any, Any] | None]:

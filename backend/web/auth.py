@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 from cachetools import TTLCache
 from flask import current_app, request
 
-from backend.database import accounts
-from backend.errors import ForeignPage, TokenLacksScope, TokenNeeded
-from backend.usecases import tokens
-from backend.usecases.audit import Actor
-from backend.usecases.tokens import Scope
+from .. import COMMAND
+from ..database import accounts
+from ..errors import ForeignPage, TokenLacksScope, TokenNeeded
+from ..usecases import tokens
+from ..usecases.audit import Actor
+from ..usecases.tokens import Scope
 
 R = TypeVar("R")
 
@@ -43,7 +44,7 @@ def authorize(required: Scope) -> Actor:
         if not (by_own_machine or current_app.config["INSECURE_OPEN"]):
             raise TokenNeeded(
                 "this server has no access tokens yet, so it answers only direct calls from its own machine. "
-                "Its operator can create a token: python -m backend token create --label … --scope run"
+                f"Its operator can create a token: {COMMAND} token create --label … --scope run"
             )
         return _anonymous(by_own_machine=by_own_machine)
     info = _remembered(f"token {tokens.hash_of(token)}", lambda: tokens.identify(token))

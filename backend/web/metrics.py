@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import REGISTRY, Collector
 
-from backend.usecases import reading
+from ..usecases import reading
 
 _SECONDS = Histogram("zeus_bso_request_seconds", "Time taken to answer.", ["method", "path", "status"])
 

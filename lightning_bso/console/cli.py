@@ -1,7 +1,7 @@
-"""The console script `lightning-bso`: shows a server's jobs, and checks a training machine.
+"""The console script `lightning-bso`: shows a server's jobs, checks a training machine, and starts the server.
 
 Each command is short. `display` formats jobs as text, and `doctor` makes the checks. The calls are in
-`lightning_bso.client`.
+`lightning_bso.client`. The server has its own command line, which `server` hands over to.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module, metadata
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO, get_args
@@ -32,14 +33,21 @@ SPEC_COLUMNS = (
     *("mab_prior_mean", "mab_prior_precision", "mab_num_explorations", "warm_start_from"),
 )
 """Columns of the job's spec. Every line of the CSV repeats them, so the simulator needs no other file."""
+SERVER_COMMANDS = "lightning_bso_server.cli"
+"""The server's command line in the wheel. In the repository it is `backend.cli`."""
 MAX_SUGGESTIONS = 5
 """Number of similar job ids in an error message."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status. The default for `arguments` is the process's command line."""
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        if arguments[:1] == ["serve"]:
+            return _run_server(arguments)
+        if arguments[:1] == ["server"]:
+            return _run_server(arguments[1:])
+        options = _parser().parse_args(arguments)
         status: int = options.run(options)
     except (BSOError, OSError, ValueError) as error:
         print(f"lightning-bso: {error}", file=sys.stderr)
@@ -82,7 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightning-bso", description="Query the batch-size optimizer's server, and check this machine."
     )
+    parser.add_argument("--version", action="version", version=f"lightning-bso {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    # `main` hands these over before it parses, so that the server's own options are known to the server alone.
+    commands.add_parser("serve", help="start a server (needs lightning-bso[server])")
+    commands.add_parser("server", help="manage the server's database, tokens and users (needs lightning-bso[server])")
     ping = commands.add_parser("ping", parents=[server], help="check whether trainings can use the server")
     ping.set_defaults(run=_ping)
     jobs = commands.add_parser("jobs", parents=[server, as_json], help="list the jobs, newest first")
@@ -112,6 +124,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.set_defaults(run=_doctor)
     return parser
+
+
+def _version() -> str:
+    try:
+        return metadata.version("lightning-bso")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _run_server(arguments: Sequence[str]) -> int:
+    """Hand over to the server's command line, which ends the process.
+
+    Raises:
+        BSOError: the server's packages are not installed.
+    """
+    try:
+        server = import_module(SERVER_COMMANDS)
+    except ModuleNotFoundError as error:
+        raise BSOError(f"the server cannot start: {error}; pip install 'lightning-bso[server]'") from error
+    server.main(list(arguments), prog_name="lightning-bso server")
+    return 0
 
 
 def _ping(options: argparse.Namespace) -> int:

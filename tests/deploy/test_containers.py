@@ -158,7 +158,7 @@ def test_the_servers_healthcheck_notices_a_server_that_is_gone(compose: Services
 def test_the_servers_command_ends_and_names_the_migration_if_that_has_not_run(
     compose: Services, tmp_path: Path
 ) -> None:
-    with pytest.raises(AssertionError, match="python -m backend db upgrade"):
+    with pytest.raises(AssertionError, match="lightning-bso server db upgrade"):
         ContainerServer(compose, tmp_path).start()
 
 

@@ -11,13 +11,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from backend.core import breakdowns
-from backend.core.cost import run_cost, trial_cost
-from backend.core.gp_ucb import epoch_cost, epochs
-from backend.core.gp_ucb.epoch_cost import EpochCostBelief
-from backend.core.gp_ucb.epochs import EpochsBelief
-from backend.core.gp_ucb.gaussian import Gaussian, Mask, Vector
-from backend.core.state import EndedSummary, JobState, ProbeResult, Spec, Trial, TrialStatus
+from .. import breakdowns
+from ..cost import run_cost, trial_cost
+from ..state import EndedSummary, JobState, ProbeResult, Spec, Trial, TrialStatus
+from . import epoch_cost, epochs
+from .epoch_cost import EpochCostBelief
+from .epochs import EpochsBelief
+from .gaussian import Gaussian, Mask, Vector
 
 PAYING_SHARE = 0.6
 """A batch size pays if its first run converges at less than this share of what the best was expected to cost.

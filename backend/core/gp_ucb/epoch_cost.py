@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from backend.core.gp_ucb.gaussian import Gaussian, Kernel, Matrix, Vector
+from .gaussian import Gaussian, Kernel, Matrix, Vector
 
 KERNEL = Kernel(level=10.0, slope=0.15, shape=0.2, jitter=0.02, length=4.0)
 NOISE_SD = 0.01

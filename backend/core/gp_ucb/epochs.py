@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from backend.core.gp_ucb.gaussian import Gaussian, Kernel, Vector, survival_site
+from .gaussian import Gaussian, Kernel, Vector, survival_site
 
 KERNEL = Kernel(level=2.0, slope=0.2, shape=0.2, jitter=0.05, length=4.0)
 MEAN_BELOW_MAX_EPOCHS = 1.5

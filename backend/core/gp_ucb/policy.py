@@ -11,22 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from backend.core import breakdowns
-from backend.core.cost import format_joules
-from backend.core.gp_ucb import epoch_cost, epochs
-from backend.core.gp_ucb.belief import (
-    Belief,
-    belief_of,
-    cheapest_converged,
-    expected_costs,
-    learn,
-    lowest,
-    trials_without_result,
-    with_epoch_costs,
-    with_probe,
-)
-from backend.core.gp_ucb.gaussian import Mask, Vector, capped_lognormal_mean, normal_cdf
-from backend.core.state import (
+from .. import breakdowns
+from ..cost import format_joules
+from ..state import (
     Choice,
     Expectation,
     JobState,
@@ -38,6 +25,19 @@ from backend.core.state import (
     TrialType,
     stuck_message,
 )
+from . import epoch_cost, epochs
+from .belief import (
+    Belief,
+    belief_of,
+    cheapest_converged,
+    expected_costs,
+    learn,
+    lowest,
+    trials_without_result,
+    with_epoch_costs,
+    with_probe,
+)
+from .gaussian import Mask, Vector, capped_lognormal_mean, normal_cdf
 
 CONFIDENCE = 0.75
 """Width of the lower confidence bound: standard deviations of the log cost, times sqrt(ln(2 + recurrences))."""

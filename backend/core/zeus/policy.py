@@ -5,11 +5,11 @@ from collections.abc import Set as AbstractSet
 
 import numpy as np
 
-from backend.core import breakdowns
-from backend.core.cost import trial_cost
-from backend.core.state import Choice, Expectation, JobState, NothingConverges, Stage, Trial, TrialType, stuck_message
-from backend.core.zeus import pruning, thompson
-from backend.core.zeus.results import Results, Rewards, results
+from .. import breakdowns
+from ..cost import trial_cost
+from ..state import Choice, Expectation, JobState, NothingConverges, Stage, Trial, TrialType, stuck_message
+from . import pruning, thompson
+from .results import Results, Rewards, results
 
 
 def choose(state: JobState, rng: np.random.Generator) -> Choice:

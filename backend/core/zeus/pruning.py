@@ -10,10 +10,10 @@ The progress of a job is computed from the trials of its pruning each time. No s
 
 from dataclasses import dataclass, field
 
-from backend.core import breakdowns
-from backend.core.cost import trial_cost
-from backend.core.state import JobState, Trial, TrialStatus, TrialType
-from backend.core.zeus.results import results
+from .. import breakdowns
+from ..cost import trial_cost
+from ..state import JobState, Trial, TrialStatus, TrialType
+from .results import results
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ It holds the figures that the bandit and the pruning read. Decisions are made in
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
-from backend.core.cost import trial_cost
-from backend.core.state import EndedSummary, JobState, Spec, Trial, TrialStatus, TrialType
+from ..cost import trial_cost
+from ..state import EndedSummary, JobState, Spec, Trial, TrialStatus, TrialType
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.core.state import JobState, Spec
-from backend.core.zeus.results import Rewards, results
+from ..state import JobState, Spec
+from .results import Rewards, results
 
 
 @dataclass(frozen=True, slots=True)

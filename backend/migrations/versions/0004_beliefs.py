@@ -4,10 +4,15 @@ Revision ID: 0004
 Revises: 0003
 """
 
+from importlib import import_module
+
 import sqlalchemy as sa
 from alembic import op
+from flask import current_app
 
-from backend.database.models import MYSQL_OPTIONS, LongText
+_models = import_module(".database.models", current_app.import_name)
+MYSQL_OPTIONS = _models.MYSQL_OPTIONS
+LongText = _models.LongText
 
 revision = "0004"
 down_revision = "0003"

@@ -5,11 +5,16 @@ Revises: 0006
 """
 
 import json
+from importlib import import_module
 
 import sqlalchemy as sa
 from alembic import op
+from flask import current_app
 
-from backend.database.models import MYSQL_OPTIONS, ExactString, Utc
+_models = import_module(".database.models", current_app.import_name)
+MYSQL_OPTIONS = _models.MYSQL_OPTIONS
+ExactString = _models.ExactString
+Utc = _models.Utc
 
 revision = "0007"
 down_revision = "0006"

@@ -4,10 +4,14 @@ Revision ID: 0009
 Revises: 0008
 """
 
+from importlib import import_module
+
 import sqlalchemy as sa
 from alembic import op
+from flask import current_app
 
-from backend.database.models import LongText
+_models = import_module(".database.models", current_app.import_name)
+LongText = _models.LongText
 
 revision = "0009"
 down_revision = "0008"

@@ -4,10 +4,14 @@ Revision ID: 0010
 Revises: 0009
 """
 
+from importlib import import_module
+
 import sqlalchemy as sa
 from alembic import op
+from flask import current_app
 
-from backend.database.models import ExactString
+_models = import_module(".database.models", current_app.import_name)
+ExactString = _models.ExactString
 
 revision = "0010"
 down_revision = "0009"

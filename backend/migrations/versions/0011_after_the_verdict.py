@@ -4,10 +4,14 @@ Revision ID: 0011
 Revises: 0010
 """
 
+from importlib import import_module
+
 import sqlalchemy as sa
 from alembic import op
+from flask import current_app
 
-from backend.database.models import Double
+_models = import_module(".database.models", current_app.import_name)
+Double = _models.Double
 
 revision = "0011"
 down_revision = "0010"

@@ -10,10 +10,10 @@ from flask import Flask, Request, Response, make_response, render_template, requ
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFError
 
-from backend.config import Settings
-from backend.usecases import dashboard
-from backend.web.admin import compare, formatting, job, lists, login, overview, tokens, trial
-from backend.web.admin.blueprint import PATH, blueprint
+from ...config import Settings
+from ...usecases import dashboard
+from . import compare, formatting, job, lists, login, overview, tokens, trial
+from .blueprint import PATH, blueprint
 
 __all__ = ["compare", "error_page", "is_admin_request", "job", "lists", "overview", "register", "tokens", "trial"]
 

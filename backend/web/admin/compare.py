@@ -3,13 +3,13 @@
 from flask import flash, jsonify, render_template
 from flask.typing import ResponseReturnValue
 
-from backend.errors import ServiceError
-from backend.usecases import reading
-from backend.usecases.users import Role
-from backend.web.admin import login, plots
-from backend.web.admin.blueprint import blueprint
-from backend.web.admin.login import PageUser
-from backend.web.admin.parameters import job_id
+from ...errors import ServiceError
+from ...usecases import reading
+from ...usecases.users import Role
+from . import login, plots
+from .blueprint import blueprint
+from .login import PageUser
+from .parameters import job_id
 
 
 @blueprint.get("/compare/", endpoint="compare")

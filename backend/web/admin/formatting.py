@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from flask import current_app
 
-from backend.core.cost import format_joules
+from ...core.cost import format_joules
 
 J_PER_KWH = 3.6e6
 

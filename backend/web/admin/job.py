@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from flask import current_app, flash, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from backend.usecases import dashboard, reading, runs
-from backend.usecases.users import Role
-from backend.web.admin import export, login, plots
-from backend.web.admin.blueprint import blueprint
-from backend.web.admin.login import PageUser
-from backend.web.admin.parameters import job_id, trial_number
 from lightning_bso.wire import TrialRecord, TrialRequest
+
+from ...usecases import dashboard, reading, runs
+from ...usecases.users import Role
+from . import export, login, plots
+from .blueprint import blueprint
+from .login import PageUser
+from .parameters import job_id, trial_number
 
 LATEST_TRIALS = 25
 _EXPORT_PAGE = 1000

@@ -10,9 +10,9 @@ from typing import Any
 from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from backend.usecases import lists
-from backend.usecases.lists import ListedTable, ListQuery
-from backend.web.admin import export
+from ...usecases import lists
+from ...usecases.lists import ListedTable, ListQuery
+from . import export
 
 EXPORT_CHUNK = 1000
 """Rows of an export that are loaded at a time."""

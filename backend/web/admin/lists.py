@@ -10,15 +10,16 @@ from flask import url_for
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 
-from backend.core.state import TrialStatus
-from backend.usecases import lists
-from backend.usecases.lists import ListedTrial
-from backend.usecases.users import Role
-from backend.web.admin import login
-from backend.web.admin.blueprint import blueprint
-from backend.web.admin.listing import Column, Filter, Listing
-from backend.web.admin.login import PageUser
 from lightning_bso.wire import MAX_INT
+
+from ...core.state import TrialStatus
+from ...usecases import lists
+from ...usecases.lists import ListedTrial
+from ...usecases.users import Role
+from . import login
+from .blueprint import blueprint
+from .listing import Column, Filter, Listing
+from .login import PageUser
 
 
 def _moment(at: datetime | None) -> str:

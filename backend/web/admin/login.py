@@ -15,13 +15,15 @@ from flask import g, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, UserMixin, current_user, login_user, logout_user
 
-from backend.errors import ServiceError, TokenLacksScope
-from backend.usecases import users
-from backend.usecases.audit import Actor
-from backend.usecases.users import Account, Role
-from backend.web import auth
-from backend.web.admin.blueprint import blueprint
 from lightning_bso.wire import MAX_ID_LENGTH
+
+from ... import COMMAND
+from ...errors import ServiceError, TokenLacksScope
+from ...usecases import users
+from ...usecases.audit import Actor
+from ...usecases.users import Account, Role
+from .. import auth
+from .blueprint import blueprint
 
 SESSION_S = 12 * 3600
 """A session ends this long after its login."""
@@ -102,6 +104,7 @@ def show_login() -> ResponseReturnValue:
         return redirect(_own_page(target))
     page = render_template(
         "admin/login.html",
+        command=COMMAND,
         problem=problem,
         no_user_exists=not users.any_exist(),
         unsafe=not (request.is_secure or auth.is_loopback(request.host.rsplit(":", 1)[0])),

@@ -3,11 +3,11 @@
 from flask import current_app, render_template, request
 from flask.typing import ResponseReturnValue
 
-from backend.usecases import dashboard
-from backend.usecases.users import Role
-from backend.web.admin import login
-from backend.web.admin.blueprint import blueprint
-from backend.web.admin.login import PageUser
+from ...usecases import dashboard
+from ...usecases.users import Role
+from . import login
+from .blueprint import blueprint
+from .login import PageUser
 
 
 @blueprint.get("/", endpoint="overview")

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from backend.core.cost import cost, trial_cost
-from backend.core.savings import saved_by_trial, savings
-from backend.core.state import Spec, TrialStatus
-from backend.core.summary import SizeSummary
-from backend.usecases.dashboard import EndedTrial, History, ReportRecord
 from lightning_bso.wire import JobSummary, SizeBelief
+
+from ...core.cost import cost, trial_cost
+from ...core.savings import saved_by_trial, savings
+from ...core.state import Spec, TrialStatus
+from ...core.summary import SizeSummary
+from ...usecases.dashboard import EndedTrial, History, ReportRecord
 
 Figure = dict[str, Any]
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a000", "#7f7f7f")

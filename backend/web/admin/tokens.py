@@ -3,14 +3,14 @@
 from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from backend.errors import ServiceError
-from backend.usecases import tokens
-from backend.usecases.audit import Actor
-from backend.usecases.tokens import Scope
-from backend.usecases.users import Role
-from backend.web.admin import login
-from backend.web.admin.blueprint import blueprint
-from backend.web.admin.login import PageUser
+from ...errors import ServiceError
+from ...usecases import tokens
+from ...usecases.audit import Actor
+from ...usecases.tokens import Scope
+from ...usecases.users import Role
+from . import login
+from .blueprint import blueprint
+from .login import PageUser
 
 
 @blueprint.route("/tokens/", methods=["GET", "POST"], endpoint="tokens")

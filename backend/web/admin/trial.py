@@ -3,12 +3,12 @@
 from flask import jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 
-from backend.usecases import dashboard
-from backend.usecases.users import Role
-from backend.web.admin import login, plots
-from backend.web.admin.blueprint import blueprint
-from backend.web.admin.login import PageUser
-from backend.web.admin.parameters import job_id, trial_number
+from ...usecases import dashboard
+from ...usecases.users import Role
+from . import login, plots
+from .blueprint import blueprint
+from .login import PageUser
+from .parameters import job_id, trial_number
 
 REPORTS_PER_PAGE = 200
 
