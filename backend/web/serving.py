@@ -5,16 +5,17 @@ docs/server.md explains the limits.
 """
 
 import ctypes
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
+import structlog
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
@@ -25,20 +26,24 @@ from lightning_bso.wire import MAX_BODY_BYTES
 if TYPE_CHECKING:
     from _typeshed.wsgi import InputStream, StartResponse, WSGIApplication, WSGIEnvironment
 
+log = structlog.get_logger(__name__)
+
 ANSWERED_AT_ONCE = 4
-"""Requests that a worker process answers at a time. Further ones wait."""
+"""Requests that a worker process answers at a time. Further ones wait. The lines of an export do not count."""
 MAX_CONNECTIONS = 600
 """Connections of a worker process. Further ones wait. Each may have a thread that waits for the rest of a request."""
 SILENCE_S = 10
 """A connection without a request is closed after this long, and so is one on which a request's headers are late."""
 MAX_DROPPED_BYTES = 64 * 1024 * 1024
 """Of a larger body the server takes no more than this. Then it answers and closes the connection."""
-STOPPING_S = 10
+STOPPING_S = 5
 """A stopping worker process may answer the requests that have arrived for this long."""
 _WATCH_INTERVAL_S = 0.02
 _LOGGING = {"version": 1, "handlers": {}, "formatters": {}, "loggers": {"_granian": {"propagate": True}}}
 """granian's loggers without its handlers, so that `logs` formats their lines."""
 _PR_SET_PDEATHSIG = 1
+_OF_REQUESTS = ("AUTH_", "CONTENT_", "HTTP_", "REMOTE_", "ZEUS_BSO_")
+"""Beginnings of the names of variables that a request must not take from the environment."""
 
 
 class CannotListen(Exception):
@@ -85,10 +90,12 @@ def serve(
         log_dictconfig=_LOGGING,
     )
     _call_when_listening(address, port, partial(announce, port))
+    os.register_at_fork(after_in_child=_end_on_signals)
+    loader = partial(_load, make_application, host, os.getpid())
     with held:
         if sys.platform != "linux":  # there the workers share one socket, which shares its port with none
             held.close()
-        server.serve(target_loader=partial(_load, make_application, host), wrap_loader=False)
+        server.serve(target_loader=loader, wrap_loader=False)
 
 
 def limited(application: "WSGIApplication", host: str) -> "WSGIApplication":
@@ -111,6 +118,12 @@ def limited(application: "WSGIApplication", host: str) -> "WSGIApplication":
     return call
 
 
+def _end_on_signals() -> None:
+    """Let a new process end on signals until granian sets its handlers. Those from the main process do nothing here."""
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.SIG_DFL)
+
+
 def _read(stream: "InputStream") -> bytes:
     """Read a body. One that is too large is cut after its first byte too many, so that the application refuses it.
 
@@ -123,11 +136,22 @@ def _read(stream: "InputStream") -> bytes:
     return body
 
 
-def _load(make_application: "Callable[[], WSGIApplication]", host: str) -> "WSGIApplication":
-    """Make the application of a worker process."""
-    if sys.platform == "linux":  # a main process that is killed must not leave workers that nobody watches
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    return limited(make_application(), host)
+def _load(make_application: "Callable[[], WSGIApplication]", host: str, main_pid: int) -> "WSGIApplication":
+    """Make the application of a worker process, which ends with the main process."""
+    if sys.platform == "linux":
+        # Not SIGTERM: it waits for the requests that have begun, and nobody would limit that any more.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != main_pid:  # it has ended before
+            sys.exit(1)
+    try:
+        application = make_application()
+    except Exception:
+        log.exception("worker_failed")
+        sys.exit(1)
+    # granian adds the environment to each request's variables, where some would pass for parts of the request.
+    for name in [name for name in os.environ if name.startswith(_OF_REQUESTS)]:
+        del os.environ[name]
+    return limited(application, host)
 
 
 def _take_port(host: str, port: int) -> tuple[str, socket.socket]:
@@ -160,9 +184,12 @@ def _call_when_listening(address: str, port: int, announce: Callable[[], None]) 
     """Call a function once something listens. A timer's signal asks, since threads and forks don't go together."""
 
     def look(*_: object) -> None:
-        with suppress(OSError), socket.create_connection((address, port), timeout=1):
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            announce()
+        try:
+            socket.create_connection((address, port), timeout=1).close()
+        except OSError:
+            return
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        announce()
 
     signal.signal(signal.SIGALRM, look)
     signal.setitimer(signal.ITIMER_REAL, _WATCH_INTERVAL_S, _WATCH_INTERVAL_S)

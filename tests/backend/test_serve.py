@@ -6,9 +6,13 @@ import re
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Barrier, Event
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
@@ -16,9 +20,12 @@ from flask import Flask
 from sqlalchemy import make_url
 from werkzeug.test import Client
 
-from backend.web.serving import limited
+from backend.web.serving import ANSWERED_AT_ONCE, STOPPING_S, limited
 from tests.databases import MariaDB, connected, let_time_pass
-from tests.servers import Server, backend
+from tests.servers import Server, backend, start
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 PASSWORD = "s3cret-p@ss"
 PASSWORD_IN_URL = "s3cret-p%40ss"
@@ -101,14 +108,61 @@ def test_it_stops_on_a_signal(tmp_path: Path, how: signal.Signals) -> None:
     assert server.stop(how) == 0
 
 
-def test_a_worker_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
-    with Server(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
+def test_a_worker_ends_with_a_server_that_is_killed_even_while_a_request_comes_in(tmp_path: Path) -> None:
+    with (
+        Server(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as connection,
+    ):
+        connection.sendall(b"POST /report HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        assert server.calls("GET", "/healthz").status == 200
         assert server.process is not None
         (worker,) = server.worker_pids()
         ended = os.pidfd_open(worker)
         server.process.send_signal(signal.SIGKILL)
         assert select.select([ended], [], [], 30)[0]
         os.close(ended)
+
+
+def test_a_server_that_is_stopped_while_it_starts_ends_at_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/bso.db"
+    assert backend("db", "upgrade", f"--database-url={url}", folder=tmp_path).returncode == 0
+    server = Server(url, tmp_path, workers=4)
+    with server.log.open("w") as log:
+        process = start(server.command(), tmp_path, stdout=None, stderr=log)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not children.read_text():  # the first worker has begun to load
+        assert process.poll() is None
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) in (0, 1)
+    assert time.monotonic() - began < STOPPING_S
+
+
+def test_the_environment_passes_for_no_part_of_a_request(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/bso.db"
+    token = backend("token", "create", "--label=t", f"--database-url={url}", folder=tmp_path).stdout.strip()
+    with Server(url, tmp_path, HTTP_AUTHORIZATION=f"Bearer {token}") as server:
+        assert server.calls("GET", "/jobs").status == 401
+
+
+def test_a_worker_answers_a_few_requests_at_a_time() -> None:
+    running, waiting, over = [], Barrier(ANSWERED_AT_ONCE + 1), Event()
+
+    def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
+        running.append(environ)
+        if len(running) <= ANSWERED_AT_ONCE:
+            waiting.wait(30)
+            assert over.wait(30)
+        start_response("200 OK", [])
+        return []
+
+    client = Client(limited(application, "127.0.0.1"))
+    with ThreadPoolExecutor(2 * ANSWERED_AT_ONCE) as pool:
+        answers = [pool.submit(client.get, "/") for _ in range(2 * ANSWERED_AT_ONCE)]
+        waiting.wait(30)
+        assert len(running) == ANSWERED_AT_ONCE
+        over.set()
+        assert [answer.result().status_code for answer in answers] == [200] * 2 * ANSWERED_AT_ONCE
 
 
 def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:

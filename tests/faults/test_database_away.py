@@ -1,5 +1,6 @@
 """A database that goes away and comes back: callers get 503 meanwhile, and nothing needs a restart."""
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -63,6 +64,23 @@ def test_a_database_that_restarts_under_load_loses_nothing(
                 mariadb.start()
                 load.wait_for(20)
         assert_kept(load, server, unavailable=True)
+
+
+def test_a_worker_that_dies_while_the_database_is_away_is_replaced(
+    own_mariadb: Callable[..., MariaDB], serve: Serve
+) -> None:
+    mariadb = own_mariadb()
+    with serve(mariadb.database()) as server:
+        mariadb.stop(signal.SIGKILL)
+        killed, _ = before = server.worker_pids()
+        os.kill(killed, signal.SIGKILL)
+        while len(after := server.worker_pids()) < 2 or set(after) == set(before):
+            with suppress(OSError):
+                server.calls("GET", "/healthz")
+        mariadb.start()
+        while server.calls("GET", "/readyz").status != 200:
+            pass
+        assert server.calls.register().status == 201
 
 
 def test_connections_that_the_database_drops_under_load_are_replaced(mariadb: MariaDB, serve: Serve) -> None:
