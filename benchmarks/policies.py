@@ -35,6 +35,7 @@ CHANGE = Drift(60, 2.5)
 AFTER_CHANGE = 100
 PROBE_S, NO_TIME_S = 3.0, 1e-9
 OTHER_TARGETS = 60
+DEAREST = 5
 HARDLY_EVER, MOSTLY = 0.25, 0.75
 """Shares of converging runs: at most the first is "hardly ever", at least the second is "mostly"."""
 
@@ -279,6 +280,24 @@ def targets(bench: Bench, data: traces.Traces) -> None:
                 *by_gpu(selected, comparisons, "gp-ucb"),
             ]
         )
+        if selected is sample:
+            dearest(bench, selected, comparisons)
+
+
+def dearest(bench: Bench, cases: Sequence[Case], comparisons: Sequence[Comparison]) -> None:
+    """Write the jobs in which gp-ucb costs most, compared with zeus."""
+    ratios = [
+        (ratio(comparison.contenders["gp-ucb"], comparison.contenders["zeus"], until or case.horizon), case, until)
+        for case, comparison in zip(cases, comparisons, strict=True)
+        for until in (20, 50, 100, None)
+    ]
+    ratios.sort(key=lambda entry: -entry[0])
+    worst = ", ".join(
+        f"{case.scenario.workload.name} at {until or case.horizon} recurrences ({value:.3f} times)"
+        for value, case, until in ratios[:DEAREST]
+    )
+    bench.write(f"Compared with zeus, gp-ucb costs most in {worst}.")
+    bench.write()
 
 
 def rules(bench: Bench, data: traces.Traces) -> None:
