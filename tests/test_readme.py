@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lightning_bso import BsoClient, JobSpec
-from tests.servers import ROOT, Server, backend
+from tests.servers import ROOT, Server, environment
 
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -75,10 +75,13 @@ def test_a_command_is_one_that_works(command: str, tmp_path: Path) -> None:
         assert (ROOT / rest[rest.index("-f") + 1]).is_file()
         if "exec" in rest:
             test_a_command_is_one_that_works(" ".join(rest[rest.index("exec") + 2 :]), tmp_path)
-    elif (first, rest[:2]) == ("python", ["-m", "backend"]):
-        if rest[2] == "serve":  # does not end by itself; its options are read before --help
+    elif first == "lightning-bso":
+        if rest[0] == "serve":  # does not end by itself; its options are read before --help
             rest.append("--help")
-        done = backend(*rest[2:], folder=tmp_path, cold=True)
+        program = [Path(sys.executable).with_name(first), *rest]
+        done = subprocess.run(
+            program, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120, check=False
+        )
         assert done.returncode == 0, done.stderr
     else:
         pytest.fail(f"the README has a command that this test does not know: {command}")

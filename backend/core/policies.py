@@ -218,8 +218,13 @@ def compact(state: JobState) -> JobState:
 
 
 def _is_priced_out(spec: Spec, trial: Trial, report: Report) -> bool:
-    """Whether a report, which has not reached the target, is that of a first epoch that has cost too much."""
-    if trial.epoch_limit_j is None or trial.epochs > 0 or not report.epoch == 1 < spec.max_epochs:
+    """Whether a report, which has not reached the target, is that of a first epoch that has cost too much.
+
+    It is the run's first report. A run that reports within its epochs may have begun another one.
+    """
+    if trial.epoch_limit_j is None or not report.epoch == 1 < spec.max_epochs:
+        return False
+    if trial.epochs > 0 or run_cost(spec, trial.energy_j, trial.time_s) > 0:
         return False
     is_open = not (report.out_of_memory or report.metric is None or calibration.reached(spec, report.metric))
     return is_open and run_cost(spec, report.energy_j, report.time_s) > trial.epoch_limit_j
@@ -229,8 +234,8 @@ def _priced_out_reason(trial: Trial, cost_j: float) -> str:
     size = trial.batch_size
     return (
         f"the first epoch has cost {cost_j:.6g} J, more than the {trial.epoch_limit_j:.6g} J up to which a first run "
-        f"with batch size {size} is worth its cost. Launched again, the training gets another batch size; {size} has "
-        "not failed, and may be dispatched again in a later training"
+        f"with batch size {size} is worth its cost. {size} has not failed, and may be dispatched again in a later "
+        "training"
     )
 
 

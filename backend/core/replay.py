@@ -195,8 +195,9 @@ def _are_equal(again: Choice, stored: Choice) -> bool:
 
 
 def _compare_verdict(state: JobState, past: PastTrial, report: PastReport) -> list[str]:
-    earlier = [other.report.epoch for other in past.reports if other.revision < report.revision]
-    trial = replace(past.trial, epochs=max(earlier, default=0))
+    earlier = [other.report for other in past.reports if other.revision < report.revision]
+    last = earlier[-1] if earlier else Report(None, 0.0, 0.0, 0)
+    trial = replace(past.trial, energy_j=last.energy_j, time_s=last.time_s, epochs=last.epoch)
     again, stored = judge(state, trial, report.report), report.verdict
     if again.code == stored.code:
         return _compare_reason(past, f"verdict {stored.code}", stored.reason, again.reason)

@@ -140,6 +140,7 @@ def ask(
         _renew_lease(connection, job, trial, at, lease_s)
         if trial is not None:
             trial.process = process
+            trial.epoch_limit_j = trial.epoch_limit_j if stops else None
             return _to_ask_answer(job, trial, last, lease_s, ruled_out)
         choice = _choose(connection, locked, by)
         choice = choice if stops else replace(choice, epoch_limit_j=None)

@@ -42,11 +42,11 @@ MAX_SUGGESTIONS = 5
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status. The default for `arguments` is the process's command line."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["serve"]:
+        return _run_server(arguments)
+    if arguments[:1] == ["server"]:
+        return _run_server(arguments[1:])
     try:
-        if arguments[:1] == ["serve"]:
-            return _run_server(arguments)
-        if arguments[:1] == ["server"]:
-            return _run_server(arguments[1:])
         options = _parser().parse_args(arguments)
         status: int = options.run(options)
     except (BSOError, OSError, ValueError) as error:
@@ -134,15 +134,12 @@ def _version() -> str:
 
 
 def _run_server(arguments: Sequence[str]) -> int:
-    """Hand over to the server's command line, which ends the process.
-
-    Raises:
-        BSOError: the server's packages are not installed.
-    """
+    """Hand over to the server's command line, which ends the process."""
     try:
         server = import_module(SERVER_COMMANDS)
     except ModuleNotFoundError as error:
-        raise BSOError(f"the server cannot start: {error}; pip install 'lightning-bso[server]'") from error
+        print(f"lightning-bso: the server cannot start: {error}; pip install 'lightning-bso[server]'", file=sys.stderr)
+        return 1
     server.main(list(arguments), prog_name="lightning-bso server")
     return 0
 

@@ -101,7 +101,7 @@ def check_server(server_url: str, token: str | None) -> Iterator[Finding]:
         yield Finding(
             "problem",
             "database",
-            f"{error}; for the cause, see the server's log or run `python -m backend db check` on the server",
+            f"{error}; for the cause, see the server's log or run `lightning-bso server db check` on the server",
         )
         return
     milliseconds = (time.perf_counter() - start) * 1000

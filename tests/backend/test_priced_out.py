@@ -33,7 +33,7 @@ def test_the_answer_ends_the_run_and_says_in_words_what_comes_next(calls: Calls,
     answer = price_out(calls, trial)
     assert (answer["stop_train"], answer["converged"]) == (True, False)
     assert "the first epoch has cost 80 J" in answer["message"]
-    assert "the training gets another batch size" in answer["message"]
+    assert "has not failed" in answer["message"]
     assert calls.trial()["batch_size"] != trial["batch_size"]
 
 
@@ -111,3 +111,17 @@ def test_the_page_of_the_trial_says_it_in_words(calls: Calls, trial: dict[str, A
     page = client.get("/admin/trial/?job=train&number=2").text
     assert "the first epoch has cost 80 J" in page
     assert "priced_out" in page
+
+
+def test_a_run_that_reports_within_its_first_epoch_goes_on(calls: Calls, app: Flask, trial: dict[str, Any]) -> None:
+    calls.must(calls.report(trial, energy=DEAR_J / 2, current_epoch=0))
+    assert calls.must(calls.report(trial, energy=DEAR_J, current_epoch=1))["reason"] == "continue"
+    with app.app_context():
+        assert reading.replay_job("train")[1] == []
+
+
+def test_a_run_that_is_resumed_by_a_training_that_will_not_stop_goes_on(calls: Calls) -> None:
+    calls.must(calls.register(policy="gp-ucb", batch_sizes=[8, 16], max_epochs=50))
+    calls.must(calls.report(calls.trial(), energy=100.0, current_epoch=10, metric=1.0))
+    calls.trial(run_id="second")
+    assert calls.must(calls.report(calls.trial(run_id="second", stops=False), energy=DEAR_J))["reason"] == "continue"

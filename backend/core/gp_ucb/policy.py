@@ -122,7 +122,9 @@ def _choose(state: JobState, belief: Belief) -> Choice:
         chosen = lowest(predicted.index_j, allowed)
         return Choice(grid.sizes[chosen], TrialType.MAB, _reason(belief, predicted, chosen, best))
     if failures < TRIES_BY_INDEX:
-        chosen = lowest(predicted.index_j, allowed & ~belief.banned & (belief.priced_out == 0))
+        # A run beside others may be priced out after one of them has converged.
+        is_open = (belief.priced_out == 0) | belief.has_converged
+        chosen = lowest(predicted.index_j, allowed & ~belief.banned & is_open)
         limit_j = None if predicted.is_priced[chosen] else _epoch_limit(spec, belief, predicted, chosen)
         reason = _reason(belief, predicted, chosen, best)
         return Choice(grid.sizes[chosen], TrialType.MAB, reason, epoch_limit_j=limit_j)
