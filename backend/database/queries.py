@@ -106,8 +106,8 @@ def failing_jobs(session: Session, prefix: str | None, limit: int, of_job: Job |
     """Find the jobs with failed runs since the last run that converged, most failures first.
 
     Only runs since a job's last reset count. Runs that a user or their caller ended, or that were priced out, do not
-    count. A run that converged
-    while the job was paused, or concurrently with an exploring run, does not reset the count of failures.
+    count. A run that converged while the job was paused, or concurrently with an exploring run, does not reset the
+    count of failures.
 
     Returns:
         The jobs' numbers in the database, each with its number of failures.
