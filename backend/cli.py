@@ -21,7 +21,7 @@ from .config import Settings, SettingsError, load_settings, unknown_variables
 from .database import schema
 from .errors import DatabaseUnavailable, DatabaseUnusable, SchemaOutdated, ServiceError
 from .simulator.cli import simulate
-from .usecases import reading, tokens, users
+from .usecases import reading, retention, tokens, users
 from .usecases.audit import COMMAND_LINE
 from .usecases.tokens import MAX_VALID_DAYS, Scope
 from .usecases.users import Role
@@ -247,7 +247,47 @@ def replay(job_id: str, database_url: str | None) -> None:
     click.echo(f"All decisions on the {trials} trials of {job_id} follow from the stored data.")
 
 
+_older_than = click.option(
+    "--older-than",
+    "days",
+    type=click.IntRange(1, 36500),
+    required=True,
+    metavar="DAYS",
+    help="Age in days, by the database's clock.",
+)
+_dry_run = click.option("--dry-run", is_flag=True, help="Only count what would be removed.")
+
+
+@main.command("prune-reports")
+@_older_than
+@_dry_run
+@database_url
+def prune_reports(days: int, dry_run: bool, database_url: str | None) -> None:
+    """Remove the reports of trials that ended long ago. The trials, their totals and their last reports stay."""
+    app, _ = _app(database_url)
+    with app.app_context(), _report_errors():
+        removed = retention.prune_reports(days, COMMAND_LINE, dry_run=dry_run)
+    click.echo(f"Trials that ended before {removed.before:%F %R} UTC and had more than one report: {removed.trials}")
+    click.echo(f"Reports {_removed(dry_run=dry_run)}: {removed.reports}")
+
+
+@main.command("prune-audit")
+@_older_than
+@_dry_run
+@database_url
+def prune_audit(days: int, dry_run: bool, database_url: str | None) -> None:
+    """Remove old entries of the audit log. An entry records that."""
+    app, _ = _app(database_url)
+    with app.app_context(), _report_errors():
+        removed = retention.prune_audit(days, COMMAND_LINE, dry_run=dry_run)
+    click.echo(f"Entries from before {removed.before:%F %R} UTC {_removed(dry_run=dry_run)}: {removed.entries}")
+
+
 main.add_command(simulate)
+
+
+def _removed(*, dry_run: bool) -> str:
+    return "that would be removed" if dry_run else "removed"
 
 
 def _read_password(*, from_stdin: bool) -> str:

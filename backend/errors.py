@@ -47,6 +47,12 @@ class InvalidField(ServiceError):
         self.problem = problem
 
 
+class ReportsRemoved(ServiceError):
+    """Raised when a job cannot be replayed, because reports of its trials were removed. Nothing needs to be done."""
+
+    status = 409
+
+
 class JobStuck(ServiceError):
     """Raised when no batch size is left to dispatch. The user registers a relaxed spec, or resets the job."""
 

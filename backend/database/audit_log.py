@@ -1,4 +1,4 @@
-"""Rows of the audit log. They are added and read, never changed.
+"""Rows of the audit log. They are added and read, never changed. `retention` removes old ones.
 
 Actions and actors are defined in `backend.usecases.audit`.
 """

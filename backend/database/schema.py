@@ -71,6 +71,19 @@ def check() -> None:
         )
 
 
+def is_usable() -> bool:
+    """Whether a server of this version that is running can go on with the database's schema.
+
+    A schema that this program does not know is newer. Each migration leaves the servers of the version before in work,
+    so that an update can replace one server after the other (docs/server.md).
+
+    Raises:
+        DatabaseUnavailable: the database is unreachable.
+    """
+    current = current_version()
+    return current == needed_version() or (current is not None and current not in _versions())
+
+
 def check_writable() -> None:
     """Check that the database takes writes, with one that changes nothing. SQLite would wait for another writer.
 

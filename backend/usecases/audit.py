@@ -1,7 +1,7 @@
 """The audit log: which actor did what to which job, when, and from which address.
 
-An entry is written in the transaction of its action and never changed. Reports are not in the log: each is stored with
-its trial. The rows live in `backend.database.audit_log`.
+An entry is written in the transaction of its action and never changed. `retention` removes old ones. Reports are not in
+the log: each is stored with its trial. The rows live in `backend.database.audit_log`.
 """
 
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ class Action(StrEnum):
     REFUSE_LOGIN = "refuse to log in"
     LOG_IN = "log in"
     LOG_OUT = "log out"
+    PRUNE = "remove old rows"
 
 
 @dataclass(frozen=True, slots=True)

@@ -296,8 +296,8 @@ def healthz() -> Response:
 
 @public_blueprint.get(READY_PATH, tags=[_HEALTH], responses={200: Health, **_errors(503)})
 def readyz() -> Response:
-    """Whether the database answers, has the right schema and takes writes."""
-    if schema.current_version() != schema.needed_version():
+    """Whether the database answers, has this version's schema or a newer one, and takes writes."""
+    if not schema.is_usable():
         raise DatabaseUnavailable
     schema.check_writable()
     return _json(Health(status="ready"))

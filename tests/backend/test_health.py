@@ -22,9 +22,17 @@ def test_a_server_with_the_right_schema_is_ready(calls: Calls) -> None:
     assert calls.must(calls("GET", "/readyz")) == {"status": "ready"}
 
 
-def test_a_server_with_another_schema_is_not_ready_but_alive(calls: Calls, database_url: str) -> None:
+def test_a_server_with_a_newer_schema_stays_ready_because_an_update_is_under_way(
+    calls: Calls, database_url: str
+) -> None:
     with connected(database_url) as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    assert calls.must(calls("GET", "/readyz")) == {"status": "ready"}
+
+
+def test_a_server_with_an_older_schema_is_not_ready_but_alive(calls: Calls, database_url: str) -> None:
+    with connected(database_url) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     answer = calls("GET", "/readyz")
     assert answer.status == 503
     assert answer.message

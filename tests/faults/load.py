@@ -7,6 +7,7 @@ one. So at the end the database must hold exactly what was acknowledged.
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from itertools import count
 from threading import Condition, Event
 from types import TracebackType
@@ -29,7 +30,7 @@ class Load:
     """The trainings, as a context manager that ends them. At its end every run has its verdict.
 
     Args:
-        urls: addresses of servers. The threads share them out.
+        urls: addresses of servers. The threads share them out. A test may change them.
         job: the job that the trainings belong to. It is registered at the start.
     """
 
@@ -75,14 +76,18 @@ class Load:
                 training.result()
 
     def _train(self, thread: int) -> None:
-        client = BsoClient(self.urls[thread % len(self.urls)])
+        connect = cache(BsoClient)
+
+        def server() -> BsoClient:
+            return connect(self.urls[thread % len(self.urls)])
+
         for number in count():
             if self._over.is_set():
                 return
             run = f"run-{thread}-{number}"
             # Every run has a cost of its own, and none is twice the cost of another, so no cost bound ends a run.
             energy = 100.0 + number % 50 + thread / THREADS
-            trial = self._until_answered(lambda: client.ask(self.job.job_id or "", run))  # noqa: B023
+            trial = self._until_answered(lambda: server().ask(self.job.job_id or "", run))  # noqa: B023
             self.trials[run] = trial
             for report_number in range(1, REPORTS + 1):
                 request = ReportRequest(
@@ -96,7 +101,7 @@ class Load:
                     current_epoch=report_number,
                     report_number=report_number,
                 )
-                answer = self._until_answered(lambda: client.report(request))  # noqa: B023
+                answer = self._until_answered(lambda: server().report(request))  # noqa: B023
                 assert answer.stop_train == answer.converged == (report_number == REPORTS), answer
                 with self._acknowledged:
                     self.reports.append((run, request, answer))

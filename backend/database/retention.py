@@ -1,0 +1,106 @@
+"""Remove old rows: the reports of trials that ended long ago, and old entries of the audit log.
+
+What counts in decisions and sums stays: the trials with their totals, and the learnt targets with the curves that they
+come from.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple, cast
+
+from sqlalchemy import Connection, Table, bindparam, delete, func, select, text
+from sqlalchemy.orm import Session
+
+from ..core.state import TrialStatus, TrialType
+from .models import AuditEntry, Job, Report, Trial
+from .store import now
+
+_REPORTS, _AUDIT = cast(Table, Report.__table__), cast(Table, AuditEntry.__table__)
+_DELETE_EARLIER = delete(_REPORTS).where(
+    _REPORTS.c.trial == bindparam("of_trial"), _REPORTS.c.number < bindparam("last_number")
+)
+
+
+class OldTrial(NamedTuple):
+    """A trial that ended long ago and has more reports than its last one."""
+
+    id: int
+    last_number: int
+    """Number of its last report."""
+    earlier: int
+    """Number of its reports before the last one."""
+
+
+def days_ago(reads: Session | Connection, days: int) -> datetime:
+    """Return the time of the database's clock some days ago, in UTC."""
+    return now(reads) - timedelta(days=days)
+
+
+def job_ids(session: Session) -> Sequence[str]:
+    """Return the ids of all jobs."""
+    return session.scalars(select(Job.job_id).order_by(Job.id)).all()
+
+
+def old_trials(session: Session, job_id: str, ended_before: datetime) -> list[OldTrial]:
+    """Return the trials of a job whose reports may go, but for the last one of each.
+
+    A running trial keeps all its reports, and so does a calibration run: its curve says where the target comes from.
+    """
+    query = (
+        select(Trial.id, func.max(Report.number), func.count() - 1)
+        .join(Job, Trial.job == Job.id)
+        .join(Report, Report.trial == Trial.id)
+        .where(
+            Job.job_id == job_id,
+            Trial.ended_at < ended_before,
+            Trial.status != TrialStatus.DISPATCHED,
+            Trial.type != TrialType.CALIBRATION,
+        )
+        .group_by(Trial.id)
+        .having(func.count() > 1)
+        .order_by(Trial.id)
+    )
+    return [OldTrial(*row) for row in session.execute(query)]
+
+
+def delete_reports(connection: Connection, trials: Sequence[OldTrial]) -> None:
+    """Delete the reports of some trials, but for the last one of each. A repeated report is compared with that one."""
+    connection.execute(_DELETE_EARLIER, [{"of_trial": old.id, "last_number": old.last_number} for old in trials])
+
+
+def count_trials_without_reports(connection: Connection, job: Job) -> int:
+    """Count the trials of a job that lack reports. The first report of a trial has the number 1."""
+    pruned = (
+        select(Report.trial)
+        .join(Trial, Report.trial == Trial.id)
+        .where(Trial.job == job.id)
+        .group_by(Report.trial)
+        .having(func.min(Report.number) > 1)
+    )
+    return connection.execute(select(func.count()).select_from(pruned.subquery())).scalar_one()
+
+
+def count_audit_entries(session: Session, before: datetime) -> int:
+    """Count the audit entries from before a time."""
+    return session.scalars(select(func.count()).where(AuditEntry.at < before)).one()
+
+
+def delete_audit_entries(connection: Connection, before: datetime) -> int:
+    """Delete the audit entries from before a time, and return how many there were.
+
+    In an SQLite file, a trigger refuses this. It is taken away and put back in the same transaction.
+    """
+    trigger = _sqlite_trigger(connection)
+    if trigger is not None:
+        connection.execute(text("DROP TRIGGER audit_is_not_deleted"))
+    deleted = connection.execute(delete(_AUDIT).where(_AUDIT.c.at < before)).rowcount
+    if trigger is not None:
+        connection.execute(text(trigger))
+    return deleted
+
+
+def _sqlite_trigger(connection: Connection) -> str | None:
+    if connection.dialect.name != "sqlite":
+        return None
+    query = text("SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = 'audit_is_not_deleted'")
+    return connection.execute(query).scalar_one_or_none()

@@ -1,0 +1,80 @@
+"""An update under load: servers of the released version and of this one work side by side on one database.
+
+`tests/backend/released/VERSION.tar.xz` holds the program of a released version.
+"""
+
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from typing_extensions import override
+
+from tests.backend.test_released_databases import RELEASED
+from tests.databases import MariaDB, migrate
+from tests.faults.checks import assert_kept, is_ready
+from tests.faults.load import Load
+from tests.servers import Server, environment
+
+PROGRAMS = sorted(RELEASED.glob("*.tar.xz"), key=lambda file: tuple(map(int, file.name.split(".")[:3])))
+# Werkzeug serves, because the released version's own HTTP server is not installed.
+SERVE = """
+from backend.app import create_app
+from werkzeug.serving import make_server
+server = make_server("127.0.0.1", {port}, create_app(), threaded=True)
+print(f"Listening on http://127.0.0.1:{{server.port}}", flush=True)
+server.serve_forever()
+"""
+
+
+class ReleasedServer(Server):
+    """A server of a released version, whose program lies in its folder."""
+
+    @override
+    def command(self) -> list[str]:
+        """Return the command that serves on `port`; 0: on a free one."""
+        return [sys.executable, "-c", SERVE.format(port=self.port)]
+
+
+@pytest.fixture
+def released(tmp_path: Path) -> Callable[[str], ReleasedServer]:
+    """A function that creates an empty database's tables with the latest released version, and makes a server of it."""
+
+    def make(database_url: str) -> ReleasedServer:
+        folder = tmp_path / "released"
+        folder.mkdir()
+        with tarfile.open(PROGRAMS[-1]) as program:
+            program.extractall(folder, filter="data")
+        variables = {
+            "PYTHONPATH": str(folder),
+            "ZEUS_BSO_DATABASE_URL": database_url,
+            "ZEUS_BSO_LOG_LEVEL": "INFO",
+            "ZEUS_BSO_LOG_FORMAT": "json",
+        }
+        command = [sys.executable, "-m", "backend", "db", "upgrade"]
+        subprocess.run(command, cwd=folder, env=environment(**variables), check=True, capture_output=True)
+        return ReleasedServer(database_url, folder, **variables)
+
+    return make
+
+
+def test_during_an_update_old_and_new_servers_serve_the_same_job_and_nothing_is_lost(
+    mariadb: MariaDB, released: Callable[[str], ReleasedServer], serve: Callable[..., Server]
+) -> None:
+    url = mariadb.empty_database()
+    with ExitStack() as servers:
+        old = servers.enter_context(released(url))
+        with Load(old.url) as load:
+            migrate(url)
+            load.wait_for(40)
+            new = servers.enter_context(serve(url))
+            assert is_ready(new.calls)
+            load.urls = (old.url, new.url)
+            load.wait_for(100)
+            load.urls = (new.url,)
+            old.stop()
+            load.wait_for(40)
+        assert_kept(load, old, new)
