@@ -3,8 +3,10 @@
 Also the functions that classify errors of other packages. They work without importing these packages.
 """
 
+from http import HTTPStatus
 from typing import Any
 
+from lightning_bso import variables
 from lightning_bso.wire import ErrorAnswer
 
 
@@ -61,7 +63,8 @@ class ServerRefused(BSOError):
     """
 
     def __init__(self, status: int, answer: ErrorAnswer) -> None:
-        super().__init__(f"{answer.message} (HTTP {status})")
+        hint = f"; set {variables.TOKEN} to a valid token" if status == HTTPStatus.UNAUTHORIZED else ""
+        super().__init__(f"{answer.message} (HTTP {status}){hint}")
         self.status = status
         self.answer = answer
 

@@ -9,8 +9,11 @@ import csv
 import difflib
 import json
 import os
+import shutil
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from importlib import import_module, metadata
 from itertools import islice
 from pathlib import Path
@@ -49,6 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         status: int = options.run(options)
+        sys.stdout.flush()  # so that a reader that has left shows here
+    except BrokenPipeError:
+        # As `head` does. Python would complain again when it flushes at the end of the process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (BSOError, OSError, ValueError) as error:
         print(f"lightning-bso: {error}", file=sys.stderr)
         return 1
@@ -95,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     # `main` hands these over before it parses, so that the server's own options are known to the server alone.
     commands.add_parser("serve", help="start a server (needs lightning-bso[server])")
     commands.add_parser("server", help="manage the server's database, tokens and users (needs lightning-bso[server])")
-    ping = commands.add_parser("ping", parents=[server], help="check whether trainings can use the server")
+    ping = commands.add_parser("ping", parents=[server, as_json], help="check whether trainings can use the server")
     ping.set_defaults(run=_ping)
     jobs = commands.add_parser("jobs", parents=[server, as_json], help="list the jobs, newest first")
     jobs.add_argument("--prefix", type=_id, default="", help="only jobs whose id starts with this text")
@@ -115,7 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", parents=[job, server], help="write a job's trials as CSV")
     export.add_argument("--output", metavar="FILE", help="file to write; default: standard output")
     export.set_defaults(run=_export)
-    doctor = commands.add_parser("doctor", parents=[server], help="check this machine and the server for problems")
+    doctor = commands.add_parser(
+        "doctor", parents=[server, as_json], help="check this machine and the server for problems"
+    )
     doctor.add_argument(
         "--training",
         nargs=argparse.REMAINDER,
@@ -145,20 +155,25 @@ def _run_server(arguments: Sequence[str]) -> int:
 
 
 def _ping(options: argparse.Namespace) -> int:
-    return _print_findings(list(check_server(options.server_url, options.token)))
+    return _print_findings(list(check_server(options.server_url, options.token)), as_json=options.json)
 
 
 def _doctor(options: argparse.Namespace) -> int:
     training = [check_training(options.training, options.server_url)] if options.training else []
-    return _print_findings([*check_machine(), *training, *check_server(options.server_url, options.token)])
+    findings = [*check_machine(), *training, *check_server(options.server_url, options.token)]
+    return _print_findings(findings, as_json=options.json)
 
 
-def _print_findings(findings: Sequence[Finding]) -> int:
+def _print_findings(findings: Sequence[Finding], *, as_json: bool) -> int:
     """Print the findings and return the exit status: 1 if there is a problem, else 0."""
+    status = int(any(finding.level == "problem" for finding in findings))
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        return status
     width = max(len(finding.subject) for finding in findings)
     for finding in findings:
         print(f"{finding.level:7}  {finding.subject:{width}}  {finding.text}")
-    return int(any(finding.level == "problem" for finding in findings))
+    return status
 
 
 def _jobs(options: argparse.Namespace) -> int:
@@ -173,7 +188,7 @@ def _jobs(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([job.model_dump(mode="json") for job in jobs], indent=2))
     elif jobs:
-        print(jobs_table(jobs))
+        print(jobs_table(jobs, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
     elif any(filters.values()):
         print("No job matches these filters.")
     else:
@@ -197,7 +212,7 @@ def _show(options: argparse.Namespace) -> int:
         }
         print(json.dumps(content, indent=2))
     else:
-        print(job_page(job, belief, savings, latest))
+        print(job_page(job, belief, savings, latest, cuts=sys.stdout.isatty()))
     return 0
 
 

@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from lightning_bso.wire import JobBelief, JobListing, JobSavings, JobSummary, TrialRecord
 
 MAX_TEXT_LENGTH = 100
-"""Maximum length of a reason in a table. The JSON output has the whole reason."""
+"""Maximum length of a reason in a table on a terminal."""
+JOB_WIDTH, GPU_WIDTH = 16, 10
+"""Ids of jobs and GPU models are not cut below these lengths."""
 
 Cell = str | int | float | None
 
@@ -27,34 +29,52 @@ def table(rows: Sequence[Mapping[str, Cell]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
-def jobs_table(jobs: Sequence[JobListing]) -> str:
-    """Return a table with one line per job."""
-    return table(
-        [
-            {
-                "JOB": job.job_id,
-                "GPU": job.gpu_model,
-                "POLICY": job.policy,
-                "TRIALS": job.trials,
-                "RUNNING": job.running,
-                "LOWEST MEAN": job.best_batch_size,
-                "LAST SEEN (UTC)": None if job.last_seen_at is None else _utc(job.last_seen_at),
-                "CREATED (UTC)": _utc(job.created_at),
-            }
-            for job in jobs
-        ]
-    )
+def jobs_table(jobs: Sequence[JobListing], width: int | None) -> str:
+    """Return a table with one line per job.
+
+    Args:
+        jobs: the jobs.
+        width: columns of the terminal. Ids and GPUs are cut in the middle to fit. None: they are not cut.
+    """
+    rows: list[dict[str, Cell]] = [
+        {
+            "JOB": job.job_id,
+            "GPU": job.gpu_model,
+            "TRIALS": job.trials,
+            "RUNNING": job.running,
+            "LOWEST MEAN": job.best_batch_size,
+            "LAST SEEN (UTC)": None if job.last_seen_at is None else _utc(job.last_seen_at),
+        }
+        for job in jobs
+    ]
+    for name, least in (("GPU", GPU_WIDTH), ("JOB", JOB_WIDTH)):
+        excess = 0 if width is None else max(map(len, table(rows).splitlines())) - width
+        most = max(least, max(len(str(row[name])) for row in rows) - excess)
+        if excess > 0:
+            rows = [row | {name: _cut(str(row[name]), most)} for row in rows]
+    return table(rows)
 
 
-def job_page(job: JobSummary, belief: JobBelief, savings: JobSavings, latest: Sequence[TrialRecord]) -> str:
-    """Return the text of a job: its spec and state, its batch sizes, and its latest trials."""
-    parts = [_head(job, belief, savings), _batch_sizes_table(job, belief)]
+def job_page(
+    job: JobSummary, belief: JobBelief, savings: JobSavings, latest: Sequence[TrialRecord], *, cuts: bool
+) -> str:
+    """Return the text of a job: its spec and state, its batch sizes, and its latest trials.
+
+    Args:
+        job: the job.
+        belief: what its policy expects.
+        savings: what it has saved.
+        latest: its latest trials.
+        cuts: whether long reasons are cut, for a terminal.
+    """
+    most = MAX_TEXT_LENGTH if cuts else None
+    parts = [_head(job, belief, savings, most and 3 * most), _batch_sizes_table(job, belief, most)]
     if latest:
-        parts.append(_trials_table(latest))
+        parts.append(_trials_table(latest, most))
     return "\n\n".join(parts)
 
 
-def _head(job: JobSummary, belief: JobBelief, savings: JobSavings) -> str:
+def _head(job: JobSummary, belief: JobBelief, savings: JobSavings, most: int | None) -> str:
     spec = job.spec
     bound = "no cost bound" if spec.beta_knob is None else f"cost bound {spec.beta_knob:g} times the lowest cost (beta)"
     next_size = "none" if belief.next_batch_size is None else f"batch size {belief.next_batch_size}"
@@ -64,14 +84,14 @@ def _head(job: JobSummary, belief: JobBelief, savings: JobSavings) -> str:
         "target": _target(job),
         "cost": f"weight of energy {spec.eta_knob:g} (eta), of time {1 - spec.eta_knob:g}; {bound}",
         "policy": spec.policy,
-        "stage": f"{job.stage}: {_shorten(job.message, MAX_TEXT_LENGTH * 3)}",
+        "stage": f"{job.stage}: {_one_line(job.message, most)}",
         "trials": f"{job.trials} in total, {job.running} running; the job was created {_utc(job.created_at)} UTC",
         "best so far": job.best or f"lowest mean so far: {job.best_batch_size or 'none'}",
-        "next run": f"{next_size}: {_shorten(belief.next_reason, MAX_TEXT_LENGTH * 3)}",
+        "next run": f"{next_size}: {_one_line(belief.next_reason, most)}",
         "saved": _saved(savings),
     }
     if job.attention is not None:
-        facts["attention"] = _shorten(job.attention, MAX_TEXT_LENGTH * 3)
+        facts["attention"] = _one_line(job.attention, most)
     if job.max_device_batch_size is not None:
         facts["memory"] = (
             f"a device takes at most {job.max_device_batch_size} at a time, because more ran out of memory; "
@@ -99,7 +119,7 @@ def _saved(savings: JobSavings) -> str:
     return f"{figures}, compared with always using the default {default}"
 
 
-def _batch_sizes_table(job: JobSummary, belief: JobBelief) -> str:
+def _batch_sizes_table(job: JobSummary, belief: JobBelief, most: int | None) -> str:
     expected = {size.batch_size: size for size in belief.batch_sizes}
     return table(
         [
@@ -117,14 +137,14 @@ def _batch_sizes_table(job: JobSummary, belief: JobBelief) -> str:
                 "MEAN BEST METRIC": size.mean_best_metric,
                 "EXPECTED COST (J)": expected[size.batch_size].expected_cost,
                 "SD (J)": expected[size.batch_size].standard_deviation,
-                "RULED OUT": _shorten(size.ruled_out or ""),
+                "RULED OUT": _one_line(size.ruled_out or "", most),
             }
             for size in job.batch_sizes
         ]
     )
 
 
-def _trials_table(trials: Sequence[TrialRecord]) -> str:
+def _trials_table(trials: Sequence[TrialRecord], most: int | None) -> str:
     return table(
         [
             {
@@ -134,7 +154,7 @@ def _trials_table(trials: Sequence[TrialRecord]) -> str:
                 "EPOCHS": trial.current_epoch,
                 "COST (J)": trial.cost,
                 "OUTCOME": trial.outcome_code or "running",
-                "WHY": _shorten(trial.outcome or trial.reason),
+                "WHY": _one_line(trial.outcome or trial.reason, most),
             }
             for trial in trials
         ]
@@ -149,10 +169,21 @@ def _cell_text(cell: Cell) -> str:
     return str(cell)
 
 
-def _shorten(text: str, max_length: int = MAX_TEXT_LENGTH) -> str:
-    """Return the text shortened to one line. A training's error may contain control characters, which are replaced."""
-    shortened = textwrap.shorten(text, max_length, placeholder=" …")
-    return "".join(character if character.isprintable() else "?" for character in shortened)
+def _one_line(text: str, most: int | None) -> str:
+    """Return the text in one line, of at most so many characters.
+
+    A training's error may contain control characters, which are replaced.
+    """
+    words = " ".join(text.split()) if most is None else textwrap.shorten(text, most, placeholder=" …")
+    return "".join(character if character.isprintable() else "?" for character in words)
+
+
+def _cut(text: str, most: int) -> str:
+    """Return the text with a mark in place of its middle if it is longer than `most` characters."""
+    if len(text) <= most:
+        return text
+    end = (most - 1) // 2
+    return f"{text[: most - 1 - end]}…{text[-end:]}"
 
 
 def _utc(time: datetime) -> str:
