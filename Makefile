@@ -9,8 +9,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-faults test-lightning test-libraries lint audit format serve clean mariadb chromium \
-	faketime
+.PHONY: help install demo test test-faults test-lightning test-libraries lint audit format serve clean mariadb \
+	postgresql chromium faketime
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -40,10 +40,10 @@ TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() 
 # The test processes share the cores. More threads in each of them only wait for each other.
 test test-faults test-lightning: export OMP_NUM_THREADS = 1
 
-test: $(INSTALLED) mariadb chromium faketime ## Run all tests, those on a real MariaDB included
+test: $(INSTALLED) mariadb postgresql chromium faketime ## Run all tests, on real databases too
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --ignore tests/libraries $(TEST_OPTIONS)
 
-test-faults: $(INSTALLED) mariadb faketime ## Run all tests of faults, also those that wait for long or mount a disk
+test-faults: $(INSTALLED) mariadb postgresql faketime ## Run all tests of faults, also those that wait for long or mount a disk
 	$(BIN)/pytest tests/faults --full-size --numprocesses $(TEST_PROCESSES) --dist worksteal $(TEST_OPTIONS)
 
 test-lightning: $(INSTALLED) mariadb ## Run the callbacks' tests with other Lightnings
@@ -81,6 +81,10 @@ chromium:
 
 mariadb:
 	@PATH="$$PATH:/usr/sbin" command -v mariadbd >/dev/null || sh .ci/debian-package mariadb-server "the tests on MariaDB"
+
+postgresql:
+	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null \
+	|| sh .ci/debian-package postgresql "the tests on PostgreSQL"
 
 faketime:
 	@command -v faketime >/dev/null || sh .ci/debian-package faketime "the tests of a clock that is set back"

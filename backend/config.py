@@ -13,14 +13,29 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 ENV_PREFIX = "ZEUS_BSO_"
 MAX_LEASE_S = 366 * 24 * 3600.0
 MAX_AUTH_CACHE_S = 300.0
 POOL_TIMEOUT_S = 5
 """Seconds for which a call waits for a free connection to the database."""
-DRIVERS = ("sqlite", "mysql+pymysql", "mariadb+pymysql")
+LOCK_TIMEOUT_S = 10
+"""Seconds for which a statement waits for a lock. SQLite has its own timeout."""
+ANSWER_TIMEOUT_S = 30
+"""Seconds for which a call waits for the answer to a statement."""
+DRIVERS = {
+    "sqlite": "sqlite",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+    "postgresql": "postgresql+psycopg",
+}
+"""The tested drivers, each with the name that a URL may have instead."""
+_UNFIT = {
+    "mssql": "its unique constraints take NULL only once",
+    "oracle": "it stores an empty text as NULL",
+}
+"""Why a database can't be used, whatever its driver."""
 
 
 class SettingsError(Exception):
@@ -35,7 +50,8 @@ class Settings(BaseSettings):
     )
 
     database_url: Annotated[str, Field(repr=False)] = "sqlite:///zeus_bso.db"
-    """`sqlite:///FILE` (relative to the current folder), `mysql+pymysql://…` or `mariadb+pymysql://…`."""
+    """`sqlite:///FILE` (relative to the current folder), `mysql://…`, `mariadb://…` or `postgresql://…`. A URL of
+    another database or driver that SQLAlchemy knows is tried, with a warning."""
     db_user: str | None = None
     """User name for a `database_url` without one."""
     db_password: SecretStr | None = None
@@ -84,20 +100,31 @@ class Settings(BaseSettings):
     @classmethod
     def _usable(cls, value: str) -> str:
         try:
-            url = make_url(value)
+            url = _with_driver(make_url(value))
         except ArgumentError:
             raise ValueError("is not a database URL; an example: mysql+pymysql://user:password@host/zeus") from None
-        if url.drivername not in DRIVERS:
-            raise ValueError(f"has the driver {url.drivername!r}; use one of {', '.join(DRIVERS)}")
-        if url.drivername == "sqlite" and url.database in (None, "", ":memory:"):
+        if url.get_backend_name() in _UNFIT:
+            raise ValueError(f"names a database that does not fit: {_UNFIT[url.get_backend_name()]}")
+        try:
+            dialect = url.get_dialect()
+            if dialect.is_async:
+                raise ValueError(f"has the driver {url.drivername!r}, which is asynchronous; use one that is not")
+            dialect.import_dbapi()
+        except NoSuchModuleError:
+            raise ValueError(f"has the driver {url.drivername!r}, which SQLAlchemy does not know") from None
+        except ImportError as error:
+            extra = next((extra for extra in ("mysql", "postgresql") if DRIVERS[extra] == url.drivername), None)
+            how = f"pip install 'lightning-bso[{extra}]'" if extra else "install its package"
+            raise ValueError(f"has the driver {url.drivername!r}, which is not installed ({error}); {how}") from None
+        if dialect.name == "sqlite" and url.database in (None, "", ":memory:"):
             raise ValueError("must name a file, for example sqlite:///zeus_bso.db")
         return value
 
     @property
     def database(self) -> URL:
-        """The database's URL with its credentials. The path of an SQLite file is absolute."""
-        url = make_url(self.database_url)
-        if url.drivername == "sqlite":
+        """The database's URL with its driver and its credentials. The path of an SQLite file is absolute."""
+        url = _with_driver(make_url(self.database_url))
+        if url.get_backend_name() == "sqlite":
             return url.set(database=str(Path(url.database or "").absolute()))
         if url.username is None and self.db_user is not None:
             url = url.set(username=self.db_user)
@@ -108,20 +135,36 @@ class Settings(BaseSettings):
     @property
     def engine_options(self) -> dict[str, Any]:
         """SQLAlchemy's options for the database. docs/decisions.md explains the isolation level and locking."""
-        if self.database.drivername == "sqlite":
-            return {"pool_timeout": POOL_TIMEOUT_S}
-        return {
-            "pool_timeout": POOL_TIMEOUT_S,
-            "isolation_level": "READ COMMITTED",
-            "pool_recycle": 1800,
-            "pool_reset_on_return": None,  # `extensions` rolls back where it is needed
-            "connect_args": {
+        options: dict[str, Any] = {"pool_timeout": POOL_TIMEOUT_S}
+        url = self.database
+        if url.get_backend_name() == "sqlite":
+            return options
+        options |= {"isolation_level": "READ COMMITTED", "pool_recycle": 1800}
+        if url.drivername in (DRIVERS["mysql"], DRIVERS["mariadb"]):
+            options["pool_reset_on_return"] = None  # `extensions` rolls back where it is needed
+            options["connect_args"] = {
                 "charset": "utf8mb4",
                 "connect_timeout": 10,
-                "read_timeout": 30,
-                "init_command": "SET SESSION innodb_lock_wait_timeout = 10",
-            },
-        }
+                "read_timeout": ANSWER_TIMEOUT_S,
+                "init_command": f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT_S}",
+            }
+        if url.drivername == DRIVERS["postgresql"]:
+            limits = f"-c lock_timeout={LOCK_TIMEOUT_S}s -c statement_timeout={ANSWER_TIMEOUT_S}s"
+            options["connect_args"] = {
+                "connect_timeout": 10,
+                "options": f"{url.query.get('options', '')} {limits}".strip(),
+                # A machine that has gone away ends no connection. These find it, in ANSWER_TIMEOUT_S or less.
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 4,
+                "tcp_user_timeout": ANSWER_TIMEOUT_S * 1000,
+            }
+        return options
+
+
+def _with_driver(url: URL) -> URL:
+    """Name the driver in a URL that names none."""
+    return url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
 
 
 CLIENT_VARIABLES = {

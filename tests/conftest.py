@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from backend.database.extensions import db
 from backend.usecases import users
 from backend.web import auth, logs
 from tests.calls import Calls
-from tests.databases import MariaDB, migrate, start_mariadb
+from tests.databases import DatabaseServer, MariaDB, PostgreSQL, migrate, postgresql_server, start_mariadb
 from tests.logs import restored
 
 # The time of an example depends on the load of the machine, so it says nothing about the code.
@@ -79,6 +80,17 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
 
 
 @pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server for this test run only."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(postgresql_server())
+        except RuntimeError as error:
+            pytest.fail(str(error))
+        yield server
+
+
+@pytest.fixture(scope="session")
 def migrated_sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SQLite file with the tables that the migrations create. Tests copy it."""
     file = tmp_path_factory.mktemp("sqlite") / "migrated.db"
@@ -88,11 +100,11 @@ def migrated_sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def new_database(request: pytest.FixtureRequest) -> Callable[[str, Path], str]:
-    """A function that creates a migrated database on `sqlite` (a file in the folder) or `mariadb`."""
+    """A function that creates a migrated database on `sqlite` (a file in the folder), `mariadb` or `postgresql`."""
 
     def make(system: str, folder: Path) -> str:
-        if system == "mariadb":
-            server: MariaDB = request.getfixturevalue("mariadb")
+        if system != "sqlite":
+            server: DatabaseServer = request.getfixturevalue(system)
             return server.database()
         template: Path = request.getfixturevalue("migrated_sqlite_file")
         return f"sqlite:///{shutil.copy(template, folder / 'bso.db')}"
@@ -106,12 +118,12 @@ def sqlite_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("database")
 
 
-@pytest.fixture(params=["sqlite", "mariadb"])
+@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
 def database_url(
     request: pytest.FixtureRequest, new_database: Callable[[str, Path], str], sqlite_folder: Path
 ) -> Iterator[str]:
-    """A new, migrated database. A test with this fixture runs on SQLite and on MariaDB."""
-    server: MariaDB | None = request.getfixturevalue("mariadb") if request.param == "mariadb" else None
+    """A new, migrated database. A test with this fixture runs on SQLite, on MariaDB and on PostgreSQL."""
+    server: DatabaseServer | None = None if request.param == "sqlite" else request.getfixturevalue(request.param)
     for file in sqlite_folder.iterdir():
         file.unlink()  # not overwritten: a process that the last test left behind may still write
     url = new_database(request.param, sqlite_folder)

@@ -1,4 +1,4 @@
-"""Databases for the tests: a private MariaDB server, new databases on it, and helpers that read, change and count."""
+"""Databases for the tests: private servers, new databases on them, and helpers that read, change and count."""
 
 import os
 import shutil
@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import psycopg
 import pymysql
 from flask import Flask
 from sqlalchemy import Connection, NullPool, create_engine, event, inspect, make_url, select, text, update
@@ -147,6 +149,136 @@ def start_mariadb(folder: Path, *options: str, **variables: str) -> MariaDB:
     server = MariaDB(folder, free_port(), options, environment | variables)
     server.start()
     return server
+
+
+@dataclass
+class PostgreSQL:
+    """A PostgreSQL server for the tests only. It does not run as root, which it refuses."""
+
+    folder: Path
+    port: int
+    _options: tuple[str, ...]
+    _variables: dict[str, str]
+    _process: "subprocess.Popen[bytes] | None" = None
+    _names: Iterator[int] = field(default_factory=count)
+    _template: str | None = None
+    _version: str | None = None
+    _recycled: list[str] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server, which must run."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the server, and wait until it answers. A restart uses the same port."""
+        settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": ""}
+        settings |= {"shared_buffers": "32MB", "fsync": "off", "autovacuum": "off", "timezone": "Asia/Kathmandu"}
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        log = self.folder / "error.log"
+        with log.open("ab") as errors:
+            self._process = subprocess.Popen(
+                [_postgresql_program("postgres"), "-D", self.folder / "data", *options, *self._options],
+                stdout=errors,
+                stderr=errors,
+                env=self._variables,
+                **_NOT_ROOT,
+            )
+        deadline = time.monotonic() + STARTUP_S
+        while True:
+            try:
+                return self.execute("SELECT 1")
+            except psycopg.OperationalError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    self.stop(signal.SIGKILL)
+                    raise RuntimeError(f"postgres did not start: {log.read_text()}") from None
+                time.sleep(0.02)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop the server with a signal, and wait for its end. Nothing happens if it does not run."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait()
+
+    def execute(self, *statements: str, database: str | None = None) -> None:
+        """Run statements as the superuser, each in a transaction of its own."""
+        with psycopg.connect(
+            host="127.0.0.1", port=self.port, user="root", dbname=database or "postgres", autocommit=True
+        ) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def empty_database(self, template: str = "template0") -> str:
+        """Create a database without tables, or a copy of another database, and return its URL."""
+        name = f"zeus_{next(self._names)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return f"postgresql+psycopg://root@127.0.0.1:{self.port}/{name}"
+
+    def database(self) -> str:
+        """Return the URL of a database with the tables that the migrations create, all empty."""
+        if self._recycled:
+            return self._recycled.pop()
+        if self._template is None:
+            url = self.empty_database()
+            migrate(url)
+            with connected(url) as connection:
+                self._version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
+            self._template = make_url(url).database
+        return self.empty_database(str(self._template))
+
+    def recycle(self, url: str) -> None:
+        """Empty a database's tables, so that `database` can return it again. This is faster than a new database."""
+        tables = [f"DELETE FROM {table.name}" for table in reversed(db.metadata.sorted_tables)]
+        version = f"UPDATE alembic_version SET version_num = '{self._version}'"
+        self.execute("; ".join([*tables, version]), database=make_url(url).database)
+        self._recycled.append(url)
+
+
+DatabaseServer = MariaDB | PostgreSQL
+"""A database server for the tests."""
+
+_NOT_ROOT: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": ()} if os.geteuid() == 0 else {}
+
+
+def _postgresql_program(name: str) -> str:
+    """Return the path of a program of PostgreSQL. Debian has the server's programs outside of the usual path."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name))
+    program = shutil.which(name) or shutil.which(name, path=os.pathsep.join(map(str, reversed(folders))))
+    if program is None:
+        raise RuntimeError(f"{name} not found; install Debian's package postgresql")
+    return program
+
+
+@contextmanager
+def postgresql_server(*options: str, **variables: str) -> Iterator[PostgreSQL]:
+    """Run a server with a data folder of its own.
+
+    Args:
+        options: options of `postgres`, beside those that all tests use.
+        variables: environment variables for `postgres`.
+    """
+    # The folders of pytest are for the user alone who runs the tests.
+    with TemporaryDirectory(prefix="bso-postgresql-") as name:
+        folder = Path(name)
+        if _NOT_ROOT:
+            shutil.chown(folder, _NOT_ROOT["user"], _NOT_ROOT["group"])
+        subprocess.run(
+            [
+                *(_postgresql_program("initdb"), "--pgdata", folder / "data", "--username=root", "--auth=trust"),
+                *("--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"),
+            ],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+            **_NOT_ROOT,
+        )
+        server = PostgreSQL(folder, free_port(), options, dict(os.environ) | variables)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
 
 
 def migrate(url: str) -> None:

@@ -1,4 +1,4 @@
-"""Send several statements in one round trip, where the driver can: to MySQL and MariaDB.
+"""Send several statements in one round trip, where the driver can: to MySQL and MariaDB, and to PostgreSQL.
 
 A round trip costs both sides more than a small statement does (docs/measured.md), and the job is locked meanwhile. The
 rows that are loaded and stored this way are in `rows`.
@@ -40,6 +40,11 @@ def _allow_batches(dialect: Dialect, _record: Any, _arguments: Any, options: dic
     if dialect.driver == "pymysql":
         options["cursorclass"] = BatchCursor
         options["client_flag"] |= CLIENT.MULTI_STATEMENTS
+    elif dialect.driver == "psycopg":
+        from .postgresql import PipelineCursor, TextDumper  # the driver is not always installed
+
+        options["cursor_factory"] = PipelineCursor
+        options["context"].adapters.register_dumper(str, TextDumper)
 
 
 def execute(connection: Connection, *statements: Statement) -> tuple[Sequence[int], Sequence[Sequence[Any]]]:
@@ -53,13 +58,16 @@ def execute(connection: Connection, *statements: Statement) -> tuple[Sequence[in
         How many rows each change has found, and the rows of the query. With a driver that runs several statements at
         once, these are as the driver returns them.
     """
-    if connection.dialect.driver == "pymysql":
+    if connection.dialect.driver in ("pymysql", "psycopg"):
         texts: list[str] = []
         sent: list[Any] = []
         for statement, values in statements:
             text, bind = _prepare(statement, connection.dialect)
             texts.append(text)
-            sent += bind(values)
+            if connection.dialect.driver == "pymysql":
+                sent += bind(values)
+            else:
+                sent.append((text, bind(values)))
         result = connection.exec_driver_sql(";".join(texts), tuple(sent))
         return result.context.cursor.rowcounts, result.all() if result.returns_rows else ()
     counts: list[int] = []

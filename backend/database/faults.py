@@ -20,8 +20,8 @@ _NO_CONNECTION = (
 )
 _NO_FREE_CONNECTION = "all connections of this server process to the database are in use; they wait for a slow database"
 
-# Error codes of MySQL and MariaDB.
-_CAUSES_MYSQL = {
+# Error codes of MySQL and MariaDB, which are numbers, and SQLSTATEs of PostgreSQL.
+_CAUSES: dict[int | str, str] = {
     **dict.fromkeys((1290, 1792, 1836), _READ_ONLY),
     **dict.fromkeys((1021, 1114), _FULL),
     **dict.fromkeys((1051, 1054, 1146), _NO_TABLE),
@@ -29,8 +29,27 @@ _CAUSES_MYSQL = {
     **dict.fromkeys((1045, 1698), _NO_LOGIN),
     **dict.fromkeys((1040, 1203, 1226), _NO_CONNECTION),
     1665: _STATEMENT_LOG,
+    "25006": _READ_ONLY,
+    "53100": _FULL,
+    **dict.fromkeys(("42P01", "42703"), _NO_TABLE),
+    "42501": _NO_PRIVILEGE,
+    **dict.fromkeys(("28000", "28P01"), _NO_LOGIN),
+    "53300": _NO_CONNECTION,
 }
-_OF_THE_SESSION = {1665}
+_OF_THE_SESSION = {1665, "25006"}
+# Lock wait timeout, deadlock, changed since read (MariaDB), not ready (Galera), server gone or not there. And the same
+# of PostgreSQL: serialization failure, deadlock, lock timeout, and a server that shuts down, has crashed or starts.
+_PASSING: set[int | str] = {1205, 1213, 1020, 1047, 2003, 2006, 2013}
+_PASSING |= {"40001", "40P01", "55P03", "57P01", "57P02", "57P03"}
+# PostgreSQL's driver has no SQLSTATE of a connection that was refused, only the server's words.
+_REFUSALS = {
+    "password authentication failed": _NO_LOGIN,
+    "no password supplied": _NO_LOGIN,
+    "no pg_hba.conf entry": _NO_LOGIN,
+    "too many clients already": _NO_CONNECTION,
+    "too many connections for": _NO_CONNECTION,
+    "remaining connection slots are reserved": _NO_CONNECTION,
+}
 _CAUSES_SQLITE = {sqlite3.SQLITE_READONLY: _READ_ONLY, sqlite3.SQLITE_FULL: _FULL}
 
 
@@ -46,7 +65,19 @@ def cause(error: exc.SQLAlchemyError) -> str | None:
         if "no such table" in str(original) or "no such column" in str(original):
             return _NO_TABLE
         return _CAUSES_SQLITE.get(getattr(original, "sqlite_errorcode", 0) & 0xFF)  # without the extended part
-    return _CAUSES_MYSQL.get(_code(original))
+    if (code := _code(original)) is not None:
+        return _CAUSES.get(code)
+    return next((cause for words, cause in _REFUSALS.items() if words in str(original)), None)
+
+
+def is_passing(error: exc.DBAPIError) -> bool:
+    """Whether the same transaction may succeed when it runs again. The error must be a failure of the database."""
+    if error.connection_invalidated or "database is locked" in str(error.orig):
+        return True
+    code = _code(error.orig)
+    if code is None:  # PostgreSQL's driver has no connection to it
+        return hasattr(error.orig, "sqlstate")
+    return code in _PASSING
 
 
 def is_of_the_session(error: BaseException) -> bool:
@@ -54,7 +85,9 @@ def is_of_the_session(error: BaseException) -> bool:
     return _code(error) in _OF_THE_SESSION
 
 
-def _code(error: BaseException | None) -> int:
-    """Return the code of an error of MySQL or MariaDB; 0: it has none."""
+def _code(error: BaseException | None) -> int | str | None:
+    """Return the code of an error of MySQL or MariaDB, or the SQLSTATE of PostgreSQL; None: it has none."""
     code = next(iter(getattr(error, "args", ())), None)
-    return code if isinstance(code, int) else 0
+    if isinstance(code, int):
+        return code
+    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)  # psycopg2 has its own name for it

@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT
 from sqlalchemy.ext.compiler import compiles
@@ -32,6 +33,7 @@ class ExactString(String):
     """Text that is compared byte by byte: case, accents and trailing spaces all count.
 
     The default binary collations of MySQL and MariaDB ignore trailing spaces. Each has another collation that does not.
+    PostgreSQL's default one depends on the operating system, an update of which can spoil an index.
     """
 
 
@@ -47,11 +49,27 @@ def _exact_string_mysql(type_: ExactString, compiler: Any, **_: Any) -> str:
     return f"VARCHAR({type_.length}) CHARACTER SET utf8mb4 COLLATE {collation}"
 
 
+@compiles(ExactString, "postgresql")
+def _exact_string_postgresql(type_: ExactString, _compiler: Any, **_: Any) -> str:
+    return f'VARCHAR({type_.length}) COLLATE "C"'
+
+
 class utc_now(FunctionElement[datetime]):  # noqa: N801 - an SQL function, written like one
     """The database's clock, in UTC. All replicas use this clock."""
 
     type = DateTime()
     inherit_cache = True
+
+
+@compiles(utc_now)
+def _utc_now(_element: utc_now, _compiler: Any, **_: Any) -> str:
+    return "CURRENT_TIMESTAMP"  # in the session's time zone, so `schema` checks that this is UTC
+
+
+@compiles(utc_now, "postgresql")
+@compiles(utc_now, "cockroachdb")
+def _utc_now_postgresql(_element: utc_now, _compiler: Any, **_: Any) -> str:
+    return "timezone('utc', clock_timestamp())"  # CURRENT_TIMESTAMP is the start of the transaction
 
 
 @compiles(utc_now, "sqlite")
@@ -102,7 +120,7 @@ class Job(Base):
     """Raised by a reset. Only trials of the current exploration count in decisions."""
     oldest_seen_at: Mapped[datetime | None] = mapped_column(Utc)
     """No running trial was last seen before this, so until a lease later no lease can have expired. NULL: not known."""
-    paused: Mapped[bool] = mapped_column(Boolean, default=False, server_default="0")
+    paused: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     """Whether every run gets the default batch size."""
     policy: Mapped[str] = mapped_column(String(16), server_default="")
     """Copied from the spec, for searches. A spec never changes."""

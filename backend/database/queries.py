@@ -49,8 +49,8 @@ def page_of_jobs(session: Session, which: JobFilter, offset: int, limit: int) ->
 
 
 def jobs_numbered(session: Session, ids: Collection[int]) -> Sequence[Job]:
-    """Return jobs by their numbers in the database."""
-    return session.scalars(select(Job).where(Job.id.in_(ids))).all()
+    """Return jobs by their numbers in the database, oldest first."""
+    return session.scalars(select(Job).where(Job.id.in_(ids)).order_by(Job.id)).all()
 
 
 def last_activity(session: Session, jobs: Collection[int]) -> dict[int, datetime]:
@@ -125,7 +125,7 @@ def failing_jobs(session: Session, prefix: str | None, limit: int, of_job: Job |
             Trial.outcome_code.not_in([ENDED, LEFT, STOPPED, VerdictCode.PRICED_OUT]),
         )
         .group_by(Trial.job)
-        .order_by(failures.desc())
+        .order_by(failures.desc(), Trial.job)
         .limit(limit)
     )
     return [(job, number) for job, number in rows]
@@ -154,14 +154,14 @@ def crashing_jobs(
         )
         .group_by(Trial.job)
         .having(crashes >= at_least)
-        .order_by(crashes.desc())
+        .order_by(crashes.desc(), Trial.job)
         .limit(limit)
         .subquery()
     )
     rows = session.execute(
         select(found.c.job, found.c.crashes, Trial.outcome)
         .join(Trial, (Trial.job == found.c.job) & (Trial.number == found.c.latest))
-        .order_by(found.c.crashes.desc())
+        .order_by(found.c.crashes.desc(), found.c.job)
     )
     return [(job, number, outcome or "") for job, number, outcome in rows]
 

@@ -3,22 +3,31 @@
 The migrations live in `backend/migrations`, the tables in `models`.
 """
 
+from datetime import UTC, datetime
 from functools import cache
 
 import flask_migrate
+import structlog
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import update
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, CompileError, DBAPIError, SQLAlchemyError
+from sqlalchemy.schema import CreateTable
 
 from .. import COMMAND
+from ..config import DRIVERS
 from ..errors import DatabaseUnavailable, DatabaseUnusable, SchemaOutdated
 from . import faults
 from .extensions import READ_ONLY, db, migrate
 from .models import Secret
+from .store import now
 from .transactions import retrying_once
 
+log = structlog.get_logger(__name__)
+
 UPGRADE_COMMAND = f"{COMMAND} db upgrade"
+MAX_CLOCK_ERROR_S = 600.0
+"""More than a clock is ever wrong, and less than a time zone differs from UTC."""
 
 
 def current_version() -> str | None:
@@ -46,6 +55,7 @@ def upgrade() -> None:
         SchemaOutdated: the schema is newer than this program.
     """
     try:
+        _check_fit()
         version = _read_version()
         _check_known(version)
         if version != needed_version():
@@ -109,12 +119,16 @@ def prepare() -> None:
 
     Raises:
         SchemaOutdated: a database other than SQLite has another schema version, or an SQLite file has a newer one.
-        DatabaseUnusable: the SQLite file cannot be created, opened or upgraded.
+        DatabaseUnusable: the SQLite file cannot be created, opened or upgraded, or the database does not fit.
         DatabaseUnavailable: the database is unreachable.
     """
     if db.engine.dialect.name == "sqlite":
         upgrade()
     else:
+        try:
+            _check_fit()
+        except SQLAlchemyError as error:
+            raise DatabaseUnavailable(faults.cause(error)) from error
         check()
     db.engine.dispose()  # processes forked from this one must not share its connections
 
@@ -131,6 +145,32 @@ def _versions() -> tuple[str, ...]:
     migrations = ScriptDirectory.from_config(migrate.get_config())
     migrations.get_current_head()  # raises if there are several
     return tuple(script.revision for script in migrations.walk_revisions())
+
+
+def _check_fit() -> None:
+    """Warn that a database or a driver is not tested, and check that it has what the server needs.
+
+    Raises:
+        DatabaseUnusable: it lacks something; the text says what.
+    """
+    driver = db.engine.url.drivername
+    if driver in DRIVERS.values():
+        return
+    log.warning("database_not_tested", driver=driver, tested=list(DRIVERS.values()))
+    try:
+        for table in db.metadata.sorted_tables:
+            CreateTable(table).compile(dialect=db.engine.dialect)
+        off_s = abs((_read_clock() - datetime.now(UTC).replace(tzinfo=None)).total_seconds())
+    except (ArgumentError, CompileError) as error:  # for example, it has no isolation level READ COMMITTED
+        raise DatabaseUnusable(f"the database does not fit: {error}") from error
+    if off_s > MAX_CLOCK_ERROR_S:
+        raise DatabaseUnusable("the database does not fit: its sessions do not have the time of UTC")
+
+
+@retrying_once.wraps
+def _read_clock() -> datetime:
+    with db.engine.connect() as connection:
+        return now(connection).replace(tzinfo=None)
 
 
 def _check_known(version: str | None) -> None:

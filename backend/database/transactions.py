@@ -44,8 +44,6 @@ _writer = Lock()
 
 # Errors of the database, not of the statements sent to it. Other errors are faults of this program.
 _FAILURES = (OperationalError, InterfaceError, InternalError, IntegrityError)
-# Lock wait timeout, deadlock, changed since read (MariaDB), not ready (Galera), server gone or not there.
-_TRANSIENT_MYSQL = {1205, 1213, 1020, 1047, 2003, 2006, 2013}
 
 
 def transaction(use_case: Callable[Concatenate[Connection, P], R]) -> Callable[P, R]:
@@ -142,13 +140,7 @@ def _is_transient(error: BaseException) -> bool:
     """Whether the same transaction may succeed when it runs again."""
     if isinstance(error, IntegrityError):  # the same call was sent twice at once; the next attempt finds its row
         return True
-    if not isinstance(error, _FAILURES) or faults.cause(error) is not None:
-        return False
-    if _is_disconnected(error):
-        return True
-    arguments = getattr(error.orig, "args", ())
-    code = arguments[0] if arguments else None
-    return code in _TRANSIENT_MYSQL or "database is locked" in str(error.orig)
+    return isinstance(error, _FAILURES) and faults.cause(error) is None and faults.is_passing(error)
 
 
 def _is_disconnected(error: BaseException) -> bool:

@@ -9,9 +9,12 @@ from importlib import import_module
 from alembic import context
 from flask import current_app
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 LOCK_WAIT_S = 60
+LOCK_NOT_AVAILABLE = "55P03"
+UNDER_WAY = "another process is upgrading this database; wait until it ends, then retry"
 
 DatabaseUnusable = import_module(".errors", current_app.import_name).DatabaseUnusable
 
@@ -21,14 +24,23 @@ db = current_app.extensions["migrate"].db
 # It has no pool, so that closing the connection releases the lock below.
 with create_engine(db.engine.url, poolclass=NullPool).connect() as connection:
     sqlite = connection.dialect.name == "sqlite"
-    if not sqlite:
-        # DDL commits automatically on MySQL, so a transaction cannot keep other processes out. A named lock does.
+    if connection.dialect.name in ("mysql", "mariadb"):
+        # DDL commits automatically, so a transaction cannot keep other processes out. A named lock does.
         database = sha256((db.engine.url.database or "").encode()).hexdigest()[:16]
         lock = text("SELECT GET_LOCK(:name, :seconds)")
         if connection.scalar(lock, {"name": f"zeus_bso_{database}", "seconds": LOCK_WAIT_S}) != 1:
-            raise DatabaseUnusable("another process is upgrading this database; wait until it ends, then retry")
+            raise DatabaseUnusable(UNDER_WAY)
         connection.commit()
-    else:
+    elif connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_WAIT_S}s'")
+        try:
+            connection.execute(text("SELECT pg_advisory_lock(hashtext('zeus_bso'))"))  # of this database alone
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+                raise
+            raise DatabaseUnusable(UNDER_WAY) from error
+        connection.commit()
+    elif sqlite:
         # A batch migration drops a table and creates it again. With foreign keys enforced, the drop would delete rows
         # of other tables. This pragma has no effect inside a transaction, so it runs before.
         connection.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")
@@ -36,7 +48,7 @@ with create_engine(db.engine.url, poolclass=NullPool).connect() as connection:
         connection=connection,
         target_metadata=db.metadata,
         render_as_batch=sqlite,
-        transactional_ddl=sqlite,
+        transactional_ddl=sqlite or None,  # None: if the database has it
         compare_type=True,
     )
     with context.begin_transaction():

@@ -265,7 +265,7 @@ def overview(session: Session, by: Actor, lease_s: float) -> Overview:
             known.append((job, job_saved, job_saved.against_default))
         else:
             unknown_count += job_saved.launches > 0
-    known.sort(key=lambda entry: -entry[2].cost_j)
+    known.sort(key=lambda entry: (-entry[2].cost_j, entry[0].id))
     running = [
         RunningTrial(
             job_id, trial_record(states.core_spec(job_of[trial.job]), trial), _seconds(now - trial.last_seen_at)

@@ -1,1 +1,1 @@
-"""The server, through its public interface, on SQLite and on MariaDB."""
+"""The server, through its public interface, on SQLite, MariaDB and PostgreSQL."""

@@ -21,7 +21,7 @@ ROUNDS, ROUNDS_AT_FULL_SIZE = 200, 1000
 RUNS = 4
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+@pytest.fixture(scope="module", params=["sqlite", "mariadb", "postgresql"])
 def server(
     request: pytest.FixtureRequest,
     new_database: Callable[[str, Path], str],

@@ -11,7 +11,8 @@ from backend.usecases import tokens
 from tests.calls import Calls
 from tests.databases import connected, round_trips
 
-GOES_ON, ENDS = {"sqlite": 5, "mysql": 3}, {"sqlite": 7, "mysql": 5}
+GOES_ON = {"sqlite": 5, "mysql": 3, "postgresql": 3}
+ENDS = {"sqlite": 7, "mysql": 5, "postgresql": 5}
 """Most round trips of a report after which the run goes on, and of an ask or a final report."""
 AUTH_CACHE_S = 300.0
 

@@ -25,17 +25,27 @@ from backend.errors import SchemaOutdated
 from lightning_bso.wire import RegisteredJobSpec
 from tests import specs
 from tests.calls import Calls
-from tests.databases import MariaDB, connected, dump, migrate
+from tests.databases import DatabaseServer, MariaDB, PostgreSQL, connected, dump, migrate
 from tests.servers import Server, backend
 
 
-@pytest.fixture(params=["sqlite", "mariadb", "mariadb with latin1"])
+@pytest.fixture(params=["sqlite", "mariadb", "mariadb with latin1", "postgresql"])
 def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database without tables."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/new.db"
-    server: MariaDB = request.getfixturevalue("mariadb")
-    return server.empty_database("latin1" if "latin1" in request.param else "utf8mb4")
+    if request.param == "postgresql":
+        postgresql: PostgreSQL = request.getfixturevalue("postgresql")
+        return postgresql.empty_database()
+    mariadb: MariaDB = request.getfixturevalue("mariadb")
+    return mariadb.empty_database("latin1" if "latin1" in request.param else "utf8mb4")
+
+
+@pytest.fixture(params=["mariadb", "postgresql"])
+def database_server(request: pytest.FixtureRequest) -> DatabaseServer:
+    """A database server."""
+    server: DatabaseServer = request.getfixturevalue(request.param)
+    return server
 
 
 def test_the_migrations_make_exactly_the_models_tables(empty_database_url: str) -> None:
@@ -62,8 +72,10 @@ def test_an_upgraded_database_takes_every_script_whatever_its_defaults(empty_dat
 
 
 @pytest.mark.parametrize("state", ["empty", "old"])
-def test_a_server_database_that_is_not_up_to_date_is_refused_with_the_command(mariadb: MariaDB, state: str) -> None:
-    url = mariadb.empty_database() if state == "empty" else mariadb.database()
+def test_a_server_database_that_is_not_up_to_date_is_refused_with_the_command(
+    database_server: DatabaseServer, state: str
+) -> None:
+    url = database_server.empty_database() if state == "empty" else database_server.database()
     if state == "old":
         with connected(url) as connection:
             connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
@@ -71,8 +83,8 @@ def test_a_server_database_that_is_not_up_to_date_is_refused_with_the_command(ma
         create_app(Settings(database_url=url, log_level="CRITICAL"))
 
 
-def test_the_commands_check_and_upgrade_a_server_database(mariadb: MariaDB, tmp_path: Path) -> None:
-    url = mariadb.empty_database()
+def test_the_commands_check_and_upgrade_a_server_database(database_server: DatabaseServer, tmp_path: Path) -> None:
+    url = database_server.empty_database()
     for command in (("serve", "--port=0"), ("db", "check")):
         refused = backend(*command, f"--database-url={url}", folder=tmp_path)
         assert refused.returncode != 0
@@ -123,8 +135,9 @@ def test_a_new_file_can_be_opened_by_many_at_once(tmp_path: Path) -> None:
             engine.dispose()
 
 
-def test_upgrading_an_unreachable_database_is_an_error_without_a_traceback(tmp_path: Path) -> None:
-    url = "mysql+pymysql://someone:s3cret-password@127.0.0.1:1/zeus"
+@pytest.mark.parametrize("driver", ["mysql+pymysql", "postgresql+psycopg"])
+def test_upgrading_an_unreachable_database_is_an_error_without_a_traceback(driver: str, tmp_path: Path) -> None:
+    url = f"{driver}://someone:s3cret-password@127.0.0.1:1/zeus"
     for command in (("db", "upgrade"), ("db", "check"), ("serve", "--port=0")):
         done = backend(*command, f"--database-url={url}", folder=tmp_path)
         assert done.returncode == 1, command
@@ -146,8 +159,8 @@ def test_a_file_that_is_no_database_is_an_error_without_a_traceback(tmp_path: Pa
     assert (tmp_path / "bso.db").read_text().startswith("this is not a database")
 
 
-def test_databases_on_one_server_are_upgraded_independently(mariadb: MariaDB, tmp_path: Path) -> None:
-    urls = [mariadb.empty_database() for _ in range(2)]
+def test_databases_on_one_server_are_upgraded_independently(database_server: DatabaseServer, tmp_path: Path) -> None:
+    urls = [database_server.empty_database() for _ in range(2)]
     apps = [create_app(Settings(database_url=url, log_level="ERROR"), prepare_database=False) for url in urls]
     with apps[0].app_context():
         schema.upgrade()

@@ -36,7 +36,16 @@ def test_the_command_names_every_wrong_setting_without_a_traceback(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "postgresql://h/d", "mysql://u:s3cret@h/d", "mysql+x://"]
+    "url",
+    [
+        "",
+        "nonsense",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "mysql+x://",
+        "oracle+oracledb://u:s3cret@h/d",
+        "oracle2://h/d",
+    ],
 )
 def test_a_database_url_that_cannot_work_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="ZEUS_BSO_DATABASE_URL") as refused:
@@ -52,6 +61,29 @@ def test_a_malformed_database_url_is_refused_without_its_password(url: str) -> N
     with pytest.raises(SettingsError, match="ZEUS_BSO_DATABASE_URL") as refused:
         load_settings(database_url=url)
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("mysql+mysqldb://u:s3cret@h/d", "is not installed"),
+        ("postgresql+pgx://u:s3cret@h/d", "SQLAlchemy does not know"),
+        ("sqlite+aiosqlite:///bso.db", "is asynchronous"),
+        ("postgresql+psycopg_async://u:s3cret@h/d", "is asynchronous"),
+        ("mssql+pyodbc://u:s3cret@h/d", "take NULL only once"),
+        ("oracle+oracledb://u:s3cret@h/d", "an empty text as NULL"),
+    ],
+)
+def test_the_refusal_of_a_database_url_says_why(url: str, why: str) -> None:
+    with pytest.raises(SettingsError, match=why) as refused:
+        load_settings(database_url=url)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("name", "driver"), [("mysql", "pymysql"), ("mariadb", "pymysql"), ("postgresql", "psycopg")])
+def test_a_database_url_without_a_driver_gets_the_tested_one(name: str, driver: str) -> None:
+    settings = load_settings(database_url=f"{name}://u:p@h/d")
+    assert settings.database.drivername == f"{name}+{driver}"
 
 
 @pytest.mark.parametrize("lease_s", [0.001, 1e9, 1e11, 1e15, 1e300])

@@ -55,7 +55,7 @@ def upgrade() -> None:
     op.add_column("tokens", sa.Column("job_id_prefix", ExactString(255)))
     op.add_column("trials", sa.Column("host", ExactString(255)))
     op.create_index("ix_trials_seen", "trials", ["status", "last_seen_at"])
-    op.add_column("jobs", sa.Column("paused", sa.Boolean(), nullable=False, server_default="0"))
+    op.add_column("jobs", sa.Column("paused", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.add_column("jobs", sa.Column("policy", sa.String(16), nullable=False, server_default=""))
     op.add_column("jobs", sa.Column("gpu_model", ExactString(255), nullable=False, server_default=""))
     jobs = sa.table("jobs", sa.column("id"), sa.column("spec"), sa.column("policy"), sa.column("gpu_model"))

@@ -1,6 +1,6 @@
 """Triggers that refuse changes to the audit log, on SQLite.
 
-On MySQL and MariaDB, few accounts may create triggers. There the account's privileges protect the log (docs/server.md).
+On a database with accounts, the account's privileges protect the log (docs/server.md).
 
 Revision ID: 0008
 Revises: 0007

@@ -1,0 +1,42 @@
+"""What the server adds to PostgreSQL's driver, psycopg. `batches` loads this where that is the driver."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import psycopg
+from psycopg.types.string import StrDumperUnknown
+from typing_extensions import override
+
+
+class TextDumper(StrDumperUnknown):
+    """Replaces NUL, which PostgreSQL takes in no text. The error of a training may contain it."""
+
+    @override
+    def dump(self, obj: str) -> Any:
+        """Return a text as it is sent."""
+        return super().dump(obj.replace("\0", "\N{REPLACEMENT CHARACTER}"))
+
+
+class PipelineCursor(psycopg.Cursor[Any]):
+    """A cursor that sends statements together, in psycopg's pipeline mode. The rows are those of the last one."""
+
+    rowcounts: Sequence[int] = ()
+    """The number of rows that each statement has found."""
+
+    @override
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
+        """Run a statement, or all statements of a batch.
+
+        Args:
+            query: the statement. Of a batch, it is only for the log.
+            params: the statement's parameters. Of a batch, a tuple of statements with their parameters.
+            options: as psycopg takes them.
+        """
+        if not isinstance(params, tuple):
+            return super().execute(query, params, **options)
+        *before, last = params
+        with self.connection.pipeline():  # the statement that begins a transaction goes with the others
+            cursors = [self.connection.execute(*statement) for statement in before]
+            super().execute(*last)
+        self.rowcounts = [*(cursor.rowcount for cursor in cursors), self.rowcount]
+        return self
