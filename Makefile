@@ -10,7 +10,7 @@ PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compi
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-faults test-lightning test-libraries lint audit format serve clean mariadb \
-	postgresql chromium faketime
+	postgresql chromium faketime nginx caddy
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -40,7 +40,7 @@ TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() 
 # The test processes share the cores. More threads in each of them only wait for each other.
 test test-faults test-lightning: export OMP_NUM_THREADS = 1
 
-test: $(INSTALLED) mariadb postgresql chromium faketime ## Run all tests, on real databases too
+test: $(INSTALLED) mariadb postgresql chromium faketime nginx caddy ## Run all tests, on real databases and proxies too
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --ignore tests/libraries $(TEST_OPTIONS)
 
 test-faults: $(INSTALLED) mariadb postgresql faketime ## Run all tests of faults, also those that wait for long or mount a disk
@@ -88,3 +88,9 @@ postgresql:
 
 faketime:
 	@command -v faketime >/dev/null || sh .ci/debian-package faketime "the tests of a clock that is set back"
+
+nginx:
+	@PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || sh .ci/debian-package nginx "the tests behind nginx"
+
+caddy:
+	@command -v caddy >/dev/null || sh .ci/debian-package caddy "the tests behind Caddy"

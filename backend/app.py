@@ -57,6 +57,11 @@ class BsoServer(OpenAPI):
 
     request_class = JsonRequest
 
+    @property
+    def api_doc(self) -> dict[str, Any]:
+        """The OpenAPI document. It names the path that a proxy serves this server under, so that it can be tried."""
+        return super().api_doc | {"servers": [{"url": request.script_root or "/"}]}
+
 
 def create_app(settings: Settings | None = None, *, prepare_database: bool = True) -> Flask:
     """Create the application. `backend.web.serving` serves it.

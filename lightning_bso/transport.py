@@ -7,6 +7,7 @@ The calls of the protocol are in `client`. What a run does while the server is a
 
 import math
 import re
+import ssl
 from _thread import start_new_thread
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,11 @@ ATTEMPTS = 2
 """For calls while training runs. A server closes idle connections, and the second attempt opens a new one."""
 BACKOFF_S = 0.15
 """First wait between two attempts. The wait doubles each time, and a random part of up to this long is added."""
+
+UNKNOWN_AUTHORITY = {2, 18, 19, 20, 21}
+"""OpenSSL's numbers for a certificate of an authority that is not among the trusted ones, or of its own making."""
+CA_BUNDLE = "REQUESTS_CA_BUNDLE"
+"""Environment variable that names a file of trusted certificates. requests reads it."""
 
 _hurry_s: ContextVar[float] = ContextVar("hurry_s", default=math.inf)
 
@@ -140,11 +146,8 @@ class Transport:
                 allow_redirects=False,  # a redirected POST would arrive as a GET
                 **self._settings,
             )
-        except requests.RequestException as error:
-            raise ServerUnreachable(
-                f"no answer from {self.shown_url} ({_cause(error)}); is the server running, and is the address right?",
-                transient=True,
-            ) from error
+        except OSError as error:  # requests' own errors are OSErrors too
+            raise self._unreachable(error) from error
         if response.is_redirect:
             target = response.headers.get("Location")
             raise ServerUnreachable(f"{self.shown_url} redirects to {target}; use that as the server's address")
@@ -160,6 +163,24 @@ class Transport:
         raise ServerUnreachable(
             f"{self.shown_url} failed: {refusal.message} (HTTP {response.status_code})",
             transient=response.status_code in (502, 503, 504),
+        )
+
+    def _unreachable(self, error: OSError) -> ServerUnreachable:
+        """Say why there is no answer, and what to do about it."""
+        cause = _cause(error)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            text = f"the certificate of {self.shown_url} is not trusted ({cause.verify_message})"
+            if cause.verify_code in UNKNOWN_AUTHORITY:
+                text += (
+                    f"; if it is your own authority's, set ${CA_BUNDLE} to the file with the authority's certificate"
+                )
+            return ServerUnreachable(text)
+        reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        if not isinstance(error, requests.RequestException):  # requests finds no file of trusted certificates
+            return ServerUnreachable(f"{self.shown_url} cannot be called: {reason}; check ${CA_BUNDLE}")
+        return ServerUnreachable(
+            f"no answer from {self.shown_url} ({reason}); is the server running, and is the address right?",
+            transient=True,
         )
 
     def _prepare(self, method: str, path: str, query: Wire | None = None) -> requests.PreparedRequest:
@@ -236,11 +257,11 @@ def _without_password(server_url: str) -> str:
     return re.sub(r"[^/]*@", "", server_url)
 
 
-def _cause(error: BaseException) -> str:
+def _cause(error: BaseException) -> BaseException:
     """The reason below the layers of requests and urllib3."""
     while isinstance(error, (requests.RequestException, HTTPError)):
         deeper = error.__cause__ or error.__context__
         if deeper is None:
             break
         error = deeper
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return error

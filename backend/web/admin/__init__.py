@@ -23,6 +23,10 @@ class _Sessions(SecureCookieSessionInterface):
         """Open the session of a request for the admin page. The calls of the API have none."""
         return super().open_session(app, request) if _is_of_page(request.path) else None
 
+    def get_cookie_path(self, app: Flask) -> str:
+        """The path that a proxy serves this server under. Other programs on its host do not get the cookie."""
+        return request.script_root or "/"
+
     def get_cookie_secure(self, app: Flask) -> bool:
         """As configured, and always for a request that came over TLS."""
         return request.is_secure or super().get_cookie_secure(app)
