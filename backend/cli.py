@@ -4,7 +4,7 @@ No rule lives here. Next: `backend.usecases`. The command `simulate` lives in `b
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import metadata
@@ -151,11 +151,13 @@ def list_tokens(database_url: str | None) -> None:
     """List the tokens by their labels."""
     app, _ = _app(database_url)
     with app.app_context():
+        rows = [("LABEL", "SCOPE", "JOBS", "CREATED (UTC)", "STATE")]
         for info in tokens.list_all():
             expires = f"{'expired' if info.expired else 'expires'} {info.expires_at or 'never'}"
             state = f"revoked {info.revoked_at:%F %R}" if info.revoked_at else expires
-            jobs = "all jobs" if info.job_id_prefix is None else f"jobs {info.job_id_prefix}…"
-            click.echo(f"{info.label}\t{info.scope}\t{jobs}\tcreated {info.created_at:%F %R} UTC\t{state}")
+            jobs = "all" if info.job_id_prefix is None else f"{info.job_id_prefix}…"
+            rows.append((info.label, info.scope, jobs, f"{info.created_at:%F %R}", state))
+    _print_table(rows)
 
 
 @token.command()
@@ -200,9 +202,11 @@ def list_users(database_url: str | None) -> None:
     """List the users."""
     app, _ = _app(database_url)
     with app.app_context():
+        rows = [("NAME", "ROLE", "CREATED (UTC)", "STATE")]
         for account in users.list_all():
             state = f"disabled {account.disabled_at:%F %R}" if account.disabled_at else "enabled"
-            click.echo(f"{account.name}\t{account.role}\tcreated {account.created_at:%F %R} UTC\t{state}")
+            rows.append((account.name, account.role, f"{account.created_at:%F %R}", state))
+    _print_table(rows)
 
 
 @user.command(name="change")
@@ -284,6 +288,13 @@ def prune_audit(days: int, dry_run: bool, database_url: str | None) -> None:
 
 
 main.add_command(simulate)
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print lines of cells in columns. The first line is the head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _removed(*, dry_run: bool) -> str:

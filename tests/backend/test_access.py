@@ -1,5 +1,6 @@
 """Access tokens: valid and invalid tokens, scopes and prefixes, and access to a server without tokens."""
 
+import re
 from base64 import b64encode
 from collections.abc import Callable
 from datetime import timedelta
@@ -393,7 +394,7 @@ def test_the_command_line_says_what_is_wrong_with_a_token_and_makes_none(
     done = backend("token", "create", "--label=ci", option, folder=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"Error: {message}")
-    assert backend("token", "list", folder=tmp_path).stdout == ""
+    assert backend("token", "list", folder=tmp_path).stdout == "LABEL  SCOPE  JOBS  CREATED (UTC)  STATE\n"
 
 
 def test_tokens_are_made_listed_and_revoked_on_the_command_line(tmp_path: Path) -> None:
@@ -405,7 +406,9 @@ def test_tokens_are_made_listed_and_revoked_on_the_command_line(tmp_path: Path) 
     token = command("create", "--label", "trainers", "--scope", "read", "--valid-days", "1")
     listed = command("list")
     assert token.startswith("bso_")
-    assert "trainers\tread\tall jobs" in listed
+    head, line = listed.splitlines()
+    assert re.split("  +", head) == ["LABEL", "SCOPE", "JOBS", "CREATED (UTC)", "STATE"]
+    assert line.startswith("trainers  read   all ")
     assert token not in listed
     with Server(f"sqlite:///{tmp_path}/zeus_bso.db", tmp_path) as server:
         assert server.calls("GET", "/jobs").status == 401

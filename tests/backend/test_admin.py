@@ -57,6 +57,11 @@ def with_trials(calls: Calls, **changes: Any) -> None:
     calls.trial()
 
 
+def test_the_servers_bare_address_leads_to_the_page(client: FlaskClient) -> None:
+    answer = client.get("/")
+    assert (answer.status_code, answer.location) == (302, "/admin/")
+
+
 def test_an_empty_server_shows_how_to_start(client: FlaskClient) -> None:
     page = client.get("/admin/", base_url="http://127.0.0.1:8123").text
     assert "There is no job yet" in page

@@ -6,7 +6,7 @@
 
 from importlib.metadata import version
 
-from flask import Flask, Request, Response, make_response, render_template, request
+from flask import Flask, Request, Response, make_response, redirect, render_template, request, url_for
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFError
 
@@ -59,6 +59,9 @@ def register(app: Flask, settings: Settings) -> None:
     ):
         app.add_template_filter(template_filter)
     plotly_version = version("plotly")
+
+    # Who types only the server's address into a browser looks for the admin page.
+    app.add_url_rule("/", view_func=lambda: redirect(url_for("admin.overview")), endpoint="start")
 
     @app.context_processor
     def template_variables() -> dict[str, object]:
