@@ -21,7 +21,7 @@ from backend.database.extensions import db
 from backend.usecases import users
 from backend.web import auth, logs
 from tests.calls import Calls
-from tests.databases import DatabaseServer, MariaDB, PostgreSQL, migrate, postgresql_server, start_mariadb
+from tests.databases import DatabaseServer, MariaDB, PostgreSQL, migrate, postgresql_server, start_mariadb, start_mysql
 from tests.logs import restored
 
 # The time of an example depends on the load of the machine, so it says nothing about the code.
@@ -36,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="200 jobs of 100 trials in a browser, all of it in dark mode too, all faults, and longer runs elsewhere",
     )
+    parser.addoption("--mysql", type=Path, help="folder of an unpacked MySQL, which takes the place of MariaDB")
 
 
 def pytest_collection_finish() -> None:
@@ -69,10 +70,11 @@ def _templates_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session")
-def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
-    """A MariaDB server for this test run only."""
+def mariadb(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[MariaDB]:
+    """A MariaDB server for this test run only, or a MySQL with --mysql."""
+    folder, mysql = tmp_path_factory.mktemp("mariadb"), pytestconfig.getoption("mysql")
     try:
-        server = start_mariadb(tmp_path_factory.mktemp("mariadb"))
+        server = start_mysql(folder, mysql) if mysql else start_mariadb(folder)
     except RuntimeError as error:
         pytest.fail(str(error))
     yield server

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
@@ -28,6 +28,8 @@ from backend.database.models import Job, Trial
 from tests import logs
 
 STARTUP_S = 60
+PASSWORD = "s3cret"
+"""Password of the users that are no administrators."""
 
 
 def free_port() -> int:
@@ -39,10 +41,11 @@ def free_port() -> int:
 
 @dataclass
 class MariaDB:
-    """A MariaDB server for the tests only."""
+    """A MariaDB server for the tests only, or a MySQL in its place."""
 
     folder: Path
     port: int
+    _program: tuple[str | Path, ...]
     _options: tuple[str, ...]
     _variables: dict[str, str]
     _process: "subprocess.Popen[bytes] | None" = None
@@ -61,7 +64,7 @@ class MariaDB:
         folder = self.folder
         self._process = subprocess.Popen(
             [
-                *("mariadbd", "--no-defaults", "--user=root", f"--datadir={folder}/data", f"--socket={folder}/socket"),
+                *(*self._program, f"--datadir={folder}/data", f"--socket={folder}/socket"),
                 *(f"--pid-file={folder}/pid", "--bind-address=127.0.0.1", f"--port={self.port}", "--skip-name-resolve"),
                 *("--character-set-server=utf8mb4", "--innodb-buffer-pool-size=64M", "--performance-schema=OFF"),
                 *("--innodb-flush-log-at-trx-commit=2", f"--log-error={folder}/error.log", *self._options),
@@ -77,7 +80,7 @@ class MariaDB:
             except pymysql.OperationalError:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     self.stop(signal.SIGKILL)
-                    raise RuntimeError(f"mariadbd did not start: {(folder / 'error.log').read_text()}") from None
+                    raise RuntimeError(f"the database did not start: {(folder / 'error.log').read_text()}") from None
                 time.sleep(0.02)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
@@ -113,6 +116,31 @@ class MariaDB:
         self.execute(*self._statements, database=make_url(url).database)
         return url
 
+    def limited(self) -> str:
+        """Return the URL of a new database, for a user without the privileges of an administrator."""
+        url = make_url(self.database())
+        user = f"{url.database}_user"
+        self.execute(
+            f"CREATE USER {user}@'%' IDENTIFIED BY '{PASSWORD}'",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {url.database}.* TO {user}@'%'",
+        )
+        return url.set(username=user, password=PASSWORD).render_as_string(hide_password=False)
+
+    def set_read_only(self, read_only: bool) -> None:
+        """Refuse or take the writes of users that are no administrators."""
+        self.execute(f"SET GLOBAL read_only = {int(read_only)}")
+
+    def connections(self, url: str) -> list[int]:
+        """Return the numbers of the connections to a database."""
+        statement = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id != CONNECTION_ID()"
+        with connected(url) as connection:
+            return list(connection.exec_driver_sql(statement).scalars())
+
+    def drop_connection(self, number: int) -> None:
+        """End a connection. Nothing happens if it has ended."""
+        with suppress(pymysql.OperationalError):
+            self.execute(f"KILL {number}")
+
     def recycle(self, url: str) -> None:
         """Empty a database's tables, so that `database` can return it again. This is faster than a new database."""
         statements = ["SET foreign_key_checks = 0"]
@@ -146,7 +174,31 @@ def start_mariadb(folder: Path, *options: str, **variables: str) -> MariaDB:
         capture_output=True,
         env=environment,
     )
-    server = MariaDB(folder, free_port(), options, environment | variables)
+    program = ("mariadbd", "--no-defaults", "--user=root")
+    server = MariaDB(folder, free_port(), program, options, environment | variables)
+    server.start()
+    return server
+
+
+def start_mysql(folder: Path, files: Path) -> MariaDB:
+    """Do the same as `start_mariadb` with Oracle's MySQL.
+
+    Args:
+        folder: an empty folder.
+        files: the contents of the packages that `.ci/mysql-tests` has unpacked. They may need newer libraries than the
+            system has, so they bring their own.
+    """
+    libraries = files / "usr/lib/x86_64-linux-gnu"
+    administrator = folder / "administrator.sql"
+    administrator.write_text("CREATE USER root@'127.0.0.1';\nGRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n")
+    program = (
+        *(libraries / "ld-linux-x86-64.so.2", "--library-path", libraries, files / "usr/sbin/mysqld"),
+        *("--no-defaults", "--user=root", "--secure-file-priv=NULL", "--mysqlx=OFF"),
+        f"--lc-messages-dir={files}/usr/share/mysql",
+    )
+    first = [*program, f"--datadir={folder}/data", "--initialize-insecure", f"--init-file={administrator}"]
+    subprocess.run(first, check=True, capture_output=True)
+    server = MariaDB(folder, free_port(), program, (), dict(os.environ))
     server.start()
     return server
 
@@ -197,9 +249,13 @@ class PostgreSQL:
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """Stop the server with a signal, and wait for its end. Nothing happens if it does not run."""
-        if self._process is not None:
-            self._process.send_signal(how)
-            self._process.wait()
+        if self._process is None or self._process.poll() is not None:
+            return
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        self._process.send_signal(how)
+        self._process.wait()
+        while any(Path(f"/proc/{child}").exists() for child in children):  # they notice it when they are idle
+            time.sleep(0.01)
 
     def execute(self, *statements: str, database: str | None = None) -> None:
         """Run statements as the superuser, each in a transaction of its own."""
@@ -226,6 +282,33 @@ class PostgreSQL:
                 self._version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
             self._template = make_url(url).database
         return self.empty_database(str(self._template))
+
+    def limited(self) -> str:
+        """Return the URL of a new database, for a user without the privileges of an administrator."""
+        url = make_url(self.database())
+        user = f"{url.database}_user"
+        self.execute(
+            f"CREATE USER {user} PASSWORD '{PASSWORD}'",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {user}",
+            f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {user}",
+            database=url.database,
+        )
+        return url.set(username=user, password=PASSWORD).render_as_string(hide_password=False)
+
+    def set_read_only(self, read_only: bool) -> None:
+        """Refuse or take writes."""
+        value = "on" if read_only else "off"
+        self.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}", "SELECT pg_reload_conf()")
+
+    def connections(self, url: str) -> list[int]:
+        """Return the numbers of the connections to a database."""
+        statement = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid != pg_backend_pid()"
+        with connected(url) as connection:
+            return list(connection.exec_driver_sql(statement).scalars())
+
+    def drop_connection(self, number: int) -> None:
+        """End a connection. Nothing happens if it has ended."""
+        self.execute(f"SELECT pg_terminate_backend({number})")
 
     def recycle(self, url: str) -> None:
         """Empty a database's tables, so that `database` can return it again. This is faster than a new database."""
@@ -272,6 +355,9 @@ def postgresql_server(*options: str, **variables: str) -> Iterator[PostgreSQL]:
             capture_output=True,
             cwd=folder,
             **_NOT_ROOT,
+        )
+        (folder / "data/pg_hba.conf").write_text(
+            "host all root 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
         )
         server = PostgreSQL(folder, free_port(), options, dict(os.environ) | variables)
         try:

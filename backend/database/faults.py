@@ -76,7 +76,7 @@ def is_passing(error: exc.DBAPIError) -> bool:
         return True
     code = _code(error.orig)
     if code is None:  # PostgreSQL's driver has no connection to it
-        return hasattr(error.orig, "sqlstate")
+        return hasattr(error.orig, "pgconn")
     return code in _PASSING
 
 

@@ -1,12 +1,13 @@
-"""Long tests run only with --full-size. Each MariaDB that a test breaks is the test's own."""
+"""Long tests run only with --full-size. Each database server that a test breaks is the test's own."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from lightning_bso import transport
-from tests.databases import MariaDB, start_mariadb
+from tests.databases import DatabaseServer, MariaDB, postgresql_server, start_mariadb
 from tests.servers import Server
 
 
@@ -38,6 +39,22 @@ def own_mariadb(tmp_path: Path) -> Iterator[Callable[..., MariaDB]]:
     yield make
     for server in servers:
         server.stop()
+
+
+@pytest.fixture(params=["mariadb", "postgresql"])
+def own_database_server(request: pytest.FixtureRequest) -> Iterator[Callable[..., DatabaseServer]]:
+    """A function that starts a database server for the test alone. It may end connections that are idle for long."""
+    with ExitStack() as servers:
+
+        def make(*, idle_timeout_s: int | None = None) -> DatabaseServer:
+            if request.param == "mariadb":
+                options = [] if idle_timeout_s is None else [f"--wait-timeout={idle_timeout_s}"]
+                mariadb: MariaDB = request.getfixturevalue("own_mariadb")(*options)
+                return mariadb
+            options = [] if idle_timeout_s is None else [f"--idle_session_timeout={idle_timeout_s}s"]
+            return servers.enter_context(postgresql_server(*options))
+
+        yield make
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 import pytest
 
-sqlite_is_long = pytest.mark.parametrize(
-    "database_url", ["mariadb", pytest.param("sqlite", marks=pytest.mark.long)], indirect=True
+others_are_long = pytest.mark.parametrize(
+    "database_url",
+    ["mariadb", *(pytest.param(system, marks=pytest.mark.long) for system in ("sqlite", "postgresql"))],
+    indirect=True,
 )
 """For a test with the fixture `database_url` whose fault hardly depends on the database."""

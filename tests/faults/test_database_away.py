@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-import pymysql
 import pytest
 import requests
 
-from tests.databases import MariaDB, connected
+from tests.databases import DatabaseServer
 from tests.faults.checks import assert_kept, is_ready
 from tests.faults.load import Load
 from tests.servers import Server
@@ -18,21 +17,14 @@ from tests.servers import Server
 Serve = Callable[..., Server]
 
 
-def connections(url: str) -> list[int]:
-    """Return the numbers of the connections to a database."""
-    statement = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id != CONNECTION_ID()"
-    with connected(url) as connection:
-        return list(connection.exec_driver_sql(statement).scalars())
-
-
 @pytest.mark.parametrize("away_s", [2.0, pytest.param(60.0, marks=pytest.mark.long)])
 def test_while_the_database_is_away_the_server_says_so_and_then_goes_on(
-    own_mariadb: Callable[[], MariaDB], serve: Serve, away_s: float
+    own_database_server: Callable[..., DatabaseServer], serve: Serve, away_s: float
 ) -> None:
-    mariadb = own_mariadb()
-    with serve(mariadb.database()) as server:
+    database = own_database_server()
+    with serve(database.database()) as server:
         with Load(server.url) as load:
-            mariadb.stop(signal.SIGKILL)
+            database.stop(signal.SIGKILL)
             back_at = time.monotonic() + away_s
             while True:
                 answers = [
@@ -45,7 +37,7 @@ def test_while_the_database_is_away_the_server_says_so_and_then_goes_on(
                 assert server.calls("GET", "/healthz").status == 200
                 if time.monotonic() > back_at:
                     break
-            mariadb.start()
+            database.start()
             load.wait_for(20)
             assert is_ready(server.calls)
         assert load.unanswered
@@ -54,56 +46,58 @@ def test_while_the_database_is_away_the_server_says_so_and_then_goes_on(
 
 @pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.long)])
 def test_a_database_that_restarts_under_load_loses_nothing(
-    own_mariadb: Callable[[], MariaDB], serve: Serve, times: int
+    own_database_server: Callable[..., DatabaseServer], serve: Serve, times: int
 ) -> None:
-    mariadb = own_mariadb()
-    with serve(mariadb.database()) as server:
+    database = own_database_server()
+    with serve(database.database()) as server:
         with Load(server.url) as load:
             for _ in range(times):
-                mariadb.stop(signal.SIGKILL)
-                mariadb.start()
+                database.stop(signal.SIGKILL)
+                database.start()
                 load.wait_for(20)
         assert_kept(load, server, unavailable=True)
 
 
 def test_a_worker_that_dies_while_the_database_is_away_is_replaced(
-    own_mariadb: Callable[..., MariaDB], serve: Serve
+    own_database_server: Callable[..., DatabaseServer], serve: Serve
 ) -> None:
-    mariadb = own_mariadb()
-    with serve(mariadb.database()) as server:
-        mariadb.stop(signal.SIGKILL)
+    database = own_database_server()
+    with serve(database.database()) as server:
+        database.stop(signal.SIGKILL)
         killed, _ = before = server.worker_pids()
         os.kill(killed, signal.SIGKILL)
         while len(after := server.worker_pids()) < 2 or set(after) == set(before):
             with suppress(OSError):
                 server.calls("GET", "/healthz")
-        mariadb.start()
+        database.start()
         while server.calls("GET", "/readyz").status != 200:
             pass
         assert server.calls.register().status == 201
 
 
-def test_connections_that_the_database_drops_under_load_are_replaced(mariadb: MariaDB, serve: Serve) -> None:
-    url = mariadb.database()
+def test_connections_that_the_database_drops_under_load_are_replaced(
+    own_database_server: Callable[..., DatabaseServer], serve: Serve
+) -> None:
+    database = own_database_server()
+    url = database.database()
     with serve(url) as server:
         with Load(server.url) as load:
             for _ in range(20):
-                for number in connections(url):
-                    with suppress(pymysql.OperationalError):  # it has ended since
-                        mariadb.execute(f"KILL {number}")
+                for number in database.connections(url):
+                    database.drop_connection(number)
                 load.wait_for(5)
         assert load.unanswered == []
         assert_kept(load, server)
 
 
 def test_connections_that_the_database_drops_because_they_are_idle_are_replaced(
-    own_mariadb: Callable[..., MariaDB], serve: Serve
+    own_database_server: Callable[..., DatabaseServer], serve: Serve
 ) -> None:
-    mariadb = own_mariadb("--wait-timeout=1")
-    url = mariadb.database()
+    database = own_database_server(idle_timeout_s=1)
+    url = database.database()
     with serve(url) as server:
         with Load(server.url) as load:
             load.wait_for(10)
-        while connections(url):
+        while database.connections(url):
             time.sleep(0.1)
         assert_kept(load, server)

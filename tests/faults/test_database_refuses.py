@@ -11,7 +11,7 @@ import pytest
 import requests
 from sqlalchemy import make_url
 
-from tests.databases import MariaDB, migrate
+from tests.databases import DatabaseServer, MariaDB, migrate
 from tests.faults.checks import answered, assert_kept, is_ready
 from tests.faults.load import Load
 from tests.servers import Server, backend
@@ -32,29 +32,19 @@ def assert_refused(server: Server, cause: str, *paths: str) -> None:
         time.sleep(0.05)
 
 
-def limited(mariadb: MariaDB) -> str:
-    """Return the URL of a new database, for a user without the privileges of an administrator."""
-    url = make_url(mariadb.database())
-    mariadb.execute(
-        "CREATE OR REPLACE USER bso@'%' IDENTIFIED BY 's3cret'",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {url.database}.* TO bso@'%'",
-    )
-    return url.set(username="bso", password="s3cret").render_as_string(hide_password=False)
-
-
-def drop_connections(mariadb: MariaDB) -> None:
+def drop_connections(mariadb: MariaDB, url: str) -> None:
     """Drop all connections of the server's user."""
     with suppress(pymysql.OperationalError):
-        mariadb.execute("KILL USER bso")
+        mariadb.execute(f"KILL USER {make_url(url).username}")
 
 
-def test_a_database_that_becomes_read_only(own_mariadb: Callable[..., MariaDB], serve: Serve) -> None:
-    mariadb = own_mariadb()
-    with serve(limited(mariadb)) as server:
+def test_a_database_that_becomes_read_only(own_database_server: Callable[..., DatabaseServer], serve: Serve) -> None:
+    database = own_database_server()
+    with serve(database.limited()) as server:
         with Load(server.url) as load:
-            mariadb.execute("SET GLOBAL read_only = 1")
+            database.set_read_only(True)
             assert_refused(server, "it is read-only", "/readyz")
-            mariadb.execute("SET GLOBAL read_only = 0")
+            database.set_read_only(False)
             load.wait_for(20)
             assert is_ready(server.calls)
         assert_kept(load, server, unavailable=True)
@@ -62,12 +52,13 @@ def test_a_database_that_becomes_read_only(own_mariadb: Callable[..., MariaDB], 
 
 def test_a_database_without_a_free_connection(own_mariadb: Callable[..., MariaDB], serve: Serve) -> None:
     mariadb = own_mariadb("--max-connections=10")
-    with serve(limited(mariadb)) as server, ExitStack() as connections:
+    url = mariadb.limited()
+    with serve(url) as server, ExitStack() as connections:
         with Load(server.url) as load:
             mariadb.execute("CREATE USER other@'%'")
             taken = 0
             while taken < 10:  # the last of them only once the server has none
-                drop_connections(mariadb)
+                drop_connections(mariadb, url)
                 with suppress(pymysql.OperationalError):
                     other = pymysql.connect(host="127.0.0.1", port=mariadb.port, user="other", ssl_disabled=True)
                     connections.callback(other.close)
@@ -91,10 +82,11 @@ def test_a_database_whose_binary_log_is_of_statements(
         assert "Traceback" not in refused.stderr
     mariadb.execute("SET GLOBAL binlog_format = ROW")
     assert backend("db", "check", f"--database-url={url}", folder=tmp_path).returncode == 0
-    with serve(limited(mariadb)) as server:
+    url = mariadb.limited()
+    with serve(url) as server:
         with Load(server.url) as load:
             mariadb.execute("SET GLOBAL binlog_format = STATEMENT")
-            drop_connections(mariadb)
+            drop_connections(mariadb, url)
             assert_refused(server, "set its binlog_format to ROW", "/readyz")
             mariadb.execute("SET GLOBAL binlog_format = ROW")
             load.wait_for(20)

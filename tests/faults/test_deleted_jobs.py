@@ -8,7 +8,7 @@ from tests import specs
 from tests.client.jobs import start_run
 from tests.databases import dump
 from tests.faults.checks import answered, assert_decided_well
-from tests.faults.databases import sqlite_is_long
+from tests.faults.databases import others_are_long
 from tests.servers import Server
 
 TRAININGS = 4
@@ -16,7 +16,7 @@ DELETIONS = 5
 EPOCHS = 12
 
 
-@sqlite_is_long
+@others_are_long
 def test_runs_of_a_deleted_job_train_on_and_report_to_no_other_run_s_trial(
     database_url: str, serve: Callable[..., Server]
 ) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.faults.checks import assert_kept
-from tests.faults.databases import sqlite_is_long
+from tests.faults.databases import others_are_long
 from tests.faults.load import Load
 from tests.servers import Server
 
 Serve = Callable[..., Server]
 
 
-@sqlite_is_long
+@others_are_long
 def test_workers_killed_under_load_lose_nothing(database_url: str, serve: Serve) -> None:
     with serve(database_url) as server:
         with Load(server.url) as load:
@@ -55,7 +55,7 @@ def test_a_restarted_server_continues_where_it_was(database_url: str, tmp_path: 
         assert server.stop() == 0
 
 
-@sqlite_is_long
+@others_are_long
 def test_a_server_killed_while_a_job_learns_its_target_learns_it_once(database_url: str, tmp_path: Path) -> None:
     with Server(database_url, tmp_path) as server:
         calls = server.calls

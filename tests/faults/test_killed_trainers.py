@@ -10,14 +10,14 @@ from tests import specs
 from tests.client.run import run_process
 from tests.databases import connected, let_time_pass
 from tests.faults.checks import answered, assert_decided_well
-from tests.faults.databases import sqlite_is_long
+from tests.faults.databases import others_are_long
 from tests.faults.proxy import Proxy
 from tests.servers import Server
 
 LEASE_S = 3600.0
 
 
-@sqlite_is_long
+@others_are_long
 @pytest.mark.parametrize(
     ("changes", "stage", "reason"),
     [

@@ -14,7 +14,7 @@ import pytest
 from tests.calls import Answer
 from tests.databases import connected, dump
 from tests.faults.checks import answered, assert_decided_well, assert_kept
-from tests.faults.databases import sqlite_is_long
+from tests.faults.databases import others_are_long
 from tests.faults.load import Load
 from tests.servers import Server
 
@@ -29,7 +29,7 @@ def pair(database_url: str, serve: Serve) -> "Callable[..., list[Server]]":
         yield lambda **variables: [stack.enter_context(serve(database_url, **variables)) for _ in range(2)]
 
 
-@sqlite_is_long
+@others_are_long
 @pytest.mark.parametrize("paused_s", [2.0, pytest.param(15.0, marks=pytest.mark.long)])
 def test_a_replica_that_is_paused_for_longer_than_the_lease_loses_nothing(
     pair: "Callable[..., list[Server]]", paused_s: float
@@ -44,7 +44,7 @@ def test_a_replica_that_is_paused_for_longer_than_the_lease_loses_nothing(
     assert_kept(load, *servers)
 
 
-@sqlite_is_long
+@others_are_long
 def test_reports_that_always_come_after_the_lease_are_kept(pair: "Callable[..., list[Server]]") -> None:
     servers = pair(ZEUS_BSO_LEASE_S="0.001")
     with Load(*(server.url for server in servers)) as load:
@@ -55,7 +55,7 @@ def test_reports_that_always_come_after_the_lease_are_kept(pair: "Callable[..., 
     assert_kept(load, *servers)
 
 
-@sqlite_is_long
+@others_are_long
 def test_of_two_places_that_report_one_run_differently_each_report_comes_from_one(
     pair: "Callable[..., list[Server]]",
 ) -> None:
@@ -84,7 +84,7 @@ def test_of_two_places_that_report_one_run_differently_each_report_comes_from_on
     assert_decided_well(servers[0], "train")
 
 
-@sqlite_is_long
+@others_are_long
 def test_reports_that_arrive_out_of_order_and_twice_are_stored_as_they_were_acknowledged(
     pair: "Callable[..., list[Server]]",
 ) -> None:

@@ -7,7 +7,7 @@ import flask_migrate
 import pytest
 
 from backend.database import schema
-from tests.databases import MariaDB, connected, in_application, migrate
+from tests.databases import DatabaseServer, connected, in_application, migrate
 from tests.faults.checks import answered, assert_kept, is_ready
 from tests.faults.load import Load
 from tests.servers import Server, backend
@@ -15,10 +15,10 @@ from tests.servers import Server, backend
 Serve = Callable[..., Server]
 
 
-@pytest.fixture(params=["mariadb", pytest.param("sqlite", marks=pytest.mark.long)])
+@pytest.fixture(params=["mariadb", "postgresql", pytest.param("sqlite", marks=pytest.mark.long)])
 def own_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A migrated database that no later test uses."""
-    server: MariaDB | None = request.getfixturevalue("mariadb") if request.param == "mariadb" else None
+    server: DatabaseServer | None = None if request.param == "sqlite" else request.getfixturevalue(request.param)
     url = server.empty_database() if server else f"sqlite:///{tmp_path}/bso.db"
     migrate(url)
     return url

@@ -8,7 +8,7 @@ import pytest
 
 from lightning_bso import transport
 from tests.faults.checks import assert_kept
-from tests.faults.databases import sqlite_is_long
+from tests.faults.databases import others_are_long
 from tests.faults.load import Load
 from tests.faults.proxy import Proxy
 from tests.servers import Server
@@ -24,7 +24,7 @@ def _long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "BACKOFF_S", BACKOFF_S)
 
 
-@sqlite_is_long
+@others_are_long
 def test_replicas_that_are_replaced_one_after_the_other_fail_no_call(database_url: str, serve: Serve) -> None:
     with serve(database_url) as old, serve(database_url) as new, Proxy(old.url) as proxy:
         with Load(proxy.url) as load:
@@ -38,7 +38,7 @@ def test_replicas_that_are_replaced_one_after_the_other_fail_no_call(database_ur
 
 
 @pytest.mark.long
-@sqlite_is_long
+@others_are_long
 def test_a_server_that_restarts_its_workers_fails_no_call(database_url: str, serve: Serve) -> None:
     with serve(database_url, cold=True) as server:  # so a worker that imported the program would take seconds
         with Load(server.url) as load:
