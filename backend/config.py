@@ -26,6 +26,7 @@ ANSWER_TIMEOUT_S = 30
 """Seconds for which a call waits for the answer to a statement."""
 DRIVERS = {
     "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
     "mysql": "mysql+pymysql",
     "mariadb": "mariadb+pymysql",
     "postgresql": "postgresql+psycopg",

@@ -74,7 +74,7 @@ def execute(connection: Connection, *statements: Statement) -> tuple[Sequence[in
     rows: Sequence[Sequence[Any]] = ()
     for statement, values in statements:
         result = connection.execute(statement, values)
-        if result.returns_rows:
+        if statement.is_select:  # with some drivers, an INSERT returns its new key
             rows = result.all()
         else:
             counts.append(result.rowcount)

@@ -35,7 +35,7 @@ class PipelineCursor(psycopg.Cursor[Any]):
         if not isinstance(params, tuple):
             return super().execute(query, params, **options)
         *before, last = params
-        with self.connection.pipeline():  # the statement that begins a transaction goes with the others
+        with self.connection.pipeline():
             cursors = [self.connection.execute(*statement) for statement in before]
             super().execute(*last)
         self.rowcounts = [*(cursor.rowcount for cursor in cursors), self.rowcount]

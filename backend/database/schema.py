@@ -156,7 +156,7 @@ def _check_fit() -> None:
     driver = db.engine.url.drivername
     if driver in DRIVERS.values():
         return
-    log.warning("database_not_tested", driver=driver, tested=list(DRIVERS.values()))
+    log.warning("database_not_tested", driver=driver, tested=sorted(set(DRIVERS.values())))
     try:
         for table in db.metadata.sorted_tables:
             CreateTable(table).compile(dialect=db.engine.dialect)

@@ -50,7 +50,8 @@ def compose(mariadb: MariaDB, url: str) -> Services:
         variables["ZEUS_BSO_DATABASE_URL"] = local.render_as_string(hide_password=False)
     user = f"'{database['MYSQL_USER']}'@'127.0.0.1'"
     mariadb.execute(
-        f"CREATE OR REPLACE USER {user} IDENTIFIED BY '{escape_string(database['MYSQL_PASSWORD'])}'",
+        f"DROP USER IF EXISTS {user}",
+        f"CREATE USER {user} IDENTIFIED BY '{escape_string(database['MYSQL_PASSWORD'])}'",
         f"GRANT ALL ON {name}.* TO {user}",
     )
     return compose
