@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-faults test-lightning test-libraries lint audit format serve clean mariadb \
+.PHONY: help install demo docs test test-faults test-lightning test-libraries lint audit format serve clean mariadb \
 	postgresql chromium faketime nginx caddy
 
 help: ## Show this list
@@ -58,6 +58,11 @@ lint: $(INSTALLED) ## Check style, types and the import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Material warns of a later mkdocs, which pyproject.toml leaves out.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(INSTALLED) ## Build the documentation site into site/, from docs/ and the code
+	$(BIN)/python -m mkdocs build --quiet
+
 # pip-audit skips packages that its service does not know. With a mirror that knows none, it would find nothing.
 ASK_ABOUT_PIP := import pip, requests; \
 	requests.get(f"https://pypi.org/pypi/pip/{pip.__version__}/json", timeout=15).json()["vulnerabilities"]
@@ -74,7 +79,7 @@ serve: $(INSTALLED) ## Serve on http://127.0.0.1:8000, data in ./zeus_bso.db
 	$(BIN)/python -m backend serve
 
 clean: ## Remove generated files; keep your data (*.db)
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build site *.egg-info
 
 chromium:
 	@command -v chromium >/dev/null || sh .ci/debian-package chromium "the tests in a browser"

@@ -77,6 +77,7 @@ class Settings(BaseSettings):
     insecure_open: bool = False
     """Answer callers on other machines even though there is no access token."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    """Least severe level that is logged."""
     log_format: Literal["auto", "json", "text"] = "auto"
     """`auto`: text on a terminal, else one JSON object per line."""
     echo_sql: bool = False
