@@ -1,7 +1,7 @@
 """The pages of the documentation site that come from the code and from the files beside `docs/`.
 
 mkdocs calls this hook when it builds the site. So no setting, metric, call, option or public name is described
-twice, and none is left out. No page is written by hand here.
+twice, and none is left out.
 """
 
 import os
@@ -30,8 +30,12 @@ BESIDE_DOCS = {"index.md": "README.md", "changelog.md": "CHANGELOG.md", "contrib
 HELP_COLUMNS = 100
 READ_FROM_OTHERS = {
     "SLURM_JOB_ID": "Name of a run, where neither its `run_id` nor a checkpoint names it.",
+    "SLURM_STEP_ID": "Part of that name, where it is set.",
     "TORCHELASTIC_RUN_ID": "The same under torchrun and other launchers of torchelastic.",
+    "SLURM_RESTART_COUNT": "A greater number says that the processes of an earlier start have ended.",
+    "TORCHELASTIC_RESTART_COUNT": "The same under torchelastic.",
 }
+"""What `lightning_bso.identity` and `lightning_bso.process` read from schedulers."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -52,6 +56,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     }.items():
         files.append(File.generated(config, f"reference/{page}.md", content="\n".join(lines)))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Lead links to files beside `docs/` to the pages that come from them."""
+    for page, source in BESIDE_DOCS.items():
+        markdown = markdown.replace(f"](../{source}", f"]({page}")
+    return markdown
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Name the theme's search dialog, for screen readers."""
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"', 1)
 
 
 def _asked_from_a_server() -> tuple[dict[str, Any], str]:
