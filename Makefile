@@ -9,8 +9,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs test test-faults test-lightning test-libraries lint audit format serve clean mariadb \
-	postgresql chromium faketime nginx caddy
+.PHONY: help install demo docs screenshots test test-faults test-lightning test-libraries lint audit format serve clean \
+	mariadb postgresql chromium faketime nginx caddy
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -57,6 +57,11 @@ lint: $(INSTALLED) ## Check style, types and the import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+screenshots: $(INSTALLED) chromium ## Make docs/images anew, from the browser tests
+	$(BIN)/pytest tests/browser/test_admin_page.py -k test_every_page_is_accessible
+	cp build/screenshots/job-light.png docs/images/job.png
+	cp build/screenshots/overview-dark.png docs/images/overview-dark.png
 
 # Material warns of a later mkdocs, which pyproject.toml leaves out.
 docs: export NO_MKDOCS_2_WARNING = 1

@@ -166,7 +166,7 @@ def _type(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(map(_code, schema["enum"]))
     limits = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {schema[limit]:g}" for limit, sign in limits.items() if limit in schema]
+    bounds = [f"{sign} {schema[limit]}" for limit, sign in limits.items() if limit in schema]
     return " ".join([str(schema.get("type", "any")), ", ".join(bounds)]).strip()
 
 
@@ -208,4 +208,4 @@ def _cell(text: str) -> str:
 
 
 def _code(value: Any) -> str:
-    return "" if value is None else f"`{value}`"
+    return "" if value in (None, "") else f"`{value}`"
