@@ -1,4 +1,4 @@
-"""What the wheel holds, and that it works where only its own dependencies are."""
+"""What the wheel and the sdist hold, and that it works where only its own dependencies are."""
 
 import os
 import re
@@ -33,19 +33,26 @@ except ImportError as error:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built without a network, from a copy of the sources: a build leaves files behind."""
-    folder = tmp_path_factory.mktemp("wheel")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The wheel and the sdist that it was built from, made without a network and from a copy of the sources."""
+    folder = tmp_path_factory.mktemp("distributions")
     source = folder / "source"
     source.mkdir()
     for part in ROOT.iterdir():
         if part.name in ("lightning_bso", "backend", "examples", "tests"):
             shutil.copytree(part, source / part.name, ignore=shutil.ignore_patterns("__pycache__"))
-        elif part.name in ("pyproject.toml", "setup.cfg", "LICENSE", "README.md"):
+        elif part.is_file() and not part.name.startswith("."):
             shutil.copy(part, source)
-    offline = ("--no-deps", "--no-build-isolation", "--no-index")
-    subprocess.run([*PIP, "wheel", str(source), *offline, f"--wheel-dir={folder}"], check=True)
-    (made,) = folder.glob("*.whl")
+    command = (sys.executable, "-m", "build", "--no-isolation", f"--outdir={folder}", str(source))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not (source / "build").exists()
+    return sorted(path for path in folder.iterdir() if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions: list[Path]) -> Path:
+    (made,) = (path for path in distributions if path.suffix == ".whl")
     return made
 
 
@@ -91,6 +98,21 @@ def test_the_wheel_holds_the_client_and_the_server_under_names_of_their_own(whee
         if path.is_file() and path.suffix != ".pyc"
     }
     assert names == sources
+
+
+def test_both_distributions_are_ready_for_an_index(distributions: list[Path]) -> None:
+    assert [path.suffix for path in distributions] == [".whl", ".gz"]
+    command = (sys.executable, "-m", "twine", "--no-color", "check", "--strict", *distributions)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("PASSED") == 2
+
+
+def test_the_changelog_s_newest_version_is_the_wheel_s(wheel: Path) -> None:
+    headings = re.findall(r"^## \[(.+?)\](?: - (\d{4}-\d\d-\d\d))?$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    (version, date) = headings[1]
+    assert headings[0] == ("Unreleased", "")
+    assert (wheel.name.split("-")[1], bool(date)) == (version, True)
 
 
 def test_the_installed_wheel_brings_a_server_that_trains_a_job(installed: Path, tmp_path: Path) -> None:
