@@ -9,8 +9,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs screenshots test test-faults test-lightning test-libraries lint audit format serve clean \
-	mariadb postgresql chromium faketime nginx caddy
+.PHONY: help install demo docs screenshots test test-faults test-lightning test-libraries test-deploy lock lint audit \
+	format serve clean mariadb postgresql chromium faketime nginx caddy
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -41,7 +41,8 @@ TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() 
 test test-faults test-lightning: export OMP_NUM_THREADS = 1
 
 test: $(INSTALLED) mariadb postgresql chromium faketime nginx caddy ## Run all tests, on real databases and proxies too
-	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --ignore tests/libraries $(TEST_OPTIONS)
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --ignore tests/libraries \
+		--ignore-glob '*/tests/deploy/test_with_*' $(TEST_OPTIONS)
 
 test-faults: $(INSTALLED) mariadb postgresql faketime ## Run all tests of faults, also those that wait for long or mount a disk
 	$(BIN)/pytest tests/faults --full-size --numprocesses $(TEST_PROCESSES) --dist worksteal $(TEST_OPTIONS)
@@ -51,6 +52,21 @@ test-lightning: $(INSTALLED) mariadb ## Run the callbacks' tests with other Ligh
 
 test-libraries: $(INSTALLED) ## Train with other libraries, in new virtual environments
 	$(BIN)/pytest tests/libraries $(TEST_OPTIONS)
+
+# The tests of the images build them as root. Each tool is named after its Debian package or is one of its programs.
+test-deploy: $(INSTALLED) mariadb ## Build and run the images, and check what deploys them with its own tools
+	@for tool in buildah debootstrap docker-compose; do \
+		command -v $$tool >/dev/null || sh .ci/debian-package $$tool "the tests of the deployment" || exit 1; done
+	@command -v kubectl >/dev/null || sh .ci/debian-package kubernetes-client "the tests of the manifests"
+	$(BIN)/pytest tests/deploy $(TEST_OPTIONS)
+
+# pip-compile writes only names, versions and hashes into the files, so that every index will do.
+LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras \
+	--allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
+
+lock: $(INSTALLED) ## Take the newest versions into the images
+	$(LOCK) --extra server --output-file docker/requirements.txt pyproject.toml
+	$(LOCK) --build-deps-for wheel --only-build-deps --output-file docker/build-requirements.txt pyproject.toml
 
 lint: $(INSTALLED) ## Check style, types and the import rules
 	$(BIN)/ruff check .

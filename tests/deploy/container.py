@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -49,6 +50,11 @@ class Image:
     def _json(self, instruction: str) -> list[str]:
         (line,) = re.findall(rf"^{instruction} (\[.*\])$", self.text, re.MULTILINE)
         return list(json.loads(line))
+
+
+def locked(file: Path) -> dict[str, str]:
+    """Return the versions in a file that `make lock` has written."""
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", file.read_text(), re.MULTILINE))
 
 
 def example(**changes: str) -> dict[str, str]:

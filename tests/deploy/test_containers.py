@@ -82,8 +82,8 @@ class ContainerServer(Server):
         metrics = folder / "metrics"
         metrics.mkdir()
         variables = self.image.environment | compose["server"]["environment"]
-        variables = {name: value.replace("/tmp/metrics", str(metrics)) for name, value in variables.items()}
-        assert variables["PROMETHEUS_MULTIPROC_DIR"] == str(metrics)
+        assert variables["PROMETHEUS_MULTIPROC_DIR"] == "/tmp"
+        variables["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
         super().__init__(variables["ZEUS_BSO_DATABASE_URL"], folder, **_with_path(**variables))
 
     def command(self) -> list[str]:
