@@ -9,8 +9,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs screenshots test test-faults test-lightning test-libraries test-deploy lock lint audit \
-	format serve clean mariadb postgresql chromium faketime nginx caddy
+.PHONY: help install demo docs screenshots test test-faults test-mysql test-lightning test-libraries test-deploy lock \
+	lint audit format serve clean mariadb postgresql chromium faketime nginx caddy
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -38,7 +38,7 @@ demo: $(INSTALLED) ## 30 recurrences of a real training against a server of thei
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
 # The test processes share the cores. More threads in each of them only wait for each other.
-test test-faults test-lightning: export OMP_NUM_THREADS = 1
+test test-faults test-mysql test-lightning: export OMP_NUM_THREADS = 1
 
 test: $(INSTALLED) mariadb postgresql chromium faketime nginx caddy ## Run all tests, on real databases and proxies too
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --ignore tests/libraries \
@@ -46,6 +46,9 @@ test: $(INSTALLED) mariadb postgresql chromium faketime nginx caddy ## Run all t
 
 test-faults: $(INSTALLED) mariadb postgresql faketime ## Run all tests of faults, also those that wait for long or mount a disk
 	$(BIN)/pytest tests/faults --full-size --numprocesses $(TEST_PROCESSES) --dist worksteal $(TEST_OPTIONS)
+
+test-mysql: $(INSTALLED) ## Run the backend's tests of MariaDB on Oracle's MySQL, if its package can be had
+	.ci/mysql-tests $(TEST_PROCESSES)
 
 test-lightning: $(INSTALLED) mariadb ## Run the callbacks' tests with other Lightnings
 	.ci/lightning-tests $(TEST_PROCESSES)
