@@ -27,7 +27,8 @@ from typing import NoReturn, TextIO
 
 SERVER_IMPORTS = (
     *("backend.cli", "flask_migrate.cli", "flask_openapi3_swagger", "flask_sqlalchemy.cli"),
-    *("sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.mysql.pymysql", "granian._loops", "asyncio"),
+    *("sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.mysql.pymysql", "sqlalchemy.dialects.postgresql.psycopg"),
+    *("backend.database.postgresql", "granian._loops", "asyncio"),
 )
 TRAINING, CLI = "tests.lightning.training_process", "tests.lightning.cli_process"
 RUN = "tests.client.run_process"
