@@ -1,4 +1,8 @@
-"""The README's blocks do what they say: Python is run against a real server, commands are run or looked up."""
+"""The blocks of the README and of the short pages of `docs/` do what they say.
+
+Python and scripts are run against a real server. Commands are run, or looked up where they need what a test cannot
+have: an engine for containers, a Slurm cluster.
+"""
 
 import re
 import shlex
@@ -15,9 +19,11 @@ from tests.servers import ROOT, Server, environment
 
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+SHORT_PAGES = ("compose", "cost", "energy", "glossary", "security", "slurm", "zeus")
 COMMANDS = [
     line.partition("#")[0].strip()
-    for block in re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    for text in (README, *((ROOT / f"docs/{page}.md").read_text() for page in SHORT_PAGES))
+    for block in re.findall(r"^ *```sh\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     for line in block.replace("\\\n", "").splitlines()
 ]
 
@@ -75,6 +81,8 @@ def test_a_command_is_one_that_works(command: str, tmp_path: Path) -> None:
         assert (ROOT / rest[rest.index("-f") + 1]).is_file()
         if "exec" in rest:
             test_a_command_is_one_that_works(" ".join(rest[rest.index("exec") + 2 :]), tmp_path)
+    elif first == "sbatch":  # needs a cluster; the script itself is run below
+        assert rest == ["train.sh"]
     elif first == "lightning-bso":
         if rest[0] == "serve":  # does not end by itself; its options are read before --help
             rest.append("--help")
@@ -84,7 +92,30 @@ def test_a_command_is_one_that_works(command: str, tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
     else:
-        pytest.fail(f"the README has a command that this test does not know: {command}")
+        pytest.fail(f"this test does not know a command of the README or of a page: {command}")
+
+
+def test_the_script_for_slurm_trains_a_run_with_the_name_of_its_slurm_job(server: Server, tmp_path: Path) -> None:
+    (script,) = re.findall(r"^```bash\n(.*?)^```", (ROOT / "docs/slurm.md").read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "train.sh").write_text(script)
+    (tmp_path / "train.py").symlink_to(ROOT / "examples/lightning_digits.py")
+    python = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    variables = environment(PATH=python, SLURM_JOB_ID="17", ZEUS_BSO_SERVER_URL=server.url)
+    run = subprocess.run(
+        ["bash", "train.sh"], cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    client = BsoClient(server.url)
+    (job,) = client.list_jobs().jobs
+    (trial,) = client.list_trials(job.job_id).trials
+    assert (trial.run_id, trial.converged) == ("slurm-17", True)
+    assert list((tmp_path / "checkpoints/17").iterdir())
+
+
+def test_the_links_of_the_short_pages_lead_to_files() -> None:
+    for page in SHORT_PAGES:
+        for link in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / f"docs/{page}.md").read_text()):
+            assert (ROOT / "docs" / link).is_file(), f"{page}: {link}"
 
 
 def test_the_paths_that_the_readme_names_are_there() -> None:
