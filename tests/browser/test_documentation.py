@@ -89,7 +89,7 @@ def test_the_reference_lists_what_the_code_has(page: Page) -> None:
 
 
 @pytest.mark.in_both_modes
-@pytest.mark.parametrize("address", ["/", "/policies/", "/reference/http/", "/reference/python/"])
+@pytest.mark.parametrize("address", ["/", "/cost/", "/reference/http/", "/reference/python/"])
 def test_a_page_is_accessible(page: Page, address: str) -> None:
     page.goto(address)
     findings = Axe().run(page).response["violations"]
