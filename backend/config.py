@@ -1,6 +1,7 @@
 """The settings of the server: one frozen object, read once when the application is created.
 
-A command-line option overrides an environment variable, which overrides a line of `.env` in the current folder.
+A command-line option overrides an environment variable, which overrides a line of `.env` in the current folder. That
+overrides a file with the variable's name in `SECRETS_FOLDER`.
 docs/server.md lists all settings. `backend.app` uses them.
 """
 
@@ -37,6 +38,8 @@ _UNFIT = {
     "oracle": "it stores an empty text as NULL",
 }
 """Why a database can't be used, whatever its driver."""
+SECRETS_FOLDER = Path("/run/secrets")
+"""Where Docker and Kubernetes put files with secrets. `ZEUS_BSO_SECRETS_DIR` names another folder."""
 
 
 class SettingsError(Exception):
@@ -169,6 +172,7 @@ def _with_driver(url: URL) -> URL:
     return url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
 
 
+_SECRETS_DIR = ENV_PREFIX + "SECRETS_DIR"
 CLIENT_VARIABLES = {
     ENV_PREFIX + name
     for name in ("SERVER_URL", "TOKEN", "JOB", "AUTO", "AUTO_INCLUDE", "AUTO_EXCLUDE", "AUTO_DESCRIBE")
@@ -178,7 +182,7 @@ CLIENT_VARIABLES = {
 
 def unknown_variables() -> list[str]:
     """List variables of the environment and `.env` that look like settings but are not: most likely misspelt."""
-    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES | {_SECRETS_DIR}
     variables = {name.upper() for name in (*os.environ, *dotenv_values(".env"))}
     return sorted(name for name in variables if name.startswith(ENV_PREFIX) and name not in known)
 
@@ -192,8 +196,10 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         SettingsError: settings are invalid; the text names all of them.
     """
+    secrets = Path(os.environ.get(_SECRETS_DIR) or SECRETS_FOLDER)
+    given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+        return Settings(_secrets_dir=secrets if secrets.is_dir() else None, **given)
     except ValidationError as error:
         faults = [
             f"  {ENV_PREFIX}{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg'].removeprefix('Value error, ')}"

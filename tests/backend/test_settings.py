@@ -108,6 +108,21 @@ def test_an_option_wins_over_the_environment_and_that_over_the_file(
     assert (settings.server_port, settings.lease_s, settings.log_level) == (3, 2.0, "ERROR")
 
 
+def test_a_secret_may_be_a_file_and_an_empty_variable_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "ZEUS_BSO_DB_PASSWORD").write_text("in a file\n")
+    monkeypatch.setenv("ZEUS_BSO_SECRETS_DIR", str(secrets))
+    monkeypatch.setenv("ZEUS_BSO_DB_PASSWORD", "")
+    url = "mysql+pymysql://u@host/zeus"
+    assert load_settings(database_url=url).database.password == "in a file"
+    assert "ZEUS_BSO_SECRETS_DIR" not in unknown_variables()
+    monkeypatch.setenv("ZEUS_BSO_DB_PASSWORD", "in a variable")
+    assert load_settings(database_url=url).database.password == "in a variable"
+
+
 def test_user_and_password_may_come_apart_from_the_url() -> None:
     settings = load_settings(database_url="mysql+pymysql://host/zeus", db_user="someone", db_password="p@ss/w:rd#%")
     assert (settings.database.username, settings.database.password) == ("someone", "p@ss/w:rd#%")

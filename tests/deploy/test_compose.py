@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -15,6 +16,8 @@ from tests.deploy.container import COMPOSE_FILE, DOCKER, DOCKERFILES, Image, exa
 from tests.servers import ROOT
 
 BUILT = ("migration", "server")
+COMPOSE_FILES = sorted(DOCKER.glob("docker-compose*.yaml"))
+SETTINGS = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
 
 
 def _tool(name: str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -22,8 +25,9 @@ def _tool(name: str, *arguments: str | Path) -> "subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_compose_file_keeps_to_the_compose_specification() -> None:
-    done = _tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE_FILE)
+@pytest.mark.parametrize("file", COMPOSE_FILES, ids=lambda file: file.name)
+def test_a_compose_file_keeps_to_the_compose_specification(file: Path) -> None:
+    done = _tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -51,10 +55,47 @@ def test_the_services_run_the_commands_of_their_images() -> None:
 
 
 def test_the_compose_file_uses_the_variables_of_the_example_and_the_server_knows_them() -> None:
-    used = set(re.findall(r"\$\{(\w+)", COMPOSE_FILE.read_text()))
-    ours = {name for name in example() if name.startswith(ENV_PREFIX)}
-    assert used == ours
-    assert ours <= {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    used = set(re.findall(r"(?<!\$)\$\{(\w+)", COMPOSE_FILE.read_text()))
+    variables = set(example()) - {"COMPOSE_PROJECT_NAME"}
+    ours = {name for name in variables if name.startswith(ENV_PREFIX)}
+    assert used == variables
+    assert ours <= SETTINGS
+    assert {name for service in BUILT for name in services(example())[service]["environment"]} <= SETTINGS
+
+
+def test_the_profiles_add_services_and_change_none() -> None:
+    compose = services(example())
+    profiles = {name: service.get("profiles") for name, service in compose.items()}
+    assert {name for name, profile in profiles.items() if profile is None} == {"database", *BUILT}
+    assert (profiles["proxy"], profiles["prometheus"], profiles["grafana"]) == (
+        ["proxy"],
+        ["monitoring"],
+        ["monitoring"],
+    )
+    mounted = {volume.partition(":")[0] for service in compose.values() for volume in service.get("volumes", [])}
+    there = {path for path in mounted if path.startswith("./")} - {"./proxy/certificates"}  # the user's own
+    assert there
+    assert all((DOCKER / path).exists() for path in there)
+
+
+def test_the_built_services_can_change_no_file_and_gain_no_privilege() -> None:
+    compose = services(example())
+    for name in BUILT:
+        assert compose[name]["read_only"] is True
+        assert compose[name]["tmpfs"] == [Image.of("server").environment["PROMETHEUS_MULTIPROC_DIR"]]
+        assert (compose[name]["cap_drop"], compose[name]["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
+
+
+def test_with_passwords_in_files_no_environment_holds_one() -> None:
+    added = yaml.safe_load((DOCKER / "docker-compose.secrets.yaml").read_text())
+    names = set(added["secrets"])
+    assert names <= SETTINGS
+    for name, service in services(example()).items():
+        with_passwords = {key for key, value in service.get("environment", {}).items() if value in ("one", "two")}
+        overridden = added["services"].get(name, {}).get("environment", {})
+        assert {key for key in with_passwords if overridden[key] == ""} == with_passwords
+        files = {Path(value).name for key, value in overridden.items() if key.endswith("_FILE")}
+        assert files <= set(added["services"].get(name, {}).get("secrets", [])) <= names
 
 
 @pytest.mark.parametrize("name", ["ZEUS_BSO_DB_USER", "ZEUS_BSO_DB_PASSWORD", "ZEUS_BSO_ROOT_PASSWORD"])
