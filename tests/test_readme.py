@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from tests.servers import ROOT, Server, environment
 
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-SHORT_PAGES = ("compose", "cost", "energy", "glossary", "security", "slurm", "zeus")
+SHORT_PAGES = ("compose", "cost", "deployment", "energy", "glossary", "security", "slurm", "zeus")
 COMMANDS = [
     line.partition("#")[0].strip()
     for text in (README, *((ROOT / f"docs/{page}.md").read_text() for page in SHORT_PAGES))
     for block in re.findall(r"^ *```sh\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     for line in block.replace("\\\n", "").splitlines()
 ]
+KUBERNETES = ROOT / "docker/kubernetes"
 
 
 @pytest.fixture
@@ -78,9 +80,21 @@ def test_a_command_is_one_that_works(command: str, tmp_path: Path) -> None:
         assert (ROOT / rest[0]).is_file()
         assert (ROOT / rest[1]).parent.is_dir()
     elif first == "docker-compose":  # needs an engine; tests/deploy runs what is in the file
-        assert (ROOT / rest[rest.index("-f") + 1]).is_file()
+        assert all((ROOT / file).is_file() for option, file in pairwise(rest) if option == "-f")
         if "exec" in rest:
-            test_a_command_is_one_that_works(" ".join(rest[rest.index("exec") + 2 :]), tmp_path)
+            _, *inner = [part for part in rest[rest.index("exec") + 1 :] if part != "-T"]
+            test_a_command_is_one_that_works(" ".join(inner).partition(" > ")[0], tmp_path)
+    elif first == "docker":  # tests/deploy builds with buildah
+        assert (ROOT / rest[rest.index("-f") + 1]).is_file()
+    elif first == "kubectl":  # needs a cluster; tests/deploy renders the manifests
+        if "--" in rest:
+            test_a_command_is_one_that_works(" ".join(rest[rest.index("--") + 1 :]), tmp_path)
+        folders = [part for part in rest if part.startswith("docker/kubernetes/")]
+        assert all((ROOT / folder / "kustomization.yaml").is_file() for folder in folders)
+        manifests = "".join(file.read_text() for file in KUBERNETES.rglob("*.yaml"))
+        assert all(name in manifests for name in re.findall(r"\bbso-[a-z]+", command))
+    elif first == "kompose":  # is in no package index
+        assert command == "kompose convert -f resolved.yaml"
     elif first == "sbatch":  # needs a cluster; the script itself is run below
         assert rest == ["train.sh"]
     elif first == "lightning-bso":

@@ -116,6 +116,19 @@ def test_two_servers_are_kept_apart_and_one_of_them_stays(overlay: str) -> None:
         assert {"/run/secrets"} <= {mount["mountPath"] for mount in container["volumeMounts"]}
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_selector_names_this_application_and_finds_its_pods(overlay: str) -> None:
+    found = resources(overlay)
+    for (kind, _), resource in found.items():
+        selector = resource["spec"].get("selector") if kind in ("Deployment", "StatefulSet", "Service") else None
+        if selector:
+            labels = selector.get("matchLabels", selector)
+            assert labels["app.kubernetes.io/name"] == "lightning-bso"
+            assert labels["app.kubernetes.io/component"] in pods(overlay)
+    server = found["Deployment", "bso-server"]
+    assert server["metadata"]["labels"]["app.kubernetes.io/component"] == "server"  # so that it is applied last
+
+
 def test_one_server_alone_uses_the_sqlite_file_and_migrates_it_itself() -> None:
     found = resources("sqlite-dev")
     deployment = found["Deployment", "bso-server"]["spec"]
