@@ -10,7 +10,7 @@ PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compi
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo docs screenshots test test-faults test-mysql test-lightning test-libraries test-deploy lock \
-	lint audit format serve clean mariadb postgresql chromium faketime nginx caddy
+	lint audit format serve clean mariadb postgresql chromium faketime nginx caddy haproxy rsync
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -42,6 +42,7 @@ test test-faults test-mysql test-lightning: export OMP_NUM_THREADS = 1
 
 test: $(INSTALLED) mariadb postgresql chromium faketime nginx caddy ## Run all tests, on real databases and proxies too
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --ignore tests/libraries \
+		--ignore tests/deploy/galera \
 		--ignore-glob '*/tests/deploy/test_with_*' $(TEST_OPTIONS)
 
 test-faults: $(INSTALLED) mariadb postgresql faketime ## Run all tests of faults, also those that wait for long or mount a disk
@@ -57,7 +58,7 @@ test-libraries: $(INSTALLED) ## Train with other libraries, in new virtual envir
 	$(BIN)/pytest tests/libraries $(TEST_OPTIONS)
 
 # The tests of the images build them as root. Each tool is named after its Debian package or is one of its programs.
-test-deploy: $(INSTALLED) mariadb ## Build and run the images, and check what deploys them with its own tools
+test-deploy: $(INSTALLED) mariadb haproxy rsync ## Build and run the images, and check what deploys them with its own tools
 	@for tool in buildah debootstrap docker-compose; do \
 		command -v $$tool >/dev/null || sh .ci/debian-package $$tool "the tests of the deployment" || exit 1; done
 	@command -v kubectl >/dev/null || sh .ci/debian-package kubernetes-client "the tests of the manifests"
@@ -123,3 +124,9 @@ nginx:
 
 caddy:
 	@command -v caddy >/dev/null || sh .ci/debian-package caddy "the tests behind Caddy"
+
+haproxy:
+	@PATH="$$PATH:/usr/sbin" command -v haproxy >/dev/null || sh .ci/debian-package haproxy "the tests of a database cluster"
+
+rsync:
+	@command -v rsync >/dev/null || sh .ci/debian-package rsync "the tests of a database cluster"

@@ -28,6 +28,8 @@ db = SQLAlchemy(model_class=Base)
 migrate = Migrate()
 
 SQLITE_BUSY_TIMEOUT_MS = 15_000
+WSREP_SYNC_WAIT = 3
+"""Before reads (1), updates and deletions (2). Within a transaction only its first statement waits."""
 
 
 @event.listens_for(Engine, "connect")
@@ -43,6 +45,18 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
         for pragma in (f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
         _use_wal(connection)
+
+
+@event.listens_for(Engine, "connect")
+def _set_up_galera(connection: Any, _record: Any) -> None:
+    """Let the transactions on a Galera node begin after all that the cluster has committed before.
+
+    Otherwise a node that has just become the writer may refuse a call, because it lacks what another has acknowledged.
+    """
+    if isinstance(connection, pymysql.Connection):
+        with connection.cursor() as cursor:
+            if cursor.execute("SHOW VARIABLES LIKE 'wsrep_on'") and cursor.fetchall()[0][1] == "ON":
+                cursor.execute(f"SET SESSION wsrep_sync_wait = {WSREP_SYNC_WAIT}")
 
 
 @event.listens_for(Pool, "reset")
