@@ -42,7 +42,7 @@ test test-faults test-mysql test-lightning: export OMP_NUM_THREADS = 1
 
 test: $(INSTALLED) mariadb postgresql chromium faketime nginx caddy ## Run all tests, on real databases and proxies too
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --ignore tests/libraries \
-		--ignore tests/deploy/galera \
+		--ignore tests/deploy/galera --ignore tests/deploy/postgresql \
 		--ignore-glob '*/tests/deploy/test_with_*' $(TEST_OPTIONS)
 
 test-faults: $(INSTALLED) mariadb postgresql faketime ## Run all tests of faults, also those that wait for long or mount a disk
@@ -58,7 +58,7 @@ test-libraries: $(INSTALLED) ## Train with other libraries, in new virtual envir
 	$(BIN)/pytest tests/libraries $(TEST_OPTIONS)
 
 # The tests of the images build them as root. Each tool is named after its Debian package or is one of its programs.
-test-deploy: $(INSTALLED) mariadb haproxy rsync ## Build and run the images, and check what deploys them with its own tools
+test-deploy: $(INSTALLED) mariadb postgresql haproxy rsync ## Build and run the images, and let database nodes fail under load
 	@for tool in buildah debootstrap docker-compose; do \
 		command -v $$tool >/dev/null || sh .ci/debian-package $$tool "the tests of the deployment" || exit 1; done
 	@command -v kubectl >/dev/null || sh .ci/debian-package kubernetes-client "the tests of the manifests"

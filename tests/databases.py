@@ -334,6 +334,16 @@ def _postgresql_program(name: str) -> str:
 
 
 @contextmanager
+def _postgresql_folder() -> Iterator[Path]:
+    """Create a folder for a server, and remove it at the end."""
+    # The folders of pytest are for the user alone who runs the tests.
+    with TemporaryDirectory(prefix="bso-postgresql-") as name:
+        if _NOT_ROOT:
+            shutil.chown(name, _NOT_ROOT["user"], _NOT_ROOT["group"])
+        yield Path(name)
+
+
+@contextmanager
 def postgresql_server(*options: str, **variables: str) -> Iterator[PostgreSQL]:
     """Run a server with a data folder of its own.
 
@@ -341,11 +351,7 @@ def postgresql_server(*options: str, **variables: str) -> Iterator[PostgreSQL]:
         options: options of `postgres`, beside those that all tests use.
         variables: environment variables for `postgres`.
     """
-    # The folders of pytest are for the user alone who runs the tests.
-    with TemporaryDirectory(prefix="bso-postgresql-") as name:
-        folder = Path(name)
-        if _NOT_ROOT:
-            shutil.chown(folder, _NOT_ROOT["user"], _NOT_ROOT["group"])
+    with _postgresql_folder() as folder:
         subprocess.run(
             [
                 *(_postgresql_program("initdb"), "--pgdata", folder / "data", "--username=root", "--auth=trust"),
@@ -365,6 +371,31 @@ def postgresql_server(*options: str, **variables: str) -> Iterator[PostgreSQL]:
             yield server
         finally:
             server.stop()
+
+
+@contextmanager
+def postgresql_standby(primary: PostgreSQL) -> Iterator[PostgreSQL]:
+    """Run a synchronous standby: from now on, the primary waits for it at each commit."""
+    rules = primary.folder / "data/pg_hba.conf"
+    rules.write_text(rules.read_text() + "host replication root 127.0.0.1/32 trust\n")
+    primary.execute("SELECT pg_reload_conf()")
+    with _postgresql_folder() as folder:
+        subprocess.run(
+            [
+                *(_postgresql_program("pg_basebackup"), "--pgdata", folder / "data", "--write-recovery-conf"),
+                *("--checkpoint=fast", "--no-sync", f"--dbname=host=127.0.0.1 port={primary.port} user=root"),
+            ],
+            check=True,
+            cwd=folder,
+            **_NOT_ROOT,
+        )
+        standby = PostgreSQL(folder, free_port(), (), dict(os.environ))
+        try:
+            standby.start()
+            primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
+            yield standby
+        finally:
+            standby.stop()
 
 
 def migrate(url: str) -> None:
