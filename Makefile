@@ -69,7 +69,7 @@ LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade 
 	--allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
 
 lock: $(INSTALLED) ## Take the newest versions into the images
-	$(LOCK) --extra server --output-file docker/requirements.txt pyproject.toml
+	$(LOCK) --extra server --extra postgresql --output-file docker/requirements.txt pyproject.toml
 	$(LOCK) --build-deps-for wheel --only-build-deps --output-file docker/build-requirements.txt pyproject.toml
 
 lint: $(INSTALLED) ## Check style, types and the import rules

@@ -137,7 +137,8 @@ def test_what_the_images_copy_is_there_and_all_that_is_not_ignored() -> None:
 
 def test_the_lock_holds_what_the_server_and_its_build_need_and_no_torch() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    needed = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["server"]
+    extras = project["project"]["optional-dependencies"]
+    needed = project["project"]["dependencies"] + extras["server"] + extras["postgresql"]
     for lines, name in ((needed, "requirements.txt"), (project["build-system"]["requires"], "build-requirements.txt")):
         versions = locked(DOCKER / name)
         for requirement in map(Requirement, lines):
