@@ -16,6 +16,8 @@ from playwright.sync_api import Page, expect
 from backend.config import ENV_PREFIX, Settings
 from tests.servers import ROOT, environment
 
+ACCESSIBLE = ["/", "/cost/", "/policies/", "/measured/", "/reference/http/", "/reference/python/"]
+
 
 @dataclass(frozen=True)
 class Site:
@@ -89,7 +91,7 @@ def test_the_reference_lists_what_the_code_has(page: Page) -> None:
 
 
 @pytest.mark.in_both_modes
-@pytest.mark.parametrize("address", ["/", "/cost/", "/reference/http/", "/reference/python/"])
+@pytest.mark.parametrize("address", ACCESSIBLE)
 def test_a_page_is_accessible(page: Page, address: str) -> None:
     page.goto(address)
     findings = Axe().run(page).response["violations"]
