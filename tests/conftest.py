@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -23,6 +23,11 @@ from backend.web import auth, logs
 from tests.calls import Calls
 from tests.databases import DatabaseServer, MariaDB, PostgreSQL, migrate, postgresql_server, start_mariadb, start_mysql
 from tests.logs import restored
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 
 # The time of an example depends on the load of the machine, so it says nothing about the code.
 hypothesis.settings.register_profile("without a deadline", deadline=None)
@@ -90,6 +95,22 @@ def postgresql() -> Iterator[PostgreSQL]:
         except RuntimeError as error:
             pytest.fail(str(error))
         yield server
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    """Chromium, from the PATH. A process can drive one only."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.fail("chromium is missing; on Debian and Ubuntu: apt-get install chromium")
+    from playwright.sync_api import sync_playwright  # other tests do without it
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=path, args=[*CHROMIUM, "--disable-component-update", "--disable-sync"]
+        )
+        yield running
+        running.close()
 
 
 @pytest.fixture(scope="session")

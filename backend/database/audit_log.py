@@ -51,6 +51,12 @@ def page_of_entries(
     return count_rows(session, entries), session.scalars(page).all()
 
 
+def has_entry(connection: Connection, job_id: str, action: str, since: datetime) -> bool:
+    """Whether an action on a job has been recorded since a time."""
+    of_job = (AuditEntry.job_id == job_id, AuditEntry.action == action, AuditEntry.at >= since)
+    return connection.execute(select(AuditEntry.id).where(*of_job).limit(1)).first() is not None
+
+
 def count_by_actor(session: Session, actor: str, actions: Sequence[str], within_s: float) -> Counter[str]:
     """Count each of some actions that an actor took in the last `within_s` seconds."""
     return _count(session, AuditEntry.actor == actor, actions, within_s)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple, cast
 
-from sqlalchemy import Connection, Table, bindparam, delete, func, select, text
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, func, select, text
 from sqlalchemy.orm import Session
 
 from ..core.state import TrialStatus, TrialType
@@ -68,35 +68,27 @@ def delete_reports(connection: Connection, trials: Sequence[OldTrial]) -> None:
     connection.execute(_DELETE_EARLIER, [{"of_trial": old.id, "last_number": old.last_number} for old in trials])
 
 
-def count_trials_without_reports(connection: Connection, job: Job) -> int:
-    """Count the trials of a job that lack reports. The first report of a trial has the number 1."""
-    pruned = (
-        select(Report.trial)
-        .join(Trial, Report.trial == Trial.id)
-        .where(Trial.job == job.id)
-        .group_by(Report.trial)
-        .having(func.min(Report.number) > 1)
-    )
-    return connection.execute(select(func.count()).select_from(pruned.subquery())).scalar_one()
+def count_audit_entries(session: Session, before: datetime, keeping: str) -> int:
+    """Count the audit entries from before a time, but for those of the action `keeping`."""
+    return session.scalars(select(func.count()).where(*_old_entries(before, keeping))).one()
 
 
-def count_audit_entries(session: Session, before: datetime) -> int:
-    """Count the audit entries from before a time."""
-    return session.scalars(select(func.count()).where(AuditEntry.at < before)).one()
-
-
-def delete_audit_entries(connection: Connection, before: datetime) -> int:
-    """Delete the audit entries from before a time, and return how many there were.
+def delete_audit_entries(connection: Connection, before: datetime, keeping: str) -> int:
+    """Delete the audit entries that `count_audit_entries` counts, and return how many there were.
 
     In an SQLite file, a trigger refuses this. It is taken away and put back in the same transaction.
     """
     trigger = _sqlite_trigger(connection)
     if trigger is not None:
         connection.execute(text("DROP TRIGGER audit_is_not_deleted"))
-    deleted = connection.execute(delete(_AUDIT).where(_AUDIT.c.at < before)).rowcount
+    deleted = connection.execute(delete(_AUDIT).where(*_old_entries(before, keeping))).rowcount
     if trigger is not None:
         connection.execute(text(trigger))
     return deleted
+
+
+def _old_entries(before: datetime, keeping: str) -> tuple[ColumnElement[bool], ...]:
+    return _AUDIT.c.at < before, _AUDIT.c.action != keeping
 
 
 def _sqlite_trigger(connection: Connection) -> str | None:

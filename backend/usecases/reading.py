@@ -13,12 +13,12 @@ from ..core import savings as core_savings
 from ..core.rng import seeded
 from ..core.state import TrialStatus
 from ..core.summary import Totals, lowest_mean_size, summarize
-from ..database import queries, retention, states, store
+from ..database import audit_log, queries, states, store
 from ..database.models import Job, Trial
 from ..database.queries import JobFilter
 from ..database.transactions import Connection, Session, read_only, transaction
 from ..errors import ReportsRemoved, UnknownJob, UnknownTrial
-from .audit import Actor
+from .audit import Action, Actor
 from .records import job_belief, job_savings, job_summary, trial_count, trial_record, utc
 
 IN_A_ROW_FOR_ATTENTION = 3
@@ -166,10 +166,9 @@ def replay_job(connection: Connection, job_id: str) -> tuple[int, list[str]]:
         ReportsRemoved: reports of its trials were removed, and decisions depend on them.
     """
     with store.locked_job(connection, job_id) as (job, _):
-        if incomplete := retention.count_trials_without_reports(connection, job):
+        if audit_log.has_entry(connection, job_id, Action.PRUNE, job.created_at):
             raise ReportsRemoved(
-                f"reports of job {job_id!r} were removed (prune-reports; trials concerned: {incomplete}), so its "
-                "decisions cannot be replayed any more"
+                f"reports of job {job_id!r} were removed (prune-reports), so its decisions cannot be replayed any more"
             )
         trials = states.load_history(connection, job)
         return len(trials), replay.differences(

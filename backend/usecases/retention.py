@@ -47,19 +47,18 @@ def prune_reports(days: int, by: Actor, *, dry_run: bool) -> Removed:
             some = old_trials[first : first + TRIALS_AT_ONCE]
             if not dry_run:
                 try:
-                    _delete_reports(job_id, some)
+                    _delete_reports(job_id, some, before, by)
                 except UnknownJob:  # deleted meanwhile, with its reports
                     break
             reports += sum(old.earlier for old in some)
             trials += len(some)
-    removed = Removed(before, reports=reports, trials=trials)
-    if reports and not dry_run:
-        _record(by, f"reports: {reports}, of trials that ended before {before:%F %T} UTC: {trials}")
-    return removed
+    return Removed(before, reports=reports, trials=trials)
 
 
 def prune_audit(days: int, by: Actor, *, dry_run: bool) -> Removed:
-    """Remove audit entries that are some days old, and record that.
+    """Remove audit entries that are some days old, but for those about removals, and record that.
+
+    A replay tells from these that reports of a job are missing.
 
     Args:
         days: only entries that are at least this many days old.
@@ -86,24 +85,24 @@ def _old_trials(session: Session, job_id: str, before: datetime) -> list[retenti
 
 
 @transaction
-def _delete_reports(connection: Connection, job_id: str, trials: list[retention.OldTrial]) -> None:
+def _delete_reports(
+    connection: Connection, job_id: str, trials: list[retention.OldTrial], before: datetime, by: Actor
+) -> None:
     with store.locked_job(connection, job_id):
         retention.delete_reports(connection, trials)
-
-
-@transaction
-def _record(connection: Connection, by: Actor, detail: str) -> None:
-    audit.record(connection, by, Action.PRUNE, detail=detail)
+        reports = sum(old.earlier for old in trials)
+        detail = f"reports: {reports}, of trials that ended before {before:%F %T} UTC: {len(trials)}"
+        audit.record(connection, by, Action.PRUNE, job_id, detail)
 
 
 @read_only
 def _count_entries(session: Session, before: datetime) -> int:
-    return retention.count_audit_entries(session, before)
+    return retention.count_audit_entries(session, before, keeping=Action.PRUNE)
 
 
 @transaction
 def _delete_entries(connection: Connection, before: datetime, by: Actor) -> int:
-    deleted = retention.delete_audit_entries(connection, before)
+    deleted = retention.delete_audit_entries(connection, before, keeping=Action.PRUNE)
     if deleted:
         audit.record(connection, by, Action.PRUNE, detail=f"audit entries from before {before:%F %T} UTC: {deleted}")
     return deleted

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from filelock import FileLock
 from flask import Flask
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from backend.app import create_app
 from backend.config import Settings
@@ -31,7 +31,6 @@ FULL_SIZE_TIMEOUT_S = 1800
 """Timeout of a test. The first tests wait until all jobs are simulated."""
 ERROR_STATUS = re.compile(r"the server responded with a status of (\d+)")
 expect.set_options(timeout=60_000)  # plotly's script loads slowly while other tests use the processors
-CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -39,20 +38,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "filled_sqlite_file" in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.timeout(FULL_SIZE_TIMEOUT_S))
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Chromium, from the PATH."""
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.fail("chromium is missing; on Debian and Ubuntu: apt-get install chromium")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(
-            executable_path=path, args=[*CHROMIUM, "--disable-component-update", "--disable-sync"]
-        )
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="session")

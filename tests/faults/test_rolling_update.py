@@ -21,6 +21,13 @@ from tests.servers import Server, environment
 
 PROGRAMS = sorted(RELEASED.glob("*.tar.xz"), key=lambda file: tuple(map(int, file.name.split(".")[:3])))
 # Werkzeug serves, because the released version's own HTTP server is not installed.
+# Its command line needs that server too.
+UPGRADE = """
+from backend.app import create_app
+from backend.database import schema
+with create_app(prepare_database=False).app_context():
+    schema.upgrade()
+"""
 SERVE = """
 from backend.app import create_app
 from werkzeug.serving import make_server
@@ -54,7 +61,7 @@ def released(tmp_path: Path) -> Callable[[str], ReleasedServer]:
             "ZEUS_BSO_LOG_LEVEL": "INFO",
             "ZEUS_BSO_LOG_FORMAT": "json",
         }
-        command = [sys.executable, "-m", "backend", "db", "upgrade"]
+        command = [sys.executable, "-c", UPGRADE]
         subprocess.run(command, cwd=folder, env=environment(**variables), check=True, capture_output=True)
         return ReleasedServer(database_url, folder, **variables)
 

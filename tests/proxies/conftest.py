@@ -9,7 +9,6 @@ from backend.usecases import users
 from backend.usecases.audit import COMMAND_LINE
 from backend.usecases.users import Role
 from lightning_bso import transport
-from tests.browser.conftest import browser as browser
 from tests.databases import in_application
 from tests.logins import PASSWORD
 from tests.proxies.running import PROXIES, Authority
