@@ -55,7 +55,7 @@ class BsoClient:
         token: access token, sent as `Authorization: Bearer …`.
 
     Raises:
-        ValueError: `server_url` is not an http(s) address.
+        ValueError: `server_url` is not an http(s) address, or `token` cannot be sent.
     """
 
     def __init__(self, server_url: str, token: str | None = None) -> None:

@@ -23,6 +23,7 @@ from requests.auth import AuthBase
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_before_delay, wait_exponential, wait_random
 from urllib3.exceptions import HTTPError
 
+from lightning_bso import variables
 from lightning_bso.errors import ServerRefused, ServerUnreachable
 from lightning_bso.wire import ErrorAnswer, Wire
 
@@ -73,6 +74,19 @@ def check_address(server_url: str) -> None:
         raise ValueError(f"server_url {shown!r} is not an address; an address looks like http://host:8000")
 
 
+def check_token(token: str) -> None:
+    """Check that a text can be sent as an access token. The error does not contain it.
+
+    Raises:
+        ValueError: it has a character that no header takes.
+    """
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError(
+            "the access token cannot be sent: it contains characters that are not allowed in a token, such as the "
+            f"line's end of a file; check {variables.TOKEN}"
+        )
+
+
 class Transport:
     """Sends requests to one server. Not for use by several threads at once.
 
@@ -81,11 +95,13 @@ class Transport:
         token: access token, sent as `Authorization: Bearer …`.
 
     Raises:
-        ValueError: `server_url` is not an http(s) address.
+        ValueError: `server_url` is not an http(s) address, or `token` cannot be sent.
     """
 
     def __init__(self, server_url: str, token: str | None = None) -> None:
         check_address(server_url)
+        if token is not None:
+            check_token(token)
         self._url = server_url.rstrip("/")
         self.shown_url = _without_password(server_url)
         """Address of the server, without a password that the address may contain."""

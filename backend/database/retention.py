@@ -41,10 +41,19 @@ def job_ids(session: Session) -> Sequence[str]:
     return session.scalars(select(Job.job_id).order_by(Job.id)).all()
 
 
-def old_trials(session: Session, job_id: str, ended_before: datetime) -> list[OldTrial]:
+def old_trials(
+    reads: Session | Connection, job_id: str, ended_before: datetime, *, after: int = 0, limit: int | None = None
+) -> list[OldTrial]:
     """Return the trials of a job whose reports may go, but for the last one of each.
 
     A running trial keeps all its reports, and so does a calibration run: its curve says where the target comes from.
+
+    Args:
+        reads: the transaction.
+        job_id: the job.
+        ended_before: only trials that ended before this time.
+        after: only trials with a higher id.
+        limit: maximum number of trials, by rising ids; None: all.
     """
     query = (
         select(Trial.id, func.max(Report.number), func.count() - 1)
@@ -52,6 +61,7 @@ def old_trials(session: Session, job_id: str, ended_before: datetime) -> list[Ol
         .join(Report, Report.trial == Trial.id)
         .where(
             Job.job_id == job_id,
+            Trial.id > after,
             Trial.ended_at < ended_before,
             Trial.status != TrialStatus.DISPATCHED,
             Trial.type != TrialType.CALIBRATION,
@@ -59,8 +69,9 @@ def old_trials(session: Session, job_id: str, ended_before: datetime) -> list[Ol
         .group_by(Trial.id)
         .having(func.count() > 1)
         .order_by(Trial.id)
+        .limit(limit)
     )
-    return [OldTrial(*row) for row in session.execute(query)]
+    return [OldTrial(*row) for row in reads.execute(query)]
 
 
 def delete_reports(connection: Connection, trials: Sequence[OldTrial]) -> None:
@@ -73,15 +84,25 @@ def count_audit_entries(session: Session, before: datetime, keeping: str) -> int
     return session.scalars(select(func.count()).where(*_old_entries(before, keeping))).one()
 
 
-def delete_audit_entries(connection: Connection, before: datetime, keeping: str) -> int:
-    """Delete the audit entries that `count_audit_entries` counts, and return how many there were.
+def delete_audit_entries(connection: Connection, before: datetime, keeping: str, limit: int) -> int:
+    """Delete the oldest of the audit entries that `count_audit_entries` counts, and return how many there were.
 
     In an SQLite file, a trigger refuses this. It is taken away and put back in the same transaction.
+
+    Args:
+        connection: the transaction.
+        before: only entries from before this time.
+        keeping: the action whose entries stay.
+        limit: maximum number of entries.
     """
+    old = _old_entries(before, keeping)
+    oldest = connection.scalars(select(_AUDIT.c.id).where(*old).order_by(_AUDIT.c.id).limit(limit)).all()
+    if not oldest:
+        return 0
     trigger = _sqlite_trigger(connection)
     if trigger is not None:
         connection.execute(text("DROP TRIGGER audit_is_not_deleted"))
-    deleted = connection.execute(delete(_AUDIT).where(*_old_entries(before, keeping))).rowcount
+    deleted = connection.execute(delete(_AUDIT).where(*old, _AUDIT.c.id <= oldest[-1])).rowcount
     if trigger is not None:
         connection.execute(text(trigger))
     return deleted

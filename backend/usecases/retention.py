@@ -3,6 +3,7 @@
 The database grows with the reports, one row for each validation (docs/scaling.md). Nothing is removed by itself.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,6 +15,8 @@ from .audit import Action, Actor
 
 TRIALS_AT_ONCE = 100
 """Trials whose reports one transaction deletes. It locks their job meanwhile."""
+ENTRIES_AT_ONCE = 10_000
+"""Entries of the audit log that one transaction deletes. A database ends a statement that takes too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +46,10 @@ def prune_reports(days: int, by: Actor, *, dry_run: bool) -> Removed:
     reports = trials = 0
     for job_id in _job_ids():
         old_trials = _old_trials(job_id, before)
-        for first in range(0, len(old_trials), TRIALS_AT_ONCE):
-            some = old_trials[first : first + TRIALS_AT_ONCE]
-            if not dry_run:
-                try:
-                    _delete_reports(job_id, some, before, by)
-                except UnknownJob:  # deleted meanwhile, with its reports
-                    break
-            reports += sum(old.earlier for old in some)
-            trials += len(some)
+        if old_trials and not dry_run:
+            old_trials = list(_prune_job(job_id, before, by))
+        reports += sum(old.earlier for old in old_trials)
+        trials += len(old_trials)
     return Removed(before, reports=reports, trials=trials)
 
 
@@ -66,7 +64,22 @@ def prune_audit(days: int, by: Actor, *, dry_run: bool) -> Removed:
         dry_run: whether to count only.
     """
     before = _days_ago(days)
-    return Removed(before, entries=_count_entries(before) if dry_run else _delete_entries(before, by))
+    if dry_run:
+        return Removed(before, entries=_count_entries(before))
+    entries = 0
+    while deleted := _delete_some_entries(before, by):
+        entries += deleted
+    return Removed(before, entries=entries)
+
+
+def _prune_job(job_id: str, before: datetime, by: Actor) -> Iterator[retention.OldTrial]:
+    after = 0
+    try:
+        while pruned := _prune_some(job_id, before, after, by):
+            yield from pruned
+            after = pruned[-1].id
+    except UnknownJob:  # deleted meanwhile, with its reports
+        return
 
 
 @read_only
@@ -85,14 +98,18 @@ def _old_trials(session: Session, job_id: str, before: datetime) -> list[retenti
 
 
 @transaction
-def _delete_reports(
-    connection: Connection, job_id: str, trials: list[retention.OldTrial], before: datetime, by: Actor
-) -> None:
+def _prune_some(
+    connection: Connection, job_id: str, before: datetime, after: int, by: Actor
+) -> list[retention.OldTrial]:
+    """Prune the next trials. They are read under the job's lock, so that none of them runs again."""
     with store.locked_job(connection, job_id):
-        retention.delete_reports(connection, trials)
-        reports = sum(old.earlier for old in trials)
-        detail = f"reports: {reports}, of trials that ended before {before:%F %T} UTC: {len(trials)}"
-        audit.record(connection, by, Action.PRUNE, job_id, detail)
+        trials = retention.old_trials(connection, job_id, before, after=after, limit=TRIALS_AT_ONCE)
+        if trials:
+            retention.delete_reports(connection, trials)
+            reports = sum(old.earlier for old in trials)
+            detail = f"reports: {reports}, of trials that ended before {before:%F %T} UTC: {len(trials)}"
+            audit.record(connection, by, Action.PRUNE, job_id, detail)
+        return trials
 
 
 @read_only
@@ -101,8 +118,8 @@ def _count_entries(session: Session, before: datetime) -> int:
 
 
 @transaction
-def _delete_entries(connection: Connection, before: datetime, by: Actor) -> int:
-    deleted = retention.delete_audit_entries(connection, before, keeping=Action.PRUNE)
+def _delete_some_entries(connection: Connection, before: datetime, by: Actor) -> int:
+    deleted = retention.delete_audit_entries(connection, before, keeping=Action.PRUNE, limit=ENTRIES_AT_ONCE)
     if deleted:
         audit.record(connection, by, Action.PRUNE, detail=f"audit entries from before {before:%F %T} UTC: {deleted}")
     return deleted

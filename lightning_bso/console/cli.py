@@ -27,6 +27,7 @@ from lightning_bso.console.display import job_page, jobs_table
 from lightning_bso.console.doctor import Finding, check_machine, check_server, check_training
 from lightning_bso.errors import BSOError, ServerRefused
 from lightning_bso.optimizer import server_address
+from lightning_bso.transport import check_token
 from lightning_bso.wire import MAX_PAGE, Id, JobListing, JobSummary, Policy, RegisteredJobSpec, TrialRecord
 
 DEFAULT_SERVER_URL = "http://127.0.0.1:8000"
@@ -274,9 +275,10 @@ def _iterate_trials(client: BsoClient, job_id: str, offset: int = 0) -> Iterator
 
 
 def _token(text: str) -> str:
-    # A token that cannot be sent in a header would raise an error that contains the token.
-    if not (text.isascii() and text.isprintable()):
-        raise argparse.ArgumentTypeError("it contains characters that are not allowed in a token")
+    try:
+        check_token(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return text
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from backend.cli import main
 from backend.database.models import AuditEntry, Report, Trial
 from backend.errors import ReportsRemoved
-from backend.usecases import reading
+from backend.usecases import reading, retention
 from tests.calls import Calls
 from tests.databases import connected
 
@@ -73,6 +73,23 @@ def test_a_trial_that_ended_long_ago_keeps_its_last_report_and_all_sums(
     assert re.search(r"ended before \d{4}-.*: 1\nReports removed: 3\n$", result.output), result.output
     assert numbers(database_url) == [4, 1, 2]
     assert said(calls) == answers
+
+
+def test_many_trials_and_entries_are_removed_a_few_at_a_time(
+    calls: Calls, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "TRIALS_AT_ONCE", 2)
+    monkeypatch.setattr(retention, "ENTRIES_AT_ONCE", 2)
+    calls.register(target_metric=0.8)
+    for _ in range(5):
+        train(calls)
+    let_trials_age(database_url)
+    assert "Reports removed: 15" in run(database_url, "prune-reports", "--older-than=30").output
+    assert numbers(database_url) == [4] * 5
+    old = {"at": datetime(2020, 1, 1), "actor": "anyone", "address": "", "action": "ask", "detail": ""}
+    with connected(database_url) as connection:
+        connection.execute(insert(AuditEntry), [old] * 5)
+    assert "UTC removed: 5" in run(database_url, "prune-audit", "--older-than=30").output
 
 
 @pytest.mark.usefixtures("answers")

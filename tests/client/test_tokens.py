@@ -31,3 +31,9 @@ def test_a_run_with_the_token_is_reported_and_one_without_is_refused(
     assert third.trial is not None
     assert third.trial.trial_number == 3
     assert BsoClient(server.url, token).describe(third.trial.job_id).trials == 3
+
+
+def test_a_token_with_a_line_s_end_is_refused_at_once_and_not_shown() -> None:
+    with pytest.raises(ValueError, match="such as the line's end of a file; check ZEUS_BSO_TOKEN") as refusal:
+        BsoClient("http://127.0.0.1:1", "bso_secret\n")
+    assert "secret" not in str(refusal.value)
