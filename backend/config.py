@@ -196,7 +196,10 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         SettingsError: settings are invalid; the text names all of them.
     """
-    secrets = Path(os.environ.get(_SECRETS_DIR) or SECRETS_FOLDER)
+    named = os.environ.get(_SECRETS_DIR)
+    secrets = Path(named or SECRETS_FOLDER)
+    if named and not secrets.is_dir():
+        raise SettingsError(f"{_SECRETS_DIR} names the folder {named!r}, which does not exist; correct or unset it")
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         return Settings(_secrets_dir=secrets if secrets.is_dir() else None, **given)

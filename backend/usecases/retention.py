@@ -45,7 +45,7 @@ def prune_reports(days: int, by: Actor, *, dry_run: bool) -> Removed:
     before = _days_ago(days)
     reports = trials = 0
     for job_id in _job_ids():
-        old_trials = _old_trials(job_id, before)
+        old_trials = _old_trials(job_id, before, limit=None if dry_run else 1)
         if old_trials and not dry_run:
             old_trials = list(_prune_job(job_id, before, by))
         reports += sum(old.earlier for old in old_trials)
@@ -93,8 +93,8 @@ def _job_ids(session: Session) -> list[str]:
 
 
 @read_only
-def _old_trials(session: Session, job_id: str, before: datetime) -> list[retention.OldTrial]:
-    return retention.old_trials(session, job_id, before)
+def _old_trials(session: Session, job_id: str, before: datetime, limit: int | None) -> list[retention.OldTrial]:
+    return retention.old_trials(session, job_id, before, limit=limit)
 
 
 @transaction

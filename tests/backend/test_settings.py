@@ -108,6 +108,12 @@ def test_an_option_wins_over_the_environment_and_that_over_the_file(
     assert (settings.server_port, settings.lease_s, settings.log_level) == (3, 2.0, "ERROR")
 
 
+def test_a_folder_of_secrets_that_does_not_exist_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZEUS_BSO_SECRETS_DIR", str(tmp_path / "misspelt"))
+    with pytest.raises(SettingsError, match="misspelt', which does not exist"):
+        load_settings()
+
+
 def test_a_secret_may_be_a_file_and_an_empty_variable_does_not_hide_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
