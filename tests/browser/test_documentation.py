@@ -68,8 +68,11 @@ def test_every_built_page_is_in_the_navigation(page: Page, site: Site) -> None:
 
 def test_the_search_finds_a_batch_size(page: Page) -> None:
     page.goto("/")
-    page.get_by_placeholder("Search").fill("batch size")
-    expect(page.locator(".md-search-result__meta")).to_contain_text("matching documents")
+    search, found = page.get_by_placeholder("Search"), page.locator(".md-search-result__meta")
+    search.click()
+    expect(found).to_contain_text("Type to start searching")  # what is typed earlier is lost
+    search.press_sequentially("batch size")  # the page listens to keys
+    expect(found).to_contain_text("matching documents")
     result = page.locator(".md-search-result__link").first
     expect(result).to_be_visible()
     result.click()
