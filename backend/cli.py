@@ -22,7 +22,7 @@ from .database import schema
 from .errors import DatabaseUnavailable, DatabaseUnusable, SchemaOutdated, ServiceError
 from .simulator.cli import simulate
 from .usecases import reading, retention, tokens, users
-from .usecases.audit import COMMAND_LINE
+from .usecases.audit import COMMAND_LINE, jobs_of
 from .usecases.tokens import MAX_VALID_DAYS, Scope
 from .usecases.users import Role
 from .web import serving
@@ -177,6 +177,7 @@ def user() -> None:
 
 
 _role = click.Choice([role.value for role in Role])
+_user_prefix = click.option("--prefix", help="Limit the user to jobs whose ids start with this.")
 _password = click.option(
     "--password-stdin", is_flag=True, help="Read the password from standard input, not from the terminal."
 )
@@ -185,15 +186,16 @@ _password = click.option(
 @user.command(name="create")
 @click.argument("name")
 @click.option("--role", type=_role, default=Role.VIEWER.value, show_default=True)
+@_user_prefix
 @_password
 @database_url
-def create_user(name: str, role: str, password_stdin: bool, database_url: str | None) -> None:
-    """Create a user."""
+def create_user(name: str, role: str, prefix: str | None, password_stdin: bool, database_url: str | None) -> None:
+    """Create a user. Without --prefix the user sees all jobs."""
     app, _ = _app(database_url)
     password = _read_password(from_stdin=password_stdin)
     with app.app_context(), _report_errors():
-        users.create(name, password, Role(role), COMMAND_LINE)
-    click.echo(f"Created: {name}, {role}")
+        users.create(name, password, Role(role), COMMAND_LINE, job_id_prefix=prefix)
+    click.echo(f"Created: {name}, {role}, {jobs_of(prefix)}")
 
 
 @user.command(name="list")
@@ -202,16 +204,19 @@ def list_users(database_url: str | None) -> None:
     """List the users."""
     app, _ = _app(database_url)
     with app.app_context():
-        rows = [("NAME", "ROLE", "CREATED (UTC)", "STATE")]
+        rows = [("NAME", "ROLE", "JOBS", "CREATED (UTC)", "STATE")]
         for account in users.list_all():
             state = f"disabled {account.disabled_at:%F %R}" if account.disabled_at else "enabled"
-            rows.append((account.name, account.role, f"{account.created_at:%F %R}", state))
+            jobs = "all" if account.job_id_prefix is None else f"{account.job_id_prefix}…"
+            rows.append((account.name, account.role, jobs, f"{account.created_at:%F %R}", state))
     _print_table(rows)
 
 
 @user.command(name="change")
 @click.argument("name")
 @click.option("--role", type=_role)
+@_user_prefix
+@click.option("--all-jobs", is_flag=True, help="Lift the limit to some jobs.")
 @click.option("--password", is_flag=True, help="Ask for a new password.")
 @_password
 @click.option("--disable/--enable", default=None, help="Whether the user may log in.")
@@ -219,19 +224,33 @@ def list_users(database_url: str | None) -> None:
 def change_user(
     name: str,
     role: str | None,
+    prefix: str | None,
+    all_jobs: bool,
     password: bool,
     password_stdin: bool,
     disable: bool | None,
     database_url: str | None,
 ) -> None:
     """Change a user, and end all its sessions."""
-    if role is None and disable is None and not (password or password_stdin):
-        raise click.UsageError("nothing to change; give --role, --password, --password-stdin, --disable or --enable")
+    if role is None and prefix is None and disable is None and not (all_jobs or password or password_stdin):
+        raise click.UsageError(
+            "nothing to change; give --role, --prefix, --all-jobs, --password, --password-stdin, --disable or --enable"
+        )
+    if all_jobs and prefix is not None:
+        raise click.UsageError("--prefix and --all-jobs exclude each other; give one of them")
     app, _ = _app(database_url)
     new_password = _read_password(from_stdin=password_stdin) if password or password_stdin else None
     with app.app_context(), _report_errors():
         new_role = None if role is None else Role(role)
-        users.change(name, COMMAND_LINE, password=new_password, role=new_role, disabled=disable)
+        users.change(
+            name,
+            COMMAND_LINE,
+            password=new_password,
+            role=new_role,
+            job_id_prefix=prefix,
+            all_jobs=all_jobs,
+            disabled=disable,
+        )
     click.echo(f"Changed: {name}; its sessions have ended")
 
 

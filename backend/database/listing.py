@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, UnaryExpression, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from .models import AuditEntry, Job, Trial
-from .queries import count_rows
+from .queries import begins_with, count_rows
 
 Condition = ColumnElement[bool]
 
@@ -40,6 +40,8 @@ class ListedTable:
     """Make the condition that a row has a value, by the name of the filter."""
     sortable: Mapping[str, InstrumentedAttribute[Any]]
     newest_first: Sequence[UnaryExpression[Any]]
+    of_jobs: Callable[[str | None], Sequence[Condition]]
+    """Make the condition that a row is about a job whose id starts with a prefix; None: no condition."""
 
 
 def _contains(word: str, *columns: InstrumentedAttribute[Any]) -> Condition:
@@ -66,6 +68,7 @@ JOBS = ListedTable(
         "created": Job.created_at,
     },
     newest_first=(Job.created_at.desc(), Job.id.desc()),
+    of_jobs=lambda prefix: begins_with(Job.job_id, prefix),
 )
 
 TRIALS = ListedTable(
@@ -89,6 +92,7 @@ TRIALS = ListedTable(
         "started": Trial.started_at,
     },
     newest_first=(Trial.id.desc(),),
+    of_jobs=lambda prefix: [_of_job(condition) for condition in begins_with(Job.job_id, prefix)],
 )
 
 AUDIT = ListedTable(
@@ -100,16 +104,22 @@ AUDIT = ListedTable(
     },
     sortable={"at": AuditEntry.at, "actor": AuditEntry.actor, "action": AuditEntry.action},
     newest_first=(AuditEntry.id.desc(),),
+    of_jobs=lambda prefix: begins_with(AuditEntry.job_id, prefix),
 )
 
 
-def count(session: Session, table: ListedTable, query: ListQuery) -> int:
-    """How many rows a query finds."""
-    return count_rows(session, _matching(table, query))
+def count(session: Session, table: ListedTable, query: ListQuery, prefix: str | None) -> int:
+    """How many rows a query finds among those of the jobs with a prefix; None: of all jobs."""
+    return count_rows(session, _matching(table, query, prefix))
 
 
 def find(
-    session: Session, table: ListedTable, query: ListQuery, offset: int = 0, limit: int | None = None
+    session: Session,
+    table: ListedTable,
+    query: ListQuery,
+    prefix: str | None,
+    offset: int = 0,
+    limit: int | None = None,
 ) -> Sequence[int]:
     """The numbers of the rows that a query finds, in its order.
 
@@ -117,10 +127,11 @@ def find(
         session: the transaction.
         table: the table to search.
         query: which rows, and in which order.
+        prefix: only rows about jobs whose ids start with it; None: all rows.
         offset: how many to skip, if there is a limit.
         limit: how many to return at most; None: all.
     """
-    rows = _matching(table, query).order_by(*_order(table, query))
+    rows = _matching(table, query, prefix).order_by(*_order(table, query))
     if limit is not None:
         rows = rows.offset(offset).limit(limit)
     return session.scalars(rows).all()
@@ -136,8 +147,8 @@ def entries_numbered(session: Session, ids: Collection[int]) -> Sequence[AuditEn
     return session.scalars(select(AuditEntry).where(AuditEntry.id.in_(ids))).all()
 
 
-def _matching(table: ListedTable, query: ListQuery) -> Select[int]:
-    conditions = [table.contains(word) for word in query.words]
+def _matching(table: ListedTable, query: ListQuery, prefix: str | None) -> Select[int]:
+    conditions = [*table.of_jobs(prefix), *(table.contains(word) for word in query.words)]
     conditions += [table.filters[name](value) for name, value in query.filters.items()]
     return select(table.key).where(*conditions)
 

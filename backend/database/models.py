@@ -245,6 +245,8 @@ class User(Base):
     name: Mapped[str] = mapped_column(ExactString(MAX_ID_LENGTH), unique=True)
     password_hash: Mapped[str] = mapped_column(String(255))
     role: Mapped[str] = mapped_column(String(16))
+    job_id_prefix: Mapped[str | None] = mapped_column(ExactString(MAX_ID_LENGTH))
+    """Limits the user to jobs whose ids start with this. NULL: all jobs."""
     sessions: Mapped[int] = mapped_column(Integer, default=0)
     """Raised to end all sessions of the user. A session is valid while it holds the current number."""
     created_at: Mapped[datetime] = mapped_column(Utc)

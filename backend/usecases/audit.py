@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from lightning_bso.wire import AuditPage
+from lightning_bso.wire import MAX_ID_LENGTH, AuditPage
 
 from ..database import audit_log
 from ..database.models import AuditEntry
 from ..database.transactions import Connection, Session, read_only
+from ..errors import InvalidField
 from .records import audit_record
 
 
@@ -51,8 +52,31 @@ class Actor:
         """Whether the actor may see a job. A hidden job is answered like a missing one."""
         return self.job_id_prefix is None or job_id.startswith(self.job_id_prefix)
 
+    def may_grant(self, job_id_prefix: str | None) -> bool:
+        """Whether the actor may give another actor access to the jobs of a prefix; None: to all jobs."""
+        return self.job_id_prefix is None or (job_id_prefix or "").startswith(self.job_id_prefix)
+
 
 COMMAND_LINE = Actor("command line")
+
+
+def jobs_of(job_id_prefix: str | None) -> str:
+    """Say in words which jobs a prefix stands for."""
+    return "all jobs" if job_id_prefix is None else f"jobs beginning with {job_id_prefix}"
+
+
+def check_prefix(job_id_prefix: str | None) -> None:
+    """Check the prefix that is to limit a token or a user. None stands for all jobs.
+
+    Raises:
+        InvalidField: the prefix is blank, too long or not printable.
+    """
+    if job_id_prefix is None:
+        return
+    if not job_id_prefix.strip():  # an unset shell variable must not give access to all jobs
+        raise InvalidField("prefix", "it is empty or blank; for access to all jobs leave it out")
+    if len(job_id_prefix) > MAX_ID_LENGTH or not job_id_prefix.isprintable():
+        raise InvalidField("prefix", f"it must have at most {MAX_ID_LENGTH} printable characters")
 
 
 def record(connection: Connection, by: Actor, action: Action, job_id: str | None = None, detail: str = "") -> None:

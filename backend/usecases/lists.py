@@ -2,7 +2,7 @@
 
 First find the numbers of the rows, then load the rows. So an export reads a long list in parts, and no connection to
 the database stays open while a browser downloads it. The columns are in `backend.web.admin.lists`, the SQL in
-`backend.database.listing`. Users of the admin page see all jobs, so no function takes an actor.
+`backend.database.listing`. An actor limited to some jobs finds only the rows of these.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from ..database.listing import AUDIT, JOBS, TRIALS, ListedTable, ListQuery
 from ..database.models import Job, Trial
 from ..database.transactions import Session, read_only
 from . import reading
+from .audit import Actor
 from .records import audit_record, utc
 
 __all__ = ["AUDIT", "JOBS", "TRIALS", "ListQuery", "ListedTable"]
@@ -59,7 +60,7 @@ class ListedTrial:
 
 
 @read_only
-def find_page(session: Session, table: ListedTable, query: ListQuery, number: int) -> Page:
+def find_page(session: Session, table: ListedTable, query: ListQuery, number: int, by: Actor) -> Page:
     """Find the rows of a page. A number beyond the list stands for the nearest page.
 
     Args:
@@ -67,17 +68,19 @@ def find_page(session: Session, table: ListedTable, query: ListQuery, number: in
         table: `JOBS`, `TRIALS` or `AUDIT`.
         query: which rows, and in which order.
         number: number of the page, from 0.
+        by: the actor that reads.
     """
-    total = listing.count(session, table, query)
+    prefix = by.job_id_prefix
+    total = listing.count(session, table, query, prefix)
     pages = max(1, -(-total // PAGE_SIZE))
     number = max(0, min(number, pages - 1))
-    return Page(total, number, pages, listing.find(session, table, query, number * PAGE_SIZE, PAGE_SIZE))
+    return Page(total, number, pages, listing.find(session, table, query, prefix, number * PAGE_SIZE, PAGE_SIZE))
 
 
 @read_only
-def find_all(session: Session, table: ListedTable, query: ListQuery) -> Sequence[int]:
-    """Find the numbers of all rows of a query, in its order."""
-    return listing.find(session, table, query)
+def find_all(session: Session, table: ListedTable, query: ListQuery, by: Actor) -> Sequence[int]:
+    """Find the numbers of all rows of a query that an actor may see, in the query's order."""
+    return listing.find(session, table, query, by.job_id_prefix)
 
 
 def load_jobs(ids: Sequence[int]) -> list[JobListing]:

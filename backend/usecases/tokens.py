@@ -15,7 +15,7 @@ from .. import COMMAND
 from ..database import accounts, store
 from ..database.models import Token
 from ..database.transactions import Session, read_only, session_transaction
-from ..errors import InvalidField, LabelTaken, UnknownToken
+from ..errors import InvalidField, LabelTaken, TokenLacksScope, UnknownToken
 from . import audit
 from .audit import COMMAND_LINE, Action, Actor
 
@@ -76,16 +76,18 @@ def create(
     Raises:
         InvalidField: the label or the prefix is blank, too long or not printable, or `valid_days` is out of range.
         LabelTaken: a valid token has this label. Revoking the label would revoke both.
+        TokenLacksScope: the actor is limited to some jobs, and the token is not limited to those.
     """
     if not 0 < len(label) <= MAX_ID_LENGTH or not label.isprintable() or label != label.strip():
         raise InvalidField(
             "label", f"it must have 1 to {MAX_ID_LENGTH} printable characters, and no space at either end"
         )
-    if job_id_prefix is not None:
-        if not job_id_prefix.strip():  # an unset shell variable must not give access to all jobs
-            raise InvalidField("prefix", "it is empty or blank; for a token for all jobs leave it out")
-        if len(job_id_prefix) > MAX_ID_LENGTH or not job_id_prefix.isprintable():
-            raise InvalidField("prefix", f"it must have at most {MAX_ID_LENGTH} printable characters")
+    audit.check_prefix(job_id_prefix)
+    if not by.may_grant(job_id_prefix):
+        raise TokenLacksScope(
+            f"you are limited to jobs whose ids start with {by.job_id_prefix!r}, so the prefix of a token that you "
+            "create must start with it too"
+        )
     if valid_days is not None and not 1 <= valid_days <= MAX_VALID_DAYS:
         raise InvalidField(
             "valid days", f"they must be 1 to {MAX_VALID_DAYS}; for a token that never expires leave them out"
@@ -116,9 +118,9 @@ def revoke(session: Session, label: str, by: Actor = COMMAND_LINE) -> None:
     """Revoke every token with a label. A revoked token stays revoked.
 
     Raises:
-        UnknownToken: every token with this label is revoked already, or there is none.
+        UnknownToken: every token with this label is revoked already, or there is none that the actor may see.
     """
-    tokens = accounts.tokens_with_label(session, label)
+    tokens = [token for token in accounts.tokens_with_label(session, label) if by.may_grant(token.job_id_prefix)]
     if not tokens:
         raise UnknownToken(f"there is no token {label!r} to revoke; {COMMAND} token list shows the tokens")
     at = store.now(session)
@@ -128,10 +130,10 @@ def revoke(session: Session, label: str, by: Actor = COMMAND_LINE) -> None:
 
 
 @read_only
-def list_all(session: Session) -> list[TokenInfo]:
-    """Return all tokens, oldest first."""
+def list_all(session: Session, by: Actor = COMMAND_LINE) -> list[TokenInfo]:
+    """Return all tokens that an actor may create and revoke, oldest first."""
     at = store.now(session)
-    return [_info(token, at) for token in accounts.all_tokens(session)]
+    return [_info(token, at) for token in accounts.all_tokens(session) if by.may_grant(token.job_id_prefix)]
 
 
 @read_only

@@ -18,7 +18,7 @@ from .. import COMMAND
 from ..database import accounts, audit_log, store
 from ..database.models import User
 from ..database.transactions import Session, read_only, session_transaction
-from ..errors import TooManyAttempts, UnknownUser, UnusableName, UnusablePassword, UserExists
+from ..errors import TokenLacksScope, TooManyAttempts, UnknownUser, UnusableName, UnusablePassword, UserExists
 from . import audit
 from .audit import Action, Actor
 
@@ -40,7 +40,7 @@ class Role(StrEnum):
     OPERATOR = "operator"
     """End trials; pause, resume and reset jobs."""
     ADMIN = "admin"
-    """Delete jobs, create and revoke tokens, read the audit log."""
+    """Delete jobs, create and revoke tokens, manage users, read the audit log."""
 
     def covers(self, required: "Role") -> bool:
         """Whether this role includes the required role."""
@@ -54,30 +54,45 @@ class Account:
 
     name: str
     role: Role
+    job_id_prefix: str | None
     sessions: int
     created_at: datetime
     disabled_at: datetime | None
 
 
 @session_transaction
-def create(session: Session, name: str, password: str, role: Role, by: Actor) -> None:
+def create(
+    session: Session, name: str, password: str, role: Role, by: Actor, *, job_id_prefix: str | None = None
+) -> None:
     """Create a user.
+
+    Args:
+        session: the transaction.
+        name: the user's name.
+        password: the user's password.
+        role: the permissions of the user.
+        by: the actor that creates the user.
+        job_id_prefix: limits the user to jobs whose ids start with this; None: all jobs.
 
     Raises:
         UnusableName: the name is empty, too long or not printable, or has a space at either end.
         UnusablePassword: the password is too short or too long.
+        InvalidField: the prefix is blank, too long or not printable.
         UserExists: the name is taken.
+        TokenLacksScope: the actor is limited to some jobs.
     """
+    _check_manager(by)
     if not 0 < len(name) <= MAX_ID_LENGTH or not name.isprintable() or name != name.strip():
         raise UnusableName(
             f"a user's name must have 1 to {MAX_ID_LENGTH} printable characters, and no space at either end"
         )
+    audit.check_prefix(job_id_prefix)
     hashed = _hash(password)
     if accounts.find_user(session, name) is not None:
         raise UserExists(f"a user {name!r} already exists; change it with: {COMMAND} user change {name}")
-    user = User(name=name, password_hash=hashed, role=role, created_at=store.now(session))
+    user = User(name=name, password_hash=hashed, role=role, job_id_prefix=job_id_prefix, created_at=store.now(session))
     accounts.add_user(session, user)
-    audit.record(session.connection(), by, Action.CREATE_USER, detail=f"{name}, {role}")
+    audit.record(session.connection(), by, Action.CREATE_USER, detail=f"{name}, {role}, {audit.jobs_of(job_id_prefix)}")
 
 
 @session_transaction
@@ -88,9 +103,13 @@ def change(
     *,
     password: str | None = None,
     role: Role | None = None,
+    job_id_prefix: str | None = None,
+    all_jobs: bool = False,
     disabled: bool | None = None,
 ) -> None:
     """Change a user, and end the user's sessions.
+
+    Users cannot change what they themselves may do, so that a page without an administrator is no slip of the hand.
 
     Args:
         session: the transaction.
@@ -98,15 +117,24 @@ def change(
         by: the actor that changes the user.
         password: the new password; None: unchanged.
         role: the new role; None: unchanged.
+        job_id_prefix: limits the user to jobs whose ids start with this; None: unchanged.
+        all_jobs: whether to lift the limit to some jobs.
         disabled: whether the user may no longer log in; None: unchanged.
 
     Raises:
         UnknownUser: there is no such user.
         UnusablePassword: the password is too short or too long.
+        InvalidField: the prefix is blank, too long or not printable.
+        TokenLacksScope: the actor is limited to some jobs, or is the user itself and changes more than the password.
     """
+    _check_manager(by)
+    audit.check_prefix(job_id_prefix)
     user = accounts.find_user(session, name)
     if user is None:
         raise UnknownUser(f"there is no user {name!r}; {COMMAND} user list shows the users")
+    rights = (role, job_id_prefix, disabled, all_jobs or None)
+    if by.name == actor_name(name) and any(right is not None for right in rights):
+        raise TokenLacksScope("another administrator must change what you yourself may do")
     changes = []
     if password is not None:
         user.password_hash = _hash(password)
@@ -114,11 +142,43 @@ def change(
     if role is not None:
         user.role = role
         changes.append(role)
+    if job_id_prefix is not None or all_jobs:
+        user.job_id_prefix = None if all_jobs else job_id_prefix
+        changes.append(audit.jobs_of(user.job_id_prefix))
     if disabled is not None:
         user.disabled_at = store.now(session) if disabled else None
         changes.append("disabled" if disabled else "enabled")
     user.sessions += 1
     audit.record(session.connection(), by, Action.CHANGE_USER, detail=f"{name}: {', '.join(changes)}")
+
+
+def change_own_password(name: str, old: str, new: str, address: str) -> Account | None:
+    """Let a user change the own password. All sessions of the user end.
+
+    The old password is checked like that of a login, and a wrong one counts as a failed login.
+
+    Returns:
+        The user after the change; None: the old password is wrong.
+
+    Raises:
+        UnusablePassword: the new password is too short or too long.
+        TooManyAttempts: too many logins of this account or from this address have failed.
+    """
+    hashed = _hash(new)
+    if log_in(name, old, address) is None:
+        return None
+    return _set_password(name, hashed, Actor(actor_name(name), address))
+
+
+@session_transaction
+def _set_password(session: Session, name: str, hashed: str, by: Actor) -> Account | None:
+    user = accounts.find_user(session, name)
+    if user is None:
+        return None
+    user.password_hash = hashed
+    user.sessions += 1
+    audit.record(session.connection(), by, Action.CHANGE_USER, detail=f"{name}: own password")
+    return _account(user)
 
 
 @read_only
@@ -228,7 +288,13 @@ def _record_login(session: Session, by: Actor) -> None:
 
 
 def _account(user: User) -> Account:
-    return Account(user.name, Role(user.role), user.sessions, user.created_at, user.disabled_at)
+    return Account(user.name, Role(user.role), user.job_id_prefix, user.sessions, user.created_at, user.disabled_at)
+
+
+def _check_manager(by: Actor) -> None:
+    """Check that an actor may create and change users, who may see any job."""
+    if by.job_id_prefix is not None:
+        raise TokenLacksScope("you are limited to some jobs; an administrator of all jobs manages the users")
 
 
 def _hash(password: str) -> str:

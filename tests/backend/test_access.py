@@ -383,7 +383,7 @@ def test_the_longest_label_and_prefix_work(app: Flask, call: Call) -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--prefix=", "prefix: it is empty or blank; for a token for all jobs leave it out"),
+        ("--prefix=", "prefix: it is empty or blank; for access to all jobs leave it out"),
         ("--label=", "label: it must have 1 to 255 printable characters"),
         ("--valid-days=1e12", "valid days: they must be 1 to 3650"),
     ],

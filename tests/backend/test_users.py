@@ -73,7 +73,7 @@ def test_a_change_of_nothing_is_refused_and_ends_no_session(
     log_in(client, "ada")
     done = backend("user", "change", "ada", f"--database-url={database_url}", folder=tmp_path)
     assert done.returncode == 2
-    assert "give --role, --password, --password-stdin, --disable or --enable" in done.stderr
+    assert "give --role, --prefix, --all-jobs, --password" in done.stderr
     assert client.get("/admin/").status_code == 200
 
 

@@ -12,10 +12,22 @@ from flask_wtf.csrf import CSRFError
 
 from ...config import Settings
 from ...usecases import dashboard
-from . import compare, formatting, job, lists, login, overview, tokens, trial
+from . import account, compare, formatting, job, lists, login, overview, tokens, trial, users
 from .blueprint import PATH, blueprint
 
-__all__ = ["compare", "error_page", "is_admin_request", "job", "lists", "overview", "register", "tokens", "trial"]
+__all__ = [
+    "account",
+    "compare",
+    "error_page",
+    "is_admin_request",
+    "job",
+    "lists",
+    "overview",
+    "register",
+    "tokens",
+    "trial",
+    "users",
+]
 
 
 class _Sessions(SecureCookieSessionInterface):

@@ -11,6 +11,7 @@ from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from ...usecases import lists
+from ...usecases.audit import Actor
 from ...usecases.lists import ListedTable, ListQuery
 from . import export
 
@@ -75,8 +76,8 @@ class Listing:
     searched: str
     """Names of the searched columns, for the search field."""
 
-    def page(self) -> ResponseReturnValue:
-        """Answer with a page of the list."""
+    def page(self, by: Actor) -> ResponseReturnValue:
+        """Answer with a page of the list, as far as an actor may see it."""
         parameters = self._parameters()
         if not all(parameters.values()):
             return _without_empty_parameters(self.endpoint, parameters)
@@ -84,7 +85,7 @@ class Listing:
         if problems:
             page = lists.Page(total=0, number=0, pages=1, ids=())
         else:
-            page = lists.find_page(self.table, query, request.args.get("page", 0, type=int))
+            page = lists.find_page(self.table, query, request.args.get("page", 0, type=int), by)
 
         def link(**changes: Any) -> str:
             """The address of this list with changed parameters. None drops a parameter."""
@@ -100,13 +101,13 @@ class Listing:
             link=link,
         )
 
-    def csv(self) -> ResponseReturnValue:
-        """Stream everything that the parameters find as CSV."""
+    def csv(self, by: Actor) -> ResponseReturnValue:
+        """Stream everything that the parameters find, and an actor may see, as CSV."""
         endpoint, parameters = f"{self.endpoint}_csv", self._parameters()
         if not all(parameters.values()):
             return _without_empty_parameters(endpoint, parameters)
         query, problems = self._query(parameters)
-        ids = () if problems else lists.find_all(self.table, query)
+        ids = () if problems else lists.find_all(self.table, query, by)
 
         def rows() -> Iterator[list[list[Any]]]:
             for start in range(0, len(ids), EXPORT_CHUNK):

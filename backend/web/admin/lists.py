@@ -126,41 +126,41 @@ AUDIT = Listing(
 
 @blueprint.get("/jobs/")
 @login.requires(Role.VIEWER)
-def jobs(_user: PageUser) -> ResponseReturnValue:
+def jobs(user: PageUser) -> ResponseReturnValue:
     """The list of all jobs."""
-    return JOBS.page()
+    return JOBS.page(user.actor)
 
 
 @blueprint.get("/jobs/export/csv/")
 @login.requires(Role.VIEWER)
-def jobs_csv(_user: PageUser) -> ResponseReturnValue:
+def jobs_csv(user: PageUser) -> ResponseReturnValue:
     """The list of jobs as CSV."""
-    return JOBS.csv()
+    return JOBS.csv(user.actor)
 
 
 @blueprint.get("/trials/")
 @login.requires(Role.VIEWER)
-def trials(_user: PageUser) -> ResponseReturnValue:
+def trials(user: PageUser) -> ResponseReturnValue:
     """The list of all trials of all jobs."""
-    return TRIALS.page()
+    return TRIALS.page(user.actor)
 
 
 @blueprint.get("/trials/export/csv/")
 @login.requires(Role.VIEWER)
-def trials_csv(_user: PageUser) -> ResponseReturnValue:
+def trials_csv(user: PageUser) -> ResponseReturnValue:
     """The list of trials as CSV."""
-    return TRIALS.csv()
+    return TRIALS.csv(user.actor)
 
 
 @blueprint.get("/audit/")
 @login.requires(Role.ADMIN)
-def audit(_user: PageUser) -> ResponseReturnValue:
+def audit(user: PageUser) -> ResponseReturnValue:
     """The audit log."""
-    return AUDIT.page()
+    return AUDIT.page(user.actor)
 
 
 @blueprint.get("/audit/export/csv/")
 @login.requires(Role.ADMIN)
-def audit_csv(_user: PageUser) -> ResponseReturnValue:
+def audit_csv(user: PageUser) -> ResponseReturnValue:
     """The audit log as CSV."""
-    return AUDIT.csv()
+    return AUDIT.csv(user.actor)

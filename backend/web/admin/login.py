@@ -43,6 +43,11 @@ class PageUser:
         """Whether the user may do what needs this role."""
         return self.role.covers(Role(role))
 
+    @property
+    def manages_users(self) -> bool:
+        """Whether the user may create and change users. Who is limited to some jobs may not."""
+        return self.may(Role.ADMIN) and self.actor.job_id_prefix is None
+
 
 View = Callable[[PageUser], ResponseReturnValue]
 
@@ -92,14 +97,11 @@ def show_login() -> ResponseReturnValue:
         name = request.form.get("name", "")[:MAX_ID_LENGTH]
         password = request.form.get("password", "")[: users.MAX_PASSWORD_LENGTH]
         try:
-            account = users.log_in(name, password, auth.address())
-        except ServiceError as error:
-            problem, status = str(error), error.status
-        else:
-            if account is not None:
-                _start_session(account)
+            if log_in(name, password):
                 return redirect(_own_page(target))
             problem, status = "No user has this name and this password.", 401
+        except ServiceError as error:
+            problem, status = str(error), error.status
     elif get_user() is not None:
         return redirect(_own_page(target))
     page = render_template(
@@ -110,6 +112,24 @@ def show_login() -> ResponseReturnValue:
         unsafe=not (request.is_secure or auth.is_loopback(request.host.rsplit(":", 1)[0])),
     )
     return page, status
+
+
+def log_in(name: str, password: str) -> bool:
+    """Log a user in, if the password is right.
+
+    Raises:
+        TooManyAttempts: too many logins of this account or from this address have failed.
+    """
+    account = users.log_in(name, password, auth.address())
+    if account is not None:
+        start_session(account)
+    return account is not None
+
+
+def has_session() -> bool:
+    """Whether the user of the current request has logged in with a password."""
+    user: Any = current_user
+    return bool(user.is_authenticated)
 
 
 @blueprint.post("/login/out")
@@ -147,14 +167,16 @@ def _identify_user() -> PageUser | None:
     user: Any = current_user
     if user.is_authenticated:
         account: Account = user.account
-        return PageUser(account.name, account.role, Actor(users.actor_name(account.name), auth.address()))
+        actor = Actor(users.actor_name(account.name), auth.address(), account.job_id_prefix)
+        return PageUser(account.name, account.role, actor)
     if is_required():
         return None
     actor = auth.anonymous_actor()
     return PageUser(actor.name, Role.ADMIN, actor)
 
 
-def _start_session(account: Account) -> None:
+def start_session(account: Account) -> None:
+    """Log a user in, whose password was checked."""
     session.clear()  # nothing of an earlier cookie survives, so a planted session is useless
     session.permanent = True
     login_user(_SessionUser(account, int(time.time())))

@@ -1,5 +1,7 @@
 """Parameters that several pages read from the address or the form."""
 
+from collections.abc import Mapping
+
 from flask import abort, request
 
 from lightning_bso.wire import MAX_ID_LENGTH
@@ -8,6 +10,12 @@ from lightning_bso.wire import MAX_ID_LENGTH
 def job_id(name: str = "job") -> str:
     """The job's id in the address. It may belong to no job; the use cases check it."""
     return request.args.get(name, "")[: MAX_ID_LENGTH + 1]
+
+
+def prefix(form: Mapping[str, str]) -> str | None:
+    """The prefix of job ids in a form. An empty field means all jobs. Spaces alone stay, and are refused later."""
+    text = form.get("prefix", "")
+    return text.strip() or text or None
 
 
 def trial_number(text: str | None) -> int:

@@ -11,6 +11,7 @@ from ...usecases.users import Role
 from . import login
 from .blueprint import blueprint
 from .login import PageUser
+from .parameters import prefix
 
 
 @blueprint.route("/tokens/", methods=["GET", "POST"], endpoint="tokens")
@@ -19,7 +20,11 @@ def show_tokens(user: PageUser) -> ResponseReturnValue:
     """Show the page; a POST creates a token, which the page shows once."""
     new_token, problem = _create_token(user.actor) if request.method == "POST" else (None, None)
     page = render_template(
-        "admin/tokens.html", tokens=tokens.list_all()[::-1], scopes=list(Scope), new_token=new_token, problem=problem
+        "admin/tokens.html",
+        tokens=tokens.list_all(user.actor)[::-1],
+        scopes=list(Scope),
+        new_token=new_token,
+        problem=problem,
     )
     return (page, 422) if problem else page
 
@@ -37,9 +42,7 @@ def revoke_token(user: PageUser) -> ResponseReturnValue:
 def _create_token(by: Actor) -> tuple[str | None, str | None]:
     """Create a token from the form. Returns the token, or the problem with the form."""
     form = request.form
-    label, prefix, days = form.get("label", "").strip(), form.get("prefix", ""), form.get("days", "").strip()
-    # An empty field means all jobs. Spaces alone do not: they stay, and the use case refuses them.
-    prefix = prefix.strip() or prefix
+    label, days = form.get("label", "").strip(), form.get("days", "").strip()
     if form.get("scope") not in list(Scope):
         return None, "Choose a scope."
     try:
@@ -47,7 +50,7 @@ def _create_token(by: Actor) -> tuple[str | None, str | None]:
     except ValueError:
         return None, "Enter a number of days, or leave the field empty for a token that never expires."
     try:
-        token = tokens.create(label, Scope(form["scope"]), valid_days=valid_days, job_id_prefix=prefix or None, by=by)
+        token = tokens.create(label, Scope(form["scope"]), valid_days=valid_days, job_id_prefix=prefix(form), by=by)
     except ServiceError as error:
         return None, str(error)
     return token, None
