@@ -16,8 +16,9 @@ from ..database import accounts, store
 from ..database.models import Token
 from ..database.transactions import Session, read_only, session_transaction
 from ..errors import InvalidField, LabelTaken, TokenLacksScope, UnknownToken
-from . import audit
+from . import audit, users
 from .audit import COMMAND_LINE, Action, Actor
+from .users import Role
 
 PREFIX = "bso_"
 """Start of every token, so that secret scanners can find a leaked token."""
@@ -62,6 +63,7 @@ def create(
     valid_days: float | None = None,
     job_id_prefix: str | None = None,
     by: Actor = COMMAND_LINE,
+    first_user: tuple[str, str] | None = None,
 ) -> str:
     """Create a token and return it. The token cannot be shown again.
 
@@ -72,8 +74,10 @@ def create(
         valid_days: days until the token expires, 1 to `MAX_VALID_DAYS`; None: never.
         job_id_prefix: limits the token to jobs whose ids start with this; None: all jobs.
         by: the actor that creates the token.
+        first_user: name and password of an administrator to create with it, so that nobody is locked out of the page.
 
     Raises:
+        ServiceError: the user cannot be created, see `users.add`.
         InvalidField: the label or the prefix is blank, too long or not printable, or `valid_days` is out of range.
         LabelTaken: a valid token has this label. Revoking the label would revoke both.
         TokenLacksScope: the actor is limited to some jobs, and the token is not limited to those.
@@ -109,6 +113,8 @@ def create(
     )
     limited = "" if job_id_prefix is None else f", jobs beginning with {job_id_prefix}"
     expires = "never expires" if valid_days is None else f"expires after {valid_days:g} days"
+    if first_user is not None:
+        users.add(session, *first_user, Role.ADMIN, by)
     audit.record(session.connection(), by, Action.CREATE_TOKEN, detail=f"{label}: {scope}{limited}, {expires}")
     return secret
 

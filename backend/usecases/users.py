@@ -60,11 +60,8 @@ class Account:
     disabled_at: datetime | None
 
 
-@session_transaction
-def create(
-    session: Session, name: str, password: str, role: Role, by: Actor, *, job_id_prefix: str | None = None
-) -> None:
-    """Create a user.
+def add(session: Session, name: str, password: str, role: Role, by: Actor, *, job_id_prefix: str | None = None) -> None:
+    """Create a user in a transaction that does more.
 
     Args:
         session: the transaction.
@@ -93,6 +90,10 @@ def create(
     user = User(name=name, password_hash=hashed, role=role, job_id_prefix=job_id_prefix, created_at=store.now(session))
     accounts.add_user(session, user)
     audit.record(session.connection(), by, Action.CREATE_USER, detail=f"{name}, {role}, {audit.jobs_of(job_id_prefix)}")
+
+
+create = session_transaction(add)
+"""Do the same in a transaction of its own."""
 
 
 @session_transaction

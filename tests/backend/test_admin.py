@@ -410,9 +410,8 @@ def test_names_are_never_markup(client: FlaskClient, calls: Calls) -> None:
     calls.register(job_id=EVIL, job_id_prefix="<", gpu_model=EVIL)
     trial = calls.must(calls("POST", "/trials", {"job_id": EVIL, "run_id": "<b>r</b>", "host": EVIL}))
     calls.end(trial, reason=EVIL)
-    post_label = client.post(
-        "/admin/tokens/", data={"label": EVIL, "scope": "read", "csrf_token": csrf(client.get("/admin/tokens/").text)}
-    )
+    form = {"label": EVIL, "scope": "read", "no_user": "1", "csrf_token": csrf(client.get("/admin/tokens/").text)}
+    post_label = client.post("/admin/tokens/", data=form)
     assert post_label.status_code == 200
     for path in ("/admin/", "/admin/jobs/", "/admin/trials/", "/admin/job/", "/admin/trial/", "/admin/compare/"):
         page = client.get(path, query_string={"job": EVIL, "number": 1, "a": EVIL, "b": EVIL, "search": EVIL}).text
@@ -493,6 +492,7 @@ def test_a_token_created_on_the_page_is_shown_once_and_works(client: FlaskClient
         "scope": "run",
         "prefix": "train",
         "days": "30",
+        "no_user": "1",
         "csrf_token": csrf(client.get("/admin/tokens/").text),
     }
     page = client.post("/admin/tokens/", data=form).text
@@ -524,7 +524,8 @@ def test_a_token_created_on_the_page_is_shown_once_and_works(client: FlaskClient
 def test_the_page_names_the_problem_with_a_token_and_creates_none(
     client: FlaskClient, app: Flask, wrong: dict[str, str]
 ) -> None:
-    form = {"label": "team", "scope": "run", "csrf_token": csrf(client.get("/admin/tokens/").text)}
+    token = csrf(client.get("/admin/tokens/").text)
+    form = {"label": "team", "scope": "run", "no_user": "1", "csrf_token": token}
     answer = client.post("/admin/tokens/", data=form | wrong)
     assert answer.status_code == 422
     assert 'role="alert"' in answer.text
@@ -534,7 +535,7 @@ def test_the_page_names_the_problem_with_a_token_and_creates_none(
 
 def test_empty_fields_create_a_token_for_all_jobs_that_never_expires(client: FlaskClient, app: Flask) -> None:
     token = csrf(client.get("/admin/tokens/").text)
-    form = {"label": " team ", "scope": "run", "prefix": "", "days": "", "csrf_token": token}
+    form = {"label": " team ", "scope": "run", "prefix": "", "days": "", "no_user": "1", "csrf_token": token}
     assert client.post("/admin/tokens/", data=form).status_code == 200
     with app.app_context():
         (created,) = tokens.list_all()

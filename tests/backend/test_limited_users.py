@@ -120,7 +120,7 @@ def test_a_limited_administrator_manages_no_users(client: FlaskClient, app: Flas
     assert "/admin/users/" not in client.get("/admin/").text
     assert client.get("/admin/users/").status_code == 403
     assert post(client, "/admin/users/", name="eve", password=PASSWORD, role="admin").status_code == 403
-    assert post(client, "/admin/users/change", name="ada", prefix="").status_code == 403
+    assert post(client, "/admin/users/", changed="ada", prefix="").status_code == 403
     with app.app_context():
         assert [(user.name, user.job_id_prefix) for user in users.list_all()] == [("ada", "vision/")]
 

@@ -61,3 +61,37 @@ def test_a_session_that_does_not_say_when_it_began_is_over(client: FlaskClient, 
     with client.session_transaction("/admin/") as session:
         session["_user_id"] = stored
     assert client.get("/admin/").location.startswith("/admin/login/")
+
+
+@pytest.mark.parametrize("over", ["too old", "without a cookie"])
+def test_a_form_of_a_session_that_is_over_does_nothing_and_leads_back_to_its_page(
+    client: FlaskClient, calls: Calls, app: Flask, clock: Clock, over: str
+) -> None:
+    calls.register()
+    with app.app_context():
+        users.create("ada", PASSWORD, Role.ADMIN, COMMAND_LINE)
+    log_in(client, "ada")
+    page = "/admin/job/?job=train"
+    form = {"paused": "1", "csrf_token": csrf(client.get(page).text)}
+    if over == "too old":
+        clock.ahead_s = 12 * HOUR_S + 5
+    else:
+        client.delete_cookie("bso_session")
+    answer = client.post("/admin/job/pause?job=train", data=form, headers={"Referer": f"http://localhost{page}"})
+    assert answer.location == "/admin/login/?next=/admin/job/?job%3Dtrain"
+    login_page = client.get(answer.location).text
+    assert "nothing was done" in login_page
+    form = {"name": "ada", "password": PASSWORD, "csrf_token": csrf(login_page)}
+    answer = client.post(answer.location, data=form)
+    assert answer.location == page
+    assert ">Pause<" in client.get(page).text
+
+
+@pytest.mark.parametrize("referrer", ["https://evil.example/admin/", "//[", "", "http://localhost/jobs", "x" * 5000])
+def test_a_form_from_anywhere_else_leads_to_the_overview(client: FlaskClient, app: Flask, referrer: str) -> None:
+    with app.app_context():
+        users.create("ada", PASSWORD, Role.ADMIN, COMMAND_LINE)
+    answer = client.post("/admin/tokens/", headers={"Referer": referrer})
+    assert answer.location.startswith("/admin/login/")
+    form = {"name": "ada", "password": PASSWORD, "csrf_token": csrf(client.get(answer.location).text)}
+    assert client.post(answer.location, data=form).location == "/admin/"

@@ -67,7 +67,7 @@ def test_an_administrator_creates_users(admin: FlaskClient, app: Flask) -> None:
     [
         ({"name": "bob"}, "a user 'bob' already exists", 409),
         ({"password": "short"}, "a password must have 12 to 1024 characters", 422),
-        ({"role": "root"}, "Choose a role.", 422),
+        ({"role": "root"}, "role: choose one of viewer, operator, admin", 422),
         ({"name": ""}, "a user's name must have 1 to 255 printable characters", 422),
         ({"prefix": "   "}, "prefix: it is empty or blank", 422),
     ],
@@ -93,19 +93,19 @@ def test_an_administrator_changes_rights_and_passwords_and_the_users_sessions_en
 ) -> None:
     bob = app.test_client()
     log_in(bob, "bob")
-    assert post(admin, "/admin/users/change", name="bob", role="operator", prefix="vision").status_code == 302
+    assert post(admin, "/admin/users/", changed="bob", role="operator", prefix="vision").status_code == 302
     assert known(app)["bob"] == ("operator", "vision", True)
     assert bob.get("/admin/").status_code == 302
-    post(admin, "/admin/users/change", name="bob", password=OTHER_PASSWORD)
+    post(admin, "/admin/users/", changed="bob", password=OTHER_PASSWORD)
     assert known(app)["bob"] == ("operator", "vision", True)
     assert log_in(bob, "bob").status_code == 401
     assert log_in(bob, "bob", OTHER_PASSWORD).status_code == 302
-    post(admin, "/admin/users/change", name="bob", disabled="1")
+    post(admin, "/admin/users/", changed="bob", disabled="1")
     assert log_in(bob, "bob", OTHER_PASSWORD).status_code == 401
     assert "Let bob log in" in admin.get("/admin/users/").text
-    post(admin, "/admin/users/change", name="bob", disabled="0")
+    post(admin, "/admin/users/", changed="bob", disabled="0")
     assert log_in(bob, "bob", OTHER_PASSWORD).status_code == 302
-    post(admin, "/admin/users/change", name="bob", role="viewer", prefix="")
+    post(admin, "/admin/users/", changed="bob", role="viewer", prefix="")
     assert known(app)["bob"] == ("viewer", None, True)
     changes = [entry for entry in latest_entries(app) if entry.startswith("user ada: change user: bob")]
     assert changes[::-1] == [
@@ -118,16 +118,16 @@ def test_an_administrator_changes_rights_and_passwords_and_the_users_sessions_en
 
 
 def test_a_refused_change_opens_the_users_form_again(admin: FlaskClient, app: Flask) -> None:
-    answer = post(admin, "/admin/users/change", name="bob", role="operator", prefix="  ")
+    answer = post(admin, "/admin/users/", changed="bob", role="operator", prefix="  ")
     assert (answer.status_code, known(app)["bob"]) == (422, ("viewer", None, True))
     assert "bob: prefix: it is empty or blank" in answer.text
     assert answer.text.count("<details open>") == 1
-    assert post(admin, "/admin/users/change", name="nobody", disabled="1").status_code == 404
+    assert post(admin, "/admin/users/", changed="nobody", disabled="1").status_code == 404
 
 
 @pytest.mark.parametrize("form", [{"role": "viewer"}, {"disabled": "1"}, {"prefix": "x"}, {"prefix": ""}])
 def test_administrators_cannot_change_their_own_rights(admin: FlaskClient, app: Flask, form: dict[str, str]) -> None:
-    answer = post(admin, "/admin/users/change", name="ada", **form)
+    answer = post(admin, "/admin/users/", changed="ada", **form)
     assert answer.status_code == 403
     assert "another administrator must change what you yourself may do" in answer.text
     assert known(app)["ada"] == ("admin", None, True)
@@ -141,7 +141,7 @@ def test_nobody_but_an_administrator_sees_the_users(client: FlaskClient, app: Fl
     log_in(client, "bob")
     assert client.get("/admin/users/").status_code == 403
     assert post(client, "/admin/users/", name="eve", password=PASSWORD, role="admin").status_code == 403
-    assert post(client, "/admin/users/change", name="bob", role="admin").status_code == 403
+    assert post(client, "/admin/users/", changed="bob", role="admin").status_code == 403
     assert known(app) == {"bob": (role, None, True)}
 
 

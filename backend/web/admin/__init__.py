@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from flask import Flask, Request, Response, make_response, redirect, render_template, request, url_for
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
+from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
 
 from ...config import Settings
@@ -80,7 +81,9 @@ def register(app: Flask, settings: Settings) -> None:
         return {"plotly_version": plotly_version, "user": login.get_user(), "login_required": login.is_required()}
 
     @app.errorhandler(CSRFError)
-    def refuse_form(error: CSRFError) -> tuple[Response, int]:
+    def refuse_form(error: CSRFError) -> ResponseReturnValue:
+        if login.get_user() is None and request.endpoint != "admin.login":  # the CSRF token has gone with the session
+            return login.redirect_to_login()
         return error_page(400, f"{error.description} Go back, reload the page, and try again."), 400
 
 

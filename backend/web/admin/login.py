@@ -11,7 +11,7 @@ from functools import wraps
 from typing import Any
 from urllib.parse import urlsplit
 
-from flask import g, redirect, render_template, request, session, url_for
+from flask import flash, g, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, UserMixin, current_user, login_user, logout_user
 
@@ -66,7 +66,7 @@ def requires(role: Role) -> Callable[[View], Callable[[], ResponseReturnValue]]:
         def guarded() -> ResponseReturnValue:
             user = get_user()
             if user is None:
-                return _redirect_to_login()
+                return redirect_to_login()
             if not user.may(role):
                 raise TokenLacksScope(f"this needs the role {role}; ask an administrator of this server")
             return view(user)
@@ -183,9 +183,23 @@ def start_session(account: Account) -> None:
     g.pop("page_user", None)
 
 
-def _redirect_to_login() -> ResponseReturnValue:
-    target = request.full_path.rstrip("?") if request.method == "GET" else None
-    return redirect(url_for("admin.login", next=target))
+def redirect_to_login() -> ResponseReturnValue:
+    """Send the browser to the login page, and from there back to this page, or to the page of the form that it sent."""
+    if request.method == "GET":
+        return redirect(url_for("admin.login", next=request.full_path.rstrip("?")))
+    flash("Your session has ended, so nothing was done. Log in, and send the form again.", "error")
+    return redirect(url_for("admin.login", next=_page_of_form()))
+
+
+def _page_of_form() -> str | None:
+    """The page of this server that sent the form, as far as the browser says it."""
+    try:
+        parts = urlsplit(request.referrer or "")
+    except ValueError:  # not an address
+        return None
+    if parts.netloc != request.host or not parts.path.startswith(request.script_root):
+        return None
+    return parts.path.removeprefix(request.script_root) + (f"?{parts.query}" if parts.query else "")
 
 
 def _own_page(target: str | None) -> str:
