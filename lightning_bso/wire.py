@@ -560,6 +560,10 @@ class TrialRecord(Wire):
     ended without a verdict), `stopped` (by a user) or `lost` (the lease expired). None while the trial runs."""
     outcome: str | None = None
     """Why the trial ended, in words."""
+    run_status: str | None = None
+    """How the run stands, in one word: `running`, `converged`, `failed` (`outcome_code` is the reason), `priced_out`,
+    `crashed` (by an error), `lost` (the lease expired), `ended` (by a user or by the end of the training, without a
+    verdict) or `measured` (the target is to be learnt from it). None: the server is of an earlier release."""
     converged: bool | None = None
     """None before the verdict, and for a run that was priced out."""
     energy: float

@@ -84,6 +84,19 @@ class VerdictCode(StrEnum):
     """The training ended by its own rules, and the run has not reached the learnt target."""
 
 
+class EndCode(StrEnum):
+    """Why a trial ended without a verdict, as a code for programs."""
+
+    ENDED = "ended"
+    """Its caller ended it: the run broke by an error."""
+    LEFT = "left"
+    """Its training came to its end."""
+    STOPPED = "stopped"
+    """A user ended it."""
+    LOST = "lost"
+    """Its lease expired."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """The part of a job's spec that decisions depend on.

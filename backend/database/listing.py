@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, UnaryExpression, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from ..core.state import TrialStatus
 from .models import AuditEntry, Job, Trial
 from .queries import begins_with, count_rows
 
@@ -52,6 +53,11 @@ def _of_job(condition: Condition) -> Condition:
     return Trial.job.in_(select(Job.id).where(condition))
 
 
+def _has_status(codes: Collection[str]) -> Condition:
+    """Make the condition that a trial has ended with one of some codes; with no codes, that it runs."""
+    return Trial.outcome_code.in_(codes) if codes else Trial.status == TrialStatus.DISPATCHED
+
+
 JOBS = ListedTable(
     key=Job.id,
     contains=lambda word: _contains(word, Job.job_id, Job.gpu_model),
@@ -79,13 +85,12 @@ TRIALS = ListedTable(
     filters={
         "job": lambda value: _of_job(Job.job_id == value),
         "batch_size": lambda value: Trial.batch_size == value,
-        "status": lambda value: Trial.status == value,
-        "outcome": lambda value: Trial.outcome_code == value,
+        "status": _has_status,
     },
     sortable={
         "trial": Trial.number,
         "batch_size": Trial.batch_size,
-        "status": Trial.status,
+        "status": Trial.outcome_code,
         "energy": Trial.energy_j,
         "time": Trial.time_s,
         "epochs": Trial.epochs,

@@ -31,21 +31,15 @@ from lightning_bso.wire import RegisteredJobSpec
 
 from ..core.gp_ucb.belief import WarmStart
 from ..core.rng import position_of, seeded
-from ..core.state import Choice, TrialStatus, TrialType, Verdict
+from ..core.state import Choice, EndCode, TrialStatus, TrialType, Verdict
 from ..core.state import Report as CoreReport
 from ..errors import UnknownJob
 from . import batches, rows
 from .extensions import Base
 from .models import Job, Report, StoredBelief, Trial, utc_now
 
-LOST = "lost"
-"""Outcome code of a trial whose lease expired."""
-ENDED = "ended"
-"""Outcome code of a trial that its caller ended without a verdict."""
-LEFT = "left"
-"""Outcome code of a trial whose training ended without a verdict."""
-STOPPED = "stopped"
-"""Outcome code of a trial that a user ended."""
+ENDED, LEFT, STOPPED, LOST = EndCode
+"""Outcome codes of trials that ended without a verdict."""
 
 # The statements of every call are built once, because building one takes longer than SQLite takes to run it. UPDATEs
 # address the tables, because their rows are not loaded as objects.

@@ -46,7 +46,6 @@ class ListedTrial:
     job_id: str
     number: int
     batch_size: int
-    status: str
     outcome_code: str | None
     energy_j: float
     time_s: float
@@ -110,7 +109,6 @@ def _listed_trial(job: Job, trial: Trial) -> ListedTrial:
         job_id=job.job_id,
         number=trial.number,
         batch_size=trial.batch_size,
-        status=trial.status,
         outcome_code=trial.outcome_code,
         energy_j=trial.energy_j,
         time_s=trial.time_s,

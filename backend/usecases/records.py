@@ -20,6 +20,7 @@ from lightning_bso.wire import (
 
 from ..core import calibration, policies
 from ..core.cost import run_cost
+from ..core.run_status import run_status
 from ..core.savings import Savings
 from ..core.savings import Usage as CoreUsage
 from ..core.state import JobState, NothingConverges, Spec, Stage, TrialStatus
@@ -159,6 +160,7 @@ def trial_record(spec: Spec, trial: Trial) -> TrialRecord:
             "reason": trial.reason,
             "outcome_code": trial.outcome_code,
             "outcome": trial.outcome,
+            "run_status": run_status(trial.outcome_code),
             "converged": trial.converged,
             "energy": trial.energy_j,
             "time": trial.time_s,

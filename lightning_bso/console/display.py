@@ -153,12 +153,18 @@ def _trials_table(trials: Sequence[TrialRecord], most: int | None) -> str:
                 "LAST SEEN (UTC)": _utc(trial.last_seen_at),
                 "EPOCHS": trial.current_epoch,
                 "COST (J)": trial.cost,
-                "OUTCOME": trial.outcome_code or "running",
+                "STATUS": _status(trial),
                 "WHY": _one_line(trial.outcome or trial.reason, most),
             }
             for trial in trials
         ]
     )
+
+
+def _status(trial: TrialRecord) -> str:
+    """Return how a run stands, with the reason for a failure."""
+    status = trial.run_status or "unknown"  # the server is of an earlier release
+    return (f"{status}: {trial.outcome_code}" if status == "failed" else status).replace("_", " ")
 
 
 def _cell_text(cell: Cell) -> str:

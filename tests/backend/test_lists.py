@@ -28,7 +28,7 @@ UNKNOWN_NAMES = [
     ),
     *("", " ", "'", "%", "\x00", "é😀", "a" * 300, "search[]", "page.x", "{{7*7}}", "__class__"),
 ]
-KNOWN_NAMES = ["search", "sort", "desc", "page", "policy", "gpu", "paused", "job", "batch_size", "status", "outcome"]
+KNOWN_NAMES = ["search", "sort", "desc", "page", "policy", "gpu", "paused", "job", "batch_size", "status"]
 VALUES = ["", "csv", "POST", "https://evil.example/#"]
 
 
@@ -98,7 +98,7 @@ def test_empty_fields_of_the_form_are_dropped_and_the_rest_stays(client: FlaskCl
         ("trials", {"batch_size": "9" * 5000}, "is not a whole number."),
         ("trials", {"batch_size": "99999999999999999999"}, "is not between 0 and"),
         ("trials", {"batch_size": "-1"}, "is not between 0 and"),
-        ("trials", {"status": "running"}, "Status: 'running' is not one of Dispatched, Succeeded, Failed, Calibrated."),
+        ("trials", {"status": "Succeeded"}, "Status: 'Succeeded' is not one of went_wrong, running, converged,"),
         ("jobs", {"policy": "<b>"}, "Policy: '<b>' is not one of gp-ucb, zeus."),
         ("jobs", {"paused": "yes"}, "Paused: 'yes' is not one of 1, 0."),
     ],
@@ -136,9 +136,13 @@ def test_each_filter_finds_its_rows(client: FlaskClient, calls: Calls) -> None:
         "trials/?batch_size=16": sum(
             trial["batch_size"] == 16 for job in ("train", "other") for trial in calls.records(job)
         ),
-        "trials/?status=Dispatched": 1,
-        "trials/?outcome=diverged": 1,
-        "trials/?outcome=diverged&job=train": 0,
+        "trials/?status=running": 1,
+        "trials/?status=converged": 1,
+        "trials/?status=failed": 1,
+        "trials/?status=diverged": 1,
+        "trials/?status=diverged&job=train": 0,
+        "trials/?status=cost_bound": 0,
+        "trials/?status=went_wrong": 1,
         "trials/?search=OTHER": 2,
         "trials/?search=other+diverged": 1,
         "audit/?action=register": 2,

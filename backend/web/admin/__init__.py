@@ -12,6 +12,7 @@ from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
 
 from ...config import Settings
+from ...core import run_status
 from ...usecases import dashboard
 from . import account, compare, formatting, job, lists, login, overview, tokens, trial, users
 from .blueprint import PATH, blueprint
@@ -71,6 +72,8 @@ def register(app: Flask, settings: Settings) -> None:
         dashboard.can_be_ended,
     ):
         app.add_template_filter(template_filter)
+    app.add_template_filter(run_status.run_status, "run_status")
+    app.add_template_filter(run_status.in_words, "status_in_words")
     plotly_version = version("plotly")
 
     # Who types only the server's address into a browser looks for the admin page.

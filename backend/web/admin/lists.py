@@ -6,13 +6,13 @@ filter, name it in `backend.database.listing` too.
 
 from datetime import datetime
 
-from flask import url_for
+from flask import get_template_attribute, url_for
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 
 from lightning_bso.wire import MAX_INT
 
-from ...core.state import TrialStatus
+from ...core.run_status import CODES, RunStatus, in_words
 from ...usecases import lists
 from ...usecases.lists import ListedTrial
 from ...usecases.users import Role
@@ -45,12 +45,25 @@ def _batch_size(text: str) -> int:
     return number
 
 
-_STATUSES = {
-    TrialStatus.DISPATCHED.value: "running",
-    TrialStatus.SUCCEEDED.value: "ended with a verdict",
-    TrialStatus.FAILED.value: "ended without a verdict",
-    TrialStatus.CALIBRATED.value: "ended, and the target is learnt from it",
+_BADGE = ("admin/macros.html", "badge")
+_WENT_WRONG = (RunStatus.FAILED, RunStatus.CRASHED, RunStatus.LOST)
+_CODES: dict[str, tuple[str, ...]] = {
+    RunStatus.RUNNING: (),
+    "went_wrong": tuple(code for status in _WENT_WRONG for code in CODES[status]),
+    **CODES,
+    **{code: (code,) for status in (RunStatus.FAILED, RunStatus.ENDED) for code in CODES[status]},
 }
+"""The outcome codes that each value of the filter by status stands for."""
+_STATUSES = {
+    "went_wrong": "failed, crashed or lost",
+    **{status: status.replace("_", " ") for status in RunStatus},
+    **{code: in_words(code) for status in (RunStatus.FAILED, RunStatus.ENDED) for code in CODES[status]},
+}
+
+
+def _badge(outcome_code: str | None) -> Markup:
+    return Markup(get_template_attribute(*_BADGE)(outcome_code))  # noqa: S704 - the macro escapes
+
 
 JOBS = Listing(
     endpoint="admin.jobs",
@@ -85,8 +98,12 @@ TRIALS = Listing(
         Column("job", "Job", lambda trial: trial.job_id, show=lambda trial: _job_link(trial.job_id)),
         Column("trial", "Trial", lambda trial: trial.number, show=_trial_link),
         Column("batch_size", "Batch size", lambda trial: trial.batch_size),
-        Column("status", "Status", lambda trial: _STATUSES[trial.status]),
-        Column("outcome", "Outcome", lambda trial: trial.outcome_code),
+        Column(
+            "status",
+            "Status",
+            lambda trial: in_words(trial.outcome_code),
+            show=lambda trial: _badge(trial.outcome_code),
+        ),
         Column("energy", "Energy (J)", lambda trial: trial.energy_j, show=lambda trial: f"{trial.energy_j:.6g}"),
         Column("time", "Time (s)", lambda trial: trial.time_s, show=lambda trial: f"{trial.time_s:.6g}"),
         Column("cost", "Cost (J)", lambda trial: trial.cost_j, show=lambda trial: f"{trial.cost_j:.6g}"),
@@ -100,8 +117,7 @@ TRIALS = Listing(
     filters=(
         Filter("job", "Job"),
         Filter("batch_size", "Batch size", parse=_batch_size),
-        Filter("status", "Status", options=_STATUSES),
-        Filter("outcome", "Outcome"),
+        Filter("status", "Status", options=_STATUSES, parse=_CODES.__getitem__),
     ),
     searched="Job, run, host, outcome",
 )
