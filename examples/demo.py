@@ -24,6 +24,7 @@ from rich.table import Table
 from lightning_bso import BsoClient, JobSpec, ZeusBSOTrainFailError
 from lightning_bso.energy import make_meter
 from lightning_bso.identity import complete_spec
+from lightning_bso.quantities import count
 from lightning_bso.wire import JobSummary, TrialRecord
 
 ROOT = Path(__file__).parent.parent
@@ -167,9 +168,8 @@ def main() -> None:
         trial_counts = {job.job_id: job.trials for job in client.list_jobs().jobs}
         before = [trial_counts.get(job_id, 0) for job_id in ids]
         for job, job_id, trials in zip(jobs, ids, before, strict=True):
-            console.print(
-                f"Job {job_id}: {f'continues after {trials} trials' if trials else 'new'}. Policy {job.policy}."
-            )
+            state = f"continues after {count(trials, 'trial')}" if trials else "new"
+            console.print(f"Job {job_id}: {state}. Policy {job.policy}.")
         console.print(
             "Energy is an estimate: CPU time of the training times an assumed power, because no GPU is measured.\n"
         )

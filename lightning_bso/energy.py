@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lightning_bso.errors import EnergyUnavailable
+from lightning_bso.quantities import duration
 from lightning_bso.wire import MAX_STILL_S, EnergySource
 
 log = logging.getLogger(__name__)
@@ -113,9 +114,9 @@ class ZeusMeter:
         if still_s > MAX_STILL_S:
             which = next(counter for counter, time_s in self._still_s.items() if time_s == still_s)
             raise EnergyUnavailable(
-                f"the energy counter {which} did not move in {still_s:.3g} s. Some virtual GPUs (vGPU) and older cards "
-                "have none. Where Zeus polls the power in a process of its own, the script needs an `if __name__ == "
-                "'__main__':` guard"
+                f"the energy counter {which} did not move in {duration(still_s)}. Some virtual GPUs (vGPU) and older "
+                "cards have none. Where Zeus polls the power in a process of its own, the script needs an "
+                "`if __name__ == '__main__':` guard"
             )
         return reading
 

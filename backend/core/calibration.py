@@ -10,6 +10,8 @@ reached the target, with the cost of that report.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from lightning_bso.quantities import count, joules
+
 from .state import Choice, Report, Spec, Stage, Trial, TrialStatus, TrialType, Verdict, VerdictCode
 
 MAX_FAILURES = 5
@@ -47,7 +49,7 @@ def judge(spec: Spec, trial: Trial, report: Report) -> Verdict:
         return Verdict(VerdictCode.DIVERGED, reason)
     if report.epoch >= spec.max_epochs:
         return Verdict(
-            VerdictCode.CALIBRATED, f"the run took its {spec.max_epochs} epochs; the target is learnt from it"
+            VerdictCode.CALIBRATED, f"the run took its {count(spec.max_epochs, 'epoch')}; the target is learnt from it"
         )
     return Verdict(VerdictCode.CONTINUE, "the target is learnt from this run; training continues")
 
@@ -61,7 +63,7 @@ def stage(spec: Spec, ended: int) -> tuple[Stage, str]:
     """
     left = spec.calibration_runs - ended
     return Stage.CALIBRATION, (
-        f"the target is learnt from {spec.calibration_runs} runs with the default batch size "
+        f"the target is learnt from {count(spec.calibration_runs, 'run')} with the default batch size "
         f"{spec.default_batch_size}; {left} {'is' if left == 1 else 'are'} still to end"
     )
 
@@ -108,7 +110,7 @@ def verdict(spec: Spec, first: Report, cost_j: float) -> Verdict:
     """
     reason = (
         f"metric {first.metric:.6g} reached the learnt target {spec.target_metric:.6g} in epoch {first.epoch} "
-        f"at a cost of {cost_j:.6g} J"
+        f"at a cost of {joules(cost_j)}"
     )
     return Verdict(VerdictCode.CONVERGED, reason)
 

@@ -30,16 +30,3 @@ def run_cost(spec: Spec, energy_j: float, time_s: float) -> float:
 def trial_cost(spec: Spec, trial: Trial) -> float:
     """Return the cost of a trial so far, in joules."""
     return run_cost(spec, trial.energy_j, trial.time_s)
-
-
-def format_joules(cost_j: float, digits: int = 4) -> str:
-    """Format joules with a unit prefix: 832400 becomes "832.4 kJ".
-
-    Args:
-        cost_j: joules.
-        digits: significant digits.
-    """
-    for prefix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if factor <= abs(cost_j) < 1e13:
-            return f"{cost_j / factor:.{digits}g} {prefix}J"
-    return f"{cost_j:.{digits}g} J"

@@ -11,6 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
+from lightning_bso.quantities import count, different_joules, joules
+
 from . import breakdowns, calibration
 from .cost import run_cost
 from .gp_ucb import policy as gp_ucb
@@ -121,15 +123,16 @@ def judge(state: JobState, trial: Trial, report: Report) -> Verdict:
         reason = f"batch size {trial.batch_size} does not fit in memory"
         return _failure(state, trial, VerdictCode.OUT_OF_MEMORY, reason)
     if cost_j > bound_j and not (reached and spec.policy != "zeus"):
-        reason = f"cost {cost_j:.6g} J exceeds {bound_j:.6g} J, {multiple:g} times {reference}"
+        costs = " exceeds ".join(different_joules(cost_j, bound_j))
+        reason = f"cost {costs}, {multiple:g} times {reference}"
         return _failure(state, trial, VerdictCode.COST_BOUND, reason)
     if report.metric is None:
         reason = "the metric is not a finite number: the run has diverged"
         return _failure(state, trial, VerdictCode.DIVERGED, reason)
     if reached:
-        reason = f"metric {report.metric:.6g} reached {target} at a cost of {cost_j:.6g} J"
+        reason = f"metric {report.metric:.6g} reached {target} at a cost of {joules(cost_j)}"
         return Verdict(VerdictCode.CONVERGED, reason)
-    reason = f"metric {report.metric:.6g} has not reached {target} within {spec.max_epochs} epochs"
+    reason = f"metric {report.metric:.6g} has not reached {target} within {count(spec.max_epochs, 'epoch')}"
     return _failure(state, trial, VerdictCode.MAX_EPOCHS, reason)
 
 
@@ -231,9 +234,9 @@ def _is_priced_out(spec: Spec, trial: Trial, report: Report) -> bool:
 
 
 def _priced_out_reason(trial: Trial, cost_j: float) -> str:
-    size = trial.batch_size
+    size, costs = trial.batch_size, different_joules(cost_j, trial.epoch_limit_j or 0.0)
     return (
-        f"the first epoch has cost {cost_j:.6g} J, more than the {trial.epoch_limit_j:.6g} J up to which a first run "
+        f"the first epoch has cost {costs[0]}, more than the {costs[1]} up to which a first run "
         f"with batch size {size} is worth its cost. {size} has not failed, and may be dispatched again in a later "
         "training"
     )

@@ -10,6 +10,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from lightning_bso.quantities import say_the_same
+
 from . import calibration
 from .calibration import LearntTarget
 from .policies import changed_rule, choose, choose_while_paused, compact, judge
@@ -205,8 +207,8 @@ def _compare_verdict(state: JobState, past: PastTrial, report: PastReport) -> li
 
 
 def _compare_reason(past: PastTrial, decision: str, then: str, now: str) -> list[str]:
-    """Compare the wording of two reasons. It may differ after an upgrade."""
-    if then == now:
+    """Compare the wording of two reasons. It may differ after an upgrade. How numbers are written does not count."""
+    if say_the_same(then, now):
         return []
     return [f'trial {past.trial.number}: {decision} again, only its reason differs: "{then}", now "{now}"']
 

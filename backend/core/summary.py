@@ -7,8 +7,10 @@ The best batch size has two meanings, which may differ: the policy's recommendat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from lightning_bso.quantities import joules
+
 from . import policies
-from .cost import format_joules, run_cost
+from .cost import run_cost
 from .state import JobState, Spec, TrialStatus
 
 
@@ -101,7 +103,7 @@ def lowest_mean_size(summaries: Iterable[SizeSummary]) -> int | None:
 
 def _costs(summary: SizeSummary) -> str:
     runs = "in one run" if summary.converged == 1 else f"on average of {summary.converged} runs"
-    return f"{summary.batch_size}, {format_joules(summary.mean_cost_j or 0.0)} {runs}"
+    return f"{summary.batch_size}, {joules(summary.mean_cost_j)} {runs}"
 
 
 def _summary(spec: Spec, size: int, totals: list[Totals], reason: str | None) -> SizeSummary:

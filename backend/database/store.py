@@ -27,6 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
+from lightning_bso.quantities import duration
 from lightning_bso.wire import RegisteredJobSpec
 
 from ..core.gp_ucb.belief import WarmStart
@@ -337,7 +338,7 @@ def expire_trials(connection: Connection, job: Job, at: datetime, lease_s: float
         "of_job": job.id,
         "except_for": except_for.id if except_for else 0,
         "since": at - timedelta(seconds=lease_s),
-        "reason_of_end": f"the lease expired: no call for {lease_s:g} s, so the run counts as lost",
+        "reason_of_end": f"the lease expired: no call for {duration(lease_s)}, so the run counts as lost",
         "revision_now": job.revision,
         "now": at,
     }

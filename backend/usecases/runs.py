@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 
+from lightning_bso.quantities import duration
 from lightning_bso.wire import (
     MAX_GP_UCB_BATCH_SIZES,
     MAX_INT,
@@ -593,7 +594,7 @@ def _check_measured(request: ReportRequest) -> None:
     if is_counter and request.energy == 0 and request.time > MAX_STILL_S and not request.out_of_memory:
         raise InvalidField(
             "energy",
-            f"0 J in {request.time:.3g} s is no measurement: the energy counter ({request.energy_source}) has not "
+            f"0 J in {duration(request.time)} is no measurement: the energy counter ({request.energy_source}) has not "
             "moved. Check that it is readable on this machine: some virtual GPUs (vGPU) and older cards have none, and "
             "a monitor that polls the power needs its polling process. End this trial, and report runs only where "
             "their energy is measured",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from lightning_bso.quantities import count
 from lightning_bso.wire import MAX_ID_LENGTH
 
 from .. import COMMAND
@@ -112,7 +113,7 @@ def create(
         ),
     )
     limited = "" if job_id_prefix is None else f", jobs beginning with {job_id_prefix}"
-    expires = "never expires" if valid_days is None else f"expires after {valid_days:g} days"
+    expires = "never expires" if valid_days is None else f"expires after {count(valid_days, 'day')}"
     if first_user is not None:
         users.add(session, *first_user, Role.ADMIN, by)
     audit.record(session.connection(), by, Action.CREATE_TOKEN, detail=f"{label}: {scope}{limited}, {expires}")

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from lightning_bso.quantities import count, duration, joules, number
 from lightning_bso.wire import JobBelief, JobListing, JobSavings, JobSummary, TrialRecord
 
 MAX_TEXT_LENGTH = 100
@@ -104,18 +105,19 @@ def _head(job: JobSummary, belief: JobBelief, savings: JobSavings, most: int | N
 def _target(job: JobSummary) -> str:
     spec, learnt = job.spec, job.learnt_target
     metric = spec.target_metric if learnt is None else learnt.target_metric
+    epochs = count(spec.max_epochs, "epoch")
     if metric is None:
-        return f"not known yet: it is learnt from {spec.calibration_runs} runs; at most {spec.max_epochs} epochs"
+        return f"not known yet: it is learnt from {count(spec.calibration_runs, 'run')}; at most {epochs}"
     relation = "at least" if spec.higher_is_better_metric else "at most"
     origin = f", learnt from trials {', '.join(map(str, learnt.trials))}" if learnt is not None else ""
-    return f"a metric of {relation} {metric:g} within {spec.max_epochs} epochs{origin}"
+    return f"a metric of {relation} {metric:g} within {epochs}{origin}"
 
 
 def _saved(savings: JobSavings) -> str:
     default, saved = savings.default_batch_size, savings.against_default
     if saved is None:
         return f"unknown, because the default batch size {default} has not converged yet"
-    figures = f"cost {_cell_text(saved.cost)} J, energy {_cell_text(saved.energy)} J, time {_cell_text(saved.time)} s"
+    figures = f"cost {joules(saved.cost)}, energy {joules(saved.energy)}, time {duration(saved.time)}"
     return f"{figures}, compared with always using the default {default}"
 
 
@@ -171,7 +173,7 @@ def _cell_text(cell: Cell) -> str:
     if cell is None:
         return "-"
     if isinstance(cell, float):
-        return f"{cell:.0f}" if abs(cell) >= 1000 else f"{cell:.4g}"
+        return number(cell)
     return str(cell)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lightning_bso.energy import Reading
+from lightning_bso.quantities import duration, joules, quantity
 from lightning_bso.wire import JobSummary, ReportAnswer
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def closing_line(batch_size: int, result: ReportAnswer, spent: Reading, job: Job
         spent: joules and seconds of the run.
         job: the job after the run, or None if the server did not return it.
     """
-    line = f"Batch-size optimizer: {result.message}. The run took {spent.energy_j:.4g} J and {spent.time_s:.4g} s"
+    line = f"Batch-size optimizer: {result.message}. The run took {joules(spent.energy_j)} and {duration(spent.time_s)}"
     if job is None:
         return line
     sizes = {size.batch_size: size for size in job.batch_sizes}
@@ -64,8 +65,8 @@ def closing_line(batch_size: int, result: ReportAnswer, spent: Reading, job: Job
     if compares and default.mean_cost is not None and default.mean_energy is not None:
         saved_j = default.mean_energy - spent.energy_j
         line += (
-            f". Runs with the default batch size {default.batch_size} cost {default.mean_cost:.4g} J on average; this "
-            f"run used {abs(saved_j):.4g} J ({abs(saved_j) / JOULES_PER_WH:.3g} Wh) "
+            f". Runs with the default batch size {default.batch_size} cost {joules(default.mean_cost)} on average; "
+            f"this run used {joules(abs(saved_j))} ({quantity(abs(saved_j) / JOULES_PER_WH, 'Wh')}) "
             f"{'less' if saved_j >= 0 else 'more'} energy than they do on average"
         )
     return line

@@ -112,7 +112,7 @@ def test_the_target_is_the_weakest_of_the_best_metrics(calls: Calls) -> None:
         (0.0, 0.0),
         (10.0, 1.0),
     ]
-    assert records[2]["outcome"] == "metric 0.8 reached the learnt target 0.8 in epoch 2 at a cost of 20 J"
+    assert records[2]["outcome"] == "metric 0.8 reached the learnt target 0.8 in epoch 2 at a cost of 20.0 J"
 
 
 def test_the_runs_of_the_calibration_are_the_default_s_first_results(calls: Calls) -> None:

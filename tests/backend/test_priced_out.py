@@ -32,7 +32,7 @@ def price_out(calls: Calls, trial: dict[str, Any]) -> dict[str, Any]:
 def test_the_answer_ends_the_run_and_says_in_words_what_comes_next(calls: Calls, trial: dict[str, Any]) -> None:
     answer = price_out(calls, trial)
     assert (answer["stop_train"], answer["converged"]) == (True, False)
-    assert "the first epoch has cost 80 J" in answer["message"]
+    assert "the first epoch has cost 80.0 J" in answer["message"]
     assert "has not failed" in answer["message"]
     assert calls.trial()["batch_size"] != trial["batch_size"]
 
@@ -109,7 +109,7 @@ def test_replay_makes_the_same_decisions(calls: Calls, app: Flask, trial: dict[s
 def test_the_page_of_the_trial_says_it_in_words(calls: Calls, trial: dict[str, Any], client: FlaskClient) -> None:
     price_out(calls, trial)
     page = client.get("/admin/trial/?job=train&number=2").text
-    assert "the first epoch has cost 80 J" in page
+    assert "the first epoch has cost 80.0 J" in page
     assert "priced_out" in page
 
 

@@ -51,7 +51,7 @@ def test_a_running_trial_is_refreshed_without_moving_the_slider(page: Page, trai
     slider.fill("0.9")
     training.must(training.report(running(training), energy=77.0))
     wait_for_refresh(page)
-    expect(page.locator("#trials")).to_contain_text("77 J")
+    expect(page.locator("#trials")).to_contain_text("77.0 J")
     training.must(training.report(running(training), energy=78.0, metric=1.0, current_epoch=2))
     training.trial("live")
     wait_for_refresh(page)

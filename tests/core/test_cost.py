@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from backend.core import policies
-from backend.core.cost import cost, format_joules, run_cost, trial_cost
+from backend.core.cost import cost, run_cost, trial_cost
 from backend.core.zeus.results import results
 from tests.core.stories import LOST, RUNNING, story, trial
 from tests.specs import core_spec
@@ -79,10 +79,3 @@ def test_of_equally_cheap_runs_the_earliest_counts(history: list[tuple[int, floa
     cheapest = results(story(*history, *history)).cheapest
     assert cheapest is not None
     assert cheapest.number <= len(history)
-
-
-@pytest.mark.parametrize(
-    ("cost_j", "text"), [(310.04, "310 J"), (0.0012, "0.0012 J"), (832_400, "832.4 kJ"), (1.2e9, "1.2 GJ"), (0, "0 J")]
-)
-def test_joules_are_formatted_with_a_suitable_unit(cost_j: float, text: str) -> None:
-    assert format_joules(cost_j) == text

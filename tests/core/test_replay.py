@@ -1,5 +1,6 @@
 """Replaying a job's history finds no difference, unless the stored data was changed."""
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,10 +24,12 @@ from backend.core.state import (
     TrialType,
     VerdictCode,
 )
+from lightning_bso.quantities import PREFIXES
 from tests.core.stories import Row, trial
 from tests.specs import core_spec
 
 SEED = 5
+POWERS = {symbol: power for power, symbol in PREFIXES.items()}
 EARLIER_RULE = "earlier versions try the smaller batch sizes also after a round's default has failed"
 
 
@@ -198,6 +201,30 @@ def test_a_reason_in_other_words_is_reported_as_a_difference_in_the_reason_only(
     for line in lines:
         assert line.startswith(f"trial {which + 1}: ")
         assert 'only its reason differs: "the words of an earlier release", now "' in line
+
+
+@given(job=jobs(), digits=st.integers(3, 6))
+@settings(deadline=None)
+def test_reasons_that_write_their_numbers_as_earlier_releases_did_are_no_difference(job: Job, digits: int) -> None:
+    def as_earlier(reason: str) -> str:
+        return re.sub(
+            r"([0-9.]+) ([EPTGMkmµn]?)J\b",
+            lambda cost: f"{float(cost[1]) * 10.0 ** POWERS[cost[2]]:.{digits}g} J",
+            reason,
+        )
+
+    history = [
+        replace(
+            past,
+            choice=replace(past.choice, reason=as_earlier(past.choice.reason)),
+            reports=tuple(
+                replace(report, verdict=replace(report.verdict, reason=as_earlier(report.verdict.reason)))
+                for report in past.reports
+            ),
+        )
+        for past in job.history()
+    ]
+    assert differences(job.spec, history, seeded(SEED), breakdowns=job.breakdowns) == []
 
 
 def test_another_seed_is_found() -> None:

@@ -77,7 +77,7 @@ def test_a_run_that_costs_too_much_raises_out_of_fit(server: Server, client: Bso
     fit(ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor([10.0])), Module([1.0]))
     expensive = ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor([15.0, 15.0]))
     module = Module([0.5, 1.0])
-    with pytest.raises(ZeusBSOTrainFailError, match="cost 30 J exceeds 20 J"):
+    with pytest.raises(ZeusBSOTrainFailError, match=r"cost 30\.0 J exceeds 20\.0 J"):
         fit(expensive, module)
     assert expensive.result is not None
     assert (expensive.result.reason, expensive.result.cost) == ("cost_bound", 30.0)

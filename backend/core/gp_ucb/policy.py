@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from lightning_bso.quantities import count, joules
+
 from .. import breakdowns
-from ..cost import format_joules
 from ..state import (
     Choice,
     Expectation,
@@ -189,7 +190,7 @@ def stage(state: JobState) -> tuple[Stage, str]:
     expected_j = expected_costs(belief)[best]
     return (
         Stage.MAB,
-        f"the recommended batch size is {belief.grid.sizes[best]}, expected to cost {format_joules(expected_j)} a run",
+        f"the recommended batch size is {belief.grid.sizes[best]}, expected to cost {joules(expected_j)} a run",
     )
 
 
@@ -197,7 +198,9 @@ def ruled_out(state: JobState) -> dict[int, str]:
     """Return the batch sizes that are ruled out, each with the reason."""
     belief = belief_of(state)
     sizes = belief.grid.sizes
-    banned = {sizes[i]: f"failed {belief.failed[i]:g} times and never converged" for i in np.flatnonzero(belief.banned)}
+    banned = {
+        sizes[i]: f"failed {count(belief.failed[i], 'time')} and never converged" for i in np.flatnonzero(belief.banned)
+    }
     unfit = {sizes[i]: _unfit_reason(belief, i) for i in map(int, np.flatnonzero(~belief.fits))}
     return banned | unfit | breakdowns.ruled_out(state)
 
@@ -410,7 +413,7 @@ def _first_reason(spec: Spec, size: int) -> str:
 def _reason(belief: Belief, predicted: Forecast, i: int, best: int | None) -> str:
     """Explain the choice of a batch size."""
     sizes = belief.grid.sizes
-    text = f"expected {format_joules(predicted.expected_j[i])} ± {format_joules(predicted.sd_j[i], 3)}"
+    text = f"expected {joules(predicted.expected_j[i])} ± {joules(predicted.sd_j[i])}"
     ran = np.flatnonzero(belief.has_ended)
     if i not in ran:
         nearest = min(ran, key=lambda other: abs(belief.grid.x[other] - belief.grid.x[i]))
@@ -421,4 +424,4 @@ def _reason(belief: Belief, predicted: Forecast, i: int, best: int | None) -> st
         return f"{text}; no run has converged yet"
     if i == best:
         return f"the best so far; {text}"
-    return f"{text}; the best so far is {format_joules(predicted.expected_j[best])} at {sizes[best]}"
+    return f"{text}; the best so far is {joules(predicted.expected_j[best])} at {sizes[best]}"

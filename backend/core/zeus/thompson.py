@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lightning_bso.quantities import joules
+
 from ..state import JobState, Spec
 from .results import Rewards, results
 
@@ -68,6 +70,6 @@ def draw(state: JobState, arms: Sequence[int], rng: np.random.Generator) -> tupl
     best = max(samples, key=lambda arm: samples[arm])
     of_best = posteriors[best]
     return best, (
-        f"bandit: batch size {best} drew the lowest of {len(arms)} sampled costs, {-samples[best]:.6g} J "
-        f"(expected {-of_best.mean_j:.6g} J, standard deviation {of_best.sd_j:.3g} J)"
+        f"bandit: batch size {best} drew the lowest of {len(arms)} sampled costs, {joules(-samples[best])} "
+        f"(expected {joules(-of_best.mean_j)}, standard deviation {joules(of_best.sd_j)})"
     )

@@ -67,6 +67,7 @@ def register(app: Flask, settings: Settings) -> None:
     for template_filter in (
         formatting.amount,
         formatting.bill,
+        formatting.count,
         formatting.duration,
         formatting.moment,
         dashboard.can_be_ended,
