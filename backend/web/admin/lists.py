@@ -18,12 +18,13 @@ from ...usecases.lists import ListedTrial
 from ...usecases.users import Role
 from . import login
 from .blueprint import blueprint
+from .formatting import moment, utc
 from .listing import Column, Filter, Listing
 from .login import PageUser
 
 
 def _moment(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
+    return moment(at) if at else ""
 
 
 def _job_link(job_id: str) -> Markup:
@@ -78,8 +79,8 @@ JOBS = Listing(
         Column("trials", "Trials", lambda job: job.trials),
         Column("running", "Running", lambda job: job.running),
         Column("best", "Lowest mean cost at", lambda job: job.best_batch_size),
-        Column("last_seen", "Last seen (UTC)", lambda job: _moment(job.last_seen_at)),
-        Column("created", "Created (UTC)", lambda job: _moment(job.created_at)),
+        Column("last_seen", "Last seen", lambda job: utc(job.last_seen_at), show=lambda job: _moment(job.last_seen_at)),
+        Column("created", "Created", lambda job: utc(job.created_at), show=lambda job: _moment(job.created_at)),
     ),
     filters=(
         Filter("policy", "Policy", options={"gp-ucb": "gp-ucb", "zeus": "zeus"}),
@@ -110,7 +111,7 @@ TRIALS = Listing(
         Column("epochs", "Epochs", lambda trial: trial.epochs),
         Column("host", "Host", lambda trial: trial.host),
         Column("energy_source", "Energy source", lambda trial: trial.energy_source),
-        Column("started", "Started (UTC)", lambda trial: _moment(trial.started_at)),
+        Column("started", "Started", lambda trial: utc(trial.started_at), show=lambda trial: _moment(trial.started_at)),
         Column("reason", "Reason for the batch size", lambda trial: trial.reason),
         Column("outcome_text", "Outcome in words", lambda trial: trial.outcome),
     ),
@@ -128,7 +129,7 @@ AUDIT = Listing(
     table=lists.AUDIT,
     load=lists.load_audit,
     columns=(
-        Column("at", "Time (UTC)", lambda entry: _moment(entry.at)),
+        Column("at", "Time", lambda entry: utc(entry.at), show=lambda entry: _moment(entry.at)),
         Column("actor", "Actor", lambda entry: entry.actor),
         Column("address", "Address", lambda entry: entry.address),
         Column("action", "Action", lambda entry: entry.action),

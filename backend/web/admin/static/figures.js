@@ -75,6 +75,7 @@ async function refresh() {
     if (data.revision !== undefined && String(data.revision) !== holder.dataset.revision) {
       const page = await get(location.href);
       if (page !== null) newPage = new DOMParser().parseFromString(await page.text(), "text/html");
+      if (page !== null) showTimes(newPage); // as on this page, so that only parts with other news are replaced
       if (page !== null) holder.dataset.revision = data.revision;
     }
   }
