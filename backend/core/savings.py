@@ -5,7 +5,7 @@ fixed batch size is valued at the mean cost of the converged runs with that batc
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import accumulate
 
 from .cost import run_cost, trial_cost
@@ -38,6 +38,56 @@ class Savings:
     """Savings against all recurrences at the default batch size."""
     against_best: Usage | None
     """Savings against all recurrences at the best batch size, which was not known in advance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Sums over runs that have ended."""
+
+    runs: int = 0
+    recurrences: int = 0
+    """Runs that converged."""
+    energy_j: float = 0.0
+    time_s: float = 0.0
+    cost_j: float = 0.0
+
+    def __add__(self, other: "Sums") -> "Sums":
+        """Return the sums over the runs of both."""
+        return Sums(*(getattr(self, name) + getattr(other, name) for name in SUMMED))
+
+    def __neg__(self) -> "Sums":
+        """Return what to add so that these runs no longer count."""
+        return Sums(*(-getattr(self, name) for name in SUMMED))
+
+    @property
+    def usage(self) -> Usage:
+        """What the runs have used. The rounding of sums must not make it negative."""
+        return Usage(max(0.0, self.energy_j), max(0.0, self.time_s), max(0.0, self.cost_j))
+
+
+SUMMED = tuple(field.name for field in fields(Sums))
+"""Names of the sums."""
+
+
+def against_default(recurrences: int, spent: Usage, default: Sums) -> Usage | None:
+    """Return the savings of some runs of a job against their recurrences at the default batch size.
+
+    Args:
+        recurrences: the number of these runs that converged.
+        spent: what all of these runs have used.
+        default: sums over the job's runs that converged with the default batch size, at any time.
+
+    Returns:
+        The savings; None: the default has never converged, so they are not known.
+    """
+    if not default.recurrences:
+        return None
+    number, of_default = recurrences / default.recurrences, default.usage
+    return Usage(
+        number * of_default.energy_j - spent.energy_j,
+        number * of_default.time_s - spent.time_s,
+        number * of_default.cost_j - spent.cost_j,
+    )
 
 
 def savings(spec: Spec, totals: Sequence[Totals]) -> Savings:

@@ -3,12 +3,13 @@
 A change here needs a migration (`python -m backend db migrate -m "…"`) and a line in `store.py` or `states.py`.
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    Date,
     DateTime,
     Double,
     ForeignKey,
@@ -127,6 +128,44 @@ class Job(Base):
     gpu_model: Mapped[str] = mapped_column(ExactString(MAX_ID_LENGTH), server_default="")
     """Copied from the spec, for searches."""
     created_at: Mapped[datetime] = mapped_column(Utc, index=True)
+    summed_revision: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Raised with `revision`. The sums below hold while both are equal; a release that does not know them raises only
+    `revision`, and the next call of a run then counts them anew (`sums.recount`)."""
+    launches: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Number of the job's trials, and so the number of the last one."""
+    last_launch_at: Mapped[datetime | None] = mapped_column(Utc)
+    last_success: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Number of the last trial that converged, but for those beside an exploration or of a paused job; 0: none."""
+    last_verdict: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Number of the last trial with a verdict, or that a target is to be learnt from; 0: none."""
+    runs: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Number of the trials that have ended."""
+    recurrences: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Number of the trials that converged."""
+    energy_j: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")
+    """Of the trials that have ended, like the next two."""
+    time_s: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")
+    cost_j: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")
+    default_recurrences: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Number of the trials that converged with the default batch size. The next three are of these trials."""
+    default_energy_j: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")
+    default_time_s: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")
+    default_cost_j: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")
+
+
+class JobDay(Base):
+    """Sums over the trials of a job that ended on a day, in UTC."""
+
+    __tablename__ = "job_days"
+    __table_args__ = MYSQL_OPTIONS
+
+    job: Mapped[int] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True)
+    day: Mapped[date] = mapped_column(Date, primary_key=True, index=True)
+    runs: Mapped[int] = mapped_column(Integer)
+    recurrences: Mapped[int] = mapped_column(Integer)
+    energy_j: Mapped[float] = mapped_column(Double)
+    time_s: Mapped[float] = mapped_column(Double)
+    cost_j: Mapped[float] = mapped_column(Double)
 
 
 class Trial(Base):

@@ -96,18 +96,34 @@ def add(connection: Connection, row: Base) -> None:
     setattr(row, _STORED, _values(model)(row))
 
 
-def save(connection: Connection, *rows: Base | None) -> None:
+def before(row: Row) -> Row | None:
+    """Return a row as it is stored, without what has changed since; None: it is new."""
+    stored = getattr(row, _STORED, None)
+    return None if stored is None else cast(Row, load(_model(row), stored))
+
+
+def is_of(row: Base | None, model: type[Base]) -> bool:
+    """Whether a row belongs to a class."""
+    return row is not None and _model(row) is model
+
+
+def save(connection: Connection, *rows: Base | None, also: Sequence[Statement] = ()) -> None:
     """Store some new rows, and what has changed of the others. None stands for a row that there is not.
 
     A new row does not learn the key that the database chooses. `add` gives it to the row.
+
+    Args:
+        connection: the transaction.
+        rows: the rows.
+        also: further changes, sent in the same round trip.
 
     Raises:
         LookupError: another transaction has deleted a row. A locked job protects its rows from this.
     """
     changes = [(row, change) for row in rows if row is not None and (change := _change(row)) is not None]
-    if changes:
-        counts, _ = batches.execute(connection, *(change for _, change in changes))
-        for (row, (_, values)), count in zip(changes, counts, strict=True):
+    if changes or also:
+        counts, _ = batches.execute(connection, *(change for _, change in changes), *also)
+        for (row, (_, values)), count in zip(changes, counts[: len(changes)], strict=True):
             if count != 1:
                 key = {name.removeprefix(_OLD): value for name, value in values.items() if name.startswith(_OLD)}
                 raise LookupError(f"no row of {type(row).__name__} has the key {key}")

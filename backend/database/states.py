@@ -6,7 +6,7 @@ one line in `_TRIAL_COLUMNS` and `_to_trial`.
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import Connection, Select, bindparam, func, or_, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
-from lightning_bso.wire import ProbedSize, RegisteredJobSpec
+from lightning_bso.wire import ProbedSize
 
 from ..core import calibration, policies, stored
 from ..core.breakdowns import depends_on_working_sizes, with_breakdown
@@ -40,31 +40,11 @@ from ..core.state import Trial as CoreTrial
 from ..core.summary import Totals
 from . import rows, store
 from .models import Job, Report, StoredBelief, Trial
+from .specs import core_spec as core_spec
+from .specs import spec_of as spec_of
+from .specs import to_core as to_core
 
 log = structlog.get_logger(__name__)
-
-_SPEC_FIELDS = {field.name for field in fields(Spec)}
-
-
-def spec_of(job: Job) -> RegisteredJobSpec:
-    """Return a job's spec as it was registered."""
-    return RegisteredJobSpec.model_validate_json(job.spec)
-
-
-def core_spec(job: Job) -> Spec:
-    """Return the part of a job's spec that decisions depend on."""
-    return _core_spec(job.spec)
-
-
-@lru_cache(maxsize=16_384)  # the overview of the admin page reads every job
-def _core_spec(text: str) -> Spec:
-    return to_core(RegisteredJobSpec.model_validate_json(text))
-
-
-def to_core(spec: RegisteredJobSpec) -> Spec:
-    """Return the part of a spec that decisions depend on."""
-    values = spec.model_dump(include=_SPEC_FIELDS)
-    return Spec(**values | {"batch_sizes": tuple(values["batch_sizes"])})
 
 
 def spec_at(job: Job, exploration: int) -> Spec:

@@ -35,7 +35,7 @@ from ..core.rng import position_of, seeded
 from ..core.state import Choice, EndCode, TrialStatus, TrialType, Verdict
 from ..core.state import Report as CoreReport
 from ..errors import UnknownJob
-from . import batches, rows
+from . import batches, rows, sums
 from .extensions import Base
 from .models import Job, Report, StoredBelief, Trial, utc_now
 
@@ -44,8 +44,12 @@ ENDED, LEFT, STOPPED, LOST = EndCode
 
 # The statements of every call are built once, because building one takes longer than SQLite takes to run it. UPDATEs
 # address the tables, because their rows are not loaded as objects.
-_JOBS, _TRIALS = cast(Table, Job.__table__), cast(Table, Trial.__table__)
-_RAISE_REVISION = update(_JOBS).where(_JOBS.c.job_id == bindparam("wanted_id")).values(revision=_JOBS.c.revision + 1)
+_JOBS = cast(Table, Job.__table__)
+_RAISE_REVISION = (
+    update(_JOBS)
+    .where(_JOBS.c.job_id == bindparam("wanted_id"))
+    .values(revision=_JOBS.c.revision + 1, summed_revision=_JOBS.c.summed_revision + 1)
+)
 _JOB = select(*rows.columns(Job)).where(Job.job_id == bindparam("wanted_id"))
 _LAST_NUMBER = select(func.max(Report.number)).where(Report.trial == Trial.id).correlate(Trial).scalar_subquery()
 _LAST_REPORT = (Report.trial == Trial.id) & (Report.number == _LAST_NUMBER)
@@ -114,21 +118,10 @@ _CONVERGED = (
 _OLDEST_SEEN = select(func.min(Trial.last_seen_at)).where(
     Trial.job == bindparam("of_job"), Trial.status == TrialStatus.DISPATCHED, Trial.id != bindparam("except_for")
 )
-_EXPIRE = (
-    update(_TRIALS)
-    .where(
-        _TRIALS.c.job == bindparam("of_job"),
-        _TRIALS.c.id != bindparam("except_for"),
-        _TRIALS.c.status == TrialStatus.DISPATCHED,
-        _TRIALS.c.last_seen_at < bindparam("since"),
-    )
-    .values(
-        status=TrialStatus.FAILED,
-        outcome_code=LOST,
-        outcome=bindparam("reason_of_end"),
-        ended_revision=bindparam("revision_now"),
-        ended_at=bindparam("now"),
-    )
+_EXPIRED = (
+    select(*rows.columns(Trial))
+    .where(Trial.job == bindparam("of_job"), Trial.id != bindparam("except_for"))
+    .where(Trial.status == TrialStatus.DISPATCHED, Trial.last_seen_at < bindparam("since"))
 )
 
 
@@ -230,7 +223,21 @@ def _lock_and_read(
 
 
 def _save(connection: Connection, run: LockedRun) -> None:
-    rows.save(connection, *run.new, run.job, run.trial, run.belief)
+    counted = sums.count(connection, run.job, run.trial, *run.new)
+    rows.save(connection, *run.new, run.job, run.trial, run.belief, also=counted)
+    if run.job.summed_revision != run.job.revision:
+        sums.recount(connection, run.job)
+
+
+def save_trial(connection: Connection, job: Job, trial: Trial) -> None:
+    """Store what has changed of a trial before its call ends, because the call reads it again."""
+    rows.save(connection, trial, also=sums.count(connection, job, trial))
+
+
+def next_revision(job: Job) -> None:
+    """Raise the revision of a locked job once more, for a change that needs a revision of its own."""
+    job.revision += 1
+    job.summed_revision += 1
 
 
 def read_job(reads: Session | Connection, job_id: str) -> Job | None:
@@ -256,6 +263,8 @@ def add_job(connection: Connection, spec: RegisteredJobSpec, seed: int, warm_sta
         paused=False,
         created_at=at,
         oldest_seen_at=at,
+        summed_revision=0,
+        **sums.NOTHING,
     )
     rows.add(connection, job)
     return job
@@ -334,16 +343,14 @@ def expire_trials(connection: Connection, job: Job, at: datetime, lease_s: float
         if at < job.oldest_seen_at:  # the database's clock has been set back
             job.oldest_seen_at = at
         return False
-    values = {
-        "of_job": job.id,
-        "except_for": except_for.id if except_for else 0,
-        "since": at - timedelta(seconds=lease_s),
-        "reason_of_end": f"the lease expired: no call for {duration(lease_s)}, so the run counts as lost",
-        "revision_now": job.revision,
-        "now": at,
-    }
-    connection.execute(_EXPIRE, values)
-    oldest = connection.scalar(_OLDEST_SEEN, {"of_job": values["of_job"], "except_for": values["except_for"]})
+    others = {"of_job": job.id, "except_for": except_for.id if except_for else 0}
+    found = connection.execute(_EXPIRED, others | {"since": at - timedelta(seconds=lease_s)})
+    expired = [rows.load(Trial, values) for values in found]
+    for trial in expired:
+        reason = f"the lease expired: no call for {duration(lease_s)}, so the run counts as lost"
+        end_trial(trial, job, at, TrialStatus.FAILED, LOST, reason)
+    rows.save(connection, *expired, also=sums.count(connection, job, *expired))
+    oldest = connection.scalar(_OLDEST_SEEN, others)
     job.oldest_seen_at = at if oldest is None else min(oldest, at)
     return True
 

@@ -443,7 +443,7 @@ def _judge_end(connection: Connection, job: Job, trial: Trial, at: datetime, out
         verdict = calibration.judge_end(spec, outcome)
         store.end_trial(trial, job, at, TrialStatus.SUCCEEDED, verdict.code, verdict.reason)
         trial.converged = verdict.converged
-        rows.save(connection, trial)
+        store.save_trial(connection, job, trial)
         states.refresh_summary(connection, job, trial.exploration)
     return _to_report_answer(spec, CoreReport(None, trial.energy_j, trial.time_s, trial.epochs), verdict)
 
@@ -451,7 +451,7 @@ def _judge_end(connection: Connection, job: Job, trial: Trial, at: datetime, out
 def _calibrate(connection: Connection, job: Job, trial: Trial, at: datetime, outcome: str) -> None:
     """End a calibration run. If it was the last one needed, learn the target, and give all of them their verdict."""
     store.end_trial(trial, job, at, TrialStatus.CALIBRATED, VerdictCode.CALIBRATED, outcome)
-    rows.save(connection, trial)
+    store.save_trial(connection, job, trial)
     exploration, spec = trial.exploration, states.core_spec(job)
     loaded = store.calibrated_trials(connection, job, exploration)
     runs = [trial if run.id == trial.id else run for run in loaded]  # the caller goes on with this object
@@ -464,10 +464,10 @@ def _calibrate(connection: Connection, job: Job, trial: Trial, at: datetime, out
     for run in (*runs, *store.open_calibration(connection, job, exploration)):
         first = calibration.first_reached(spec, states.load_curve(connection, run))
         if first is not None:
-            job.revision += 1  # each end has a revision of its own
+            store.next_revision(job)  # each end has a revision of its own
             verdict = calibration.verdict(spec, first, run_cost(spec, first.energy_j, first.time_s))
             store.end_at_report(run, job, at, first, verdict)
-            rows.save(connection, run)
+            store.save_trial(connection, job, run)
     states.refresh_summary(connection, job, exploration)
 
 

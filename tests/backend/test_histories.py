@@ -26,6 +26,7 @@ from backend.usecases import reading, runs
 from backend.usecases.audit import COMMAND_LINE
 from lightning_bso.wire import TrialRequest
 from tests import specs
+from tests.backend.sums import kept_sums, sums_of
 from tests.calls import Answer, Calls
 from tests.databases import let_time_pass
 from tests.fuzzing import settings_for
@@ -287,6 +288,7 @@ class History(RuleBasedStateMachine):
             self.check_exploration(self.job, before)
             self.check_bound(self.job)
             self.check_savings(self.job, before)
+            assert kept_sums(self.database_url) == sums_of(self.job.spec, records)
             with self.app.app_context():
                 assert reading.replay_job("train") == (len(records), [])
 
