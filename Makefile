@@ -31,8 +31,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PIP_INSTALL) --no-deps --upgrade --target .venv/zeus-later zeus
 	@touch $@
 
-demo: $(INSTALLED) ## 30 recurrences of a real training against a server of their own
-	$(BIN)/python examples/demo.py
+demo: $(INSTALLED) ## 30 recurrences of a real training against a server of their own; SERVE=1 keeps it until Ctrl-C
+	$(BIN)/python examples/demo.py $(if $(SERVE),--serve)
 
 # Tests wait for browsers and processes, so one more than there are cores keeps the cores busy.
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')

@@ -1,6 +1,7 @@
 """Run thirty recurrences of `lightning_digits.py` against a demo server, and print what the server learned.
 
-The server is real, and its database stays: run this again, and the job continues.
+The server is real, and its database stays: run this again, and the job continues. With `--serve`, the server goes on
+until Ctrl-C.
 """
 
 import argparse
@@ -12,8 +13,9 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlencode
 
 import lightning.pytorch as pl
 from lightning_digits import JOB, Classifier, Digits, train
@@ -30,11 +32,12 @@ from lightning_bso.wire import JobSummary, TrialRecord
 ROOT = Path(__file__).parent.parent
 MAX_LAUNCHES = 10
 """Limit of launches per recurrence. A user would also launch a failed training again."""
+BARS = "▁▂▃▄▅▆▇█"
 
 
 @contextmanager
-def server(database: Path) -> Iterator[str]:
-    """Run a server on a SQLite file in its own process, and yield its address."""
+def server(database: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """Run a server on a SQLite file in its own process, and yield its address and the process."""
     log = database.with_suffix(".log")
     with log.open("a") as errors:
         process = subprocess.Popen(
@@ -49,7 +52,7 @@ def server(database: Path) -> Iterator[str]:
             first_line = process.stdout.readline() if process.stdout else ""
             if not first_line.startswith("Listening on "):
                 raise SystemExit(f"The server did not start. See {log}")
-            yield first_line.removeprefix("Listening on ").strip()
+            yield first_line.removeprefix("Listening on ").strip(), process
         finally:
             process.terminate()
             process.wait()
@@ -79,9 +82,17 @@ def line(number: int, trial: TrialRecord) -> str:
     )
 
 
-def summary(console: Console, job: JobSummary, trials: list[TrialRecord], launched: int) -> None:
-    """Print the results of a job, and the cost of this session's launches."""
+def sparkline(values: list[float]) -> str:
+    """Draw numbers as one line of bars: the lowest bar is the smallest number, the highest the largest."""
+    low, high = min(values), max(values)
+    steps = (len(BARS) - 1) / (high - low) if high > low else 0
+    return "".join(BARS[round((value - low) * steps)] for value in values)
+
+
+def summary(console: Console, job: JobSummary, trials: list[TrialRecord], spent: list[float], launched: int) -> None:
+    """Print the results of a job, and what the recurrences of this session and their launches have cost."""
     spec = job.spec
+    console.print(f"\nCost per recurrence, {min(spent):.2f} to {max(spent):.2f} J:  {sparkline(spent)}\n")
     table = Table(title=f"Results of job {spec.job_id}", title_justify="left")
     for column in ("batch size", "runs", "converged", "epochs", "time (s)", "energy (J)", "cost (J)"):
         table.add_column(column, justify="right")
@@ -118,9 +129,8 @@ def summary(console: Console, job: JobSummary, trials: list[TrialRecord], launch
             f"{saved / default.mean_cost:.1%} of the cost of a run."
         )
         console.print(describe_error(saved, costs(trials, best.batch_size), costs(trials, default.batch_size)))
-    spent = sum(trial.cost for trial in trials[-launched:])
     console.print(
-        f"The {launched} launches of this session cost {spent:.2f} J in total, with exploration and failures."
+        f"The {launched} launches of this session cost {sum(spent):.2f} J in total, with exploration and failures."
     )
 
 
@@ -151,6 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recurrences", type=int, default=30)
     parser.add_argument("--database", type=Path, default=ROOT / "demo.db", help="SQLite file, created if missing")
+    parser.add_argument("--serve", action="store_true", help="go on serving the page until Ctrl-C")
     parser.add_argument(
         "--beside", choices=["zeus"], help="train every recurrence a second time under this policy, and compare"
     )
@@ -162,7 +173,7 @@ def main() -> None:
     console = Console(soft_wrap=True, highlight=False)
     console.width = max(console.width, 100)
 
-    with server(arguments.database.absolute()) as url:
+    with server(arguments.database.absolute()) as (url, process):
         client = BsoClient(url)
         ids = [complete_spec(job, make_meter().machine).job_id or "" for job in jobs]
         trial_counts = {job.job_id: job.trials for job in client.list_jobs().jobs}
@@ -180,31 +191,39 @@ def main() -> None:
         )
         console.print(" run  trial  stage      batch  epochs  time (s) energy (J)  source    cost (J)  outcome")
         launched = [0] * len(jobs)
+        spent: list[list[float]] = [[] for _ in jobs]
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True) as progress:
             for number in progress.track(range(1, arguments.recurrences + 1), description="recurrences"):
                 for index, (job, job_id) in enumerate(zip(jobs, ids, strict=True)):
+                    spent[index].append(0)
                     for trial_number in recurrence(url, job, before[index] + number):
-                        launched[index] += 1
                         (trial,) = client.list_trials(job_id, offset=trial_number - 1, limit=1).trials
+                        launched[index] += 1
+                        spent[index][-1] += trial.cost
                         progress.console.print(line(number, trial) + (f" ({job.policy})" if len(jobs) > 1 else ""))
-        trials = [all_trials(client, job_id) for job_id in ids]
-        for job_id, job_trials, launches in zip(ids, trials, launched, strict=True):
-            summary(console, client.describe(job_id), job_trials, launches)
+        for job_id, costs_of_job, launches in zip(ids, spent, launched, strict=True):
+            summary(console, client.describe(job_id), all_trials(client, job_id), costs_of_job, launches)
         if len(jobs) > 1:
-            spent = [sum(trial.cost for trial in ended[-n:]) for ended, n in zip(trials, launched, strict=True)]
+            totals = [sum(costs_of_job) for costs_of_job in spent]
             console.print(
                 f"\nThe same {arguments.recurrences} recurrences cost "
                 + ", ".join(
                     f"{cost:.2f} J in {launches} launches under {job.policy}"
-                    for job, cost, launches in zip(jobs, spent, launched, strict=True)
+                    for job, cost, launches in zip(jobs, totals, launched, strict=True)
                 )
-                + f": {jobs[0].policy} {spent[0] / spent[1] - 1:+.1%}."
+                + f": {jobs[0].policy} {totals[0] / totals[1] - 1:+.1%}."
             )
+        page = f"/admin/job/?{urlencode({'job': ids[0]})}"
+        if arguments.serve:
+            console.print(f"\nThe server goes on until Ctrl-C. The job's page: {url}{page}")
+            with suppress(KeyboardInterrupt):
+                process.wait()
+            return
     console.print(
-        "\nTo look around, start the server on the same database:\n"
+        "\nTo look around, start the server on the same database (`make demo SERVE=1` goes on serving by itself):\n"
         f"    {Path(sys.executable)} -m backend serve --database-url sqlite:///{arguments.database.absolute()}\n"
-        f"then open http://127.0.0.1:8000/openapi/swagger, or: curl http://127.0.0.1:8000/jobs/{ids[0]}"
+        f"then open the job's page: http://127.0.0.1:8000{page}"
     )
 
 

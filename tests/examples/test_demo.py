@@ -9,11 +9,13 @@ from collections import defaultdict
 from contextlib import closing
 from pathlib import Path
 from statistics import fmean
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import requests
 
 from tests import warm
-from tests.servers import environment
+from tests.servers import ROOT, environment
 from tests.warm import EXAMPLES
 
 ETA, DEFAULT = 0.5, 128
@@ -125,7 +127,51 @@ def test_the_next_demo_goes_on_with_the_same_job(first: tuple[str, Recorded], se
     assert f"The {len(new)} launches of this session cost {sum(new):.2f} J in total" in printed
 
 
-def test_it_says_how_to_look_around(first: tuple[str, Recorded], database: Path) -> None:
+def test_a_line_of_bars_shows_what_each_recurrence_has_cost(first: tuple[str, Recorded]) -> None:
+    printed, _ = first
+    spent: dict[str, float] = defaultdict(float)
+    for run, cost in re.findall(r"^ +(\d+) +\d+  (?:Pruning|MAB) .* estimated +(\d+\.\d\d)  ", printed, re.MULTILINE):
+        spent[run] += float(cost)
+    ((low, high, bars),) = re.findall(r"^Cost per recurrence, (\S+) to (\S+) J:  (\S+)$", printed, re.MULTILINE)
+    assert (float(low), float(high)) == pytest.approx((min(spent.values()), max(spent.values())), abs=0.05)
+    assert bars == ("▁█" if spent["1"] < spent["2"] else "█▁")
+
+
+def test_it_ends_with_the_address_of_the_jobs_page(first: tuple[str, Recorded], database: Path) -> None:
     printed, recorded = first
     assert f"serve --database-url sqlite:///{database}" in printed
-    assert f"/jobs/{recorded.job_id}" in printed
+    address = urlsplit(printed.split()[-1])
+    assert (address.netloc, address.path) == ("127.0.0.1:8000", "/admin/job/")
+    assert parse_qs(address.query) == {"job": [recorded.job_id]}
+
+
+def test_asked_to_serve_it_shows_the_page_until_ctrl_c(second: tuple[str, Recorded], database: Path) -> None:
+    command = [str(EXAMPLES / "demo.py"), "--recurrences=1", f"--database={database}", "--serve"]
+    variables = environment(OMP_NUM_THREADS="1")
+    with (database.parent / "serve.txt").open("w") as errors:
+        process = warm.start(command, cwd=database.parent, env=variables, stdout=None, stderr=errors)
+        try:
+            assert process.stdout is not None
+            last = next(line for line in process.stdout if "until Ctrl-C" in line)
+            page = requests.get(last.split()[-1], timeout=TIMEOUT_S)
+            assert page.status_code == 200
+            assert second[1].job_id in page.text
+            process.send_signal(signal.SIGINT)
+            assert process.wait(TIMEOUT_S) == 0
+        finally:
+            process.send_signal(signal.SIGKILL)
+    with pytest.raises(requests.ConnectionError):
+        requests.get(last.split()[-1], timeout=TIMEOUT_S)
+
+
+def test_make_asks_for_it() -> None:
+    for options, asked in (([], False), (["SERVE=1"], True)):
+        done = subprocess.run(
+            ["make", "--dry-run", "demo", *options], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert ("demo.py --serve" in done.stdout) == asked
+
+
+def test_git_ignores_its_database_and_its_log() -> None:
+    for name in ("demo.db", "demo.log"):
+        subprocess.run(["git", "check-ignore", "--quiet", name], cwd=ROOT, check=True)
