@@ -3,9 +3,12 @@
 No rule lives here. Next: `backend.usecases`. The command `simulate` lives in `backend.simulator.cli`.
 """
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from typing import Any
@@ -33,6 +36,8 @@ log = structlog.get_logger(__name__)
 database_url = click.option(
     "--database-url", help="URL of the database.  [default: $ZEUS_BSO_DATABASE_URL, else sqlite:///zeus_bso.db]"
 )
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON with all fields.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -146,18 +151,23 @@ def create(label: str, scope: str, valid_days: float | None, prefix: str | None,
 
 
 @token.command(name="list")
+@_as_json
 @database_url
-def list_tokens(database_url: str | None) -> None:
+def list_tokens(as_json: bool, database_url: str | None) -> None:
     """List the tokens by their labels."""
     app, _ = _app(database_url)
     with app.app_context():
+        infos = tokens.list_all()
+    if as_json:
+        _print_json(infos)
+    else:
         rows = [("LABEL", "SCOPE", "JOBS", "CREATED (UTC)", "STATE")]
-        for info in tokens.list_all():
+        for info in infos:
             expires = f"{'expired' if info.expired else 'expires'} {info.expires_at or 'never'}"
             state = f"revoked {info.revoked_at:%F %R}" if info.revoked_at else expires
             jobs = "all" if info.job_id_prefix is None else f"{info.job_id_prefix}…"
             rows.append((info.label, info.scope, jobs, f"{info.created_at:%F %R}", state))
-    _print_table(rows)
+        _print_table(rows)
 
 
 @token.command()
@@ -199,17 +209,22 @@ def create_user(name: str, role: str, prefix: str | None, password_stdin: bool, 
 
 
 @user.command(name="list")
+@_as_json
 @database_url
-def list_users(database_url: str | None) -> None:
+def list_users(as_json: bool, database_url: str | None) -> None:
     """List the users."""
     app, _ = _app(database_url)
     with app.app_context():
+        accounts = users.list_all()
+    if as_json:
+        _print_json(accounts)
+    else:
         rows = [("NAME", "ROLE", "JOBS", "CREATED (UTC)", "STATE")]
-        for account in users.list_all():
+        for account in accounts:
             state = f"disabled {account.disabled_at:%F %R}" if account.disabled_at else "enabled"
             jobs = "all" if account.job_id_prefix is None else f"{account.job_id_prefix}…"
             rows.append((account.name, account.role, jobs, f"{account.created_at:%F %R}", state))
-    _print_table(rows)
+        _print_table(rows)
 
 
 @user.command(name="change")
@@ -307,6 +322,15 @@ def prune_audit(days: int, dry_run: bool, database_url: str | None) -> None:
 
 
 main.add_command(simulate)
+
+
+def _print_json(records: Sequence[tokens.TokenInfo] | Sequence[users.Account]) -> None:
+    """Print records as JSON with all their fields. Times end with the offset of UTC."""
+
+    def text(time: datetime) -> str:
+        return time.replace(tzinfo=UTC).isoformat()
+
+    click.echo(json.dumps([asdict(record) for record in records], indent=2, default=text))
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:

@@ -77,6 +77,12 @@ def write_trials(spec: RegisteredJobSpec, trials: Iterable[TrialRecord], output:
     writer.writerows(job | trial.model_dump(mode="json") for trial in trials)
 
 
+def write_trials_as_json(spec: RegisteredJobSpec, trials: Iterable[TrialRecord], output: TextIO) -> None:
+    """Write trials as JSON, with all fields of the spec and of each trial."""
+    content = {"spec": spec.model_dump(mode="json"), "trials": [trial.model_dump(mode="json") for trial in trials]}
+    output.write(json.dumps(content, indent=2) + "\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     server = argparse.ArgumentParser(add_help=False)
     server.add_argument(
@@ -121,7 +127,9 @@ def _parser() -> argparse.ArgumentParser:
         "--trials", type=_positive_int, metavar="N", default=10, help="number of latest trials; default: %(default)s"
     )
     show.set_defaults(run=_show)
-    export = commands.add_parser("export", parents=[job, server], help="write a job's trials as CSV")
+    export = commands.add_parser(
+        "export", parents=[job, server, as_json], help="write a job's trials as CSV, or with --json as JSON"
+    )
     export.add_argument("--output", metavar="FILE", help="file to write; default: standard output")
     export.set_defaults(run=_export)
     doctor = commands.add_parser(
@@ -221,11 +229,12 @@ def _export(options: argparse.Namespace) -> int:
     client = BsoClient(options.server_url, options.token)
     spec = _find_job(client, options.job).spec
     trials = list(_iterate_trials(client, spec.job_id or ""))
+    write = write_trials_as_json if options.json else write_trials
     if options.output is None:
-        write_trials(spec, trials, sys.stdout)
+        write(spec, trials, sys.stdout)
         return 0
     with Path(options.output).open("w", newline="") as output:
-        write_trials(spec, trials, output)
+        write(spec, trials, output)
     print(f"Wrote {len(trials)} trials to {options.output}")
     return 0
 

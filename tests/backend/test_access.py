@@ -1,9 +1,10 @@
 """Access tokens: valid and invalid tokens, scopes and prefixes, and access to a server without tokens."""
 
+import json
 import re
 from base64 import b64encode
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -415,6 +416,10 @@ def test_tokens_are_made_listed_and_revoked_on_the_command_line(tmp_path: Path) 
         assert token not in server.read_log()
     command("revoke", "--label", "trainers")
     assert "revoked" in command("list")
+    (info,) = json.loads(command("list", "--json"))
+    assert (info["label"], info["scope"], info["job_id_prefix"]) == ("trainers", "read", None)
+    assert datetime.fromisoformat(info["expires_at"]) - datetime.fromisoformat(info["created_at"]) == timedelta(days=1)
+    assert datetime.fromisoformat(info["revoked_at"]).utcoffset() == timedelta(0)
     again = backend("token", "revoke", "--label", "trainers", folder=tmp_path)
     assert again.returncode == 1
     assert "trainers" in again.stderr

@@ -1,5 +1,6 @@
 """Users: valid names and passwords, and the time that a login takes."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +65,15 @@ def test_the_command_line_says_what_is_wrong_with_a_name(tmp_path: Path) -> None
     done = backend("user", "create", "", "--password-stdin", folder=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("Error: a user's name must have 1 to 255 printable characters")
+
+
+def test_the_command_line_lists_the_users_as_text_and_as_json(make: Make, database_url: str, tmp_path: Path) -> None:
+    make("ada")
+    options = (f"--database-url={database_url}",)
+    head, line = backend("user", "list", *options, folder=tmp_path).stdout.splitlines()
+    assert (head.split()[:2], line.split()[:2]) == (["NAME", "ROLE"], ["ada", "viewer"])
+    (account,) = json.loads(backend("user", "list", "--json", *options, folder=tmp_path).stdout)
+    assert (account["name"], account["role"], account["disabled_at"]) == ("ada", "viewer", None)
 
 
 def test_a_change_of_nothing_is_refused_and_ends_no_session(

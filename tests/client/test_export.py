@@ -1,6 +1,7 @@
 """`lightning-bso export` writes a job's trials as CSV, and the simulator reads this file."""
 
 import csv
+import json
 import math
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from backend.simulator import recorded
 from lightning_bso import BsoClient
 from lightning_bso.console.cli import main
+from lightning_bso.wire import RegisteredJobSpec, TrialRecord
 from tests.client.jobs import registered, report_request
 from tests.servers import Server
 
@@ -41,6 +43,15 @@ def test_without_a_file_it_goes_to_standard_output(
     monkeypatch.setenv("ZEUS_BSO_SERVER_URL", server.url)
     assert main(["export", job_id]) == 0
     assert capsys.readouterr().out.count(job_id) == 3
+
+
+def test_as_json_it_has_every_field_of_the_job_and_of_its_trials(
+    server: Server, client: BsoClient, job_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", job_id, "--json", "--server-url", server.url]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert RegisteredJobSpec.model_validate(content["spec"]) == client.describe(job_id).spec
+    assert [TrialRecord.model_validate(trial) for trial in content["trials"]] == client.list_trials(job_id).trials
 
 
 def test_the_simulator_reads_what_was_exported(server: Server, job_id: str, tmp_path: Path) -> None:
