@@ -1,7 +1,7 @@
 """Users limited to the jobs of a prefix.
 
 Revision ID: 0017
-Revises: 0015
+Revises: 0016
 """
 
 from importlib import import_module
@@ -13,7 +13,7 @@ from flask import current_app
 ExactString = import_module(".database.models", current_app.import_name).ExactString
 
 revision = "0017"
-down_revision = "0015"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 

@@ -55,7 +55,7 @@ _CODES: dict[str, tuple[str, ...]] = {
     **{code: (code,) for status in (RunStatus.FAILED, RunStatus.ENDED) for code in CODES[status]},
 }
 """The outcome codes that each value of the filter by status stands for."""
-_STATUSES = {
+_STATUSES: dict[str, str] = {
     "went_wrong": "failed, crashed or lost",
     **{status: status.replace("_", " ") for status in RunStatus},
     **{code: in_words(code) for status in (RunStatus.FAILED, RunStatus.ENDED) for code in CODES[status]},
