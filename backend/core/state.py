@@ -203,6 +203,11 @@ class EndedSummary:
         """The batch sizes for which decisions also read lost trials."""
         return ()
 
+    @property
+    def has_just_drifted(self) -> bool:
+        """Whether the last covered trial has shown that the costs of all batch sizes have changed."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class JobState:

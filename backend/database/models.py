@@ -134,6 +134,8 @@ class Job(Base):
     launches: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     """Number of the job's trials, and so the number of the last one."""
     last_launch_at: Mapped[datetime | None] = mapped_column(Utc)
+    drifted_trial: Mapped[int | None] = mapped_column(Integer)
+    """Number of the last trial at whose end the policy found that the costs have changed. NULL: none since a reset."""
     last_success: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     """Number of the last trial that converged, but for those beside an exploration or of a paused job; 0: none."""
     last_verdict: Mapped[int] = mapped_column(Integer, default=0, server_default="0")

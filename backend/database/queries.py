@@ -6,15 +6,19 @@ Nothing here locks or changes a row. The calls of a run find and change theirs i
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import date, datetime
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, Subquery, case, func, select
+from sqlalchemy import ColumnElement, Select, case, func, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from ..core.state import TrialStatus, TrialType, VerdictCode
-from .models import Job, Report, Trial
+from ..core.savings import SUMMED, Sums, Usage, against_default
+from ..core.state import TrialStatus, VerdictCode
+from .models import Job, JobDay, Report, Trial
 from .store import ENDED, LEFT, LOST, STOPPED
+
+Days = tuple[date | None, date | None]
+"""The first and the last day of a range, in UTC. None: there is no limit."""
 
 
 def find_trial(session: Session, job: Job, number: int) -> Trial | None:
@@ -82,15 +86,21 @@ def running_trials(
     return [(job_id, trial) for job_id, trial in session.execute(runs)]
 
 
-def count_overdue(session: Session, prefix: str | None, since: datetime) -> int:
-    """Count the running trials without a call since a moment."""
-    runs = select(Trial.id).join(Job, Trial.job == Job.id)
-    return count_rows(
-        session,
-        runs.where(
-            Trial.status == TrialStatus.DISPATCHED, Trial.last_seen_at < since, *begins_with(Job.job_id, prefix)
-        ),
+def overdue_runs(session: Session, prefix: str | None, since: datetime) -> dict[int, tuple[int, int]]:
+    """Find the running trials without a call since a moment. Returns their number and the first of them, by job."""
+    runs = select(Trial.job, func.count(), func.min(Trial.number)).join(Job, Trial.job == Job.id)
+    runs = runs.where(
+        Trial.status == TrialStatus.DISPATCHED, Trial.last_seen_at < since, *begins_with(Job.job_id, prefix)
     )
+    return {job: (number, first) for job, number, first in session.execute(runs.group_by(Trial.job))}
+
+
+def count_running(session: Session, prefix: str | None) -> int:
+    """Count the running trials."""
+    runs = select(func.count()).select_from(Trial).where(Trial.status == TrialStatus.DISPATCHED)
+    if prefix is not None:
+        runs = runs.join(Job, Trial.job == Job.id).where(*begins_with(Job.job_id, prefix))
+    return session.scalar(runs) or 0
 
 
 def count_active(session: Session, prefix: str | None, since: datetime) -> int:
@@ -102,82 +112,125 @@ def count_active(session: Session, prefix: str | None, since: datetime) -> int:
     return count_rows(session, active.distinct())
 
 
-def failing_jobs(session: Session, prefix: str | None, limit: int, of_job: Job | None = None) -> list[tuple[int, int]]:
-    """Find the jobs with failed runs since the last run that converged, most failures first.
+class Row(NamedTuple):
+    """The runs of a job since its last success, or since its last verdict, if there are such runs."""
 
-    Only runs since a job's last reset count. Runs that a user or their caller ended, or that were priced out, do not
-    count. A run that converged while the job was paused, or concurrently with an exploring run, does not reset the
-    count of failures.
+    job: int
+    """The job's number in the database."""
+    failures: int
+    """Failed runs since the last run that converged."""
+    last_failure: int
+    """Number of the last of these trials; 0: there is none."""
+    crashes: int
+    """Runs that ended without a verdict since the last run with one."""
+    last_crash: int
 
-    Returns:
-        The jobs' numbers in the database, each with its number of failures.
+
+_FAILED = Trial.outcome_code.not_in([ENDED, LEFT, STOPPED, VerdictCode.PRICED_OUT])
+_CRASHED = (
+    (Trial.number > Job.last_verdict)
+    & (Trial.status == TrialStatus.FAILED)
+    & Trial.outcome_code.in_([ENDED, LEFT, LOST])
+)
+
+
+def without_success(session: Session, prefix: str | None, limit: int, of_job: Job | None = None) -> list[Row]:
+    """Find the jobs whose last runs have failed or ended without a verdict, most of them first.
+
+    Only runs since a job's last reset count. Runs that a user or their caller ended, or that were priced out, are no
+    failures. A run that converged while the job was paused, or concurrently with an exploring run, ends no row of
+    failures. Runs that a user ended do not count at all.
     """
-    succeeded = Trial.converged.is_(True) & Trial.type.in_([TrialType.CALIBRATION, TrialType.PRUNING, TrialType.MAB])
-    last = _last_number(succeeded, prefix, of_job)
-    failures = func.count()
-    rows = session.execute(
-        select(Trial.job, failures)
-        .join(last, Trial.job == last.c.job)
-        .join(Job, _CURRENT)
-        .where(
-            Trial.number > last.c.number,
-            Trial.status.not_in([TrialStatus.DISPATCHED, TrialStatus.CALIBRATED]),
-            Trial.outcome_code.not_in([ENDED, LEFT, STOPPED, VerdictCode.PRICED_OUT]),
-        )
-        .group_by(Trial.job)
-        .order_by(failures.desc(), Trial.job)
-        .limit(limit)
-    )
-    return [(job, number) for job, number in rows]
-
-
-def crashing_jobs(
-    session: Session, prefix: str | None, at_least: int, limit: int, of_job: Job | None = None
-) -> list[tuple[int, int, str]]:
-    """Find the jobs whose last runs all ended without a verdict, most such runs first.
-
-    Only runs since a job's last reset count. Runs that a user ended do not count.
-
-    Returns:
-        The jobs' numbers in the database, each with the number of such runs in a row, and how the last of them ended.
-    """
-    last = _last_number(Trial.status.in_([TrialStatus.SUCCEEDED, TrialStatus.CALIBRATED]), prefix, of_job)
-    crashes = func.count()
-    found = (
-        select(Trial.job, crashes.label("crashes"), func.max(Trial.number).label("latest"))
-        .join(last, Trial.job == last.c.job)
-        .join(Job, _CURRENT)
-        .where(
-            Trial.number > last.c.number,
-            Trial.status == TrialStatus.FAILED,
-            Trial.outcome_code.in_([ENDED, LEFT, LOST]),
-        )
-        .group_by(Trial.job)
-        .having(crashes >= at_least)
-        .order_by(crashes.desc(), Trial.job)
-        .limit(limit)
-        .subquery()
-    )
-    rows = session.execute(
-        select(found.c.job, found.c.crashes, Trial.outcome)
-        .join(Trial, (Trial.job == found.c.job) & (Trial.number == found.c.latest))
-        .order_by(found.c.crashes.desc(), found.c.job)
-    )
-    return [(job, number, outcome or "") for job, number, outcome in rows]
-
-
-_CURRENT = (Trial.job == Job.id) & (Trial.exploration == Job.exploration)
-
-
-def _last_number(which: ColumnElement[bool], prefix: str | None, of_job: Job | None) -> Subquery:
-    """Select the number of each job's last trial of a kind since the last reset; 0: it has none."""
-    return (
-        select(Trial.job, func.max(case((which, Trial.number), else_=0)).label("number"))
-        .join(Job, _CURRENT)
+    failures, crashes = (func.sum(case((which, 1), else_=0)) for which in (_FAILED, _CRASHED))
+    last_failure, last_crash = (func.max(case((which, Trial.number), else_=0)) for which in (_FAILED, _CRASHED))
+    query = (
+        select(Job.id, failures, last_failure, crashes, last_crash)
+        .join(Trial, (Trial.job == Job.id) & (Trial.number > Job.last_success))
+        .where(Trial.exploration == Job.exploration)
+        .where(Trial.status.not_in([TrialStatus.DISPATCHED, TrialStatus.CALIBRATED]), _FAILED | _CRASHED)
         .where(*begins_with(Job.job_id, prefix), *([] if of_job is None else [Job.id == of_job.id]))
-        .group_by(Trial.job)
-        .subquery()
+        .group_by(Job.id)
+        .order_by((failures + crashes).desc(), Job.id)
+        .limit(limit)
     )
+    return [Row(*map(int, row)) for row in session.execute(query)]
+
+
+def outcomes(session: Session, trials: Collection[tuple[int, int]]) -> dict[int, str]:
+    """Return how some trials have ended, in words, by job. Each comes as its job's number and its own."""
+    query = select(Trial.job, Trial.outcome).where(tuple_(Trial.job, Trial.number).in_(trials))
+    return {job: outcome or "" for job, outcome in session.execute(query)}
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSums:
+    """What is kept of a job's trials."""
+
+    number: int
+    """The job's number in the database."""
+    job_id: str
+    revision: int
+    created_at: datetime
+    launches: int
+    last_launch_at: datetime | None
+    drifted_trial: int | None
+    sums: Sums
+    """Over all trials that have ended, or those that ended in a range of days."""
+    default: Sums
+    """Over the trials that converged with the default batch size, at any time."""
+
+    @property
+    def saved(self) -> Usage | None:
+        """The savings against the default; None: they are not known."""
+        return against_default(self.sums.recurrences, self.sums.usage, self.default)
+
+
+def kept_sums(session: Session, prefix: str | None, days: Days | None = None) -> list[KeptSums]:
+    """Return the kept sums of all jobs; of a range of days, those of the jobs of which a trial ended in it."""
+    facts = (Job.id, Job.job_id, Job.revision, Job.created_at, Job.launches, Job.last_launch_at, Job.drifted_trial)
+    default = (Job.default_recurrences, Job.default_energy_j, Job.default_time_s, Job.default_cost_j)
+    if days is None:
+        query = select(*facts, *default, *(getattr(Job, name) for name in SUMMED))
+    else:
+        in_range = (
+            select(JobDay.job, *(func.sum(getattr(JobDay, name)).label(name) for name in SUMMED))
+            .where(*_within(days))
+            .group_by(JobDay.job)
+            .having(func.sum(JobDay.runs) > 0)
+            .subquery()
+        )
+        query = select(*facts, *default, *(in_range.c[name] for name in SUMMED)).join(
+            in_range, in_range.c.job == Job.id
+        )
+    found = session.execute(query.where(*begins_with(Job.job_id, prefix)))
+    return [_kept_sums(*row) for row in found]
+
+
+def _kept_sums(*values: Any) -> KeptSums:
+    *facts, of_default, default_j, default_s, default_cost_j, runs, recurrences, energy_j, time_s, cost_j = values
+    sums = Sums(int(runs), int(recurrences), energy_j, time_s, cost_j)  # databases add up whole numbers as decimals
+    default = Sums(of_default, of_default, default_j, default_s, default_cost_j)
+    return KeptSums(*[*facts, sums, default])
+
+
+def saved_by_day(session: Session, prefix: str | None, days: Days) -> list[tuple[date, Usage]]:
+    """Return what all jobs with known savings have saved on each day on which a trial of theirs ended, in order."""
+    saved = (
+        func.sum(JobDay.recurrences * default / Job.default_recurrences - spent)
+        for default, spent in (
+            (Job.default_energy_j, JobDay.energy_j),
+            (Job.default_time_s, JobDay.time_s),
+            (Job.default_cost_j, JobDay.cost_j),
+        )
+    )
+    query = select(JobDay.day, *saved).join(Job, Job.id == JobDay.job)
+    query = query.where(Job.default_recurrences > 0, *_within(days), *begins_with(Job.job_id, prefix))
+    return [(day, Usage(*of_day)) for day, *of_day in session.execute(query.group_by(JobDay.day).order_by(JobDay.day))]
+
+
+def _within(days: Days) -> list[ColumnElement[bool]]:
+    first, last = days
+    return [*([] if first is None else [JobDay.day >= first]), *([] if last is None else [JobDay.day <= last])]
 
 
 def count_jobs(session: Session) -> int:

@@ -231,7 +231,10 @@ def save_state(job: Job, row: StoredBelief, state: JobState) -> None:
 def save_ended(job: Job, row: StoredBelief, state: JobState, trial: Trial) -> None:
     """Put the summary of a state into the row, with a trial that has just ended. The job must be locked."""
     others = tuple(other for other in state.trials if other.number != trial.number)
-    save_state(job, row, policies.compact(replace(state, trials=(*others, to_core_trial(trial)))))
+    after = policies.compact(replace(state, trials=(*others, to_core_trial(trial))))
+    save_state(job, row, after)
+    if after.summary is not None and after.summary.has_just_drifted:
+        job.drifted_trial = trial.number
 
 
 def _initial(job: Job, spec: Spec, exploration: int) -> EndedSummary:

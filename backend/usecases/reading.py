@@ -10,6 +10,7 @@ from lightning_bso.wire import JobBelief, JobListing, JobPage, JobSavings, JobSu
 
 from ..core import replay
 from ..core import savings as core_savings
+from ..core.attention import IN_A_ROW
 from ..core.rng import seeded
 from ..core.state import TrialStatus
 from ..core.summary import Totals, lowest_mean_size, summarize
@@ -21,8 +22,6 @@ from ..errors import ReportsRemoved, UnknownJob, UnknownTrial
 from .audit import Action, Actor
 from .records import job_belief, job_savings, job_summary, trial_count, trial_record, utc
 
-IN_A_ROW_FOR_ATTENTION = 3
-"""A job needs attention after this many runs in a row that failed, or that ended without a verdict."""
 MAX_COUNTED_JOBS = 1_000_000
 """The metrics count at most this many jobs for each cause of attention."""
 
@@ -119,7 +118,7 @@ class Counts:
     trials: dict[str, int]
     """By status."""
     failing: int
-    """Jobs whose last runs failed, at least `IN_A_ROW_FOR_ATTENTION` of them."""
+    """Jobs whose last runs failed, at least `core.attention.IN_A_ROW` of them."""
     crashing: int
     """Jobs whose last runs ended without a verdict, as many of them."""
 
@@ -127,24 +126,28 @@ class Counts:
 @read_only
 def count(session: Session) -> Counts:
     """Count the jobs, the trials by status, and the jobs that need attention."""
-    failing = queries.failing_jobs(session, None, MAX_COUNTED_JOBS)
-    crashing = queries.crashing_jobs(session, None, IN_A_ROW_FOR_ATTENTION, MAX_COUNTED_JOBS)
+    without_success = queries.without_success(session, None, MAX_COUNTED_JOBS)
     return Counts(
         queries.count_jobs(session),
         queries.count_trials(session),
-        sum(failures >= IN_A_ROW_FOR_ATTENTION for _, failures in failing),
-        len(crashing),
+        sum(row.failures >= IN_A_ROW for row in without_success),
+        sum(row.crashes >= IN_A_ROW for row in without_success),
     )
 
 
 def attention(session: Session, job: Job) -> str | None:
     """Say why a job's last runs need attention; None: they do not."""
-    for _, crashes, error in queries.crashing_jobs(session, None, IN_A_ROW_FOR_ATTENTION, 1, job):
-        return crash_loop(crashes, error)
-    for _, failures in queries.failing_jobs(session, None, 1, job):
-        if failures >= IN_A_ROW_FOR_ATTENTION:
-            return f"{failures} runs have failed since the last success"
+    for row in queries.without_success(session, None, 1, job):
+        if row.crashes >= IN_A_ROW:
+            return crash_loop(row.crashes, queries.outcomes(session, [(job.id, row.last_crash)])[job.id])
+        if row.failures >= IN_A_ROW:
+            return failing(row.failures)
     return None
+
+
+def failing(failures: int) -> str:
+    """Say that the last runs of a job have failed."""
+    return f"{failures} runs have failed since the last success"
 
 
 def crash_loop(crashes: int, error: str) -> str:

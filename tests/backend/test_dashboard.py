@@ -9,11 +9,12 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from backend.core.attention import IN_A_ROW, Cause
 from backend.errors import LabelTaken
 from backend.usecases import dashboard
+from backend.usecases import overview as overviews
 from backend.usecases.audit import COMMAND_LINE
-from backend.usecases.dashboard import Overview
-from backend.usecases.reading import IN_A_ROW_FOR_ATTENTION
+from backend.usecases.overview import Overview
 from backend.usecases.tokens import Scope, create, list_all
 from backend.web.admin import plots
 from tests.calls import Calls
@@ -28,7 +29,7 @@ def overview(app: Flask) -> Callable[..., Overview]:
 
     def overview(lease_s: float = LEASE_S) -> Overview:
         with app.app_context():
-            return dashboard.overview(COMMAND_LINE, lease_s)
+            return overviews.overview(COMMAND_LINE, lease_s)
 
     return overview
 
@@ -43,16 +44,16 @@ def test_a_stuck_job_needs_attention_after_its_only_run(
     calls: Calls, client: FlaskClient, overview: Callable[..., Overview]
 ) -> None:
     calls.register(job_id="failing", job_id_prefix="failing", num_pruning_rounds=0)
-    for _ in range(IN_A_ROW_FOR_ATTENTION):
+    for _ in range(IN_A_ROW):
         calls.diverge(calls.trial("failing"))
     calls.register(batch_sizes=[16], num_pruning_rounds=1)
-    assert not [job for job in overview().failing if job.job_id == "train"]
+    assert not [job for job in overview().attention if job.job_id == "train"]
     calls.diverge(calls.trial())
     assert calls.ask().status == 409
     result = overview()
-    stuck = next(job for job in result.failing if job.job_id == "train")
-    assert (stuck.failures, stuck.stage) == (1, "Stuck")
-    assert result.failing_count == len(result.failing)
+    stuck = next(job for job in result.attention if job.job_id == "train")
+    assert (stuck.number, stuck.cause, stuck.trial) == (1, Cause.STUCK, 1)
+    assert result.attention_count == len(result.attention)
     assert stuck.message in client.get("/admin/").text.replace("&#39;", "'")
 
 
@@ -60,12 +61,12 @@ def test_runs_that_a_user_ended_need_no_attention(
     calls: Calls, client: FlaskClient, overview: Callable[..., Overview]
 ) -> None:
     calls.register()
-    for number in range(1, IN_A_ROW_FOR_ATTENTION + 1):
+    for number in range(1, IN_A_ROW + 1):
         calls.trial()
         form = {"number": str(number), "csrf_token": csrf(client.get("/admin/job/?job=train").text)}
         client.post("/admin/job/end?job=train", data=form)
     assert {trial["status"] for trial in calls.records()} == {"Failed"}
-    assert overview().failing == []
+    assert overview().attention == []
     assert calls.describe()["attention"] is None
 
 
@@ -78,16 +79,16 @@ def test_runs_that_end_without_a_verdict_three_in_a_row_need_attention_with_thei
     calls: Calls, client: FlaskClient, overview: Callable[..., Overview]
 ) -> None:
     calls.register()
-    crash(calls, IN_A_ROW_FOR_ATTENTION - 1, "OSError: the disk is full")
-    assert (overview().failing, calls.describe()["attention"]) == ([], None)
+    crash(calls, IN_A_ROW - 1, "OSError: the disk is full")
+    assert (overview().attention, calls.describe()["attention"]) == ([], None)
     crash(calls, 1, "ValueError: <nothing> works")
     calls.trial()  # the next one runs already
     words = "the last 3 runs ended without a verdict, the latest with: ValueError: <nothing> works"
-    (job,) = overview().failing
-    assert (job.failures, job.crashes, job.stage, job.message) == (0, 3, "Pruning", words)
+    (job,) = overview().attention
+    assert (job.number, job.cause, job.trial, job.message) == (3, Cause.CRASHES, 3, words)
     assert calls.describe()["attention"] == words
     for path in ("", "job/?job=train"):
-        assert words in html.unescape(client.get(f"/admin/{path}").text)
+        assert words[1:] in html.unescape(client.get(f"/admin/{path}").text)
 
 
 @pytest.mark.parametrize("way", ["left by a regular end", "lost"])
@@ -95,14 +96,14 @@ def test_every_end_without_a_verdict_counts(
     calls: Calls, overview: Callable[..., Overview], database_url: str, way: str
 ) -> None:
     calls.register()
-    for _ in range(IN_A_ROW_FOR_ATTENTION):
+    for _ in range(IN_A_ROW):
         trial = calls.trial()
         if way == "lost":
             let_time_pass(database_url, "train", trial["trial_number"], LEASE_S + 1)
         else:
             calls.must(calls.end(trial, over=True))
     calls.trial()
-    assert [job.crashes for job in overview().failing] == [3]
+    assert [(job.cause, job.number) for job in overview().attention] == [(Cause.CRASHES, 3)]
 
 
 def test_a_verdict_or_a_reset_ends_a_row_of_runs_without_one(calls: Calls, overview: Callable[..., Overview]) -> None:
@@ -110,17 +111,17 @@ def test_a_verdict_or_a_reset_ends_a_row_of_runs_without_one(calls: Calls, overv
     crash(calls, 2)
     calls.diverge(calls.trial())
     crash(calls, 2)
-    assert overview().failing == []
+    assert overview().attention == []
     crash(calls, 1)
-    assert [job.crashes for job in overview().failing] == [3]
+    assert [(job.cause, job.number) for job in overview().attention] == [(Cause.CRASHES, 3)]
     calls.must(calls.reset())
     crash(calls, 2)
-    assert overview().failing == []
+    assert overview().attention == []
 
 
 def test_a_job_says_that_its_runs_have_failed_in_a_row(calls: Calls) -> None:
     calls.register(num_pruning_rounds=0)
-    for _ in range(IN_A_ROW_FOR_ATTENTION):
+    for _ in range(IN_A_ROW):
         calls.diverge(calls.trial())
     assert calls.describe()["attention"] == "3 runs have failed since the last success"
 
@@ -133,27 +134,27 @@ def test_a_success_beside_the_exploration_hides_no_stuck_job(calls: Calls, overv
     calls.diverge(exploring)
     calls.converge(beside)
     assert calls.ask().status == 409
-    assert [job.stage for job in overview().failing] == ["Stuck"]
+    assert [job.cause for job in overview().attention] == [Cause.STUCK]
 
 
-def test_a_failing_job_past_its_pruning_is_listed_with_its_message(
+def test_a_failing_job_past_its_pruning_is_listed_with_its_last_failure(
     calls: Calls, overview: Callable[..., Overview]
 ) -> None:
     calls.register(batch_sizes=[16], num_pruning_rounds=0, beta_knob=None)
     calls.converge(calls.trial())
-    for _ in range(IN_A_ROW_FOR_ATTENTION):
+    for _ in range(IN_A_ROW):
         calls.diverge(calls.trial())
-    (job,) = overview().failing
-    assert (job.failures, job.stage, job.message) == (3, "MAB", "the bandit chooses among 16")
+    (job,) = overview().attention
+    assert (job.number, job.cause, job.trial) == (3, Cause.FAILURES, 4)
 
 
 def test_a_success_ends_a_row_of_failures(calls: Calls, overview: Callable[..., Overview]) -> None:
     calls.register(policy="gp-ucb")
-    for _ in range(IN_A_ROW_FOR_ATTENTION):
+    for _ in range(IN_A_ROW):
         calls.diverge(calls.trial())
-    assert [job.failures for job in overview().failing] == [IN_A_ROW_FOR_ATTENTION]
+    assert [job.number for job in overview().attention] == [IN_A_ROW]
     calls.converge(calls.trial())
-    assert overview().failing == []
+    assert overview().attention == []
 
 
 def test_the_pages_and_the_api_name_the_recommended_batch_size_and_another_one_with_the_lowest_mean(
@@ -186,9 +187,10 @@ def test_the_savings_of_all_jobs_are_added_up(calls: Calls, overview: Callable[.
                 calls.converge(trial, energy=10.0 + trial["batch_size"])
     savings = [calls.must(calls("GET", f"/jobs/{job_id}/savings"))["against_default"] for job_id in ("one", "other")]
     result = overview()
-    for name in ("energy", "time", "cost"):
-        assert getattr(result.saved, name) == pytest.approx(sum(of_job[name] for of_job in savings))
-    assert (result.known_savings_count, result.unknown_savings_count, result.job_count) == (2, 1, 3)
+    assert result.this_month == result.total
+    for name, of_core in (("energy", "energy_j"), ("time", "time_s"), ("cost", "cost_j")):
+        assert getattr(result.total.saved, of_core) == pytest.approx(sum(of_job[name] for of_job in savings))
+    assert (result.total.known, result.total.unknown, result.job_count) == (2, 1, 3)
     assert [job.job_id for job in result.savings] == ["one", "other"]
 
 

@@ -106,6 +106,11 @@ class Belief(EndedSummary):
         return tuple(self.grid.sizes[i] for i in np.flatnonzero(self.epoch_cost.runs == 0))
 
     @property
+    def has_just_drifted(self) -> bool:
+        """Whether the last covered trial has raised the drift alarm."""
+        return self.changed is not None and self.changed == self.last_revision
+
+    @property
     def has_converged(self) -> Mask:
         """Which batch sizes have converged, and have not broken since (n,)."""
         return np.greater(self.converged, 0) & self._works

@@ -37,6 +37,7 @@ def upgrade() -> None:
     ]:
         op.add_column("jobs", sa.Column(name, type_, nullable=False, server_default="0"))
     op.add_column("jobs", sa.Column("last_launch_at", UTC))
+    op.add_column("jobs", sa.Column("drifted_trial", sa.Integer()))
     op.create_table(
         "job_days",
         sa.Column("job", sa.Integer(), sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
@@ -113,5 +114,5 @@ def _sums(
 
 def downgrade() -> None:
     op.drop_table("job_days")
-    for name in ("summed_revision", *WHOLE, *REAL, "last_launch_at"):
+    for name in ("summed_revision", *WHOLE, *REAL, "last_launch_at", "drifted_trial"):
         op.drop_column("jobs", name)

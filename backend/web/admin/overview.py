@@ -3,7 +3,7 @@
 from flask import current_app, render_template, request
 from flask.typing import ResponseReturnValue
 
-from ...usecases import dashboard
+from ...usecases import overview
 from ...usecases.users import Role
 from . import login
 from .blueprint import blueprint
@@ -14,5 +14,5 @@ from .login import PageUser
 @login.requires(Role.VIEWER)
 def show_overview(user: PageUser) -> ResponseReturnValue:
     """Show the overview."""
-    overview = dashboard.overview(user.actor, current_app.config["LEASE_S"])
-    return render_template("admin/overview.html", overview=overview, server=request.url_root.rstrip("/"))
+    state = overview.overview(user.actor, current_app.config["LEASE_S"])
+    return render_template("admin/overview.html", overview=state, server=request.url_root.rstrip("/"))

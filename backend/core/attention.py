@@ -1,0 +1,45 @@
+"""Which jobs need a person's attention, and why. Each job has at most one cause: the first of `Cause` that it has.
+
+Nothing here reads data or words a message for a page.
+"""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+IN_A_ROW = 3
+"""A job needs attention after this many runs in a row that failed, or that ended without a verdict."""
+MIN_LAUNCHES = 6
+"""Fewer launches say nothing of how often a job runs."""
+IDLE_INTERVALS = 5
+"""A job needs attention after this many times its usual interval without a launch, and after `MIN_IDLE`."""
+MIN_IDLE, RETIRED = timedelta(hours=1), timedelta(days=30)
+"""A job that has not run for `RETIRED`, and for `IDLE_INTERVALS` of its intervals more, is taken for given up."""
+DRIFT_LAUNCHES = 5
+"""Launches for which a change of a job's costs stays news."""
+
+
+class Cause(StrEnum):
+    """Why a job needs attention, the most urgent cause first."""
+
+    STUCK = "stuck"
+    CRASHES = "without a verdict"
+    FAILURES = "failed"
+    OVERDUE = "overdue"
+    DRIFTED = "drifted"
+    IDLE = "idle"
+
+
+def usual_interval(launches: int, first: datetime, last: datetime) -> timedelta | None:
+    """Return the mean time between a job's launches; None: there were too few."""
+    return None if launches < MIN_LAUNCHES else (last - first) / (launches - 1)
+
+
+def is_idle(interval: timedelta, last: datetime, now: datetime) -> bool:
+    """Whether a job that usually runs at an interval should have run since its last launch."""
+    limit = max(MIN_IDLE, IDLE_INTERVALS * interval)
+    return limit < now - last < limit + RETIRED
+
+
+def has_just_drifted(launches: int, drifted_trial: int | None) -> bool:
+    """Whether a job's costs have changed lately, as its policy found at the end of a trial."""
+    return drifted_trial is not None and launches - drifted_trial < DRIFT_LAUNCHES
