@@ -198,11 +198,14 @@ _password = click.option(
 @click.option("--role", type=_role, default=Role.VIEWER.value, show_default=True)
 @_user_prefix
 @_password
+@click.option("--no-password", is_flag=True, help="Let the user log in at a trusted proxy only (ZEUS_BSO_AUTH_HEADER).")
 @database_url
-def create_user(name: str, role: str, prefix: str | None, password_stdin: bool, database_url: str | None) -> None:
+def create_user(
+    name: str, role: str, prefix: str | None, password_stdin: bool, no_password: bool, database_url: str | None
+) -> None:
     """Create a user. Without --prefix the user sees all jobs."""
     app, _ = _app(database_url)
-    password = _read_password(from_stdin=password_stdin)
+    password = None if no_password else _read_password(from_stdin=password_stdin)
     with app.app_context(), _report_errors():
         users.create(name, password, Role(role), COMMAND_LINE, job_id_prefix=prefix)
     click.echo(f"Created: {name}, {role}, {jobs_of(prefix)}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -71,6 +71,10 @@ class Settings(BaseSettings):
     database at every call. A token that was revoked elsewhere, or has expired, works for up to this long."""
     trusted_proxies: str = ""
     """Addresses or networks of proxies whose X-Forwarded-* headers are trusted, separated by commas."""
+    auth_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] | None = None
+    """Header in which the trusted proxies name the user whom they have logged in, for the admin page; None: none."""
+    auth_default_role: Literal["viewer", "operator"] | None = None
+    """Role of a user whom `auth_header` names and this server does not know; None: such a user is refused."""
     price_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Price of energy, for the admin page; None: the page shows no prices."""
     currency: str = "EUR"
@@ -100,6 +104,14 @@ class Settings(BaseSettings):
         except ValueError as error:
             raise ValueError(f"{error}; list addresses or networks, such as 10.0.0.0/8, separated by commas") from None
         return value
+
+    @model_validator(mode="after")
+    def _proxies_log_in(self) -> "Settings":
+        if self.auth_header is not None and not self.trusted_proxies.strip(" ,"):
+            raise ValueError(f"{ENV_PREFIX}AUTH_HEADER needs {ENV_PREFIX}TRUSTED_PROXIES, which alone may set it")
+        if self.auth_default_role is not None and self.auth_header is None:
+            raise ValueError(f"{ENV_PREFIX}AUTH_DEFAULT_ROLE has no meaning without {ENV_PREFIX}AUTH_HEADER")
+        return self
 
     @field_validator("database_url")
     @classmethod
@@ -187,6 +199,11 @@ def unknown_variables() -> list[str]:
     return sorted(name for name in variables if name.startswith(ENV_PREFIX) and name not in known)
 
 
+def _variable(location: tuple[int | str, ...]) -> str:
+    """The beginning of a message about a setting. One about several settings names them itself."""
+    return f"{ENV_PREFIX}{'.'.join(map(str, location)).upper()}: " if location else ""
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings.
 
@@ -205,7 +222,7 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(_secrets_dir=secrets if secrets.is_dir() else None, **given)
     except ValidationError as error:
         faults = [
-            f"  {ENV_PREFIX}{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg'].removeprefix('Value error, ')}"
+            f"  {_variable(fault['loc'])}{fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsError("\n".join(["these settings are invalid:", *faults])) from None

@@ -60,13 +60,15 @@ class Account:
     disabled_at: datetime | None
 
 
-def add(session: Session, name: str, password: str, role: Role, by: Actor, *, job_id_prefix: str | None = None) -> None:
+def add(
+    session: Session, name: str, password: str | None, role: Role, by: Actor, *, job_id_prefix: str | None = None
+) -> None:
     """Create a user in a transaction that does more.
 
     Args:
         session: the transaction.
         name: the user's name.
-        password: the user's password.
+        password: the user's password; None: the user can log in at a trusted proxy only.
         role: the permissions of the user.
         by: the actor that creates the user.
         job_id_prefix: limits the user to jobs whose ids start with this; None: all jobs.
@@ -79,12 +81,12 @@ def add(session: Session, name: str, password: str, role: Role, by: Actor, *, jo
         TokenLacksScope: the actor is limited to some jobs.
     """
     _check_manager(by)
-    if not 0 < len(name) <= MAX_ID_LENGTH or not name.isprintable() or name != name.strip():
+    if not _is_usable(name):
         raise UnusableName(
             f"a user's name must have 1 to {MAX_ID_LENGTH} printable characters, and no space at either end"
         )
     audit.check_prefix(job_id_prefix)
-    hashed = _hash(password)
+    hashed = _hash(secrets.token_urlsafe(48) if password is None else password)
     if accounts.find_user(session, name) is not None:
         raise UserExists(f"a user {name!r} already exists; change it with: {COMMAND} user change {name}")
     user = User(name=name, password_hash=hashed, role=role, job_id_prefix=job_id_prefix, created_at=store.now(session))
@@ -215,6 +217,23 @@ def log_in(name: str, password: str, address: str) -> Account | None:
     return _account(user)
 
 
+@read_only
+def named_by_proxy(session: Session, name: str, default_role: Role | None) -> Account | None:
+    """Return the user whom a trusted proxy has logged in; None: the user is disabled or unknown, so it is refused.
+
+    Args:
+        session: the transaction.
+        name: the user, as the proxy names it.
+        default_role: role of a user that is unknown here, who sees all jobs; None: an unknown user is refused.
+    """
+    user = accounts.find_user(session, name)
+    if user is not None:
+        return None if user.disabled_at is not None else _account(user)
+    if default_role is None or not _is_usable(name):
+        return None
+    return Account(name, default_role, None, 0, store.now(session), None)
+
+
 @session_transaction
 def log_out(session: Session, name: str, by: Actor) -> None:
     """End all sessions of a user."""
@@ -290,6 +309,10 @@ def _record_login(session: Session, by: Actor) -> None:
 
 def _account(user: User) -> Account:
     return Account(user.name, Role(user.role), user.job_id_prefix, user.sessions, user.created_at, user.disabled_at)
+
+
+def _is_usable(name: str) -> bool:
+    return 0 < len(name) <= MAX_ID_LENGTH and name.isprintable() and name == name.strip()
 
 
 def _check_manager(by: Actor) -> None:

@@ -67,6 +67,11 @@ def is_open_to_caller() -> bool:
     return bool(current_app.config["INSECURE_OPEN"]) or _from_own_machine()
 
 
+def is_by_trusted_proxy() -> bool:
+    """Whether a proxy of the setting `trusted_proxies` has sent the current request."""
+    return "werkzeug.proxy_fix.orig" in request.environ  # `security` lets ProxyFix see no other requests
+
+
 def anonymous_actor() -> Actor:
     """Return the caller of a server without tokens and users."""
     return _anonymous(by_own_machine=_from_own_machine())
@@ -129,7 +134,7 @@ def _from_own_machine() -> bool:
         addresses.append(_host(environ["HTTP_ORIGIN"]))
     names = " ".join(environ)
     forwarded = "HTTP_X_FORWARDED_" in names or "HTTP_FORWARDED" in names
-    by_trusted_proxy = "werkzeug.proxy_fix.orig" in environ
+    by_trusted_proxy = is_by_trusted_proxy()
     # Browsers send GET requests for images, links and forms without an Origin, and one GET call creates a trial.
     foreign = environ.get("HTTP_SEC_FETCH_SITE") == "cross-site"
     return all(map(is_loopback, addresses)) and not (forwarded or by_trusted_proxy or foreign)

@@ -54,7 +54,7 @@ def protect(app: Flask, trusted_proxies: str) -> None:
 class _TrustSome:
     """WSGI middleware that applies X-Forwarded-* headers from trusted proxies.
 
-    `auth` recognizes such requests by the key that ProxyFix adds to the environment.
+    `auth.is_by_trusted_proxy` recognizes such requests by the key that ProxyFix adds to the environment.
     """
 
     def __init__(self, app: "WSGIApplication", networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> None:

@@ -75,13 +75,14 @@ class Authority:
 
 
 @contextmanager
-def nginx(server: str, folder: Path, authority: Authority, **certificate: Any) -> Iterator[str]:
+def nginx(server: str, folder: Path, authority: Authority, lines: str = "", **certificate: Any) -> Iterator[str]:
     """Run nginx before a server. Returns the server's address there.
 
     Args:
         server: the server, as HOST:PORT.
         folder: for its files.
         authority: issues its certificate.
+        lines: more lines for the location of the server, as docs/proxies.md has them.
         certificate: arguments of `Authority.issue`.
     """
     port = free_port()
@@ -89,7 +90,9 @@ def nginx(server: str, folder: Path, authority: Authority, **certificate: Any) -
     for written, meant in (("server:8000;", f"{server};"), ("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;")):
         assert text.count(written) == 1
         text = text.replace(written, meant)
-    (folder / "bso.conf").write_text(text)
+    path = "proxy_set_header X-Forwarded-Prefix /bso;"
+    assert text.count(path) == 1
+    (folder / "bso.conf").write_text(text.replace(path, f"{path}\n{lines}"))
     user = "root" if os.getuid() == 0 else "nobody"  # without root it keeps its user anyway
     (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, user=user))
     _issue(authority, folder, **certificate)

@@ -14,6 +14,7 @@ from flask_wtf.csrf import CSRFError
 from ...config import Settings
 from ...core import run_status
 from ...usecases import dashboard
+from ...usecases.users import Role
 from . import account, compare, formatting, job, lists, login, overview, tokens, trial, users
 from .blueprint import PATH, blueprint
 
@@ -57,6 +58,8 @@ def register(app: Flask, settings: Settings) -> None:
         PERMANENT_SESSION_LIFETIME=login.SESSION_S,
         SESSION_REFRESH_EACH_REQUEST=False,  # an answer that arrives late would restore a deleted cookie
         WTF_CSRF_TIME_LIMIT=None,  # as long as the session
+        AUTH_HEADER=settings.auth_header,
+        AUTH_DEFAULT_ROLE=settings.auth_default_role and Role(settings.auth_default_role),
         PRICE_PER_KWH=settings.price_per_kwh,
         CURRENCY=settings.currency,
         GRAMS_CO2_PER_KWH=settings.grams_co2_per_kwh,

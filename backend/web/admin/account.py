@@ -23,7 +23,6 @@ def show_account(user: PageUser) -> ResponseReturnValue:
     page = render_template(
         "admin/account.html",
         problem=problem,
-        has_password=login.has_session(),
         min_length=users.MIN_PASSWORD_LENGTH,
     )
     return page, status
@@ -32,7 +31,7 @@ def show_account(user: PageUser) -> ResponseReturnValue:
 def _change_password(user: PageUser) -> tuple[str | None, int]:
     """Change the password as the form says. Returns the problem with the form, if any, and the answer's status."""
     old, new = request.form.get("old", ""), request.form.get("password", "")
-    if not login.has_session():
+    if not user.has_password:
         return "You are not logged in with a password.", 409
     if new != request.form.get("repeated"):
         return "The new passwords differ. Type the same one twice.", 422

@@ -1,6 +1,7 @@
 """Logging in to the admin page, and the role that a page needs.
 
 While the server has neither users nor tokens, its own machine uses the page without a login, as an administrator.
+A trusted proxy can log users in itself and name them in a header (`auth_header`).
 Passwords and roles: `backend.usecases.users`.
 """
 
@@ -11,7 +12,7 @@ from functools import wraps
 from typing import Any
 from urllib.parse import urlsplit
 
-from flask import flash, g, redirect, render_template, request, session, url_for
+from flask import current_app, flash, g, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, UserMixin, current_user, login_user, logout_user
 
@@ -38,6 +39,8 @@ class PageUser:
     name: str
     role: Role
     actor: Actor
+    has_password: bool = False
+    """Whether the user has logged in here, with a password."""
 
     def may(self, role: str) -> bool:
         """Whether the user may do what needs this role."""
@@ -66,6 +69,7 @@ def requires(role: Role) -> Callable[[View], Callable[[], ResponseReturnValue]]:
         def guarded() -> ResponseReturnValue:
             user = get_user()
             if user is None:
+                _refuse_user_of_proxy()
                 return redirect_to_login()
             if not user.may(role):
                 raise TokenLacksScope(f"this needs the role {role}; ask an administrator of this server")
@@ -93,6 +97,8 @@ def is_required() -> bool:
 def show_login() -> ResponseReturnValue:
     """Show the login page; a POST logs in."""
     target, problem, status = request.args.get("next"), None, 200
+    if get_user() is None:
+        _refuse_user_of_proxy()
     if request.method == "POST":
         name = request.form.get("name", "")[:MAX_ID_LENGTH]
         password = request.form.get("password", "")[: users.MAX_PASSWORD_LENGTH]
@@ -124,12 +130,6 @@ def log_in(name: str, password: str) -> bool:
     if account is not None:
         start_session(account)
     return account is not None
-
-
-def has_session() -> bool:
-    """Whether the user of the current request has logged in with a password."""
-    user: Any = current_user
-    return bool(user.is_authenticated)
 
 
 @blueprint.post("/login/out")
@@ -164,15 +164,38 @@ def _load(stored: str) -> _SessionUser | None:
 
 
 def _identify_user() -> PageUser | None:
+    name = _named_by_proxy()
+    if name is not None:  # whatever session there is: the proxy knows who sits there now
+        account = users.named_by_proxy(name, current_app.config["AUTH_DEFAULT_ROLE"])
+        return None if account is None else _page_user(account, has_password=False)
     user: Any = current_user
     if user.is_authenticated:
-        account: Account = user.account
-        actor = Actor(users.actor_name(account.name), auth.address(), account.job_id_prefix)
-        return PageUser(account.name, account.role, actor)
+        return _page_user(user.account, has_password=True)
     if is_required():
         return None
     actor = auth.anonymous_actor()
     return PageUser(actor.name, Role.ADMIN, actor)
+
+
+def _page_user(account: Account, *, has_password: bool) -> PageUser:
+    actor = Actor(users.actor_name(account.name), auth.address(), account.job_id_prefix)
+    return PageUser(account.name, account.role, actor, has_password)
+
+
+def _named_by_proxy() -> str | None:
+    """The user whom a trusted proxy names in the current request; None: there is no such proxy, or it names nobody."""
+    header = current_app.config["AUTH_HEADER"]
+    if header is None or not auth.is_by_trusted_proxy():
+        return None
+    # WSGI hands headers on as Latin-1, and proxies send UTF-8.
+    return request.headers.get(header, "").encode("latin-1").decode("utf-8", "replace").strip() or None
+
+
+def _refuse_user_of_proxy() -> None:
+    """Refuse a user whom a trusted proxy names, but who may not use this server. A login here would not help."""
+    name = _named_by_proxy()
+    if name is not None:
+        raise TokenLacksScope(f"the user {name!r} is unknown here or disabled; ask an administrator of this server")
 
 
 def start_session(account: Account) -> None:

@@ -3,7 +3,7 @@
 Who is limited to some jobs gets no access. The user's own password: `account.py`.
 """
 
-from flask import flash, redirect, render_template, request, url_for
+from flask import current_app, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from ...errors import InvalidField, ServiceError, TokenLacksScope
@@ -39,8 +39,9 @@ def _create(user: PageUser) -> str:
     name, password = form.get("name", "").strip(), form.get("password", "")
     role = Role.ADMIN if is_first else _role(form.get("role", ""))
     limit = None if is_first else prefix(form)
-    users.create(name, password, role, user.actor, job_id_prefix=limit)
-    if is_first:
+    at_proxy = not password and current_app.config["AUTH_HEADER"] is not None
+    users.create(name, None if at_proxy else password, role, user.actor, job_id_prefix=limit)
+    if is_first and not at_proxy:
         login.log_in(name, password)
     return f"Created: {name}, {role}, {jobs_of(limit)}"
 
@@ -79,6 +80,7 @@ def _page(problem: str | None = None, *, status: int = 200, changed: str | None 
         "admin/users.html",
         accounts=users.list_all(),
         roles=list(Role),
+        proxy_logs_in=current_app.config["AUTH_HEADER"] is not None,
         min_length=users.MIN_PASSWORD_LENGTH,
         actor_name=users.actor_name,
         problem=problem,
