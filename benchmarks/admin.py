@@ -106,7 +106,9 @@ def pages(filled: Filled) -> dict[str, str]:
         "job, as CSV": address("job/export", job=job_id, format="csv"),
         "job, as JSON": address("job/export", job=job_id, format="json"),
         "trial": address("trial/", job=job_id, number=1),
-        "compare": address("compare/", a=job_id, b=other),
+        "compare": f"/admin/compare/?{urlencode([('job', job_id), ('job', other)])}",
+        "compare, on other GPUs": address("compare/", like=job_id),
+        "compare, searched": address("compare/", search=job_id),
         "tokens": address("tokens/"),
     }
 

@@ -22,6 +22,8 @@ from ..errors import ReportsRemoved, UnknownJob, UnknownTrial
 from .audit import Action, Actor
 from .records import job_belief, job_savings, job_summary, trial_count, trial_record, utc
 
+MAX_RELATED_JOBS = 200
+"""The jobs of a training on other GPU models are searched among the newest of its jobs, this many."""
 MAX_COUNTED_JOBS = 1_000_000
 """The metrics count at most this many jobs for each cause of attention."""
 
@@ -56,6 +58,25 @@ def list_jobs(session: Session, which: JobFilter, offset: int, limit: int) -> Jo
     total, jobs = queries.page_of_jobs(session, which, offset, limit)
     listing_of = _listings(session, jobs)
     return JobPage(total=total, jobs=[listing_of[job.id] for job in jobs])
+
+
+@read_only
+def on_other_gpus(session: Session, job_id: str, limit: int, by: Actor) -> list[str]:
+    """Return the ids of a training's jobs on other GPU models: the newest job of each, newest first.
+
+    The jobs of a training have the same `job_id_prefix`. No jobs if there is no such job.
+    """
+    job = store.read_job(session, job_id)
+    if job is None or not by.may_see(job_id):
+        return []
+    prefix = states.spec_of(job).job_id_prefix
+    _, jobs = queries.page_of_jobs(session, JobFilter(prefix=prefix), 0, MAX_RELATED_JOBS)
+    newest: dict[str, str] = {}
+    for other in jobs:
+        is_related = states.spec_of(other).job_id_prefix == prefix and by.may_see(other.job_id)
+        if is_related and other.gpu_model != job.gpu_model:
+            newest.setdefault(other.gpu_model, other.job_id)
+    return list(newest.values())[:limit]
 
 
 @read_only

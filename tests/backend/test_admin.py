@@ -32,7 +32,7 @@ PAGES = [
     "/admin/job/?job=train",
     "/admin/trial/?job=train&number=1",
 ]
-PAGES_OF_ADMINS = ["/admin/tokens/", "/admin/audit/"]
+PAGES_OF_ADMINS = ["/admin/tokens/", "/admin/users/", "/admin/audit/"]
 
 
 @pytest.fixture
@@ -71,15 +71,15 @@ def test_an_empty_server_shows_how_to_start(client: FlaskClient) -> None:
 @pytest.mark.parametrize("policy", ["zeus", "gp-ucb"])
 def test_every_page_shows_the_data_of_its_jobs(client: FlaskClient, calls: Calls, policy: str) -> None:
     with_trials(calls, policy=policy)
-    for path in [*PAGES, *PAGES_OF_ADMINS, "/admin/compare/?a=train&b=train"]:
+    for path in [*PAGES, *PAGES_OF_ADMINS, "/admin/compare/?job=train"]:
         answer = client.get(path)
         assert answer.status_code == 200, path
-        assert "train" in answer.text or path in ("/admin/tokens/", "/admin/compare/")
+        assert "train" in answer.text or path in ("/admin/tokens/", "/admin/users/")
     job = client.get("/admin/job/?job=train").text
     assert calls.must(calls("GET", "/jobs/train/belief"))["next_reason"] in job.replace("&#39;", "'")
     assert client.get("/admin/job/?job=nobody").status_code == 404
     assert client.get("/admin/trial/?job=train&number=99").status_code == 404
-    assert "nobody" in client.get("/admin/compare/?a=nobody&b=train").text
+    assert "nobody" in client.get("/admin/compare/?job=nobody&job=train").text
 
 
 @pytest.mark.parametrize(
@@ -450,8 +450,8 @@ PARAMETERS = {
     "/admin/job/plots": ("job", "since"),
     "/admin/trial/": ("job", "number", "offset"),
     "/admin/trial/plots": ("job", "number", "since"),
-    "/admin/compare/": ("a", "b"),
-    "/admin/compare/plots": ("a", "b"),
+    "/admin/compare/": ("job", "like", "search"),
+    "/admin/compare/plots": ("job", "like"),
 }
 """The parameters that each page reads. tests/backend/test_lists.py sends others to the lists."""
 

@@ -137,3 +137,10 @@ def test_the_command_line_limits_a_user_and_lifts_the_limit(database_url: str) -
     assert "vision…" in run("list")
     run("change", "ada", "--all-jobs")
     assert re.search(r"ada +viewer +all ", run("list"))
+
+
+@pytest.mark.parametrize("query", ["search=secret", f"job={OTHER}", f"like={OTHER}", f"job={OWN}&job={OTHER}"])
+def test_another_job_is_neither_offered_nor_compared(client: FlaskClient, query: str) -> None:
+    page = client.get(f"/admin/compare/?{query}").text
+    assert f'name="job" value="{OTHER}"' not in page
+    assert "recommended" not in page

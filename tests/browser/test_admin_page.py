@@ -141,7 +141,10 @@ def test_every_page_is_accessible(page: Page, request: pytest.FixtureRequest) ->
         "jobs": "/admin/jobs/",
         "trials": "/admin/trials/",
         "trial": "/admin/trial/?job=speech&number=1",
-        "compare": f"/admin/compare/?a=speech&b={JOB}",
+        "compare": f"/admin/compare/?job=speech&job={JOB}",
+        "choose": "/admin/compare/",
+        "account": "/admin/account/",
+        "users": "/admin/users/",
         "tokens": "/admin/tokens/",
         "audit": "/admin/audit/",
     }.items():

@@ -122,11 +122,32 @@ def test_a_trials_page_follows_its_training_to_its_end(page: Page, training: Cal
 def test_two_jobs_are_drawn_side_by_side(page: Page, training: Calls) -> None:
     log_in(page, "viewer")
     page.goto("/admin/job/?job=live")
-    page.get_by_role("link", name="Compare with another job").click()
-    page.get_by_label("Second job's id").fill("speech")
+    page.get_by_role("link", name="Compare with other jobs").click()
+    page.get_by_label("speech").check()
     page.get_by_role("button", name="Compare").click()
     expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
-    assert set(drawn(page, "comparison")) == {"live", "speech"}
+    assert set(drawn(page, "cost")) == {"live", "speech"}
     mean_costs = {size["batch_size"]: size.get("mean_cost") for size in training.describe("live")["batch_sizes"]}
-    trace = drawn(page, "comparison")["live"]
+    trace = drawn(page, "cost")["live"]
     assert dict(zip(trace["x"], trace["y"], strict=True)) == {size: cost for size, cost in mean_costs.items() if cost}
+
+
+def test_two_gpus_are_compared_with_two_clicks_on_the_list_and_three_ticks_do_it_too(
+    page: Page, training: Calls
+) -> None:
+    for gpu in ("A100", 'H100 "80 <GB>"'):
+        job_id = f"gpus-{gpu}"
+        training.must(training.register(job_id=job_id, job_id_prefix="gpus-", gpu_model=gpu))
+        training.converge(training.trial(job_id))
+    log_in(page, "viewer")
+    page.goto("/admin/jobs/?search=gpus-")
+    page.get_by_role("link", name="gpus-A100").click()
+    page.get_by_role("link", name="Compare with this training on other GPUs").click()
+    expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
+    assert len(drawn(page, "energy")) == 2
+    page.goto("/admin/jobs/?search=gpus-")
+    for box in page.get_by_role("checkbox").all():
+        box.check()
+    page.get_by_role("button", name="Compare the ticked jobs").click()
+    expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
+    expect(page.locator("#sizes thead")).to_contain_text('gpus-H100 "80 <GB>"')

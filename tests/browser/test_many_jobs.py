@@ -91,7 +91,7 @@ def test_on_a_phone_no_page_is_wider_than_the_screen_and_the_menu_is_there(page:
         link.click()
         expect(link).to_have_attribute("aria-current", "page")
         wider += [name] * is_wider_than_the_screen(page)
-    for path in (f"job/?job={JOB}", "trial/?job=speech&number=1", f"compare/?a=speech&b={JOB}"):
+    for path in (f"job/?job={JOB}", "trial/?job=speech&number=1", f"compare/?job=speech&job={JOB}"):
         page.goto(f"/admin/{path}")
         wider += [path] * is_wider_than_the_screen(page)
     assert wider == []

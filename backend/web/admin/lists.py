@@ -31,6 +31,12 @@ def _job_link(job_id: str) -> Markup:
     return Markup('<a href="{}">{}</a>').format(url_for("admin.job", job=job_id), job_id)
 
 
+def _job_choice(job_id: str) -> Markup:
+    """A box to tick a job in the list of jobs, for the form of `chosen.html`, and the job's link."""
+    box = Markup('<input type="checkbox" form="chosen" name="job" value="{0}" aria-label="Tick {0}">').format(job_id)
+    return box + _job_link(job_id)
+
+
 def _trial_link(trial: ListedTrial) -> Markup:
     address = url_for("admin.trial", job=trial.job_id, number=trial.number)
     return Markup('<a href="{}">{}</a>').format(address, trial.number)
@@ -72,7 +78,7 @@ JOBS = Listing(
     table=lists.JOBS,
     load=lists.load_jobs,
     columns=(
-        Column("job", "Job", lambda job: job.job_id, show=lambda job: _job_link(job.job_id)),
+        Column("job", "Job", lambda job: job.job_id, show=lambda job: _job_choice(job.job_id)),
         Column("policy", "Policy", lambda job: job.policy),
         Column("gpu", "GPU", lambda job: job.gpu_model),
         Column("paused", "Paused", lambda job: "paused" if job.paused else ""),

@@ -3,6 +3,7 @@
 A figure is a list of traces and a layout. `figures.js` adds the colours that depend on light or dark mode.
 """
 
+import math
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -20,6 +21,7 @@ COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b
 """Distinguishable with colour blindness (Okabe and Ito, 2008)."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon", "pentagon", "triangle-down")
 """Symbols of converged runs. Batch sizes use the next symbol when the colours repeat."""
+_UNITS = {"cost": " (J)", "energy": " (J)", "time": " (s)", "epochs": ""}
 
 
 def costs(history: History) -> Figure:
@@ -175,21 +177,31 @@ def progress(target_metric: float | None, reports: Sequence[ReportRecord]) -> di
     return {"metric": metric, "cost": cost_j}
 
 
+COMPARED = {"cost": "Mean cost", "energy": "Mean energy", "time": "Mean time", "epochs": "Mean epochs"}
+"""The figures of a comparison."""
+
+
 def comparison(jobs: Sequence[JobSummary]) -> dict[str, Figure]:
-    """The mean cost of each batch size's converged runs, for several jobs.
+    """The means of each batch size's converged runs, for several jobs: the figures of `COMPARED`, over the same axis.
 
     Plotly renders markup in names, links included. So job ids are escaped.
     """
+    return {name: _compared(name, jobs) for name in COMPARED}
+
+
+def _compared(name: str, jobs: Sequence[JobSummary]) -> Figure:
     traces = []
     for index, job in enumerate(jobs):
         sizes = [size for size in job.batch_sizes if size.mean_cost is not None]
-        points = _points(
-            escape(job.spec.job_id or ""), [size.batch_size for size in sizes], [size.mean_cost for size in sizes]
-        )
+        values = [getattr(size, f"mean_{name}") for size in sizes]
+        points = _points(escape(job.spec.job_id or ""), [size.batch_size for size in sizes], values)
         traces.append(points | {"marker": {"color": COLOURS[index], "symbol": SYMBOLS[index], "size": 10}})
-    figure = _figure(traces, "batch size", "mean cost (J)")
-    figure["layout"]["xaxis"] |= {"type": "log", "tickvals": sorted({x for trace in traces for x in trace["x"]})}
-    return {"comparison": figure}
+    figure = _figure(traces, "batch size", f"mean {name}{_UNITS[name]}")
+    shown = sorted({size for job in jobs for size in job.spec.batch_sizes})
+    if shown:
+        ends = [math.log10(shown[0]) - 0.05, math.log10(shown[-1]) + 0.05]
+        figure["layout"]["xaxis"] |= {"type": "log", "tickvals": shown, "range": ends}
+    return figure
 
 
 def converged(summaries: Sequence[SizeSummary]) -> list[SizeSummary]:
