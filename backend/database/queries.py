@@ -32,6 +32,14 @@ def page_of_trials(session: Session, job: Job, offset: int, limit: int) -> tuple
     return count_rows(session, of_job), session.scalars(of_job.order_by(Trial.number).offset(offset).limit(limit)).all()
 
 
+def trials_with_numbers(session: Session, job: Job, numbers: Sequence[int], latest: int) -> Sequence[Trial]:
+    """Return the trials of a job with these numbers, ascending; without numbers, the latest `latest`."""
+    of_job = select(Trial).where(Trial.job == job.id)
+    if numbers:
+        return session.scalars(of_job.where(Trial.number.in_(numbers)).order_by(Trial.number)).all()
+    return session.scalars(of_job.order_by(Trial.number.desc()).limit(latest)).all()[::-1]
+
+
 @dataclass(frozen=True, slots=True)
 class JobFilter:
     """The jobs to list. A field that is None does not filter."""

@@ -7,6 +7,7 @@ one line in `_TRIAL_COLUMNS` and `_to_trial`.
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -288,15 +289,15 @@ def load_totals(
     return totals_of
 
 
-def load_last_ended(session: Session, job: Job, limit: int) -> list[tuple[CoreTrial, int, str]]:
+def load_last_ended(session: Session, job: Job, limit: int) -> list[tuple[CoreTrial, int, str, datetime | None]]:
     """Return the last `limit` trials of a job that ended, in the order of their ends.
 
-    Each comes with its exploration and its outcome code.
+    Each comes with its exploration, its outcome code and the time of its end.
     """
-    trials = select(*_TRIAL_COLUMNS, Trial.exploration)
+    trials = select(*_TRIAL_COLUMNS, Trial.exploration, Trial.ended_at)
     trials = trials.where(Trial.job == job.id, Trial.ended_revision.is_not(None))
     last = session.execute(trials.order_by(Trial.ended_revision.desc(), Trial.number.desc()).limit(limit)).all()
-    return [(_to_trial(columns), exploration, columns[-1] or "") for *columns, exploration in reversed(last)]
+    return [(_to_trial(columns), exploration, columns[-1] or "", at) for *columns, exploration, at in reversed(last)]
 
 
 def is_out_of_reach(reads: Session | Connection, job: Job) -> bool:

@@ -5,6 +5,7 @@ API in `reading`.
 `backend.web.admin.plots` turns the data into figures.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -24,6 +25,8 @@ from .records import job_belief, job_savings, job_summary, trial_count, trial_re
 
 MAX_PLOTTED_TRIALS = 500
 """Figures show this many of a job's trials, the last to end. Earlier trials are added up."""
+LATEST_CURVES, MAX_CURVES = 5, 8
+"""Trials whose metric a job's page shows by itself, and at most."""
 MAX_ROWS = 20
 """Running trials on a job's page."""
 
@@ -35,6 +38,7 @@ class EndedTrial:
     trial: CoreTrial
     exploration: int
     outcome_code: str
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,24 @@ def history(session: Session, job_id: str, by: Actor) -> History:
         belief=job_belief(job, state, current),
         curves=_calibration_curves(session, job),
     )
+
+
+@read_only
+def metric_curves(session: Session, job_id: str, numbers: Sequence[int], by: Actor) -> dict[int, list[Report]]:
+    """Return the reports of some trials of a job, by their numbers.
+
+    Args:
+        session: the transaction.
+        job_id: the job.
+        numbers: the trials; those that the job does not have are left out. Empty: the latest `LATEST_CURVES`.
+        by: who asks.
+
+    Raises:
+        UnknownJob: there is no such job.
+    """
+    job = get_job(session, job_id, by)
+    trials = queries.trials_with_numbers(session, job, numbers, LATEST_CURVES)
+    return {trial.number: states.load_curve(session, trial) for trial in trials}
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,6 +157,7 @@ def test_every_figure_shows_the_numbers_of_the_core(
     with app.app_context():
         history = dashboard.history("train", COMMAND_LINE)
     figures = client.get("/admin/job/plots?job=train").json["figures"]
+    assert figures.pop("curves")["data"][0]["name"] == f"trial {max(1, trials - 4)}"
     assert figures == plots.figures(history)
     points = {
         x: y
@@ -186,7 +187,7 @@ def test_every_figure_shows_the_numbers_of_the_core(
     assert last["against the lowest mean"] == pytest.approx(savings["against_best"]["cost"])
     converged = {size["batch_size"]: size for size in calls.describe()["batch_sizes"] if size["mean_cost"] is not None}
     (dots,) = (trace for trace in figures["energy"]["data"] if trace["name"] == "batch sizes")
-    assert dict(zip(map(int, dots["text"]), dots["y"], strict=True)) == {
+    assert dict(zip(map(int, dots["ids"]), dots["y"], strict=True)) == {
         size: summary["mean_energy"] for size, summary in converged.items()
     }
     best = plots.winner(history.spec, history.summaries, history.spec.eta_knob)
@@ -447,7 +448,7 @@ PARAMETERS = {
     "/admin/trials/export/csv/": ("search", "sort", "desc", "job", "batch_size", "status", "outcome"),
     "/admin/job/": ("job",),
     "/admin/job/export": ("job", "format"),
-    "/admin/job/plots": ("job", "since"),
+    "/admin/job/plots": ("job", "since", "trials"),
     "/admin/trial/": ("job", "number", "offset"),
     "/admin/trial/plots": ("job", "number", "since"),
     "/admin/compare/": ("job", "like", "search"),

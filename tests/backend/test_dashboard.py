@@ -257,7 +257,11 @@ def test_markers_distinguish_failures_ends_without_a_verdict_and_resets(app: Fla
         (trace,) = plots.costs(dashboard.history("train", COMMAND_LINE))["data"]
     assert trace["marker"]["symbol"] == ["circle", "circle-open", "x"]
     assert trace["marker"]["opacity"] == [0.35, 0.35, 1.0]
-    assert trace["text"] == ["converged", "ended", "diverged"]
+    assert trace["text"] == [
+        "Trial 1 with batch size 16 (converged)<br>cost 10.0 J: 10.0 J in 1 s, 1 epoch.",
+        "Trial 2 with batch size 16 (ended)<br>cost 0 J: 0 J in 0 s, 0 epochs.",
+        "Trial 3 with batch size 16 (diverged)<br>cost 10.0 J: 10.0 J in 1 s, 1 epoch.",
+    ]
 
 
 def test_ruled_out_batch_sizes_are_marked_in_the_beliefs(app: Flask, calls: Calls) -> None:
@@ -296,7 +300,7 @@ def test_a_trials_figures_are_its_reports(calls: Calls, client: FlaskClient) -> 
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.3, 0.99, 1.0])
-def test_the_line_of_equal_cost_stays_within_the_range_of_the_batch_sizes(app: Flask, calls: Calls, eta: float) -> None:
+def test_the_line_of_equal_cost_stays_within_the_limits_of_the_figure(app: Flask, calls: Calls, eta: float) -> None:
     calls.register(eta_knob=0.5, beta_knob=None)
     for _ in range(8):
         trial = calls.trial()
@@ -309,8 +313,9 @@ def test_the_line_of_equal_cost_stays_within_the_range_of_the_batch_sizes(app: F
     assert best is not None
     times, energies = plots.eta_line(history.spec, history.summaries, eta)
     for axis, values in (("mean_time_s", times), ("mean_energy_j", energies)):
-        means = [getattr(size, axis) for size in sizes]
-        assert all(min(means) - 1e-6 <= value <= max(means) + 1e-6 for value in values)
+        low, high = plots.limits([getattr(size, axis) for size in sizes])
+        assert all(low - 1e-6 <= value <= high + 1e-6 for value in values)
+        assert low < min(getattr(size, axis) for size in sizes)
     for time_s, energy_j in zip(times, energies, strict=True):
         if eta > 0:
             cost_j = eta * energy_j + (1 - eta) * 100 * time_s

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from flask import current_app, flash, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
+from lightning_bso.quantities import duration, joules
 from lightning_bso.wire import TrialRecord, TrialRequest
 
 from ...usecases import dashboard, reading, runs
@@ -13,7 +14,7 @@ from ...usecases.users import Role
 from . import export, login, plots
 from .blueprint import blueprint
 from .login import PageUser
-from .parameters import job_id, trial_number
+from .parameters import job_id, trial_number, trial_numbers
 
 LATEST_TRIALS = 25
 _EXPORT_PAGE = 1000
@@ -43,13 +44,22 @@ def job_plots(user: PageUser) -> ResponseReturnValue:
     if request.args.get("since") == str(dashboard.revision(job_id(), user.actor)):
         return "", 204
     history = dashboard.history(job_id(), user.actor)
+    numbers = trial_numbers(request.args.get("trials", ""))[: dashboard.MAX_CURVES]
+    curves = dashboard.metric_curves(job_id(), numbers, user.actor)
+    target = history.job.learnt_target
+    target_metric = history.spec.target_metric if target is None else target.target_metric
     return jsonify(
-        figures=plots.figures(history),
+        figures=plots.figures(history) | {"curves": plots.curves(curves, target_metric)},
         revision=history.revision,
         eta=history.spec.eta_knob,
         max_power=history.spec.max_power,
         sizes=[
-            {"batch_size": summary.batch_size, "energy": summary.mean_energy_j, "time": summary.mean_time_s}
+            {
+                "batch_size": summary.batch_size,
+                "energy": summary.mean_energy_j,
+                "time": summary.mean_time_s,
+                "says": f"{joules(summary.mean_energy_j)} in {duration(summary.mean_time_s)}",
+            }
             for summary in plots.converged(history.summaries)
         ],
     )

@@ -23,3 +23,9 @@ def trial_number(text: str | None) -> int:
     if text is None or not text.isascii() or not text.isdecimal() or len(text) > 9:
         abort(404, "there is no such trial")
     return int(text)
+
+
+def trial_numbers(text: str) -> list[int]:
+    """Find the numbers in a text such as "3, 5 8". Other words count as none."""
+    words = text.replace(",", " ").split()
+    return [int(word) for word in words if word.isascii() and word.isdecimal() and len(word) <= 9]

@@ -4,21 +4,35 @@ A figure is a list of traces and a layout. `figures.js` adds the colours that de
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from html import escape
 from typing import Any
 
+from lightning_bso.quantities import count, duration, joules, number
 from lightning_bso.wire import JobSummary, SizeBelief
 
 from ...core.cost import cost, trial_cost
 from ...core.savings import saved_by_trial, savings
-from ...core.state import Spec, TrialStatus
+from ...core.state import Report, Spec, TrialStatus
 from ...core.summary import SizeSummary
 from ...usecases.dashboard import EndedTrial, History, ReportRecord
+from .formatting import utc
 
 Figure = dict[str, Any]
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a000", "#7f7f7f")
 """Distinguishable with colour blindness (Okabe and Ito, 2008)."""
+SENTENCE = "%{text}<extra></extra>"
+"""What the pointer shows at a point: its text, without the name of its trace."""
+TIME_UNITS = (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
+LABEL_WIDTH, LABEL_HEIGHT = 0.02, 0.07
+"""Shares of a figure that a character of a label takes, and a line."""
+FEW = 10
+"""Up to so many numbers, an axis has a tick at each."""
+MUCH = 1000
+"""Costs that differ by more than this factor are shown on a logarithmic axis."""
+MAX_POINTS = 200
+"""Points of a curve of the metric. Of longer ones, every second, third, … report is shown."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon", "pentagon", "triangle-down")
 """Symbols of converged runs. Batch sizes use the next symbol when the colours repeat."""
 _UNITS = {"cost": " (J)", "energy": " (J)", "time": " (s)", "epochs": ""}
@@ -29,91 +43,123 @@ def costs(history: History) -> Figure:
 
     A cross marks a failed run, a ring a run without a verdict. Trials before the last reset are pale.
     """
-    spec, traces = history.spec, []
-    for index, size in enumerate(spec.batch_sizes):
-        ended = [entry for entry in history.ended if entry.trial.batch_size == size]
+    spec = history.spec
+    traces: list[Figure] = []
+    of_size = {size: [entry for entry in history.ended if entry.trial.batch_size == size] for size in spec.batch_sizes}
+    is_crowded = sum(map(bool, of_size.values())) > len(COLOURS)
+    for index, (size, ended) in enumerate(of_size.items()):
         if ended:
+            colour = {"color": [math.log2(size)] * len(ended), "coloraxis": "coloraxis"}
             traces.append(
                 {
                     "name": str(size),
                     "x": [entry.trial.number for entry in ended],
                     "y": [trial_cost(spec, entry.trial) for entry in ended],
-                    "text": [entry.outcome_code for entry in ended],
+                    "text": [_story(spec, entry) for entry in ended],
+                    "hovertemplate": SENTENCE,
+                    "customdata": [entry.trial.number for entry in ended],
+                    "meta": {"times": [_iso(entry.ended_at) for entry in ended]},
                     "mode": "markers",
-                    "marker": {
-                        "color": COLOURS[index % len(COLOURS)],
-                        "symbol": [_symbol(entry, index) for entry in ended],
+                    "showlegend": not is_crowded,
+                    "marker": (colour if is_crowded else {"color": COLOURS[index % len(COLOURS)]})
+                    | {
+                        "symbol": [_symbol(entry, 0 if is_crowded else index) for entry in ended],
                         "opacity": [1.0 if entry.exploration == history.exploration else 0.35 for entry in ended],
                         "size": 8,
                     },
                 }
             )
     bound_j = history.belief.cost_bound
+    spread = [value for trace in traces for value in trace["y"] if value > 0]
     if bound_j is not None and history.ended:
         numbers = [entry.trial.number for entry in history.ended]
-        traces.append(_line("bound", [min(numbers), max(numbers) + 1], [bound_j, bound_j]))
-    return _figure(traces, "trial", "cost (J)")
+        times = [_iso(at) for at in (history.ended[0].ended_at, history.ended[-1].ended_at)]
+        line = _line("bound", [min(numbers), max(numbers) + 1], [bound_j, bound_j])
+        traces.append(_says(line, f"The next run is stopped above {joules(bound_j)}.") | {"meta": {"times": times}})
+    figure = _figure(traces, "trial", "cost (J)", "No run has ended yet.")
+    if is_crowded:
+        figure["layout"]["coloraxis"] = _size_scale(spec.batch_sizes)
+    return _by_number(_logarithmic(figure, spread))
 
 
 def beliefs(history: History) -> Figure:
     """The expected cost of each batch size with one standard deviation: tried, untried, ruled out, and next."""
     traces = []
+    known = [size for size in history.belief.batch_sizes if size.expected_cost is not None]
     for state, symbol in {"tried": "circle", "not tried": "circle-open", "ruled out": "x"}.items():
-        sizes = [
-            size for size in history.belief.batch_sizes if size.expected_cost is not None and _state(size) == state
-        ]
+        sizes = [size for size in known if _state(size) == state]
         if sizes:
             traces.append(
                 {
                     "name": state,
                     "x": [str(size.batch_size) for size in sizes],
                     "y": [size.expected_cost for size in sizes],
+                    "text": [_belief(size) for size in sizes],
+                    "hovertemplate": SENTENCE,
                     "error_y": {"type": "data", "array": [size.standard_deviation for size in sizes], "visible": True},
                     "mode": "markers",
                     "marker": {"color": COLOURS[0], "symbol": symbol, "size": 10},
                 }
             )
-    next_sizes = [size for size in history.belief.batch_sizes if size.batch_size == history.belief.next_batch_size]
-    if next_sizes and next_sizes[0].expected_cost is not None:
+    upcoming = [size for size in known if size.batch_size == history.belief.next_batch_size]
+    if upcoming:
         traces.append(
             {
                 "name": "next",
-                "x": [str(next_sizes[0].batch_size)],
-                "y": [next_sizes[0].expected_cost],
+                "x": [str(upcoming[0].batch_size)],
+                "y": [upcoming[0].expected_cost],
+                "hoverinfo": "skip",
                 "mode": "markers",
                 "marker": {"color": COLOURS[5], "symbol": "circle-open", "size": 18, "line": {"width": 2}},
             }
         )
-    figure = _figure(traces, "batch size", "expected cost (J)")
-    figure["layout"]["xaxis"] |= {"type": "category", "categoryarray": [str(size) for size in history.spec.batch_sizes]}
-    return figure
+    figure = _figure(traces, "batch size", "expected cost (J)", "The policy expects no costs before a run has ended.")
+    names = [str(size) for size in history.spec.batch_sizes]
+    figure["layout"]["xaxis"] |= {"type": "category", "categoryarray": names, "range": [-0.5, len(names) - 0.5]}
+    return _logarithmic(figure, [size.expected_cost for size in known if size.expected_cost])
 
 
 def energy_and_time(history: History) -> Figure:
-    """Mean energy against mean time of each batch size's converged runs, the Pareto front, and the line of eta."""
+    """Mean energy against mean time of each batch size's converged runs, the Pareto front, and the line of eta.
+
+    Times are in the unit that `layout.meta` names, and energies in joules.
+    """
     sizes = converged(history.summaries)
+    times, energies = [size.mean_time_s or 0.0 for size in sizes], [size.mean_energy_j or 0.0 for size in sizes]
+    unit, unit_s = _time_unit(times)
     traces: list[Figure] = []
     if sizes:
-        traces.append(
+        front = pareto(sizes)
+        first = [size.batch_size for size in front] + [history.spec.default_batch_size]
+        line_s, line_j = eta_line(history.spec, history.summaries, history.spec.eta_knob)
+        traces = [
             {
                 "name": "batch sizes",
-                "x": [size.mean_time_s for size in sizes],
-                "y": [size.mean_energy_j for size in sizes],
-                "text": [str(size.batch_size) for size in sizes],
+                "x": [time_s / unit_s for time_s in times],
+                "y": energies,
+                "text": _labels(sizes, first),
+                "ids": [str(size.batch_size) for size in sizes],
+                "hovertext": [_mean(history.spec, size) for size in sizes],
+                "hovertemplate": "%{hovertext}<extra></extra>",
                 "mode": "markers+text",
                 "textposition": "top center",
                 "cliponaxis": False,
                 "marker": {"color": COLOURS[0], "size": 10},
-            }
-        )
-        front = pareto(sizes)
-        traces.append(
-            _line("Pareto front", [size.mean_time_s for size in front], [size.mean_energy_j for size in front])
-        )
-        times, energies = eta_line(history.spec, history.summaries, history.spec.eta_knob)
-        traces.append(_line("equal cost", times, energies) | {"line": {"dash": "dash", "color": COLOURS[5]}})
-    figure = _figure(traces, "mean time (s)", "mean energy (J)")
-    figure["layout"]["yaxis"]["rangemode"] = "normal"  # an axis from 0 would hide small differences
+            },
+            _line(
+                "Pareto front",
+                [(size.mean_time_s or 0.0) / unit_s for size in front],
+                [size.mean_energy_j for size in front],
+            )
+            | {"hoverinfo": "skip"},
+            _line("equal cost", [time_s / unit_s for time_s in line_s], line_j)
+            | {"line": {"dash": "dash", "color": COLOURS[5]}, "hoverinfo": "skip"},
+        ]
+    figure = _figure(traces, f"mean time ({unit})", "mean energy (J)", "No run has converged since the last reset.")
+    figure["layout"]["meta"] = {"seconds": unit_s}
+    if sizes:  # axes from 0 would hide small differences
+        figure["layout"]["xaxis"]["range"] = [limit / unit_s for limit in limits(times)]
+        figure["layout"]["yaxis"]["range"] = list(limits(energies))
     return figure
 
 
@@ -130,8 +176,24 @@ def cumulative_savings(history: History) -> Figure:
             per_recurrence_j = (against.cost + total.spent.cost) / total.recurrences
             before_j = per_recurrence_j * earlier.recurrences - earlier.spent.cost_j
             values = saved_by_trial(spec, per_recurrence_j, before_j, ended)
-            traces.append(_line(name, [trial.number for trial in ended], values) | {"line": {"color": colour}})
-    return _figure(traces, "trial", "cost saved (J)")
+            traces.append(
+                _line(name, [trial.number for trial in ended], values)
+                | {
+                    "text": [
+                        f"After trial {trial.number}, {joules(abs(value))} were {'saved' if value >= 0 else 'lost'} "
+                        f"{name}."
+                        for trial, value in zip(ended, values, strict=True)
+                    ],
+                    "hovertemplate": SENTENCE,
+                    "customdata": [trial.number for trial in ended],
+                    "meta": {"times": [_iso(entry.ended_at) for entry in history.ended]},
+                    "mode": "lines" if len(ended) > 1 else "markers",
+                    "line": {"color": colour},
+                    "marker": {"color": colour},
+                }
+            )
+    why = "Unknown: neither the default nor any other batch size has converged."
+    return _by_number(_figure(traces, "trial", "cost saved (J)", why))
 
 
 def figures(history: History) -> dict[str, Figure]:
@@ -146,32 +208,45 @@ def figures(history: History) -> dict[str, Figure]:
 
 def calibration(history: History) -> Figure:
     """The metric of each run that the target is learnt from, by epoch, and the target once it is learnt."""
-    traces = []
-    for index, (number, curve) in enumerate(history.curves.items()):
-        measured = [report for report in curve if report.metric is not None]
-        points = _points(
-            f"trial {number}", [report.epoch for report in measured], [report.metric for report in measured]
-        )
-        traces.append(points | {"marker": {"color": COLOURS[index % len(COLOURS)]}})
-    if history.job.learnt_target is not None:
-        last = max((report.epoch for curve in history.curves.values() for report in curve), default=0)
-        traces.append(_line("target", [0, last], [history.job.learnt_target.target_metric] * 2))
-    figure = _figure(traces, "epoch", "metric")
-    figure["layout"]["xaxis"]["rangemode"] = "tozero"
-    figure["layout"]["yaxis"]["rangemode"] = "normal"
-    return figure
+    learnt = history.job.learnt_target
+    target = None if learnt is None else learnt.target_metric
+    return _curves(history.curves, target, "No run has ended yet that the target is learnt from.")
+
+
+def curves(trials: Mapping[int, Sequence[Report]], target_metric: float | None) -> Figure:
+    """The metric of several trials by epoch, and the target if it is known."""
+    return _curves(trials, target_metric, "None of these trials has reported a metric yet.")
 
 
 def progress(target_metric: float | None, reports: Sequence[ReportRecord]) -> dict[str, Figure]:
     """The figures of a trial's page: the metric with its target if that is known, and the cost, at each report."""
-    times = [report.time_s for report in reports]
+    unit, unit_s = _time_unit([report.time_s for report in reports])
     measured = [report for report in reports if report.metric is not None]
-    traces = [_points("metric", [report.time_s for report in measured], [report.metric for report in measured])]
-    if times and target_metric is not None:
-        traces.append(_line("target", [0.0, max(times)], [target_metric] * 2))
-    metric = _figure(traces, "time (s)", "metric")
+    traces = [
+        _points("metric", [report.time_s / unit_s for report in measured], [report.metric for report in measured])
+        | {
+            "text": [
+                f"The metric is {number(report.metric)} after {duration(report.time_s)}, in epoch {report.epoch}."
+                for report in measured
+            ],
+            "hovertemplate": SENTENCE,
+        }
+    ] * bool(measured)
+    if reports and target_metric is not None:
+        traces.append(_target([0.0, max(report.time_s for report in reports) / unit_s], target_metric))
+    metric = _figure(traces, f"time ({unit})", "metric", "The run has not reported a metric yet.")
     metric["layout"]["yaxis"]["rangemode"] = "normal"
-    cost_j = _figure([_points("cost", times, [report.cost_j for report in reports])], "time (s)", "cost (J)")
+    costs = [
+        _points("cost", [report.time_s / unit_s for report in reports], [report.cost_j for report in reports])
+        | {
+            "text": [
+                f"The run has cost {joules(report.cost_j)} after {duration(report.time_s)}, in epoch {report.epoch}."
+                for report in reports
+            ],
+            "hovertemplate": SENTENCE,
+        }
+    ] * bool(reports)
+    cost_j = _figure(costs, f"time ({unit})", "cost (J)", "The run has not reported yet.")
     for figure in (metric, cost_j):
         figure["layout"]["xaxis"]["rangemode"] = "tozero"
     return {"metric": metric, "cost": cost_j}
@@ -224,7 +299,7 @@ def winner(spec: Spec, summaries: Sequence[SizeSummary], eta: float) -> SizeSumm
 
 
 def eta_line(spec: Spec, summaries: Sequence[SizeSummary], eta: float) -> tuple[list[float], list[float]]:
-    """The line of equal cost through the best batch size at an eta, within the range of all batch sizes.
+    """The line of equal cost through the best batch size at an eta, within the limits of the figure.
 
     Returns:
         Times in seconds and energies in joules of the two ends.
@@ -233,7 +308,7 @@ def eta_line(spec: Spec, summaries: Sequence[SizeSummary], eta: float) -> tuple[
     if best is None:
         return [], []
     times, energies = ([getattr(size, name) or 0.0 for size in sizes] for name in ("mean_time_s", "mean_energy_j"))
-    min_s, max_s, min_j, max_j = min(times), max(times), min(energies), max(energies)
+    (min_s, max_s), (min_j, max_j) = limits(times), limits(energies)
     price = (1 - eta) * spec.max_power  # of a second, in joules
     if eta == 0:
         return [best.mean_time_s or 0.0] * 2, [min_j, max_j]
@@ -241,6 +316,13 @@ def eta_line(spec: Spec, summaries: Sequence[SizeSummary], eta: float) -> tuple[
     if price > 0:
         min_s, max_s = max(min_s, (cost_j - eta * max_j) / price), min(max_s, (cost_j - eta * min_j) / price)
     return [min_s, max_s], [(cost_j - price * time_s) / eta for time_s in (min_s, max_s)]
+
+
+def limits(values: Sequence[float]) -> tuple[float, float]:
+    """The limits of an axis: the values with a margin, which is a tenth of the value where all are the same."""
+    low, high = min(values), max(values)
+    margin = 0.1 * (high - low or abs(high) or 1.0)
+    return low - margin, high + margin
 
 
 def _symbol(entry: EndedTrial, index: int) -> str:
@@ -259,6 +341,137 @@ def _cost(spec: Spec, size: SizeSummary, eta: float) -> float:
     return cost(size.mean_energy_j or 0.0, size.mean_time_s or 0.0, eta=eta, max_power_w=spec.max_power)
 
 
+def _story(spec: Spec, entry: EndedTrial) -> str:
+    trial = entry.trial
+    outcome = entry.outcome_code.replace("_", " ") or "no outcome"
+    return (
+        f"Trial {trial.number} with batch size {trial.batch_size} ({escape(outcome)})<br>cost "
+        f"{joules(trial_cost(spec, trial))}: {joules(trial.energy_j)} in {duration(trial.time_s)}, "
+        f"{count(trial.epochs, 'epoch')}."
+    )
+
+
+def _belief(size: SizeBelief) -> str:
+    runs = "It was not tried yet" if size.runs == 0 else f"It was tried in {count(size.runs, 'run')}"
+    text = (
+        f"A run with batch size {size.batch_size} that converges<br>is expected to cost {joules(size.expected_cost)} ± "
+        f"{joules(size.standard_deviation)}.<br>{runs}"
+    )
+    return f"{text}, and is ruled out." if size.ruled_out else f"{text}."
+
+
+def _mean(spec: Spec, size: SizeSummary) -> str:
+    return (
+        f"A run with batch size {size.batch_size} uses {joules(size.mean_energy_j)}<br>in "
+        f"{duration(size.mean_time_s)} and costs {joules(_cost(spec, size, spec.eta_knob))},<br>on average of "
+        f"{count(size.converged, 'converged run')}."
+    )
+
+
+def _labels(sizes: Sequence[SizeSummary], first: Sequence[int]) -> list[str]:
+    """Label the points of `energy_and_time`, but leave out labels that would lie on others.
+
+    Args:
+        sizes: the batch sizes.
+        first: the batch sizes that get a label before others do.
+    """
+    places = list(
+        zip(
+            _shares([size.mean_time_s or 0.0 for size in sizes]),
+            _shares([size.mean_energy_j or 0.0 for size in sizes]),
+            strict=True,
+        )
+    )
+    labels = [""] * len(sizes)
+    for i in sorted(range(len(sizes)), key=lambda i: sizes[i].batch_size not in first):
+        text = str(sizes[i].batch_size)
+        if all(
+            abs(places[i][0] - places[j][0]) > LABEL_WIDTH * max(len(text), len(labels[j]))
+            or abs(places[i][1] - places[j][1]) > LABEL_HEIGHT
+            for j in range(len(sizes))
+            if labels[j]
+        ):
+            labels[i] = text
+    return labels
+
+
+def _shares(values: Sequence[float]) -> list[float]:
+    """Where values lie between the limits of their axis, from 0 to 1."""
+    low, high = limits(values)
+    return [(value - low) / (high - low) if high > low else 0.0 for value in values]
+
+
+def _curves(trials: Mapping[int, Sequence[Report]], target_metric: float | None, why_empty: str) -> Figure:
+    traces = []
+    for index, (trial, curve) in enumerate(trials.items()):
+        measured = [report for report in curve if report.metric is not None]
+        measured = measured[:: -(-len(measured) // MAX_POINTS) or 1]
+        if measured:
+            epochs, metrics = [report.epoch for report in measured], [report.metric for report in measured]
+            points = _points(f"trial {trial}", epochs, metrics) | {
+                "text": [
+                    f"In epoch {report.epoch}, the metric of trial {trial} is {number(report.metric)}."
+                    for report in measured
+                ],
+                "hovertemplate": SENTENCE,
+                "customdata": [trial] * len(measured),
+            }
+            points["marker"] = {"color": COLOURS[index % len(COLOURS)], "symbol": SYMBOLS[index % len(SYMBOLS)]}
+            traces.append(points)
+    last = max((x for trace in traces for x in trace["x"]), default=0)
+    if traces and target_metric is not None:
+        traces.append(_target([0, last], target_metric))
+    figure = _figure(traces, "epoch", "metric", why_empty)
+    figure["layout"]["xaxis"] |= {"rangemode": "tozero"} | ({"dtick": 1} if last <= FEW else {})
+    figure["layout"]["yaxis"]["rangemode"] = "normal"
+    return figure
+
+
+def _target(x: Sequence[float], target_metric: float) -> Figure:
+    return _says(_line("target", x, [target_metric] * 2), f"The target is {number(target_metric)}.")
+
+
+def _by_number(figure: Figure) -> Figure:
+    """Give an axis of trial numbers whole ticks."""
+    numbers = [x for trace in figure["data"] for x in trace["x"]]
+    if numbers and max(numbers) - min(numbers) <= FEW:
+        figure["layout"]["xaxis"]["dtick"] = 1
+    return figure
+
+
+def _logarithmic(figure: Figure, values: Sequence[float]) -> Figure:
+    """Make the axis of costs logarithmic if they differ so much that the small ones could not be told apart."""
+    if values and max(values) > MUCH * min(values):
+        figure["layout"]["yaxis"] |= {"type": "log"}
+    return figure
+
+
+def _size_scale(sizes: Sequence[int]) -> dict[str, Any]:
+    """A scale of colours for more batch sizes than there are colours. It takes the place of the legend."""
+    marked = [sizes[i * (len(sizes) - 1) // 4] for i in range(5)]
+    return {
+        "colorscale": [[0, COLOURS[0]], [0.5, COLOURS[3]], [1, COLOURS[1]]],
+        "cmin": math.log2(sizes[0]),
+        "cmax": math.log2(sizes[-1]),
+        "colorbar": {
+            "title": {"text": "batch size"},
+            "tickvals": [math.log2(size) for size in marked],
+            "ticktext": [str(size) for size in marked],
+            "thickness": 12,
+        },
+    }
+
+
+def _time_unit(seconds: Sequence[float]) -> tuple[str, float]:
+    """The largest unit of time of which the longest duration has at least two, and its seconds."""
+    longest = max(seconds, default=0.0)
+    return next((unit for unit in TIME_UNITS if longest >= 2 * unit[1]), TIME_UNITS[-1])
+
+
+def _iso(at: datetime | None) -> str | None:
+    return utc(at) or None
+
+
 def _points(name: str, x: Sequence[Any], y: Sequence[Any]) -> Figure:
     return {"name": name, "x": list(x), "y": list(y), "mode": "lines+markers", "marker": {"color": COLOURS[0]}}
 
@@ -267,6 +480,33 @@ def _line(name: str, x: Sequence[Any], y: Sequence[Any]) -> Figure:
     return {"name": name, "x": list(x), "y": list(y), "mode": "lines", "line": {"dash": "dot", "color": "#7f7f7f"}}
 
 
-def _figure(traces: list[Figure], x: str, y: str) -> Figure:
-    layout = {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}, "rangemode": "tozero"}}
+def _says(line: Figure, sentence: str) -> Figure:
+    return line | {"text": [sentence] * len(line["x"]), "hovertemplate": SENTENCE}
+
+
+def _figure(traces: list[Figure], x: str, y: str, why_empty: str = "There is nothing to show yet.") -> Figure:
+    layout: dict[str, Any] = {"xaxis": _axis(x), "yaxis": _axis(y) | {"rangemode": "tozero"}}
+    if not any(trace["x"] for trace in traces):
+        layout["annotations"] = [
+            {
+                "text": why_empty,
+                "showarrow": False,
+                "xref": "paper",
+                "yref": "paper",
+                "x": 0.5,
+                "y": 0.5,
+                "font": {"size": 14},
+            }
+        ]
+        for axis in ("xaxis", "yaxis"):
+            layout[axis]["visible"] = False
+    elif not any(value for trace in traces for value in trace["y"]):
+        layout["yaxis"]["tickvals"] = [0]
     return {"data": traces, "layout": layout}
+
+
+def _axis(title: str) -> dict[str, Any]:
+    """An axis. One in joules has SI prefixes at its ticks instead of the unit in its title."""
+    if title.endswith(" (J)"):
+        return {"title": {"text": title.removesuffix(" (J)"), "standoff": 8}, "tickformat": "~s", "ticksuffix": "J"}
+    return {"title": {"text": title, "standoff": 8}}

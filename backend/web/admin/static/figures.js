@@ -1,5 +1,6 @@
 // Draws the figures of a page and refreshes the page. Elements with data-live are replaced by the server's newer version.
-// Every number comes from the server. A page may define `onFigures(data, draw)`, which runs after each drawing.
+// Every number comes from the server. A page may define `shapeFigure(id, figure)`, which returns the figure to draw, and
+// `onFigures(data, draw)`, which runs after each drawing. A point with a trial's number as custom data leads to it.
 "use strict";
 
 const REFRESH_MS = 5000;
@@ -26,11 +27,26 @@ function draw(id, figure) {
     legend: { orientation: "h", y: -0.25 },
     showlegend: true,
   };
-  Plotly.react(id, figure.data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
+  const isNew = document.getElementById(id).data === undefined;
+  const plot = Plotly.react(id, figure.data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
+  if (isNew && holder.dataset.trial !== undefined) plot.then(leadToTrials);
+}
+
+function leadToTrials(plot) {
+  const trialOf = (event) => event.points[0].customdata;
+  const cursor = (event) => (event !== undefined && trialOf(event) !== undefined ? "pointer" : "");
+  const layer = () => plot.querySelector(".nsewdrag");
+  plot.on("plotly_hover", (event) => (layer().style.cursor = cursor(event)));
+  plot.on("plotly_unhover", () => (layer().style.cursor = ""));
+  plot.on("plotly_click", (event) => {
+    if (trialOf(event) !== undefined) location.assign(`${holder.dataset.trial}&number=${trialOf(event)}`);
+  });
 }
 
 function drawAll() {
-  for (const [id, figure] of Object.entries(data.figures)) draw(id, figure);
+  for (const [id, figure] of Object.entries(data.figures)) {
+    draw(id, typeof shapeFigure === "function" ? shapeFigure(id, figure) : figure);
+  }
   if (typeof onFigures === "function") onFigures(data, draw);
 }
 
@@ -81,6 +97,13 @@ async function refresh() {
   }
   if (newPage !== null) replaceParts();
   holder.dataset.drawn = "yes";
+}
+
+// Asks for other figures from now on, for example for those of other trials.
+function showFigures(address) {
+  holder.dataset.figures = address;
+  data = null;
+  refreshOnce();
 }
 
 async function refreshOnce() {
