@@ -59,7 +59,7 @@ test-libraries: $(INSTALLED) ## Train with other libraries, in new virtual envir
 
 # The tests of the images build them as root. Each tool is named after its Debian package or is one of its programs.
 test-deploy: $(INSTALLED) mariadb postgresql haproxy rsync ## Build and run the images, and let database nodes fail under load
-	@for tool in buildah debootstrap docker-compose; do \
+	@for tool in buildah debootstrap docker-compose pgbouncer; do \
 		command -v $$tool >/dev/null || sh .ci/debian-package $$tool "the tests of the deployment" || exit 1; done
 	@command -v kubectl >/dev/null || sh .ci/debian-package kubernetes-client "the tests of the manifests"
 	$(BIN)/pytest tests/deploy $(TEST_OPTIONS)

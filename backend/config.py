@@ -19,6 +19,8 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 ENV_PREFIX = "ZEUS_BSO_"
 MAX_LEASE_S = 366 * 24 * 3600.0
 MAX_AUTH_CACHE_S = 300.0
+CONNECT_TIMEOUT_S = 10
+"""Seconds for which a call waits for a new connection to the database."""
 POOL_TIMEOUT_S = 5
 """Seconds for which a call waits for a free connection to the database."""
 LOCK_TIMEOUT_S = 10
@@ -161,15 +163,15 @@ class Settings(BaseSettings):
             options["pool_reset_on_return"] = None  # `extensions` rolls back where it is needed
             options["connect_args"] = {
                 "charset": "utf8mb4",
-                "connect_timeout": 10,
+                "connect_timeout": CONNECT_TIMEOUT_S,
                 "read_timeout": ANSWER_TIMEOUT_S,
                 "init_command": f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT_S}",
             }
         if url.drivername == DRIVERS["postgresql"]:
-            limits = f"-c lock_timeout={LOCK_TIMEOUT_S}s -c statement_timeout={ANSWER_TIMEOUT_S}s"
+            limits = f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'; SET statement_timeout = '{ANSWER_TIMEOUT_S}s'"
             options["connect_args"] = {
-                "connect_timeout": 10,
-                "options": f"{url.query.get('options', '')} {limits}".strip(),
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "init_command": limits,  # of `database.postgresql`
                 # A machine that has gone away ends no connection. These find it, in ANSWER_TIMEOUT_S or less.
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,

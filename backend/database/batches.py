@@ -36,15 +36,16 @@ class BatchCursor(pymysql.cursors.Cursor):
 
 
 @event.listens_for(Engine, "do_connect")
-def _allow_batches(dialect: Dialect, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
+def _allow_batches(dialect: Dialect, _record: Any, arguments: Any, options: dict[str, Any]) -> Any:
+    """Prepare a connection's options, or make the connection: None leaves that to SQLAlchemy."""
     if dialect.driver == "pymysql":
         options["cursorclass"] = BatchCursor
         options["client_flag"] |= CLIENT.MULTI_STATEMENTS
     elif dialect.driver == "psycopg":
-        from .postgresql import PipelineCursor, TextDumper  # the driver is not always installed
+        from .postgresql import connect  # the driver is not always installed
 
-        options["cursor_factory"] = PipelineCursor
-        options["context"].adapters.register_dumper(str, TextDumper)
+        return connect(*arguments, **options)
+    return None
 
 
 def execute(connection: Connection, *statements: Statement) -> tuple[Sequence[int], Sequence[Sequence[Any]]]:

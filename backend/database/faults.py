@@ -36,7 +36,8 @@ _CAUSES: dict[int | str, str] = {
     **dict.fromkeys(("28000", "28P01"), _NO_LOGIN),
     "53300": _NO_CONNECTION,
 }
-_OF_THE_SESSION = {1665, "25006"}
+# 0A000: a migration has changed the columns of a statement that PostgreSQL has prepared.
+_OF_THE_SESSION = {1665, "25006", "0A000"}
 # Lock wait timeout, deadlock, changed since read (MariaDB), not ready (Galera), server gone or not there. And the same
 # of PostgreSQL: serialization failure, deadlock, lock timeout, and a server that shuts down, has crashed or starts.
 _PASSING: set[int | str] = {1205, 1213, 1020, 1047, 2003, 2006, 2013}
@@ -81,7 +82,7 @@ def is_passing(error: exc.DBAPIError) -> bool:
 
 
 def is_of_the_session(error: BaseException) -> bool:
-    """Whether only a new connection can see that the operator has acted, because a session keeps its settings."""
+    """Whether only a new connection can see what has been changed, because a session keeps its settings and plans."""
     return _code(error) in _OF_THE_SESSION
 
 

@@ -8,6 +8,25 @@ from psycopg.types.string import StrDumperUnknown
 from typing_extensions import override
 
 
+def connect(*arguments: Any, context: Any, init_command: str = "", **options: Any) -> psycopg.Connection[Any]:
+    """Open a connection with the additions of this module.
+
+    Args:
+        arguments: as psycopg takes them.
+        context: as psycopg takes it.
+        init_command: statements that the session begins with. PyMySQL has such an option too. Settings in psycopg's
+            own `options` would not pass PgBouncer.
+        options: as psycopg takes them.
+    """
+    context.adapters.register_dumper(str, TextDumper)
+    connection = psycopg.connect(*arguments, context=context, cursor_factory=PipelineCursor, **options)
+    if init_command:
+        connection.autocommit = True
+        connection.execute(init_command)
+        connection.autocommit = False
+    return connection
+
+
 class TextDumper(StrDumperUnknown):
     """Replaces NUL, which PostgreSQL takes in no text. The error of a training may contain it."""
 

@@ -153,6 +153,11 @@ def _check_fit() -> None:
     Raises:
         DatabaseUnusable: it lacks something; the text says what.
     """
+    if db.engine.dialect.name == "postgresql" and (encoding := _read_encoding()) != "UTF8":
+        raise DatabaseUnusable(
+            f"the database does not fit: its encoding is {encoding}, which lacks characters that ids and reasons may "
+            "contain; create a database with ENCODING 'UTF8' TEMPLATE template0"
+        )
     driver = db.engine.url.drivername
     if driver in DRIVERS.values():
         return
@@ -165,6 +170,12 @@ def _check_fit() -> None:
         raise DatabaseUnusable(f"the database does not fit: {error}") from error
     if off_s > MAX_CLOCK_ERROR_S:
         raise DatabaseUnusable("the database does not fit: its sessions do not have the time of UTC")
+
+
+@retrying_once.wraps
+def _read_encoding() -> str:
+    with db.engine.connect() as connection:
+        return str(connection.exec_driver_sql("SHOW server_encoding").scalar_one())
 
 
 @retrying_once.wraps

@@ -140,7 +140,9 @@ def _is_transient(error: BaseException) -> bool:
     """Whether the same transaction may succeed when it runs again."""
     if isinstance(error, IntegrityError):  # the same call was sent twice at once; the next attempt finds its row
         return True
-    return isinstance(error, _FAILURES) and faults.cause(error) is None and faults.is_passing(error)
+    if not (isinstance(error, DBAPIError) and (isinstance(error, _FAILURES) or error.connection_invalidated)):
+        return False
+    return faults.cause(error) is None and faults.is_passing(error)
 
 
 def _is_disconnected(error: BaseException) -> bool:

@@ -22,7 +22,9 @@ db = current_app.extensions["migrate"].db
 
 # A separate engine. It has no time limit on a statement, because the application's limit may be too short for an ALTER.
 # It has no pool, so that closing the connection releases the lock below.
-with create_engine(db.engine.url, poolclass=NullPool).connect() as connection:
+arguments = current_app.config["SQLALCHEMY_ENGINE_OPTIONS"].get("connect_args", {})
+arguments = {name: value for name, value in arguments.items() if name not in ("read_timeout", "init_command")}
+with create_engine(db.engine.url, poolclass=NullPool, connect_args=arguments).connect() as connection:
     sqlite = connection.dialect.name == "sqlite"
     if connection.dialect.name in ("mysql", "mariadb"):
         # DDL commits automatically, so a transaction cannot keep other processes out. A named lock does.

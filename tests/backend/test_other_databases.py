@@ -54,6 +54,18 @@ def test_a_tested_driver_gives_no_warning(postgresql: PostgreSQL, tmp_path: Path
         assert "database_not_tested" not in server.read_log()
 
 
+def test_a_database_with_another_encoding_is_refused_with_the_one_it_needs(
+    postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    postgresql.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    url = f"postgresql://root@127.0.0.1:{postgresql.port}/latin"
+    for command in (("db", "upgrade"), ("serve", "--port=0")):
+        done = backend(*command, f"--database-url={url}", folder=tmp_path)
+        assert done.returncode == 1
+        assert "its encoding is LATIN1" in done.stderr
+        assert "ENCODING 'UTF8'" in done.stderr
+
+
 @pytest.mark.parametrize("system", ["elsewhere", "serial"])
 def test_a_database_that_lacks_something_is_refused_with_it(
     system: str, request: pytest.FixtureRequest, tmp_path: Path

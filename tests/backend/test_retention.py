@@ -16,7 +16,7 @@ from backend.database.models import AuditEntry, Report, Trial
 from backend.errors import ReportsRemoved
 from backend.usecases import reading, retention
 from tests.calls import Calls
-from tests.databases import connected
+from tests.databases import connected, let_time_pass
 
 OLD = timedelta(days=40)
 
@@ -125,6 +125,23 @@ def test_the_last_report_can_still_be_repeated(calls: Calls, database_url: str) 
     again = calls.must(calls.report(first, metric=0.9, current_epoch=4, report_number=4))
     assert again["converged"]
     assert numbers(database_url) == [4, 1, 2]
+
+
+def test_a_lost_run_that_comes_back_goes_on_from_its_last_report(calls: Calls, database_url: str) -> None:
+    calls.register(target_metric=0.8)
+    lost = calls.trial()
+    for epoch in (1, 2, 3):
+        calls.must(calls.report(lost, metric=0.1, current_epoch=epoch, report_number=epoch))
+    let_time_pass(database_url, "train", 1, 3601)
+    calls.trial()
+    let_trials_age(database_url)
+    assert "Reports removed: 2" in run(database_url, "prune-reports", "--older-than=30").output
+    refused = calls.report(lost, metric=0.1, current_epoch=1, report_number=1)  # an earlier one, which is removed
+    assert (refused.status, calls.record(lost)["outcome_code"]) == (409, "lost")
+    again = calls.must(calls.report(lost, metric=0.1, current_epoch=3, report_number=3))
+    assert not again["stop_train"]
+    assert calls.must(calls.report(lost, metric=0.9, current_epoch=4, report_number=4))["converged"]
+    assert calls.record(lost)["converged"]
 
 
 @pytest.mark.usefixtures("answers")

@@ -1,5 +1,6 @@
 """Migrations: they create the tables of the models on every database, also when several processes run them at once."""
 
+import pkgutil
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +8,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import flask_migrate
 import pytest
@@ -17,7 +19,7 @@ from flask import Flask
 from sqlalchemy import text
 
 from backend.app import create_app
-from backend.config import Settings
+from backend.config import CONNECT_TIMEOUT_S, Settings
 from backend.core.rng import position_of, seeded
 from backend.database import schema
 from backend.database.extensions import db
@@ -157,6 +159,30 @@ def test_a_file_that_is_no_database_is_an_error_without_a_traceback(tmp_path: Pa
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert (tmp_path / "bso.db").read_text().startswith("this is not a database")
+
+
+@pytest.mark.parametrize(
+    ("system", "connects"), [("mariadb", "pymysql.connect"), ("postgresql", "backend.database.postgresql.connect")]
+)
+def test_an_upgrade_gives_up_connecting_but_waits_for_statements_that_take_long(
+    system: str, connects: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server: DatabaseServer = request.getfixturevalue(system)
+    url = server.empty_database()
+    connections: list[dict[str, Any]] = []
+    connect = pkgutil.resolve_name(connects.replace(".connect", ":connect"))
+
+    def note(*arguments: Any, **options: Any) -> Any:
+        connections.append(options)
+        return connect(*arguments, **options)
+
+    monkeypatch.setattr(connects, note)
+    migrate(url)
+    *of_application, of_migrations = connections
+    assert {options["connect_timeout"] for options in connections} == {CONNECT_TIMEOUT_S}
+    limits = {"read_timeout", "init_command"}
+    assert all(limits & set(options) for options in of_application)
+    assert not limits & set(of_migrations)
 
 
 def test_databases_on_one_server_are_upgraded_independently(database_server: DatabaseServer, tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ def make_base() -> None:
     if buildah("images", "--quiet", "--filter", f"reference={BASE}"):
         return
     system = STORE / "debian"
+    remove = ("rm", "-rf", "--one-file-system", system)
+    subprocess.run(remove, check=True)  # what a run that was stopped has left
     packages = "--include=python3,python3-pip,python3-venv,ca-certificates"
     subprocess.run(["debootstrap", "--variant=minbase", packages, DEBIAN, system], check=True)
     container = buildah("from", "scratch")
@@ -61,7 +63,7 @@ def make_base() -> None:
     buildah("run", "--isolation", "chroot", container, "--", "sh", "-ec", _LIKE_PYTHONS_OWN_IMAGE)
     buildah("config", "--env", f"PATH={PATH}", "--cmd", "python3", container)
     buildah("commit", "--quiet", "--rm", container, BASE)
-    subprocess.run(["rm", "-rf", "--one-file-system", system], check=True)
+    subprocess.run(remove, check=True)
 
 
 @cache

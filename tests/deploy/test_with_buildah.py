@@ -20,6 +20,7 @@ from tests.deploy.images import Container, build
 from tests.servers import ROOT, Server
 
 USER = 10001
+pytestmark = pytest.mark.timeout(1800)  # the first image starts with a download of Debian's packages
 
 
 @pytest.fixture(scope="module")
