@@ -40,15 +40,19 @@ class DerivedJob:
             BSOError: the job has another default batch size than the only one that is right.
         """
         if self.only_default not in (None, job.default_batch_size):
-            raise BSOError(
-                f"job {job.job_id!r} began with batch size {job.default_batch_size}. This launch has "
-                f"{self.only_default} and keeps it, because it may be one of a search. If {self.only_default} is the "
-                f"new default, give the job another name with ${variables.JOB}, or delete the job"
-            )
+            raise BSOError(of_another_default(job.job_id, job.default_batch_size, self.only_default))
 
     def job_id(self, machine: Machine) -> str:
         """Return the name of the job on a machine."""
         return _with_digest(self.job_id_prefix, f"{self.identity}\n{machine.gpu_model}")
+
+
+def of_another_default(job_id: str | None, default: int, own: int | None) -> str:
+    """Return why a launch takes no part in a job that began with another batch size than its own."""
+    return (
+        f"job {job_id!r} began with batch size {default}. This launch has {own} and keeps it, because it may be one of "
+        f"a search. If {own} is the new default, give the job another name with ${variables.JOB}, or delete the job"
+    )
 
 
 def complete_spec(job: JobSpec, machine: Machine) -> RegisteredJobSpec:

@@ -168,7 +168,7 @@ def _ping(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    training = [check_training(options.training, options.server_url)] if options.training else []
+    training = [check_training(options.training, options.server_url, options.token)] if options.training else []
     findings = [*check_machine(), *training, *check_server(options.server_url, options.token)]
     return _print_findings(findings, as_json=options.json)
 

@@ -21,7 +21,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import lightning_bso
@@ -29,8 +29,9 @@ from lightning_bso import factory
 from lightning_bso.client import BsoClient
 from lightning_bso.energy import WATTS_PER_BUSY_CORE, Machine, join_machines, make_meter
 from lightning_bso.errors import BSOError, EnergyUnavailable, ServerRefused
+from lightning_bso.identity import of_another_default
 from lightning_bso.variables import AUTO, AUTO_DESCRIBE, SERVER_URL
-from lightning_bso.wire import HeartbeatRequest
+from lightning_bso.wire import HeartbeatRequest, JobSummary
 
 INSTALL, INSTALL_ZEUS = "pip install 'lightning-bso[lightning]'", "pip install 'lightning-bso[zeus]'"
 FAMILIES = ("lightning", "pytorch-lightning")
@@ -59,12 +60,13 @@ def check_machine() -> list[Finding]:
         return [*_check_packages(), *_check_amdsmi(), *_check_callback(), _check_factory(), *_check_gpus()]
 
 
-def check_training(command: Sequence[str], server_url: str) -> Finding:
+def check_training(command: Sequence[str], server_url: str, token: str | None = None) -> Finding:
     """Check what the automatic callback would do in a training. The program runs up to its fit, and trains nothing.
 
     Args:
         command: a Python script with its arguments.
-        server_url: address of the server. It is not called.
+        server_url: address of the server. It is asked whether it knows the job.
+        token: the access token, if any.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "preview.json"
@@ -78,12 +80,26 @@ def check_training(command: Sequence[str], server_url: str) -> Finding:
                 f"last line: {last!r}"
             )
             return Finding("problem", "training", text)
-        preview: dict[str, str] = json.loads(file.read_text())
+        preview: dict[str, Any] = json.loads(file.read_text())
     if "aside" in preview:
         return Finding("warning", "training", f"the automatic callback takes no part: {preview['aside']}")
     if "refused" in preview:
         return Finding("problem", "training", f"the training would go on without the optimizer: {preview['refused']}")
-    return Finding("ok", "training", f"with {AUTO}=1, it is the job of {preview['job']}")
+    known = _find_job(server_url, token, preview["job_id"])
+    own, default = preview["batch_size"], None if known is None else known.spec.default_batch_size
+    if default is not None and default != own:
+        reason = of_another_default(preview["job_id"], default, own)
+        return Finding("warning", "training", f"the training would go on without the optimizer: {reason}")
+    name = f"new job {preview['job_id']}" if known is None else f"job {preview['job_id']}, trials so far {known.trials}"
+    return Finding("ok", "training", f"with {AUTO}=1, it is a run of the {name}: {preview['job']}")
+
+
+def _find_job(server_url: str, token: str | None, job_id: str) -> JobSummary | None:
+    """Return a job as the server knows it. None: it knows none, or does not answer, which `check_server` reports."""
+    try:
+        return BsoClient(server_url, token).describe(job_id)
+    except (BSOError, ValueError):
+        return None
 
 
 def check_server(server_url: str, token: str | None) -> Iterator[Finding]:

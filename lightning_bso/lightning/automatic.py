@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from typing_extensions import override
 
 from lightning_bso import variables
+from lightning_bso.energy import gpu_indices, make_meter
 from lightning_bso.errors import is_out_of_memory
 from lightning_bso.identity import DerivedJob
 from lightning_bso.lightning.callback import ZeusBSOCallback
@@ -178,18 +179,25 @@ class AutomaticBSOCallback(ZeusBSOCallback):
         # A loop over batch sizes launches the same training, and each launch has a batch size on purpose.
         return replace(job, only_default=size and size * trainer.world_size) if isinstance(job, DerivedJob) else job
 
-    def _preview(self, trainer: pl.Trainer, module: pl.LightningModule, reason: str | None) -> dict[str, str]:
-        """Say what this callback would do in a fit, without a call to a server: `aside`, `refused` or `job`."""
+    def _preview(self, trainer: pl.Trainer, module: pl.LightningModule, reason: str | None) -> dict[str, Any]:
+        """Say what this callback would do in a fit, without a call to a server.
+
+        Returns:
+            Why it would take no part (`aside`), why it would be refused (`refused`), or the `job`, its `job_id`, and
+            the `batch_size` that it must have begun with.
+        """
         if reason is not None:
             return {"aside": reason}
         try:
             check_trainer(trainer, None, accumulates=False)
             self.batch_size_setter(trainer, module)
             job = self._describe(trainer, module)
-            spec = job.derive() if isinstance(job, DerivedJob) else job
+            assert isinstance(job, DerivedJob)  # this callback is given none  # noqa: S101
+            machine = make_meter(gpu_indices=gpu_indices(trainer.strategy.root_device)).machine
+            code = as_code(job.derive(), self._metric, stop=self.stop)
         except Exception as error:
             return {"refused": f"{type(error).__name__}: {error}"}
-        return {"job": as_code(spec, self._metric, stop=self.stop)}
+        return {"job": code, "job_id": job.job_id(machine), "batch_size": job.only_default}
 
     def _stand_aside(self, why: Exception | str, *, unfit: bool = False) -> None:
         """Leave the fit to itself, and say why. Raises nothing."""

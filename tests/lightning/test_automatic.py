@@ -409,7 +409,9 @@ def test_it_is_off_without_both_variables(variables: dict[str, str], tmp_path: P
     assert "batch-size optimizer" not in run.errors
 
 
-def previewed(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *, warm: bool = True) -> Finding:
+def previewed(
+    script: str, folder: Path, monkeypatch: pytest.MonkeyPatch, url: str = "http://127.0.0.1:9", *, warm: bool = True
+) -> Finding:
     """Return what `lightning-bso doctor --training` says about a script. It starts the script `warm`, or cold."""
 
     def started_warm(command: list[str], *, env: dict[str, str], **_: object) -> CompletedProcess[bytes]:
@@ -421,7 +423,7 @@ def previewed(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *, war
     monkeypatch.delenv("PYTEST_CURRENT_TEST", raising=False)
     monkeypatch.chdir(folder)  # where a script that trains after all saves its weights
     (folder / "train.py").write_text(script)
-    return check_training([str(folder / "train.py")], "http://127.0.0.1:9")
+    return check_training([str(folder / "train.py")], url)
 
 
 def test_doctor_says_what_would_be_derived_from_a_training_and_trains_nothing(
@@ -431,6 +433,23 @@ def test_doctor_says_what_would_be_derived_from_a_training_and_trains_nothing(
     assert finding.level == "ok", finding
     assert "ZeusBSOCallback(job=JobSpec(job_id_prefix='Model-Data', batch_sizes=[2, 4, 8, 16, 32, 64]" in finding.text
     assert "monitor='val_loss', stop=False)" in finding.text
+
+
+def test_doctor_says_which_job_a_training_goes_on_with_and_that_another_batch_size_keeps_out_of_it(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server:
+        first = previewed(PLAIN, tmp_path, monkeypatch, server.url)
+        assert (first.level, "it is a run of the new job Model-Data-" in first.text) == ("ok", True), first
+        assert launch(PLAIN, tmp_path, **automatic(server.url)).exit_status == 0
+        (job,) = BsoClient(server.url).list_jobs().jobs
+        again = previewed(PLAIN, tmp_path, monkeypatch, server.url)
+        assert again.level == "ok", again
+        assert f"it is a run of the job {job.job_id}, trials so far 1: " in again.text
+        other = previewed(OTHER, tmp_path, monkeypatch, server.url)
+        assert trials_of_each_job(BsoClient(server.url)) == [1]
+    assert other.level == "warning", other
+    assert f"began with batch size {OWN_SIZE}. This launch has {OTHER_SIZE} and keeps it" in other.text
 
 
 @pytest.mark.parametrize(
