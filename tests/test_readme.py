@@ -70,6 +70,11 @@ def test_the_block_for_plain_pytorch_trains(server: Server) -> None:
     assert names["loader"] == [64]
 
 
+def assert_ignored(file: str) -> None:
+    """Check that git would not take the file, which holds a secret."""
+    subprocess.run(["git", "check-ignore", "--quiet", file], cwd=ROOT, check=True)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_is_one_that_works(command: str, tmp_path: Path) -> None:
     first, *rest = shlex.split(command)
@@ -79,6 +84,14 @@ def test_a_command_is_one_that_works(command: str, tmp_path: Path) -> None:
     elif first == "cp":
         assert (ROOT / rest[0]).is_file()
         assert (ROOT / rest[1]).parent.is_dir()
+    elif first == "install":
+        assert rest[:3] == ["-m", "600", "/dev/null"]
+        assert_ignored(rest[3])
+    elif first == "sudo":  # another user is what only root can give a file to
+        assert rest[:2] == ["chown", "65534"]
+        assert_ignored(rest[2])
+    elif first == "nginx":
+        assert rest == ["-s", "reload"]
     elif first == "docker-compose":  # needs an engine; tests/deploy runs what is in the file
         assert all((ROOT / file).is_file() for option, file in pairwise(rest) if option == "-f")
         if "exec" in rest:
@@ -130,6 +143,11 @@ def test_the_links_of_the_short_pages_lead_to_files() -> None:
     for page in SHORT_PAGES:
         for link in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / f"docs/{page}.md").read_text()):
             assert (ROOT / "docs" / link).is_file(), f"{page}: {link}"
+
+
+def test_a_page_that_another_page_names_is_a_link() -> None:
+    for page in (ROOT / "docs").glob("*.md"):
+        assert re.findall(r"`(?:docs/)?[a-z-]+\.md`", page.read_text()) == [], page.name
 
 
 def test_the_paths_that_the_readme_names_are_there() -> None:

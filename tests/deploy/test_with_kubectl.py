@@ -100,6 +100,12 @@ def test_no_manifest_holds_a_password_or_a_secret(overlay: str) -> None:
     assert not re.search(r"://\w*:[^/\s]*@", rendered(overlay))
 
 
+def test_mysql_has_a_folder_of_its_volume_for_itself() -> None:
+    (container,) = pods("mysql")["database"]["containers"]
+    (data,) = (mount for mount in container["volumeMounts"] if mount["name"] == "data")
+    assert (data["mountPath"], data["subPath"]) == ("/var/lib/mysql", "mysql")
+
+
 @pytest.mark.parametrize("overlay", ["external-database", "mysql"])
 def test_two_servers_are_kept_apart_and_one_of_them_stays(overlay: str) -> None:
     found = resources(overlay)
