@@ -47,7 +47,7 @@ class JobFilter:
     prefix: str | None = None
     """Start of the job's id."""
     contains: str | None = None
-    """Text anywhere in the job's id."""
+    """Text anywhere in the job's id, in any case."""
     policy: str | None = None
     gpu_model: str | None = None
     paused: bool | None = None
@@ -256,7 +256,7 @@ def count_trials(session: Session) -> dict[str, int]:
 def _filtered(which: JobFilter) -> Select[Job]:
     jobs = select(Job).where(*begins_with(Job.job_id, which.prefix))
     if which.contains is not None:
-        jobs = jobs.where(Job.job_id.contains(which.contains, autoescape=True))
+        jobs = jobs.where(Job.job_id.icontains(which.contains, autoescape=True))
     for column in (Job.policy, Job.gpu_model, Job.paused):
         value = getattr(which, column.key)
         if value is not None:
