@@ -9,7 +9,7 @@ To add a field, add it here, then add a column in `backend/database/models.py`, 
 """
 
 import re
-from datetime import datetime
+from datetime import date, datetime
 from functools import cache
 from typing import Annotated, Any, Literal, Self
 
@@ -32,6 +32,7 @@ BATCH_SIZE_PATH = "/jobs/batch_size"
 REPORT_PATH = "/report"
 TRIALS_PATH = "/trials"
 AUDIT_PATH = "/audit"
+SAVINGS_PATH = "/savings"
 HEARTBEAT_PATH = "/trials/heartbeat"
 PROBE_PATH = "/trials/probe"
 AFTER_PATH = "/trials/after"
@@ -79,6 +80,13 @@ def _no_control_characters(value: str) -> str:
     return value
 
 
+def _iso_day(value: Any) -> Any:
+    """Refuse the seconds since 1970, which pydantic would accept as a day."""
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        raise PydanticCustomError("day", "Input should be a day, such as 2026-01-31")
+    return value
+
+
 # A limit stands before the validator, else the JSON schema does not have it.
 _JSON_NUMBER = BeforeValidator(_json_number)
 Number = Annotated[float, _JSON_NUMBER]
@@ -87,6 +95,7 @@ Count = Annotated[int, Field(ge=0, le=MAX_INT), _JSON_NUMBER]
 PositiveCount = Annotated[int, Field(gt=0, le=MAX_INT), _JSON_NUMBER]
 Quantity = Annotated[float, Field(ge=0, le=MAX_QUANTITY), _JSON_NUMBER]
 PositiveQuantity = Annotated[float, Field(gt=0, le=MAX_QUANTITY), _JSON_NUMBER]
+Day = Annotated[date, BeforeValidator(_iso_day)]
 _PRINTABLE: Any = {"pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"}
 Id = Annotated[
     str,
@@ -687,6 +696,50 @@ class JobSavings(Wire):
     against_best: Usage | None = None
     """Savings compared with always using the best batch size, which the job did not know at its start. A negative value
     is the cost of the search."""
+
+
+class SavingsQuery(Wire):
+    """Query parameters for the savings of all jobs: a range of days, in UTC."""
+
+    since: Day | None = None
+    """The first day. None: from the beginning."""
+    until: Day | None = None
+    """The last day. None: up to now."""
+    group_by: Literal["prefix", "job"] = "prefix"
+    """`prefix`: the part of a job's id before its first `/` or `-`, for example its team."""
+
+
+class GroupSavings(Wire):
+    """The costs and savings of some jobs, of their runs that ended in a range of days."""
+
+    group: str
+    """The prefix, or the job's id; empty for all jobs."""
+    jobs: int
+    """Jobs with such runs."""
+    unknown_jobs: int
+    """Those of them whose savings are not known, because their default batch size has never converged."""
+    launches: int
+    """The runs."""
+    recurrences: int
+    """Runs that have converged."""
+    spent: Usage
+    """Used by all the runs, including failed runs and those of jobs with unknown savings."""
+    saved: Usage
+    """Savings compared with the default, as in `JobSavings`, of the jobs with known savings. The default's mean is that
+    of all its runs. Negative: a loss."""
+    energy_share_saved: float | None = None
+    """Energy saved, as a share of what the default would have used. None: it would have used nothing."""
+
+
+class Savings(Wire):
+    """The savings of all jobs in a range of days, by group."""
+
+    since: Day | None = None
+    until: Day | None = None
+    group_by: Literal["prefix", "job"]
+    total: GroupSavings
+    groups: list[GroupSavings]
+    """Highest savings of energy first."""
 
 
 class AuditQuery(PageQuery):

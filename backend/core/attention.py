@@ -13,7 +13,7 @@ MIN_LAUNCHES = 6
 IDLE_INTERVALS = 5
 """A job needs attention after this many times its usual interval without a launch, and after `MIN_IDLE`."""
 MIN_IDLE, RETIRED = timedelta(hours=1), timedelta(days=30)
-"""A job that has not run for `RETIRED`, and for `IDLE_INTERVALS` of its intervals more, is taken for given up."""
+"""A job that has been idle for `RETIRED` is taken for given up."""
 DRIFT_LAUNCHES = 5
 """Launches for which a change of a job's costs stays news."""
 
@@ -34,12 +34,7 @@ def usual_interval(launches: int, first: datetime, last: datetime) -> timedelta 
     return None if launches < MIN_LAUNCHES else (last - first) / (launches - 1)
 
 
-def is_idle(interval: timedelta, last: datetime, now: datetime) -> bool:
-    """Whether a job that usually runs at an interval should have run since its last launch."""
-    limit = max(MIN_IDLE, IDLE_INTERVALS * interval)
-    return limit < now - last < limit + RETIRED
-
-
-def has_just_drifted(launches: int, drifted_trial: int | None) -> bool:
-    """Whether a job's costs have changed lately, as its policy found at the end of a trial."""
-    return drifted_trial is not None and launches - drifted_trial < DRIFT_LAUNCHES
+def idle_from(launches: int, first: datetime, last: datetime) -> datetime | None:
+    """Return when a job should have run again, so that from then on it is idle; None: there were too few launches."""
+    interval = usual_interval(launches, first, last)
+    return None if interval is None else last + max(MIN_IDLE, IDLE_INTERVALS * interval)

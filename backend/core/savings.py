@@ -4,6 +4,7 @@ A recurrence is a run that converged. The cost of failed runs counts as spent an
 fixed batch size is valued at the mean cost of the converged runs with that batch size.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate
@@ -69,25 +70,19 @@ SUMMED = tuple(field.name for field in fields(Sums))
 """Names of the sums."""
 
 
-def against_default(recurrences: int, spent: Usage, default: Sums) -> Usage | None:
-    """Return the savings of some runs of a job against their recurrences at the default batch size.
+def team_of(job_id: str) -> str:
+    """Return the start of a job's id that names its team: up to the first `/` or `-`; the id itself if it has none."""
+    return re.split("[/-]", job_id, maxsplit=1)[0] or job_id
+
+
+def share_saved(saved_j: float, spent_j: float) -> float | None:
+    """Return the savings as a share of what the same recurrences would have used; None: they would have used nothing.
 
     Args:
-        recurrences: the number of these runs that converged.
-        spent: what all of these runs have used.
-        default: sums over the job's runs that converged with the default batch size, at any time.
-
-    Returns:
-        The savings; None: the default has never converged, so they are not known.
+        saved_j: the savings.
+        spent_j: what was used instead.
     """
-    if not default.recurrences:
-        return None
-    number, of_default = recurrences / default.recurrences, default.usage
-    return Usage(
-        number * of_default.energy_j - spent.energy_j,
-        number * of_default.time_s - spent.time_s,
-        number * of_default.cost_j - spent.cost_j,
-    )
+    return saved_j / (saved_j + spent_j) if saved_j + spent_j > 0 else None
 
 
 def savings(spec: Spec, totals: Sequence[Totals]) -> Savings:
@@ -109,6 +104,25 @@ def savings(spec: Spec, totals: Sequence[Totals]) -> Savings:
         best_batch_size=best,
         against_default=_against(spec, recurrences, spent, summaries[spec.default_batch_size]),
         against_best=None if best is None else _against(spec, recurrences, spent, summaries[best]),
+    )
+
+
+def regret(spec: Spec, totals: Sequence[Totals], sums: Sums) -> Usage | None:
+    """Return what some runs of a job have used above their recurrences at the best batch size; None: there is none.
+
+    Args:
+        spec: the job's spec.
+        totals: sums over all trials of the job, which tell the best batch size.
+        sums: sums over the runs.
+    """
+    of_job = savings(spec, totals)
+    if of_job.against_best is None or not of_job.recurrences:
+        return None
+    number, saved, spent, usage = sums.recurrences / of_job.recurrences, of_job.against_best, of_job.spent, sums.usage
+    return Usage(
+        usage.energy_j - number * (saved.energy_j + spent.energy_j),
+        usage.time_s - number * (saved.time_s + spent.time_s),
+        usage.cost_j - number * (saved.cost_j + spent.cost_j),
     )
 
 

@@ -134,6 +134,10 @@ class Job(Base):
     launches: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     """Number of the job's trials, and so the number of the last one."""
     last_launch_at: Mapped[datetime | None] = mapped_column(Utc)
+    idle_from: Mapped[datetime | None] = mapped_column(Utc)
+    """When the job will have been idle for too long, unless it runs again (`core.attention`). NULL: not known."""
+    team: Mapped[str] = mapped_column(ExactString(MAX_ID_LENGTH), server_default="")
+    """Copied from `job_id`, for sums (`core.savings.team_of`)."""
     drifted_trial: Mapped[int | None] = mapped_column(Integer)
     """Number of the last trial at whose end the policy found that the costs have changed. NULL: none since a reset."""
     last_success: Mapped[int] = mapped_column(Integer, default=0, server_default="0")

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, case, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, case, func, literal, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from ..core.savings import SUMMED, Sums, Usage, against_default
+from ..core.savings import SUMMED, Sums, Usage
 from ..core.state import TrialStatus, VerdictCode
 from .models import Job, JobDay, Report, Trial
 from .store import ENDED, LEFT, LOST, STOPPED
 
 Days = tuple[date | None, date | None]
 """The first and the last day of a range, in UTC. None: there is no limit."""
+ALL_TIME: Days = (None, None)
 
 
 def find_trial(session: Session, job: Job, number: int) -> Trial | None:
@@ -94,13 +95,23 @@ def running_trials(
     return [(job_id, trial) for job_id, trial in session.execute(runs)]
 
 
-def overdue_runs(session: Session, prefix: str | None, since: datetime) -> dict[int, tuple[int, int]]:
-    """Find the running trials without a call since a moment. Returns their number and the first of them, by job."""
-    runs = select(Trial.job, func.count(), func.min(Trial.number)).join(Job, Trial.job == Job.id)
+class OverdueRuns(NamedTuple):
+    """The running trials of a job without a call for too long."""
+
+    job: int
+    job_id: str
+    runs: int
+    first: int
+    """The lowest number of these trials."""
+
+
+def overdue_runs(session: Session, prefix: str | None, since: datetime) -> list[OverdueRuns]:
+    """Find the running trials without a call since a moment, by job."""
+    runs = select(Job.id, Job.job_id, func.count(), func.min(Trial.number)).join(Job, Trial.job == Job.id)
     runs = runs.where(
         Trial.status == TrialStatus.DISPATCHED, Trial.last_seen_at < since, *begins_with(Job.job_id, prefix)
     )
-    return {job: (number, first) for job, number, first in session.execute(runs.group_by(Trial.job))}
+    return [OverdueRuns(*row) for row in session.execute(runs.group_by(Job.id, Job.job_id))]
 
 
 def count_running(session: Session, prefix: str | None) -> int:
@@ -125,6 +136,9 @@ class Row(NamedTuple):
 
     job: int
     """The job's number in the database."""
+    job_id: str
+    created_at: datetime
+    revision: int
     failures: int
     """Failed runs since the last run that converged."""
     last_failure: int
@@ -152,16 +166,16 @@ def without_success(session: Session, prefix: str | None, limit: int, of_job: Jo
     failures, crashes = (func.sum(case((which, 1), else_=0)) for which in (_FAILED, _CRASHED))
     last_failure, last_crash = (func.max(case((which, Trial.number), else_=0)) for which in (_FAILED, _CRASHED))
     query = (
-        select(Job.id, failures, last_failure, crashes, last_crash)
+        select(Job.id, Job.job_id, Job.created_at, Job.revision, failures, last_failure, crashes, last_crash)
         .join(Trial, (Trial.job == Job.id) & (Trial.number > Job.last_success))
         .where(Trial.exploration == Job.exploration)
         .where(Trial.status.not_in([TrialStatus.DISPATCHED, TrialStatus.CALIBRATED]), _FAILED | _CRASHED)
         .where(*begins_with(Job.job_id, prefix), *([] if of_job is None else [Job.id == of_job.id]))
-        .group_by(Job.id)
+        .group_by(Job.id, Job.job_id, Job.created_at, Job.revision)
         .order_by((failures + crashes).desc(), Job.id)
         .limit(limit)
     )
-    return [Row(*map(int, row)) for row in session.execute(query)]
+    return [Row(*row[:4], *map(int, row[4:])) for row in session.execute(query)]
 
 
 def outcomes(session: Session, trials: Collection[tuple[int, int]]) -> dict[int, str]:
@@ -171,65 +185,112 @@ def outcomes(session: Session, trials: Collection[tuple[int, int]]) -> dict[int,
 
 
 @dataclass(frozen=True, slots=True)
-class KeptSums:
-    """What is kept of a job's trials."""
+class GroupSums:
+    """Sums over the ended runs of some jobs."""
 
-    number: int
-    """The job's number in the database."""
-    job_id: str
-    revision: int
-    created_at: datetime
-    launches: int
-    last_launch_at: datetime | None
-    drifted_trial: int | None
+    group: str
+    """What the jobs have in common; empty: nothing."""
+    first: int
+    """The lowest number of these jobs in the database."""
+    jobs: int
+    """Jobs with such runs."""
+    known_jobs: int
+    """Those of them with known savings: their default batch size has converged."""
     sums: Sums
-    """Over all trials that have ended, or those that ended in a range of days."""
-    default: Sums
-    """Over the trials that converged with the default batch size, at any time."""
+    known_energy_j: float
+    """Energy that the jobs with known savings have used."""
+    saved: Usage
+    """Savings of these jobs against the default. Negative: a loss."""
 
     @property
-    def saved(self) -> Usage | None:
-        """The savings against the default; None: they are not known."""
-        return against_default(self.sums.recurrences, self.sums.usage, self.default)
+    def unknown_jobs(self) -> int:
+        """Jobs with unknown savings."""
+        return self.jobs - self.known_jobs
 
 
-def kept_sums(session: Session, prefix: str | None, days: Days | None = None) -> list[KeptSums]:
-    """Return the kept sums of all jobs; of a range of days, those of the jobs of which a trial ended in it."""
-    facts = (Job.id, Job.job_id, Job.revision, Job.created_at, Job.launches, Job.last_launch_at, Job.drifted_trial)
-    default = (Job.default_recurrences, Job.default_energy_j, Job.default_time_s, Job.default_cost_j)
-    if days is None:
-        query = select(*facts, *default, *(getattr(Job, name) for name in SUMMED))
+def group_sums(session: Session, prefix: str | None, days: Days, *, by_team: bool = False) -> list[GroupSums]:
+    """Return sums over the runs that ended in a range of days: of all jobs, or by team from the highest savings on."""
+    sums = _sums_of_jobs(prefix, days).subquery()
+    known = sums.c.saved_energy.is_not(None)
+    query = select(
+        *(sums.c.team if by_team else literal(""), func.min(sums.c.job), func.count(), func.count(sums.c.saved_energy)),
+        func.sum(case((known, sums.c.energy_j), else_=0.0)),
+        *(func.sum(sums.c[name]) for name in SUMMED),
+        *(func.coalesce(func.sum(sums.c[name]), 0.0) for name in _SAVED),
+    ).having(func.count() > 0)
+    if by_team:
+        saved = func.coalesce(func.sum(sums.c.saved_energy), 0.0)
+        query = query.group_by(sums.c.team).order_by(saved.desc(), sums.c.team)
+    return [_group_sums(*row) for row in session.execute(query)]
+
+
+def job_sums(
+    session: Session,
+    prefix: str | None,
+    days: Days,
+    *,
+    only_known: bool = False,
+    least_first: bool = False,
+    limit: int | None = None,
+) -> list[GroupSums]:
+    """Return sums over the runs that ended in a range of days by job, from the highest savings of energy on.
+
+    Args:
+        session: the transaction.
+        prefix: the start of the jobs' ids.
+        days: the range.
+        only_known: whether to leave out the jobs with unknown savings.
+        least_first: whether to begin with the lowest savings.
+        limit: how many jobs to return at most; None: all.
+    """
+    sums = _sums_of_jobs(prefix, days, only_known=only_known).subquery()
+    saved = func.coalesce(sums.c.saved_energy, 0.0)
+    known = case((sums.c.saved_energy.is_not(None), 1), else_=0)
+    query = select(
+        *(sums.c.job_id, sums.c.job, literal(1), known, known * sums.c.energy_j, *(sums.c[name] for name in SUMMED)),
+        *(func.coalesce(sums.c[name], 0.0) for name in _SAVED),
+    )
+    query = query.order_by(saved.asc() if least_first else saved.desc(), sums.c.job_id).limit(limit)
+    return [_group_sums(*row) for row in session.execute(query)]
+
+
+_OF_DEFAULT = (Job.default_energy_j, Job.default_time_s, Job.default_cost_j)
+_SAVED = ("saved_energy", "saved_time", "saved_cost")
+
+
+def _sums_of_jobs(prefix: str | None, days: Days, *, only_known: bool = False) -> Select[*tuple[Any, ...]]:
+    """Select the sums of each job's runs that ended in a range of days, and its savings; NULL: they are not known."""
+    if days == ALL_TIME:
+        query = select(Job.id.label("job")).where(Job.runs > 0)
+        ended: Any = Job
     else:
-        in_range = (
-            select(JobDay.job, *(func.sum(getattr(JobDay, name)).label(name) for name in SUMMED))
-            .where(*_within(days))
-            .group_by(JobDay.job)
-            .having(func.sum(JobDay.runs) > 0)
-            .subquery()
-        )
-        query = select(*facts, *default, *(in_range.c[name] for name in SUMMED)).join(
-            in_range, in_range.c.job == Job.id
-        )
-    found = session.execute(query.where(*begins_with(Job.job_id, prefix)))
-    return [_kept_sums(*row) for row in found]
+        sums = (func.sum(getattr(JobDay, name)).label(name) for name in SUMMED)
+        of_days = select(JobDay.job, *sums).where(*_within(days)).group_by(JobDay.job)
+        subquery = of_days.having(func.sum(JobDay.runs) > 0).subquery()
+        query = select(Job.id.label("job")).join_from(Job, subquery, subquery.c.job == Job.id)
+        ended = subquery.c
+    number = func.nullif(Job.default_recurrences, 0)
+    pairs = zip(_SAVED, _OF_DEFAULT, ("energy_j", "time_s", "cost_j"), strict=True)
+    return query.add_columns(
+        *(Job.job_id, Job.team, *(getattr(ended, name) for name in SUMMED)),
+        *(
+            (ended.recurrences * of_default / number - getattr(ended, spent)).label(name)
+            for name, of_default, spent in pairs
+        ),
+    ).where(*begins_with(Job.job_id, prefix), *([Job.default_recurrences > 0] if only_known else []))
 
 
-def _kept_sums(*values: Any) -> KeptSums:
-    *facts, of_default, default_j, default_s, default_cost_j, runs, recurrences, energy_j, time_s, cost_j = values
-    sums = Sums(int(runs), int(recurrences), energy_j, time_s, cost_j)  # databases add up whole numbers as decimals
-    default = Sums(of_default, of_default, default_j, default_s, default_cost_j)
-    return KeptSums(*[*facts, sums, default])
+def _group_sums(group: str, first: int, jobs: int, known: int, known_energy_j: float, *sums: Any) -> GroupSums:
+    of_runs = Sums(int(sums[0]), int(sums[1]), *sums[2:5])  # databases add up whole numbers as decimals
+    return GroupSums(group, first, jobs, known, of_runs, known_energy_j, Usage(*sums[5:]))
 
 
 def saved_by_day(session: Session, prefix: str | None, days: Days) -> list[tuple[date, Usage]]:
     """Return what all jobs with known savings have saved on each day on which a trial of theirs ended, in order."""
+    spent = (JobDay.energy_j, JobDay.time_s, JobDay.cost_j)
     saved = (
-        func.sum(JobDay.recurrences * default / Job.default_recurrences - spent)
-        for default, spent in (
-            (Job.default_energy_j, JobDay.energy_j),
-            (Job.default_time_s, JobDay.time_s),
-            (Job.default_cost_j, JobDay.cost_j),
-        )
+        func.sum(JobDay.recurrences * of_default / Job.default_recurrences - of_run)
+        for of_default, of_run in zip(_OF_DEFAULT, spent, strict=True)
     )
     query = select(JobDay.day, *saved).join(Job, Job.id == JobDay.job)
     query = query.where(Job.default_recurrences > 0, *_within(days), *begins_with(Job.job_id, prefix))
@@ -241,9 +302,43 @@ def _within(days: Days) -> list[ColumnElement[bool]]:
     return [*([] if first is None else [JobDay.day >= first]), *([] if last is None else [JobDay.day <= last])]
 
 
-def count_jobs(session: Session) -> int:
-    """Count all jobs."""
-    return count_rows(session, select(Job))
+def never_converged(session: Session, prefix: str | None, limit: int) -> tuple[int, Sequence[Job]]:
+    """Count the jobs with ended runs of which none has converged, and return those that have spent most."""
+    jobs = select(Job).where(Job.runs > 0, Job.recurrences == 0, *begins_with(Job.job_id, prefix))
+    return count_rows(session, jobs), session.scalars(jobs.order_by(Job.cost_j.desc(), Job.id).limit(limit)).all()
+
+
+def drifted_jobs(session: Session, prefix: str | None, launches: int) -> Sequence[Job]:
+    """Return the jobs whose costs have drifted within their last launches."""
+    jobs = select(Job).where(Job.drifted_trial > Job.launches - launches, *begins_with(Job.job_id, prefix))
+    return session.scalars(jobs.order_by(Job.id)).all()
+
+
+class IdleJob(NamedTuple):
+    """A job that has not run for long."""
+
+    job: int
+    job_id: str
+    launches: int
+    created_at: datetime
+    last_launch_at: datetime | None
+
+
+def idle_jobs(session: Session, prefix: str | None, since: datetime, now: datetime) -> list[IdleJob]:
+    """Return the jobs that have become idle since a moment, the latest first."""
+    facts = (Job.id, Job.job_id, Job.launches, Job.created_at, Job.last_launch_at)
+    jobs = select(*facts).where(Job.idle_from > since, Job.idle_from < now, *begins_with(Job.job_id, prefix))
+    return [IdleJob(*row) for row in session.execute(jobs.order_by(Job.idle_from.desc()))]
+
+
+def count_ended(session: Session, prefix: str | None) -> int:
+    """Count the trials that have ended."""
+    return int(session.scalar(select(func.sum(Job.runs)).where(*begins_with(Job.job_id, prefix))) or 0)
+
+
+def count_jobs(session: Session, prefix: str | None = None) -> int:
+    """Count the jobs."""
+    return session.scalar(select(func.count(Job.id)).where(*begins_with(Job.job_id, prefix))) or 0
 
 
 def count_trials(session: Session) -> dict[str, int]:

@@ -32,6 +32,7 @@ from lightning_bso.wire import RegisteredJobSpec
 
 from ..core.gp_ucb.belief import WarmStart
 from ..core.rng import position_of, seeded
+from ..core.savings import team_of
 from ..core.state import Choice, EndCode, TrialStatus, TrialType, Verdict
 from ..core.state import Report as CoreReport
 from ..errors import UnknownJob
@@ -264,6 +265,7 @@ def add_job(connection: Connection, spec: RegisteredJobSpec, seed: int, warm_sta
         created_at=at,
         oldest_seen_at=at,
         summed_revision=0,
+        team=team_of(spec.job_id or ""),
         **sums.NOTHING,
     )
     rows.add(connection, job)

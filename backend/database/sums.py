@@ -14,8 +14,9 @@ from typing import Any, Final, cast
 from sqlalchemy import Connection, Insert, Table, bindparam, delete, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from ..core.attention import idle_from
 from ..core.cost import run_cost
-from ..core.savings import SUMMED, Sums
+from ..core.savings import SUMMED, Sums, team_of
 from ..core.state import Spec, TrialStatus, TrialType
 from . import rows, specs
 from .batches import Statement
@@ -57,7 +58,7 @@ def recount(connection: Connection, job: Job) -> None:
         setattr(job, name, value)
     query = select(*rows.columns(Trial)).where(Trial.job == job.id).order_by(Trial.number)
     by_day = _add(job, (rows.load(Trial, values) for values in connection.execute(query)), anew=True)
-    job.summed_revision = job.revision
+    job.summed_revision, job.team = job.revision, team_of(job.job_id)
     connection.execute(delete(_DAYS).where(_DAYS.c.job == job.id))
     rows.save(connection, job, *(rows.new(JobDay, job=job.id, day=day, **asdict(sums)) for day, sums in by_day.items()))
 
@@ -76,6 +77,7 @@ def _add(job: Job, trials: Iterable[Trial], *, anew: bool = False) -> dict[date,
         stored = None if anew else rows.before(trial)
         if stored is None:
             job.launches, job.last_launch_at = trial.number, trial.started_at
+            job.idle_from = idle_from(trial.number, job.created_at, trial.started_at)
         elif trial.status == stored.status == TrialStatus.DISPATCHED:
             continue
         if stored is not None and stored.status != TrialStatus.DISPATCHED:

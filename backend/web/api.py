@@ -23,6 +23,7 @@ from lightning_bso.wire import (
     PROBE_PATH,
     READY_PATH,
     REPORT_PATH,
+    SAVINGS_PATH,
     TRIALS_PATH,
     AfterRequest,
     AskAnswer,
@@ -45,6 +46,8 @@ from lightning_bso.wire import (
     RegisteredJobSpec,
     ReportAnswer,
     ReportRequest,
+    Savings,
+    SavingsQuery,
     TrialPage,
     TrialRequest,
 )
@@ -52,7 +55,7 @@ from lightning_bso.wire import (
 from ..database import schema
 from ..database.queries import JobFilter
 from ..errors import DatabaseUnavailable, TokenLacksScope, UnknownJob, UnknownTrial
-from ..usecases import audit, reading, runs
+from ..usecases import audit, reading, runs, savings
 from ..usecases.audit import Actor
 from ..usecases.tokens import Scope
 from . import links, metrics
@@ -88,6 +91,7 @@ _SCOPES = {
     "list_trials": Scope.READ,
     "tell_belief": Scope.READ,
     "tell_savings": Scope.READ,
+    "tell_all_savings": Scope.READ,
     "expose_metrics": Scope.READ,
     "register": Scope.RUN,
     "ask": Scope.RUN,
@@ -267,6 +271,12 @@ def tell_belief(path: JobQuery) -> Response:
 def tell_savings(path: JobQuery) -> Response:
     """Return what a job has spent, and what it saved compared with always using the default or the best batch size."""
     return _json(reading.savings(path.job_id, _by()))
+
+
+@blueprint.get(SAVINGS_PATH, tags=[_READ], responses={200: Savings})
+def tell_all_savings(query: SavingsQuery) -> Response:
+    """Return what all jobs have spent and saved in a range of days, by the prefixes of their ids or by job."""
+    return _json(savings.by_group(_by(), (query.since, query.until), query.group_by))
 
 
 @blueprint.get(AUDIT_PATH, tags=[_READ], responses={200: AuditPage})

@@ -11,7 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select, update
 
-from backend.core.attention import MIN_LAUNCHES, Cause, is_idle, usual_interval
+from backend.core.attention import MIN_LAUNCHES, Cause, idle_from, usual_interval
 from backend.database.models import Job
 from backend.usecases.audit import COMMAND_LINE
 from backend.usecases.overview import JobForAttention, overview
@@ -38,7 +38,9 @@ def let_it_have_run(url: str, every: timedelta, last_ago: timedelta) -> None:
     with connected(url) as connection:
         launches, last = connection.execute(select(Job.launches, Job.last_launch_at)).one()
         moved = last - last_ago
-        connection.execute(update(Job).values(last_launch_at=moved, created_at=moved - (launches - 1) * every))
+        created = moved - (launches - 1) * every
+        idle = idle_from(launches, created, moved)
+        connection.execute(update(Job).values(last_launch_at=moved, created_at=created, idle_from=idle))
 
 
 def test_a_job_that_has_stopped_running_needs_attention(
@@ -100,6 +102,6 @@ def test_how_long_a_job_may_be_idle_follows_from_how_often_it_runs() -> None:
     last = datetime(2026, 11, 1)
     assert usual_interval(MIN_LAUNCHES - 1, last - HOUR, last) is None
     assert usual_interval(MIN_LAUNCHES, last - (MIN_LAUNCHES - 1) * HOUR, last) == HOUR
-    idle = [hours for hours in range(1, 24 * 40) if is_idle(HOUR, last, last + hours * HOUR)]
-    assert (idle[0], idle[-1]) == (6, 24 * 30 + 4)
-    assert not is_idle(HOUR / 60, last, last + HOUR)  # trainings of a few minutes pause for a while
+    assert idle_from(MIN_LAUNCHES - 1, last - HOUR, last) is None
+    assert idle_from(MIN_LAUNCHES, last - (MIN_LAUNCHES - 1) * HOUR, last) == last + 5 * HOUR
+    assert idle_from(61, last - HOUR, last) == last + HOUR  # trainings of a few minutes pause for a while

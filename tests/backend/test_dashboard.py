@@ -191,7 +191,7 @@ def test_the_savings_of_all_jobs_are_added_up(calls: Calls, overview: Callable[.
     assert result.this_month == result.total
     for name, of_core in (("energy", "energy_j"), ("time", "time_s"), ("cost", "cost_j")):
         assert getattr(result.total.saved, of_core) == pytest.approx(sum(of_job[name] for of_job in savings))
-    assert (result.total.known, result.total.unknown, result.job_count) == (2, 1, 3)
+    assert (result.total.known_jobs, result.total.unknown_jobs, result.job_count) == (2, 1, 3)
     assert [job.job_id for job in result.savings] == ["one", "other"]
 
 

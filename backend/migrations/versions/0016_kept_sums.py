@@ -5,8 +5,9 @@ Revises: 0015
 """
 
 import json
+import re
 from collections import defaultdict
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from importlib import import_module
 from itertools import groupby
 
@@ -15,7 +16,9 @@ from alembic import op
 from flask import current_app
 from sqlalchemy.dialects import mysql
 
-MYSQL_OPTIONS = import_module(".database.models", current_app.import_name).MYSQL_OPTIONS
+_models = import_module(".database.models", current_app.import_name)
+MYSQL_OPTIONS = _models.MYSQL_OPTIONS
+ExactString = _models.ExactString
 
 revision = "0016"
 down_revision = "0015"
@@ -37,6 +40,8 @@ def upgrade() -> None:
     ]:
         op.add_column("jobs", sa.Column(name, type_, nullable=False, server_default="0"))
     op.add_column("jobs", sa.Column("last_launch_at", UTC))
+    op.add_column("jobs", sa.Column("idle_from", UTC))
+    op.add_column("jobs", sa.Column("team", ExactString(255), nullable=False, server_default=""))
     op.add_column("jobs", sa.Column("drifted_trial", sa.Integer()))
     op.create_table(
         "job_days",
@@ -60,7 +65,12 @@ def upgrade() -> None:
 
 def _fill(connection: sa.Connection, numbers: list[int]) -> None:
     """Add up the trials of some jobs."""
-    jobs = sa.table("jobs", *map(sa.column, ("id", "spec", *WHOLE, *REAL)), sa.column("last_launch_at", UTC))
+    times = ("created_at", "last_launch_at", "idle_from")
+    jobs = sa.table(
+        "jobs",
+        *map(sa.column, ("id", "job_id", "spec", "team", *WHOLE, *REAL)),
+        *(sa.column(name, UTC) for name in times),
+    )
     days = sa.table("job_days", sa.column("job"), sa.column("day", sa.Date()), *map(sa.column, SUMMED))
     names = ("job", "number", "type", "status", "batch_size", "energy_j", "time_s")
     times = ("started_at", "ended_at", "last_seen_at")
@@ -70,19 +80,28 @@ def _fill(connection: sa.Connection, numbers: list[int]) -> None:
         sa.column("converged", sa.Boolean()),
         *(sa.column(name, UTC) for name in times),
     )
-    specs = {job: spec for job, spec in connection.execute(sa.select(jobs.c.id, jobs.c.spec).where(jobs.c.id.in_(numbers)))}
+    query = sa.select(jobs.c.id, jobs.c.job_id, jobs.c.spec, jobs.c.created_at).where(jobs.c.id.in_(numbers))
+    job_of = {job.id: job for job in connection.execute(query)}
+    if not job_of:
+        return
+    is_job = jobs.c.id == sa.bindparam("of_job")
+    teams = [{"of_job": job.id, "team": re.split("[/-]", job.job_id, maxsplit=1)[0] or job.job_id} for job in job_of.values()]
+    connection.execute(jobs.update().where(is_job).values(team=sa.bindparam("team")), teams)
     found = connection.execute(
         sa.select(trials).where(trials.c.job.in_(numbers)).order_by(trials.c.job, trials.c.number)
     )
     kept, by_day = [], []
     for job, of_job in groupby(found, key=lambda trial: trial.job):
-        spec = json.loads(specs[job])
-        sums, of_days, last_launch_at = _sums(spec, list(of_job))
-        kept.append(sums | {"of_job": job, "last_launch_at": last_launch_at})
+        sums, of_days, last = _sums(json.loads(job_of[job].spec), list(of_job))
+        idle_from = None
+        if sums["launches"] >= 6:
+            interval = (last - job_of[job].created_at) / (sums["launches"] - 1)
+            idle_from = last + max(timedelta(hours=1), 5 * interval)
+        kept.append(sums | {"of_job": job, "last_launch_at": last, "idle_from": idle_from})
         by_day += [{"job": job, "day": day} | sums_of_day for day, sums_of_day in of_days.items()]
     if kept:
-        columns = {name: sa.bindparam(name) for name in (*WHOLE, *REAL, "last_launch_at")}
-        connection.execute(jobs.update().where(jobs.c.id == sa.bindparam("of_job")).values(columns), kept)
+        columns = {name: sa.bindparam(name) for name in (*WHOLE, *REAL, "last_launch_at", "idle_from")}
+        connection.execute(jobs.update().where(is_job).values(columns), kept)
     if by_day:
         connection.execute(days.insert(), by_day)
 
@@ -114,5 +133,5 @@ def _sums(
 
 def downgrade() -> None:
     op.drop_table("job_days")
-    for name in ("summed_revision", *WHOLE, *REAL, "last_launch_at", "drifted_trial"):
+    for name in ("summed_revision", *WHOLE, *REAL, "last_launch_at", "idle_from", "team", "drifted_trial"):
         op.drop_column("jobs", name)

@@ -15,7 +15,7 @@ from ...config import Settings
 from ...core import run_status
 from ...usecases import dashboard
 from ...usecases.users import Role
-from . import account, compare, formatting, job, lists, login, overview, tokens, trial, users
+from . import account, compare, formatting, job, lists, login, overview, savings, tokens, trial, users
 from .blueprint import PATH, blueprint
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "lists",
     "overview",
     "register",
+    "savings",
     "tokens",
     "trial",
     "users",

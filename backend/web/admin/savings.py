@@ -1,0 +1,92 @@
+"""The savings page: energy, money and carbon dioxide saved in a range of days, by team, by job and over time."""
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+from itertools import accumulate
+from typing import Any
+
+from flask import flash, jsonify, render_template, request
+from flask.typing import ResponseReturnValue
+
+from ...core.savings import Usage
+from ...database.queries import Days
+from ...usecases import savings
+from ...usecases.users import Role
+from . import login
+from .blueprint import blueprint
+from .formatting import J_PER_KWH
+from .login import PageUser
+
+RANGES: Mapping[str, str] = {
+    "month": "This month",
+    "7d": "7 days",
+    "30d": "30 days",
+    "year": "This year",
+    "all": "All time",
+}
+"""The ranges that need no date, by the value of the parameter `range`."""
+MAX_TEAMS = 50
+"""Rows of the table of teams. The API has all of them."""
+
+
+@blueprint.get("/savings/", endpoint="savings")
+@login.requires(Role.VIEWER)
+def show_savings(user: PageUser) -> ResponseReturnValue:
+    """Show the page."""
+    days, parameters, problems = _days()
+    for problem in problems:
+        flash(problem, "error")
+    page = savings.page(user.actor, days)
+    return render_template(
+        "admin/savings.html", page=page, days=days, ranges=RANGES, parameters=parameters, max_teams=MAX_TEAMS
+    )
+
+
+@blueprint.get("/savings/plots")
+@login.requires(Role.VIEWER)
+def savings_plots(user: PageUser) -> ResponseReturnValue:
+    """The figure."""
+    return jsonify(figures={"over-time": over_time(savings.by_day(user.actor, _days()[0]))})
+
+
+def over_time(days: list[tuple[date, Usage]]) -> dict[str, Any]:
+    """The energy saved on each day, and its sum since the range began."""
+    saved_kwh = [usage.energy_j / J_PER_KWH for _, usage in days]
+    x = [day.isoformat() for day, _ in days]
+    traces = [
+        {"name": "on the day", "type": "bar", "x": x, "y": saved_kwh, "marker": {"color": "#56b4e9"}},
+        {
+            "name": "since the range began",
+            "x": x,
+            "y": list(accumulate(saved_kwh)),
+            "mode": "lines+markers",
+            "marker": {"color": "#009e73"},
+        },
+    ]
+    axis = {"title": {"text": "energy saved (kWh)"}, "tickformat": "~s"}
+    return {"data": traces if days else [], "layout": {"xaxis": {"title": {"text": "day (UTC)"}}, "yaxis": axis}}
+
+
+def _days() -> tuple[Days, dict[str, str], list[str]]:
+    """Parse the range in the address. Returns its days, its parameters, and a message for each that is wrong."""
+    limits: dict[str, date | None] = {"from": None, "to": None}
+    problems = []
+    for name in limits:
+        if text := request.args.get(name, ""):
+            try:
+                limits[name] = date.fromisoformat(text[:10])
+            except ValueError:
+                problems.append(f"{text[:20]!r} is no date. Write it as 2026-01-31.")
+    if any(limits.values()):
+        days = limits["from"], limits["to"]
+        return days, {name: day.isoformat() for name, day in limits.items() if day is not None}, problems
+    name = request.args.get("range", "month")
+    name = name if name in RANGES else "month"
+    today = savings.today()
+    first = {
+        "month": today.replace(day=1),
+        "7d": today - timedelta(days=6),
+        "30d": today - timedelta(days=29),
+        "year": today.replace(month=1, day=1),
+    }
+    return (first.get(name), None), {"range": name}, problems
