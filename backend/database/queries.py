@@ -331,6 +331,22 @@ def idle_jobs(session: Session, prefix: str | None, since: datetime, now: dateti
     return [IdleJob(*row) for row in session.execute(jobs.order_by(Job.idle_from.desc()))]
 
 
+class LaunchedJob(NamedTuple):
+    """A job that has run."""
+
+    job: int
+    job_id: str
+    created_at: datetime
+    revision: int
+
+
+def latest_launched(session: Session, limit: int) -> list[LaunchedJob]:
+    """Return the jobs with converged runs, the latest launch first."""
+    jobs = select(Job.id, Job.job_id, Job.created_at, Job.revision).where(Job.recurrences > 0)
+    found = session.execute(jobs.order_by(Job.last_launch_at.desc(), Job.id).limit(limit))
+    return [LaunchedJob(*row) for row in found]
+
+
 def count_ended(session: Session, prefix: str | None) -> int:
     """Count the trials that have ended."""
     return int(session.scalar(select(func.sum(Job.runs)).where(*begins_with(Job.job_id, prefix))) or 0)

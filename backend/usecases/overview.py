@@ -3,16 +3,19 @@
 Nothing here changes data, and nothing adds up trials: the sums are kept (`backend.database.sums`).
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
 from threading import Lock
+from typing import Protocol
 
 from cachetools import LRUCache
 
 from lightning_bso.wire import JobSavings, TrialRecord
 
+from ..core import policies
 from ..core import savings as core_savings
 from ..core.attention import DRIFT_LAUNCHES, IN_A_ROW, RETIRED, Cause, usual_interval
 from ..core.savings import Usage
@@ -31,6 +34,8 @@ MAX_ROWS = 20
 """Rows of each table."""
 MAX_JOBS = 1_000_000
 """At most this many jobs whose last runs failed or ended without a verdict are found."""
+MAX_LABELLED_JOBS = 100
+"""At most this many jobs have metrics of their own."""
 MAX_CHECKED_JOBS = 200
 """At most this many jobs whose last runs failed are checked for being stuck, those with the most failures."""
 
@@ -173,25 +178,92 @@ def _idle(job: IdleJob, now: datetime) -> JobForAttention:
     return JobForAttention(job.job_id, Cause.IDLE, idle_s=(now - last).total_seconds(), usual_s=usual.total_seconds())
 
 
-_Stage = tuple[Stage, str]
-_stages: LRUCache[tuple[str, datetime, int], _Stage] = LRUCache(maxsize=10_000)
-"""The stages of jobs by id, creation and revision. A stage depends on nothing else, so it holds on every replica."""
-_stages_lock = Lock()
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What follows from the whole state of a job."""
+
+    stage: Stage
+    message: str
+    recommended: int | None
+
+
+_facts: LRUCache[tuple[str, datetime, int], _Facts] = LRUCache(maxsize=10_000)
+"""The facts by a job's id, creation and revision. They depend on nothing else, so they hold on every replica."""
+_facts_lock = Lock()
+
+
+class _JobKey(Protocol):
+    """What tells a job in a state from every other job, and from itself in another state."""
+
+    @property
+    def job(self) -> int: ...
+    @property
+    def job_id(self) -> str: ...
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def revision(self) -> int: ...
+
+
+def _facts_of(session: Session, jobs: Sequence[_JobKey]) -> dict[int, _Facts]:
+    """Return the facts of jobs by their numbers. A job that has not changed since the last time is not loaded."""
+    found: dict[int, _Facts] = {}
+    with _facts_lock:
+        for job in jobs:
+            if (known := _facts.get((job.job_id, job.created_at, job.revision))) is not None:
+                found[job.job] = known
+    missing = [job.job for job in jobs if job.job not in found]
+    rows = queries.jobs_numbered(session, missing) if missing else ()
+    totals_of = states.load_totals(session, missing) if missing else {}
+    for row in rows:
+        state, totals = states.read_state(session, row), totals_of.get(row.id, {}).get(row.exploration, [])
+        converged = {group.batch_size for group in totals if group.converged}
+        facts = _Facts(*stage_of(row, state), policies.recommended(state, converged))
+        with _facts_lock:
+            _facts[row.job_id, row.created_at, row.revision] = found[row.id] = facts
+    return found
 
 
 def _stuck(session: Session, jobs: Sequence[Row]) -> dict[int, str]:
     """Find the jobs that are stuck, each with a message."""
-    stages: dict[int, _Stage] = {}
-    with _stages_lock:
-        for job in jobs:
-            if (known := _stages.get((job.job_id, job.created_at, job.revision))) is not None:
-                stages[job.job] = known
-    loaded = queries.jobs_numbered(session, [job.job for job in jobs if job.job not in stages])
-    for row in loaded:
-        stages[row.id] = stage_of(row, states.read_state(session, row))
-        with _stages_lock:
-            _stages[row.job_id, row.created_at, row.revision] = stages[row.id]
-    return {number: message for number, (stage, message) in stages.items() if stage is Stage.STUCK}
+    return {number: facts.message for number, facts in _facts_of(session, jobs).items() if facts.stage is Stage.STUCK}
+
+
+@dataclass(frozen=True, slots=True)
+class Monitored:
+    """Numbers for the metrics."""
+
+    attention: dict[str, int]
+    """Jobs that need attention, by their most urgent cause."""
+    failures_in_a_row: int
+    """The most failed runs of a job since its last success."""
+    crashes_in_a_row: int
+    """The most runs of a job that ended without a verdict since its last one."""
+    overdue_count: int
+    total: GroupSums
+    recommended: dict[str, int]
+    """Recommended batch sizes by job id, of the `MAX_LABELLED_JOBS` with the latest launches."""
+
+
+@read_only
+def monitored(session: Session, lease_s: float) -> Monitored:
+    """Return the numbers that are watched, over all jobs."""
+    now = store.now(session)
+    overdue = queries.overdue_runs(session, None, now - timedelta(seconds=lease_s))
+    causes = Counter(job.cause for job in find_attention(session, None, overdue, now))
+    rows = queries.without_success(session, None, MAX_JOBS)
+    latest = queries.latest_launched(session, MAX_LABELLED_JOBS)
+    facts = _facts_of(session, latest)
+    return Monitored(
+        {cause.value: causes[cause] for cause in Cause},
+        failures_in_a_row=max((row.failures for row in rows), default=0),
+        crashes_in_a_row=max((row.crashes for row in rows), default=0),
+        overdue_count=sum(of_job.runs for of_job in overdue),
+        total=total(session, None, ALL_TIME),
+        recommended={
+            job.job_id: size for job in latest if job.job in facts and (size := facts[job.job].recommended) is not None
+        },
+    )
 
 
 def _running(session: Session, prefix: str | None, now: datetime) -> list[RunningTrial]:

@@ -24,8 +24,6 @@ from .records import job_belief, job_savings, job_summary, trial_count, trial_re
 
 MAX_RELATED_JOBS = 200
 """The jobs of a training on other GPU models are searched among the newest of its jobs, this many."""
-MAX_COUNTED_JOBS = 1_000_000
-"""The metrics count at most this many jobs for each cause of attention."""
 
 
 @read_only
@@ -133,27 +131,17 @@ def savings(session: Session, job_id: str, by: Actor) -> JobSavings:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Numbers for the metrics."""
+    """Numbers of all jobs and trials."""
 
     jobs: int
     trials: dict[str, int]
     """By status."""
-    failing: int
-    """Jobs whose last runs failed, at least `core.attention.IN_A_ROW` of them."""
-    crashing: int
-    """Jobs whose last runs ended without a verdict, as many of them."""
 
 
 @read_only
 def count(session: Session) -> Counts:
-    """Count the jobs, the trials by status, and the jobs that need attention."""
-    without_success = queries.without_success(session, None, MAX_COUNTED_JOBS)
-    return Counts(
-        queries.count_jobs(session),
-        queries.count_trials(session),
-        sum(row.failures >= IN_A_ROW for row in without_success),
-        sum(row.crashes >= IN_A_ROW for row in without_success),
-    )
+    """Count the jobs, and the trials by status."""
+    return Counts(queries.count_jobs(session), queries.count_trials(session))
 
 
 def attention(session: Session, job: Job) -> str | None:

@@ -318,7 +318,7 @@ def expose_metrics() -> Response:
     """Return metrics for Prometheus, as text. They cover all jobs, so a token limited to some jobs is refused."""
     if _by().job_id_prefix is not None:
         raise TokenLacksScope("the metrics cover all jobs, but this token is limited to some; use a token for all jobs")
-    response = make_response(metrics.expose())
+    response = make_response(metrics.expose(_lease_s()))
     response.mimetype = "text/plain"
     return response
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.calls import Calls
+from tests.databases import let_time_pass
 from tests.servers import Server
 
 
@@ -47,6 +48,33 @@ def test_jobs_whose_last_runs_failed_or_ended_without_a_verdict_are_counted(call
     values = samples(calls("GET", "/metrics").text)
     assert values["zeus_bso_jobs_for_attention", "failed"] == 1
     assert values["zeus_bso_jobs_for_attention", "without a verdict"] == 1
+
+
+def test_savings_and_recommended_batch_sizes_are_exposed(calls: Calls) -> None:
+    calls.register(policy="gp-ucb", beta_knob=None, eta_knob=0.5)
+    for energy in (10.0, 4.0):
+        calls.converge(calls.trial(), energy=energy)
+    values = samples(calls("GET", "/metrics").text)
+    saved = calls.must(calls("GET", "/jobs/train/savings"))
+    for name in ("energy", "cost"):
+        assert values[f"zeus_bso_saved_{name}_joules",] == saved["against_default"][name]
+        assert values[f"zeus_bso_spent_{name}_joules",] == saved["spent"][name]
+    assert values["zeus_bso_recommended_batch_size", "train"] == calls.describe()["recommended_batch_size"]
+
+
+def test_rows_of_failures_and_of_ends_without_a_verdict_and_overdue_runs_are_exposed(
+    calls: Calls, database_url: str
+) -> None:
+    calls.register(num_pruning_rounds=0)
+    for _ in range(2):
+        calls.diverge(calls.trial())
+    for _ in range(4):
+        calls.end(calls.trial(), reason="ValueError")
+    let_time_pass(database_url, "train", calls.trial()["trial_number"], 48 * 3600)
+    values = samples(calls("GET", "/metrics").text)
+    assert values["zeus_bso_failures_in_a_row",] == 2
+    assert values["zeus_bso_crashes_in_a_row",] == 4
+    assert values["zeus_bso_overdue_trials",] == 1
 
 
 def test_an_id_in_a_path_is_no_label(calls: Calls) -> None:

@@ -7,15 +7,20 @@ from pathlib import Path
 import requests
 import yaml
 
+from backend.core.attention import Cause
 from tests.deploy.container import DOCKER, example, services
 from tests.servers import Server
 
 MONITORING = DOCKER / "monitoring"
 PANELS = json.loads((MONITORING / "grafana/dashboards/bso.json").read_text())["panels"]
+(RULES,) = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
 QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
+QUERIES += [rule["expr"] for rule in RULES["rules"]]
 
 
-def test_each_query_of_the_dashboard_asks_for_metrics_and_labels_that_a_server_has(tmp_path: Path) -> None:
+def test_each_query_of_the_dashboard_and_the_alerts_asks_for_metrics_and_labels_of_a_server(
+    tmp_path: Path,
+) -> None:
     with Server(f"sqlite:///{tmp_path / 'bso.db'}", tmp_path) as server:
         calls = server.calls
         calls.register()
@@ -23,13 +28,24 @@ def test_each_query_of_the_dashboard_asks_for_metrics_and_labels_that_a_server_h
         exposed = requests.get(f"{server.url}/metrics", timeout=30).text
     metrics = set(re.findall(r"^(zeus_bso_\w+)", exposed, re.MULTILINE))
     labels = set(re.findall(r'[{,](\w+)="', exposed))
-    assert QUERIES
+    assert len(QUERIES) > len(RULES["rules"]) > 0
     for query in QUERIES:
         asked = set(re.findall(r"zeus_bso_\w+", query))
         assert asked, query
         assert asked <= metrics, query
         by = re.findall(r"by \(([^)]+)\)|\{(\w+)[=~!]", query)
         assert {name.strip() for pair in by for names in pair for name in names.split(",") if name} <= labels, query
+
+
+def test_each_alert_says_what_has_happened_and_prometheus_reads_them() -> None:
+    assert yaml.safe_load((MONITORING / "prometheus.yml").read_text())["rule_files"] == ["alerts.yml"]
+    names = [rule["alert"] for rule in RULES["rules"]]
+    assert len(set(names)) == len(names)
+    for rule in RULES["rules"]:
+        assert rule.keys() == {"alert", "expr", "for", "labels", "annotations"}
+        assert rule["annotations"].keys() == {"summary", "description"}
+        for label, value in re.findall(r'\{(\w+)="([^"]+)"\}', rule["expr"]):
+            assert (label, value) in {("cause", cause) for cause in Cause}
 
 
 def test_prometheus_asks_the_server_of_the_compose_file_and_grafana_asks_prometheus() -> None:
