@@ -4,9 +4,9 @@ Here the commands of all pages are read by their own parsers. `test_readme.py` r
 pages. Not read are commands of tools that are not this project's, and the SQL, which other tests run.
 """
 
+import argparse
 import ast
 import importlib.util
-import inspect
 import re
 import shlex
 import signal
@@ -190,12 +190,11 @@ def server_command(words: list[str]) -> tuple[click.Command, list[str]]:
     return command, rest
 
 
-def client_options(words: list[str]) -> set[str]:
-    """Return the options of the client's command that is the first of some words."""
+def client_parsers() -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of the client's commands by their names. The parser of no command has the name ""."""
     parser = client_cli._parser()
-    (commands,) = (action.choices for action in parser._actions if action.choices)
-    assert isinstance(commands, dict)
-    return set(commands.get(words[0], parser)._option_string_actions)
+    (commands,) = (action.choices for action in parser._actions if isinstance(action.choices, dict))
+    return {"": parser, **commands}
 
 
 def assert_known(command: str) -> None:
@@ -212,9 +211,8 @@ def assert_known(command: str) -> None:
         source = Path(module.origin).read_text()
         assert {option for option in named if f'"{option}"' not in source} == set()
     elif first == "lightning-bso" and rest[0] not in ("serve", "server"):
-        words = [word for word in rest if not word.isupper()]
-        assert not words or words[0] in inspect.getsource(client_cli._parser)
-        assert named <= client_options(words or [""])
+        name = next((word for word in rest if not (word.isupper() or word.startswith("-"))), "")
+        assert named <= set(client_parsers()[name]._option_string_actions)
     else:
         found, words = server_command(rest[2:] if first == "python" else rest)
         assert not isinstance(found, click.Group) or not [word for word in words if not word.startswith("-")]
