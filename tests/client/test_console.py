@@ -313,6 +313,20 @@ def test_a_job_is_shown_with_its_batch_sizes_and_its_latest_trials(server: Serve
     assert "running" in trials[5]
 
 
+def test_a_long_reason_is_cut_on_a_terminal_and_whole_for_a_program(server: Server, client: BsoClient) -> None:
+    name = client.register(registered()).job_id or ""
+    trial = client.ask(name, "run")
+    reason = f"ValueError: {'too long ' * 50}to show"
+    number, size = trial.trial_number, trial.batch_size
+    client.end(TrialRequest(job_id=name, batch_size=size, trial_number=number, reason=reason))
+    command = [*CONSOLE, "show", name, "--server-url", server.url]
+    piped = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
+    assert reason in piped.stdout
+    shown = on_a_terminal(command, columns=80)
+    assert reason not in shown
+    assert "too long too …" in shown
+
+
 def test_a_job_whose_last_runs_ended_without_a_verdict_is_shown_with_the_last_error(
     server: Server, client: BsoClient, capsys: Output
 ) -> None:
