@@ -180,6 +180,7 @@ def test_an_upgrade_gives_up_connecting_but_waits_for_statements_that_take_long(
     migrate(url)
     *of_application, of_migrations = connections
     assert {options["connect_timeout"] for options in connections} == {CONNECT_TIMEOUT_S}
+    assert all("options" not in options for options in connections)  # PgBouncer takes none
     limits = {"read_timeout", "init_command"}
     assert all(limits & set(options) for options in of_application)
     assert not limits & set(of_migrations)
