@@ -18,6 +18,8 @@ import flask_migrate
 import structlog
 from flask import Flask
 
+from lightning_bso.quantities import count
+
 from . import COMMAND
 from .app import create_app
 from .config import Settings, SettingsError, load_settings, unknown_variables
@@ -285,7 +287,7 @@ def replay(job_id: str, database_url: str | None) -> None:
             raise click.ClickException(str(error)) from error
     if differences:
         raise click.ClickException("\n".join(differences))
-    click.echo(f"All decisions on the {trials} trials of {job_id} follow from the stored data.")
+    click.echo(f"All decisions on {count(trials, 'trial')} of {job_id} follow from the stored data.")
 
 
 _older_than = click.option(

@@ -130,7 +130,8 @@ def summary(console: Console, job: JobSummary, trials: list[TrialRecord], spent:
         )
         console.print(describe_error(saved, costs(trials, best.batch_size), costs(trials, default.batch_size)))
     console.print(
-        f"The {launched} launches of this session cost {sum(spent):.2f} J in total, with exploration and failures."
+        f"The {count(launched, 'launch', 'launches')} of this session cost {sum(spent):.2f} J in total, with exploration "
+        "and failures."
     )
 
 
@@ -209,7 +210,7 @@ def main() -> None:
             console.print(
                 f"\nThe same {arguments.recurrences} recurrences cost "
                 + ", ".join(
-                    f"{cost:.2f} J in {launches} launches under {job.policy}"
+                    f"{cost:.2f} J in {count(launches, 'launch', 'launches')} under {job.policy}"
                     for job, cost, launches in zip(jobs, totals, launched, strict=True)
                 )
                 + f": {jobs[0].policy} {totals[0] / totals[1] - 1:+.1%}."

@@ -91,14 +91,15 @@ def duration(seconds: float | None) -> str:
     return _in_two_units(round(seconds / _HOUR), "d", _DAY // _HOUR, "h")
 
 
-def count(amount: float, noun: str) -> str:
+def count(amount: float, noun: str, plural: str | None = None) -> str:
     """Write how many there are: "1 run", "2 runs".
 
     Args:
         amount: how many.
-        noun: the singular. The plural has an s more.
+        noun: the singular.
+        plural: the plural; None: it has an s more.
     """
-    return f"{amount:g} {noun if amount == 1 else f'{noun}s'}"
+    return f"{amount:g} {noun if amount == 1 else plural or f'{noun}s'}"
 
 
 def say_the_same(first: str, second: str) -> bool:

@@ -27,6 +27,7 @@ from lightning_bso.console.display import job_page, jobs_table
 from lightning_bso.console.doctor import Finding, check_machine, check_server, check_training
 from lightning_bso.errors import BSOError, ServerRefused
 from lightning_bso.optimizer import server_address
+from lightning_bso.quantities import count
 from lightning_bso.transport import check_token
 from lightning_bso.wire import MAX_PAGE, Id, JobListing, JobSummary, Policy, RegisteredJobSpec, TrialRecord
 
@@ -235,7 +236,7 @@ def _export(options: argparse.Namespace) -> int:
         return 0
     with Path(options.output).open("w", newline="") as output:
         write(spec, trials, output)
-    print(f"Wrote {len(trials)} trials to {options.output}")
+    print(f"Wrote {count(len(trials), 'trial')} to {options.output}")
     return 0
 
 

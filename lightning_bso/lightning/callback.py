@@ -47,6 +47,7 @@ from lightning_bso.lightning.lr_scaling import LR_SCALINGS, LRScaling, scale_lea
 from lightning_bso.lightning.probing import Probe
 from lightning_bso.lightning.smaller_parts import SmallerParts
 from lightning_bso.optimizer import BatchSizeOptimizer, server_address
+from lightning_bso.quantities import count
 from lightning_bso.ranks import Ranks, TorchRanks
 from lightning_bso.transport import check_address
 from lightning_bso.wire import AskAnswer, JobSpec, ReportAnswer
@@ -607,7 +608,8 @@ class ZeusBSOCallback(Callback):
             raise error
         if run.epochs < self.job.max_epochs <= trainer.current_epoch:  # the last epoch ended without a validation
             run.report_without_validation(trainer.current_epoch)
-        run.finish(f"fit ended after {trainer.current_epoch} epochs and {batches} batches without a verdict")
+        epochs = count(trainer.current_epoch, "epoch")
+        run.finish(f"fit ended after {epochs} and {count(batches, 'batch', 'batches')} without a verdict")
         if run.result is not None:
             self._log_run(trainer, run)
             self._raise_if_failed(run)

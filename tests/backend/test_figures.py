@@ -29,7 +29,7 @@ def test_a_job_without_ended_runs_has_empty_figures_that_say_why(calls: Calls, c
     assert texts(drawn["costs"]) == "No run has ended yet."
     assert "before a run has ended" in texts(drawn["beliefs"])
     assert "No run has converged" in texts(drawn["energy"])
-    assert "neither the default nor any other" in texts(drawn["savings"])
+    assert "no batch size has converged" in texts(drawn["savings"])
     assert "has reported a metric" in texts(drawn["curves"])
     assert all(not figure["layout"]["xaxis"]["visible"] for figure in drawn.values())
 
@@ -68,7 +68,7 @@ def test_many_batch_sizes_share_a_scale_of_colours(calls: Calls, client: FlaskCl
         traces = figures(client)["costs"]["data"]
         assert [trace["showlegend"] for trace in traces] == [count <= len(plots.COLOURS)] * count
     layout = figures(client)["costs"]["layout"]
-    assert layout["coloraxis"]["colorbar"]["ticktext"] == ["8", "80", "160", "240", "320"]
+    assert layout["coloraxis"]["colorbar"]["ticktext"] == ["8", "24", "48", "128", "320"]
 
 
 def test_every_point_of_a_trial_leads_to_it_and_reads_as_a_sentence(calls: Calls, client: FlaskClient) -> None:

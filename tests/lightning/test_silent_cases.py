@@ -117,7 +117,7 @@ def test_a_module_that_steps_its_own_optimizer_has_trained(callback: ZeusBSOCall
 
     fit(callback, ByHand(), max_epochs=1)
     assert only_trial(client, callback.job.job_id_prefix).outcome == (
-        "fit ended after 1 epochs and 4 batches without a verdict"
+        "fit ended after 1 epoch and 4 batches without a verdict"
     )
 
 

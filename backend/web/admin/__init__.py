@@ -71,7 +71,6 @@ def register(app: Flask, settings: Settings) -> None:
     for template_filter in (
         formatting.amount,
         formatting.bill,
-        formatting.count,
         formatting.duration,
         formatting.moment,
         dashboard.can_be_ended,
@@ -79,6 +78,7 @@ def register(app: Flask, settings: Settings) -> None:
         app.add_template_filter(template_filter)
     app.add_template_filter(run_status.run_status, "run_status")
     app.add_template_filter(run_status.in_words, "status_in_words")
+    app.add_template_filter(formatting.count, "counted")  # Jinja's own `count` is another
     plotly_version = version("plotly")
 
     # Who types only the server's address into a browser looks for the admin page.

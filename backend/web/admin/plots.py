@@ -137,7 +137,7 @@ def energy_and_time(history: History) -> Figure:
                 "name": "batch sizes",
                 "x": [time_s / unit_s for time_s in times],
                 "y": energies,
-                "text": _labels(sizes, first),
+                "text": labels(sizes, first),
                 "ids": [str(size.batch_size) for size in sizes],
                 "hovertext": [_mean(history.spec, size) for size in sizes],
                 "hovertemplate": "%{hovertext}<extra></extra>",
@@ -192,7 +192,7 @@ def cumulative_savings(history: History) -> Figure:
                     "marker": {"color": colour},
                 }
             )
-    why = "Unknown: neither the default nor any other batch size has converged."
+    why = "Unknown: no batch size has converged."
     return _by_number(_figure(traces, "trial", "cost saved (J)", why))
 
 
@@ -318,6 +318,33 @@ def eta_line(spec: Spec, summaries: Sequence[SizeSummary], eta: float) -> tuple[
     return [min_s, max_s], [(cost_j - price * time_s) / eta for time_s in (min_s, max_s)]
 
 
+def labels(sizes: Sequence[SizeSummary], first: Sequence[int]) -> list[str]:
+    """Label the points of `energy_and_time`, but leave out labels that would lie on others.
+
+    Args:
+        sizes: the batch sizes.
+        first: the batch sizes that get a label before others do.
+    """
+    places = list(
+        zip(
+            _shares([size.mean_time_s or 0.0 for size in sizes]),
+            _shares([size.mean_energy_j or 0.0 for size in sizes]),
+            strict=True,
+        )
+    )
+    labels = [""] * len(sizes)
+    for i in sorted(range(len(sizes)), key=lambda i: sizes[i].batch_size not in first):
+        text = str(sizes[i].batch_size)
+        if all(
+            abs(places[i][0] - places[j][0]) > LABEL_WIDTH * max(len(text), len(labels[j]))
+            or abs(places[i][1] - places[j][1]) > LABEL_HEIGHT
+            for j in range(len(sizes))
+            if labels[j]
+        ):
+            labels[i] = text
+    return labels
+
+
 def limits(values: Sequence[float]) -> tuple[float, float]:
     """The limits of an axis: the values with a margin, which is a tenth of the value where all are the same."""
     low, high = min(values), max(values)
@@ -366,33 +393,6 @@ def _mean(spec: Spec, size: SizeSummary) -> str:
         f"{duration(size.mean_time_s)} and costs {joules(_cost(spec, size, spec.eta_knob))},<br>on average of "
         f"{count(size.converged, 'converged run')}."
     )
-
-
-def _labels(sizes: Sequence[SizeSummary], first: Sequence[int]) -> list[str]:
-    """Label the points of `energy_and_time`, but leave out labels that would lie on others.
-
-    Args:
-        sizes: the batch sizes.
-        first: the batch sizes that get a label before others do.
-    """
-    places = list(
-        zip(
-            _shares([size.mean_time_s or 0.0 for size in sizes]),
-            _shares([size.mean_energy_j or 0.0 for size in sizes]),
-            strict=True,
-        )
-    )
-    labels = [""] * len(sizes)
-    for i in sorted(range(len(sizes)), key=lambda i: sizes[i].batch_size not in first):
-        text = str(sizes[i].batch_size)
-        if all(
-            abs(places[i][0] - places[j][0]) > LABEL_WIDTH * max(len(text), len(labels[j]))
-            or abs(places[i][1] - places[j][1]) > LABEL_HEIGHT
-            for j in range(len(sizes))
-            if labels[j]
-        ):
-            labels[i] = text
-    return labels
 
 
 def _shares(values: Sequence[float]) -> list[float]:
@@ -448,11 +448,13 @@ def _logarithmic(figure: Figure, values: Sequence[float]) -> Figure:
 
 def _size_scale(sizes: Sequence[int]) -> dict[str, Any]:
     """A scale of colours for more batch sizes than there are colours. It takes the place of the legend."""
-    marked = [sizes[i * (len(sizes) - 1) // 4] for i in range(5)]
+    low, high = math.log2(sizes[0]), math.log2(sizes[-1])
+    places = [low + (high - low) * i / 4 for i in range(5)]
+    marked = sorted({min(sizes, key=lambda size: abs(math.log2(size) - place)) for place in places})
     return {
         "colorscale": [[0, COLOURS[0]], [0.5, COLOURS[3]], [1, COLOURS[1]]],
-        "cmin": math.log2(sizes[0]),
-        "cmax": math.log2(sizes[-1]),
+        "cmin": low,
+        "cmax": high,
         "colorbar": {
             "title": {"text": "batch size"},
             "tickvals": [math.log2(size) for size in marked],
