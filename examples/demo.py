@@ -130,8 +130,8 @@ def summary(console: Console, job: JobSummary, trials: list[TrialRecord], spent:
         )
         console.print(describe_error(saved, costs(trials, best.batch_size), costs(trials, default.batch_size)))
     console.print(
-        f"The {count(launched, 'launch', 'launches')} of this session cost {sum(spent):.2f} J in total, with exploration "
-        "and failures."
+        f"The {count(launched, 'launch', 'launches')} of this session cost {sum(spent):.2f} J in total, "
+        "with exploration and failures."
     )
 
 

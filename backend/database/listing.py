@@ -5,11 +5,13 @@ A query finds the numbers of rows. `backend.usecases.lists` loads the rows and c
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, UnaryExpression, or_, select
+from sqlalchemy import ColumnElement, Select, UnaryExpression, and_, func, or_, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from ..core.periods import Period
 from ..core.state import TrialStatus
 from .models import AuditEntry, Job, Trial
 from .queries import begins_with, count_rows
@@ -39,7 +41,7 @@ class ListedTable:
     """Make the condition that a row contains a word."""
     filters: Mapping[str, Callable[[Any], Condition]]
     """Make the condition that a row has a value, by the name of the filter."""
-    sortable: Mapping[str, InstrumentedAttribute[Any]]
+    sortable: Mapping[str, ColumnElement[Any] | InstrumentedAttribute[Any]]
     newest_first: Sequence[UnaryExpression[Any]]
     of_jobs: Callable[[str | None], Sequence[Condition]]
     """Make the condition that a row is about a job whose id starts with a prefix; None: no condition."""
@@ -51,6 +53,29 @@ def _contains(word: str, *columns: InstrumentedAttribute[Any]) -> Condition:
 
 def _of_job(condition: Condition) -> Condition:
     return Trial.job.in_(select(Job.id).where(condition))
+
+
+def _within(column: InstrumentedAttribute[datetime], period: Period) -> Condition:
+    return and_(*_bounds(column, column, period))
+
+
+def _bounds(
+    end: InstrumentedAttribute[datetime], begin: InstrumentedAttribute[datetime], period: Period
+) -> Sequence[Condition]:
+    """Make the conditions that what lasts from `begin` to `end` is, at least in part, within a period."""
+    since, until = (at and at.astimezone(UTC).replace(tzinfo=None) for at in period)
+    conditions = [] if since is None else [end >= since]
+    return [true(), *conditions, *([] if until is None else [begin < until])]
+
+
+def _has_run(period: Period) -> Condition:
+    seen = (Trial.status.in_(list(TrialStatus)), *_bounds(Trial.last_seen_at, Trial.started_at, period))
+    return Job.id.in_(select(Trial.job).where(*seen))
+
+
+def _of_trials(value: ColumnElement[Any], *which: Condition) -> ColumnElement[Any]:
+    """Make a value of a job's trials, to sort jobs by. An index finds it."""
+    return select(value).where(Trial.job == Job.id, *which).correlate(Job).scalar_subquery()
 
 
 def _has_status(codes: Collection[str]) -> Condition:
@@ -65,12 +90,16 @@ JOBS = ListedTable(
         "policy": lambda value: Job.policy == value,
         "gpu": lambda value: Job.gpu_model == value,
         "paused": lambda value: Job.paused == value,
+        "prefix": lambda value: and_(*begins_with(Job.job_id, value)),
+        "period": _has_run,
     },
     sortable={
         "job": Job.job_id,
         "policy": Job.policy,
         "gpu": Job.gpu_model,
         "paused": Job.paused,
+        "trials": _of_trials(func.max(Trial.number)),
+        "running": _of_trials(func.count(), Trial.status == TrialStatus.DISPATCHED),
         "created": Job.created_at,
     },
     newest_first=(Job.created_at.desc(), Job.id.desc()),
@@ -80,12 +109,14 @@ JOBS = ListedTable(
 TRIALS = ListedTable(
     key=Trial.id,
     contains=lambda word: or_(
-        _of_job(_contains(word, Job.job_id)), _contains(word, Trial.run_id, Trial.host, Trial.outcome)
+        _of_job(_contains(word, Job.job_id)), _contains(word, Trial.run_id, Trial.host, Trial.reason, Trial.outcome)
     ),
     filters={
         "job": lambda value: _of_job(Job.job_id == value),
         "batch_size": lambda value: Trial.batch_size == value,
         "status": _has_status,
+        "prefix": lambda value: _of_job(and_(*begins_with(Job.job_id, value))),
+        "period": lambda period: _within(Trial.started_at, period),
     },
     sortable={
         "trial": Trial.number,
@@ -94,6 +125,8 @@ TRIALS = ListedTable(
         "energy": Trial.energy_j,
         "time": Trial.time_s,
         "epochs": Trial.epochs,
+        "host": Trial.host,
+        "energy_source": Trial.energy_source,
         "started": Trial.started_at,
     },
     newest_first=(Trial.id.desc(),),
@@ -106,8 +139,15 @@ AUDIT = ListedTable(
     filters={
         "action": lambda value: AuditEntry.action == value,
         "job": lambda value: AuditEntry.job_id == value,
+        "period": lambda period: _within(AuditEntry.at, period),
     },
-    sortable={"at": AuditEntry.at, "actor": AuditEntry.actor, "action": AuditEntry.action},
+    sortable={
+        "at": AuditEntry.at,
+        "actor": AuditEntry.actor,
+        "address": AuditEntry.address,
+        "action": AuditEntry.action,
+        "job": AuditEntry.job_id,
+    },
     newest_first=(AuditEntry.id.desc(),),
     of_jobs=lambda prefix: begins_with(AuditEntry.job_id, prefix),
 )
@@ -140,6 +180,11 @@ def find(
     if limit is not None:
         rows = rows.offset(offset).limit(limit)
     return session.scalars(rows).all()
+
+
+def ids_of_jobs(session: Session, prefix: str | None) -> Sequence[str]:
+    """The ids of all jobs that begin with a prefix; None: of all jobs."""
+    return session.scalars(select(Job.job_id).where(*begins_with(Job.job_id, prefix))).all()
 
 
 def trials_numbered(session: Session, ids: Collection[int]) -> Sequence[Trial]:

@@ -27,6 +27,11 @@ def find_trial(session: Session, job: Job, number: int) -> Trial | None:
     return session.scalars(select(Trial).where(Trial.job == job.id, Trial.number == number)).one_or_none()
 
 
+def last_trial_number(session: Session, job: Job) -> int:
+    """Return the number of a job's latest trial; 0: it has none."""
+    return session.scalar(select(func.max(Trial.number)).where(Trial.job == job.id)) or 0
+
+
 def page_of_trials(session: Session, job: Job, offset: int, limit: int) -> tuple[int, Sequence[Trial]]:
     """Count the trials of a job, and return a page of them by ascending number."""
     of_job = select(Trial).where(Trial.job == job.id)

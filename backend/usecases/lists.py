@@ -5,6 +5,7 @@ the database stays open while a browser downloads it. The columns are in `backen
 `backend.database.listing`. An actor limited to some jobs finds only the rows of these.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ from datetime import datetime
 from lightning_bso.wire import AuditRecord, JobListing
 
 from ..core.cost import run_cost
+from ..core.grouping import group_of
 from ..database import listing, queries, states
 from ..database.listing import AUDIT, JOBS, TRIALS, ListedTable, ListQuery
 from ..database.models import Job, Trial
@@ -46,6 +48,8 @@ class ListedTrial:
     job_id: str
     number: int
     batch_size: int
+    is_default: bool
+    """Whether the batch size is the job's default."""
     outcome_code: str | None
     energy_j: float
     time_s: float
@@ -82,6 +86,13 @@ def find_all(session: Session, table: ListedTable, query: ListQuery, by: Actor) 
     return listing.find(session, table, query, by.job_id_prefix)
 
 
+@read_only
+def largest_groups(session: Session, by: Actor, most: int) -> list[tuple[str, int]]:
+    """The groups with the most jobs that an actor may see, each with its number of jobs: those of several jobs."""
+    groups = Counter(map(group_of, listing.ids_of_jobs(session, by.job_id_prefix)))
+    return [(group, jobs) for group, jobs in groups.most_common(most) if jobs > 1]
+
+
 def load_jobs(ids: Sequence[int]) -> list[JobListing]:
     """Load jobs in the order of their numbers, without those deleted in the meantime."""
     jobs = reading.listings(ids)
@@ -105,14 +116,16 @@ def load_audit(session: Session, ids: Sequence[int]) -> list[AuditRecord]:
 
 
 def _listed_trial(job: Job, trial: Trial) -> ListedTrial:
+    spec = states.core_spec(job)
     return ListedTrial(
         job_id=job.job_id,
         number=trial.number,
         batch_size=trial.batch_size,
+        is_default=trial.batch_size == spec.default_batch_size,
         outcome_code=trial.outcome_code,
         energy_j=trial.energy_j,
         time_s=trial.time_s,
-        cost_j=run_cost(states.core_spec(job), trial.energy_j, trial.time_s),
+        cost_j=run_cost(spec, trial.energy_j, trial.time_s),
         epochs=trial.epochs,
         host=trial.host,
         energy_source=trial.energy_source,

@@ -51,6 +51,16 @@ def list_trials(session: Session, job_id: str, offset: int, limit: int, by: Acto
 
 
 @read_only
+def count_trials(session: Session, job_id: str, by: Actor) -> int:
+    """Return the number of a job's trials, trials before a reset included. They are numbered from 1.
+
+    Raises:
+        UnknownJob: there is no such job.
+    """
+    return queries.last_trial_number(session, get_job(session, job_id, by))
+
+
+@read_only
 def list_jobs(session: Session, which: JobFilter, offset: int, limit: int) -> JobPage:
     """Return a page of the jobs, newest first."""
     total, jobs = queries.page_of_jobs(session, which, offset, limit)

@@ -3,14 +3,19 @@
 import html
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import update
 
+from backend.database.models import Trial
 from backend.usecases import lists
+from backend.web.admin.listing import PERIOD_NAMES
 from tests.calls import Calls
+from tests.databases import connected
 
 LISTS = ["/admin/jobs/", "/admin/trials/", "/admin/audit/", "/admin/jobs/export/csv/", "/admin/trials/export/csv/"]
 UNKNOWN_NAMES = [
@@ -28,7 +33,20 @@ UNKNOWN_NAMES = [
     ),
     *("", " ", "'", "%", "\x00", "é😀", "a" * 300, "search[]", "page.x", "{{7*7}}", "__class__"),
 ]
-KNOWN_NAMES = ["search", "sort", "desc", "page", "policy", "gpu", "paused", "job", "batch_size", "status"]
+KNOWN_NAMES = [
+    "search",
+    "sort",
+    "desc",
+    "page",
+    "policy",
+    "gpu",
+    "paused",
+    "job",
+    "batch_size",
+    "status",
+    "prefix",
+    *PERIOD_NAMES,
+]
 VALUES = ["", "csv", "POST", "https://evil.example/#"]
 
 
@@ -99,6 +117,11 @@ def test_empty_fields_of_the_form_are_dropped_and_the_rest_stays(client: FlaskCl
         ("trials", {"batch_size": "99999999999999999999"}, "is not between 0 and"),
         ("trials", {"batch_size": "-1"}, "is not between 0 and"),
         ("trials", {"status": "Succeeded"}, "Status: 'Succeeded' is not one of went_wrong, running, converged,"),
+        ("trials", {"when": "yesterday"}, "Started: 'yesterday' is not one of night, 24h, 7d, month."),
+        ("trials", {"from": "31.1.2026"}, "Started: '31.1.2026' is not a day, such as 2026-01-31."),
+        ("trials", {"to": "0001-01-01"}, "Started: '0001-01-01' is not a day after 1970."),
+        ("audit", {"when": "7d", "utc_offset": "Berlin"}, "Time: 'Berlin' is not a number of minutes."),
+        ("jobs", {"when": "7d", "utc_offset": "9" * 20}, "Had runs: no clock differs from UTC by 999"),
         ("jobs", {"policy": "<b>"}, "Policy: '<b>' is not one of gp-ucb, zeus."),
         ("jobs", {"paused": "yes"}, "Paused: 'yes' is not one of 1, 0."),
     ],
@@ -143,12 +166,55 @@ def test_each_filter_finds_its_rows(client: FlaskClient, calls: Calls) -> None:
         "trials/?status=diverged&job=train": 0,
         "trials/?status=cost_bound": 0,
         "trials/?status=went_wrong": 1,
+        "jobs/?prefix=oth": 1,
+        "trials/?prefix=oth": 2,
+        "trials/?prefix=OTH": 0,
+        "trials/?search=other+round%27s+default": 1,
         "trials/?search=OTHER": 2,
         "trials/?search=other+diverged": 1,
         "audit/?action=register": 2,
         "audit/?action=register&job=other": 1,
     }.items():
         assert found(client.get(f"/admin/{path}").text) == rows, path
+
+
+def test_each_list_is_filtered_by_date(client: FlaskClient, calls: Calls, database_url: str) -> None:
+    register(calls, "train", "never-ran")
+    calls.converge(calls.trial())
+    before = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=3)
+    with connected(database_url) as connection:
+        connection.execute(update(Trial).values(started_at=before, last_seen_at=before))
+    calls.trial()
+    for path, rows in {
+        "trials/?when=24h": 1,
+        "trials/?when=7d": 2,
+        "trials/?to=1999-12-31": 0,
+        "trials/?from=1999-12-31": 2,
+        "trials/?from=1999-12-31&to=9998-12-31&utc_offset=840": 2,
+        "trials/?when=7d&to=1999-12-31": 0,
+        "jobs/?when=24h": 1,
+        "jobs/?from=1999-12-31": 1,
+        "audit/?when=24h&action=ask": 2,
+        "audit/?to=1999-12-31&action=ask": 0,
+    }.items():
+        assert found(client.get(f"/admin/{path}").text) == rows, path
+
+
+def test_the_jobs_of_a_group_are_a_click_away(client: FlaskClient, calls: Calls) -> None:
+    register(calls, "vision-a", "vision-b", "speech/a")
+    page = client.get("/admin/jobs/").text
+    assert re.findall(r'href="([^"]*)">(vision[^<]*|speech[^<]*\()', page)[0] == (
+        "/admin/jobs/?prefix=vision-",
+        "vision-… (2)",
+    )
+    assert first_cells(client.get("/admin/jobs/?prefix=vision-").text) == ["vision-b", "vision-a"]
+
+
+def test_last_nights_failures_are_a_click_away(client: FlaskClient, calls: Calls) -> None:
+    calls.register()
+    page = client.get("/admin/trials/").text.replace("&amp;", "&")
+    assert 'href="/admin/trials/?status=went_wrong&when=night"' in page
+    assert client.get("/admin/trials/?status=went_wrong&when=night").status_code == 200
 
 
 def test_every_column_with_an_order_sorts_both_ways_and_unknown_ones_do_not(client: FlaskClient, calls: Calls) -> None:

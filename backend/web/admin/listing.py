@@ -5,11 +5,13 @@ The three lists themselves are in `lists.py`.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
+from ...core import periods
 from ...usecases import lists
 from ...usecases.audit import Actor
 from ...usecases.lists import ListedTable, ListQuery
@@ -19,6 +21,9 @@ EXPORT_CHUNK = 1000
 """Rows of an export that are loaded at a time."""
 MAX_SEARCH_LENGTH = 500
 """Every word of a search is a condition, and databases limit the conditions of a query."""
+PERIOD_NAMES = ("when", "from", "to", "utc_offset")
+"""Parameters of the filter by date: a named period, days, and the minutes by which the reader's clock leads UTC."""
+MAX_UTC_OFFSET_MIN = 24 * 60 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,8 @@ class Column:
     """Return a row's value for the CSV."""
     show: Callable[[Any], Any] | None = None
     """Return a row's value for the page; None: the same as for the CSV."""
+    csv_label: str | None = None
+    """Heading of the CSV; None: the label."""
 
     def cell(self, row: Any) -> Any:
         """A row's value on the page."""
@@ -62,6 +69,10 @@ class Filter:
         return self.parse(text)
 
 
+Shortcut = tuple[str, Mapping[str, str]]
+"""The text of a link to a part of a list, and its parameters."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """A list. Its CSV has the endpoint of its page, followed by `_csv`."""
@@ -71,10 +82,20 @@ class Listing:
     table: ListedTable
     load: Callable[[Sequence[int]], Sequence[Any]]
     """Load rows by their numbers, in order."""
-    columns: Sequence[Column]
+    cells: Sequence[Sequence[Column]]
+    """The columns. Those of a cell are below one another on the page, and side by side in the CSV."""
     filters: Sequence[Filter]
     searched: str
     """Names of the searched columns, for the search field."""
+    dated: str
+    """What the filter by date is about, as its label."""
+    shortcuts: Callable[[Actor], Sequence[Shortcut]] = lambda _by: ()
+    """Return links to parts of the list."""
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """All columns, in the order of the CSV."""
+        return [column for cell in self.cells for column in cell]
 
     def page(self, by: Actor) -> ResponseReturnValue:
         """Answer with a page of the list, as far as an actor may see it."""
@@ -99,6 +120,8 @@ class Listing:
             parameters=parameters,
             problems=problems,
             link=link,
+            periods=periods.NAMES,
+            shortcuts=self.shortcuts(by),
         )
 
     def csv(self, by: Actor) -> ResponseReturnValue:
@@ -114,12 +137,12 @@ class Listing:
                 chunk = self.load(ids[start : start + EXPORT_CHUNK])
                 yield [[column.export(row) for column in self.columns] for row in chunk]
 
-        content = export.as_csv([column.label for column in self.columns], rows())
+        content = export.as_csv([column.csv_label or column.label for column in self.columns], rows())
         return export.download(f"{self.title.lower()}.csv", content)
 
     def _parameters(self) -> dict[str, str]:
         """The parameters that the list knows. Others, such as `_external`, would change the addresses of `url_for`."""
-        known = {"search", "sort", "desc", "page", *(field.name for field in self.filters)}
+        known = {"search", "sort", "desc", "page", *PERIOD_NAMES, *(field.name for field in self.filters)}
         return {name: value for name, value in request.args.items() if name in known}
 
     def _query(self, parameters: Mapping[str, str]) -> tuple[ListQuery, list[str]]:
@@ -131,6 +154,13 @@ class Listing:
                     values[field.name] = field.value(text)
                 except ValueError as error:
                     problems.append(f"{field.label}: {error}.")
+        try:
+            period = _period(parameters, datetime.now(UTC))
+        except ValueError as error:
+            problems.append(f"{self.dated}: {error}.")
+        else:
+            if period != (None, None):
+                values["period"] = period
         query = ListQuery(
             words=parameters.get("search", "")[:MAX_SEARCH_LENGTH].split(),
             filters=values,
@@ -138,6 +168,41 @@ class Listing:
             descending=parameters.get("desc") == "1",
         )
         return query, problems
+
+
+def _period(parameters: Mapping[str, str], now: datetime) -> periods.Period:
+    """Parse the filter by date.
+
+    Raises:
+        ValueError: it is no period.
+    """
+    zone = timezone(timedelta(minutes=_utc_offset(parameters.get("utc_offset", "0"))))
+    first, last = (_day(parameters.get(name, "")) for name in ("from", "to"))
+    name = parameters.get("when", "")
+    if name and name not in periods.NAMES:
+        raise ValueError(f"{name!r} is not one of {', '.join(periods.NAMES)}")
+    named: periods.Period = periods.named(name, now.astimezone(zone)) if name else (None, None)
+    return periods.both(named, periods.days(first, last, zone))
+
+
+def _utc_offset(text: str) -> int:
+    try:
+        minutes = int(text)
+    except ValueError:
+        raise ValueError(f"{text[:30]!r} is not a number of minutes") from None
+    if abs(minutes) > MAX_UTC_OFFSET_MIN:
+        raise ValueError(f"no clock differs from UTC by {minutes} minutes")
+    return minutes
+
+
+def _day(text: str) -> date | None:
+    try:
+        day = date.fromisoformat(text) if text else None
+    except ValueError:
+        raise ValueError(f"{text[:30]!r} is not a day, such as 2026-01-31") from None
+    if day is not None and not 1970 <= day.year < 9999:  # some databases know no others
+        raise ValueError(f"{text[:30]!r} is not a day after 1970")
+    return day
 
 
 def _without_empty_parameters(endpoint: str, parameters: Mapping[str, str]) -> ResponseReturnValue:

@@ -4,7 +4,7 @@ To add a column, add it to a list below, and its value to the rows of `backend.u
 filter, name it in `backend.database.listing` too.
 """
 
-from datetime import datetime
+from collections.abc import Sequence
 
 from flask import get_template_attribute, url_for
 from flask.typing import ResponseReturnValue
@@ -14,21 +14,21 @@ from lightning_bso.wire import MAX_INT
 
 from ...core.run_status import CODES, RunStatus, in_words
 from ...usecases import lists
+from ...usecases.audit import Actor
 from ...usecases.lists import ListedTrial
 from ...usecases.users import Role
-from . import login
+from . import formatting, login
 from .blueprint import blueprint
-from .formatting import moment, utc
-from .listing import Column, Filter, Listing
+from .breaking import breakable, brief
+from .listing import Column, Filter, Listing, Shortcut
 from .login import PageUser
 
-
-def _moment(at: datetime | None) -> str:
-    return moment(at) if at else ""
+MAX_GROUPS = 12
+"""The list of jobs links to the jobs of this many groups, those with the most jobs."""
 
 
 def _job_link(job_id: str) -> Markup:
-    return Markup('<a href="{}">{}</a>').format(url_for("admin.job", job=job_id), job_id)
+    return Markup('<a href="{}">{}</a>').format(url_for("admin.job", job=job_id), breakable(job_id))
 
 
 def _job_choice(job_id: str) -> Markup:
@@ -39,7 +39,11 @@ def _job_choice(job_id: str) -> Markup:
 
 def _trial_link(trial: ListedTrial) -> Markup:
     address = url_for("admin.trial", job=trial.job_id, number=trial.number)
-    return Markup('<a href="{}">{}</a>').format(address, trial.number)
+    return Markup('<a href="{}">trial {}</a>').format(address, trial.number)
+
+
+def _macro(name: str, *arguments: object) -> Markup:
+    return Markup(get_template_attribute("admin/macros.html", name)(*arguments))  # noqa: S704 - the macro escapes
 
 
 def _batch_size(text: str) -> int:
@@ -52,48 +56,81 @@ def _batch_size(text: str) -> int:
     return number
 
 
-_BADGE = ("admin/macros.html", "badge")
+def _groups(by: Actor) -> Sequence[Shortcut]:
+    return [(f"{group}… ({jobs})", {"prefix": group}) for group, jobs in lists.largest_groups(by, MAX_GROUPS)]
+
+
 _WENT_WRONG = (RunStatus.FAILED, RunStatus.CRASHED, RunStatus.LOST)
-_CODES: dict[str, tuple[str, ...]] = {
-    RunStatus.RUNNING: (),
-    "went_wrong": tuple(code for status in _WENT_WRONG for code in CODES[status]),
+_WITH_REASONS = (RunStatus.FAILED, RunStatus.ENDED)
+_CODES: dict[str, Sequence[str]] = {
+    RunStatus.RUNNING.value: (),
+    "went_wrong": [code for status in _WENT_WRONG for code in CODES[status]],
     **CODES,
-    **{code: (code,) for status in (RunStatus.FAILED, RunStatus.ENDED) for code in CODES[status]},
+    **{code: (code,) for status in _WITH_REASONS for code in CODES[status]},
 }
 """The outcome codes that each value of the filter by status stands for."""
 _STATUSES: dict[str, str] = {
     "went_wrong": "failed, crashed or lost",
-    **{status: status.replace("_", " ") for status in RunStatus},
-    **{code: in_words(code) for status in (RunStatus.FAILED, RunStatus.ENDED) for code in CODES[status]},
+    **{status.value: status.replace("_", " ") for status in RunStatus},
+    **{code: in_words(code) for status in _WITH_REASONS for code in CODES[status]},
 }
-
-
-def _badge(outcome_code: str | None) -> Markup:
-    return Markup(get_template_attribute(*_BADGE)(outcome_code))  # noqa: S704 - the macro escapes
-
+_LAST_NIGHT = {"when": "night"}
 
 JOBS = Listing(
     endpoint="admin.jobs",
     title="Jobs",
     table=lists.JOBS,
     load=lists.load_jobs,
-    columns=(
-        Column("job", "Job", lambda job: job.job_id, show=lambda job: _job_choice(job.job_id)),
-        Column("policy", "Policy", lambda job: job.policy),
-        Column("gpu", "GPU", lambda job: job.gpu_model),
-        Column("paused", "Paused", lambda job: "paused" if job.paused else ""),
-        Column("trials", "Trials", lambda job: job.trials),
-        Column("running", "Running", lambda job: job.running),
-        Column("best", "Lowest mean cost at", lambda job: job.best_batch_size),
-        Column("last_seen", "Last seen", lambda job: utc(job.last_seen_at), show=lambda job: _moment(job.last_seen_at)),
-        Column("created", "Created", lambda job: utc(job.created_at), show=lambda job: _moment(job.created_at)),
+    cells=(
+        (
+            Column("job", "Job", lambda job: job.job_id, show=lambda job: _job_choice(job.job_id)),
+            Column(
+                "paused",
+                "Paused",
+                lambda job: "paused" if job.paused else "",
+                show=lambda job: _macro("mark", "paused") if job.paused else "",
+            ),
+        ),
+        (Column("policy", "Policy", lambda job: job.policy),),
+        (Column("gpu", "GPU", lambda job: job.gpu_model, show=lambda job: breakable(job.gpu_model)),),
+        (
+            Column("trials", "Trials", lambda job: job.trials),
+            Column(
+                "running",
+                "Running",
+                lambda job: job.running,
+                show=lambda job: f"{job.running} running" if job.running else "",
+            ),
+        ),
+        (Column("best", "Lowest mean cost at", lambda job: job.best_batch_size),),
+        (
+            Column(
+                "last_seen",
+                "Last seen",
+                lambda job: formatting.utc(job.last_seen_at),
+                show=lambda job: formatting.moment(job.last_seen_at),
+                csv_label="Last seen (UTC)",
+            ),
+        ),
+        (
+            Column(
+                "created",
+                "Created",
+                lambda job: formatting.utc(job.created_at),
+                show=lambda job: formatting.moment(job.created_at),
+                csv_label="Created (UTC)",
+            ),
+        ),
     ),
     filters=(
+        Filter("prefix", "Job begins with"),
         Filter("policy", "Policy", options={"gp-ucb": "gp-ucb", "zeus": "zeus"}),
         Filter("gpu", "GPU"),
         Filter("paused", "Paused", options={"1": "yes", "0": "no"}, parse=lambda text: text == "1"),
     ),
     searched="Job, GPU",
+    dated="Had runs",
+    shortcuts=_groups,
 )
 
 TRIALS = Listing(
@@ -101,32 +138,90 @@ TRIALS = Listing(
     title="Trials",
     table=lists.TRIALS,
     load=lists.load_trials,
-    columns=(
-        Column("job", "Job", lambda trial: trial.job_id, show=lambda trial: _job_link(trial.job_id)),
-        Column("trial", "Trial", lambda trial: trial.number, show=_trial_link),
-        Column("batch_size", "Batch size", lambda trial: trial.batch_size),
-        Column(
-            "status",
-            "Status",
-            lambda trial: in_words(trial.outcome_code),
-            show=lambda trial: _badge(trial.outcome_code),
+    cells=(
+        (
+            Column("job", "Job", lambda trial: trial.job_id, show=lambda trial: _job_link(trial.job_id)),
+            Column("trial", "Trial", lambda trial: trial.number, show=_trial_link),
         ),
-        Column("energy", "Energy (J)", lambda trial: trial.energy_j, show=lambda trial: f"{trial.energy_j:.6g}"),
-        Column("time", "Time (s)", lambda trial: trial.time_s, show=lambda trial: f"{trial.time_s:.6g}"),
-        Column("cost", "Cost (J)", lambda trial: trial.cost_j, show=lambda trial: f"{trial.cost_j:.6g}"),
-        Column("epochs", "Epochs", lambda trial: trial.epochs),
-        Column("host", "Host", lambda trial: trial.host),
-        Column("energy_source", "Energy source", lambda trial: trial.energy_source),
-        Column("started", "Started", lambda trial: utc(trial.started_at), show=lambda trial: _moment(trial.started_at)),
-        Column("reason", "Reason for the batch size", lambda trial: trial.reason),
-        Column("outcome_text", "Outcome in words", lambda trial: trial.outcome),
+        (
+            Column(
+                "status",
+                "Status",
+                lambda trial: in_words(trial.outcome_code),
+                show=lambda trial: _macro("badge", trial.outcome_code),
+            ),
+            Column("outcome_text", "Outcome in words", lambda trial: trial.outcome, lambda trial: brief(trial.outcome)),
+        ),
+        (
+            Column(
+                "batch_size",
+                "Batch size",
+                lambda trial: trial.batch_size,
+                show=lambda trial: _macro("size", trial.batch_size, trial.batch_size if trial.is_default else None),
+            ),
+        ),
+        (
+            Column(
+                "cost",
+                "Cost",
+                lambda trial: trial.cost_j,
+                show=lambda trial: formatting.amount(trial.cost_j, "J"),
+                csv_label="Cost (J)",
+            ),
+            Column("epochs", "Epochs", lambda trial: trial.epochs, show=lambda trial: f"{trial.epochs} epochs"),
+        ),
+        (
+            Column(
+                "energy",
+                "Energy",
+                lambda trial: trial.energy_j,
+                show=lambda trial: formatting.amount(trial.energy_j, "J"),
+                csv_label="Energy (J)",
+            ),
+            Column(
+                "time",
+                "Time",
+                lambda trial: trial.time_s,
+                show=lambda trial: formatting.duration(trial.time_s),
+                csv_label="Time (s)",
+            ),
+        ),
+        (
+            Column(
+                "started",
+                "Started",
+                lambda trial: formatting.utc(trial.started_at),
+                show=lambda trial: formatting.moment(trial.started_at),
+                csv_label="Started (UTC)",
+            ),
+        ),
+        (
+            Column("host", "Host", lambda trial: trial.host, show=lambda trial: breakable(trial.host or "")),
+            Column("energy_source", "Energy source", lambda trial: trial.energy_source),
+        ),
+        (
+            Column(
+                "reason",
+                "Reason for the batch size",
+                lambda trial: trial.reason,
+                show=lambda trial: brief(trial.reason),
+            ),
+        ),
     ),
     filters=(
+        Filter("status", "Status", options=_STATUSES, parse=_CODES.__getitem__),
+        Filter("prefix", "Job begins with"),
         Filter("job", "Job"),
         Filter("batch_size", "Batch size", parse=_batch_size),
-        Filter("status", "Status", options=_STATUSES, parse=_CODES.__getitem__),
     ),
-    searched="Job, run, host, outcome",
+    searched="Job, run, host, reason, outcome",
+    dated="Started",
+    shortcuts=lambda _by: (
+        ("Last night’s failures", {"status": "went_wrong"} | _LAST_NIGHT),
+        ("All of last night", _LAST_NIGHT),
+        ("Failures of 7 days", {"status": "went_wrong", "when": "7d"}),
+        ("Running now", {"status": "running"}),
+    ),
 )
 
 AUDIT = Listing(
@@ -134,16 +229,25 @@ AUDIT = Listing(
     title="Audit",
     table=lists.AUDIT,
     load=lists.load_audit,
-    columns=(
-        Column("at", "Time", lambda entry: utc(entry.at), show=lambda entry: _moment(entry.at)),
-        Column("actor", "Actor", lambda entry: entry.actor),
-        Column("address", "Address", lambda entry: entry.address),
-        Column("action", "Action", lambda entry: entry.action),
-        Column("job", "Job", lambda entry: entry.job_id),
-        Column("detail", "Detail", lambda entry: entry.detail),
+    cells=(
+        (
+            Column(
+                "at",
+                "Time",
+                lambda entry: formatting.utc(entry.at),
+                show=lambda entry: formatting.moment(entry.at),
+                csv_label="Time (UTC)",
+            ),
+        ),
+        (Column("actor", "Actor", lambda entry: entry.actor, show=lambda entry: breakable(entry.actor)),),
+        (Column("address", "Address", lambda entry: entry.address),),
+        (Column("action", "Action", lambda entry: entry.action),),
+        (Column("job", "Job", lambda entry: entry.job_id, show=lambda entry: breakable(entry.job_id or "")),),
+        (Column("detail", "Detail", lambda entry: entry.detail),),
     ),
     filters=(Filter("action", "Action"), Filter("job", "Job")),
     searched="Actor, job, detail, address",
+    dated="Time",
 )
 
 

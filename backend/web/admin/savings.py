@@ -14,7 +14,7 @@ from ...usecases import savings
 from ...usecases.users import Role
 from . import login
 from .blueprint import blueprint
-from .formatting import J_PER_KWH
+from .formatting import J_PER_WH
 from .login import PageUser
 
 RANGES: Mapping[str, str] = {
@@ -51,19 +51,19 @@ def savings_plots(user: PageUser) -> ResponseReturnValue:
 
 def over_time(days: list[tuple[date, Usage]]) -> dict[str, Any]:
     """The energy saved on each day, and its sum since the range began."""
-    saved_kwh = [usage.energy_j / J_PER_KWH for _, usage in days]
+    saved_wh = [usage.energy_j / J_PER_WH for _, usage in days]
     x = [day.isoformat() for day, _ in days]
     traces = [
-        {"name": "on the day", "type": "bar", "x": x, "y": saved_kwh, "marker": {"color": "#56b4e9"}},
+        {"name": "on the day", "type": "bar", "x": x, "y": saved_wh, "marker": {"color": "#56b4e9"}},
         {
             "name": "since the range began",
             "x": x,
-            "y": list(accumulate(saved_kwh)),
+            "y": list(accumulate(saved_wh)),
             "mode": "lines+markers",
             "marker": {"color": "#009e73"},
         },
     ]
-    axis = {"title": {"text": "energy saved (kWh)"}, "tickformat": "~s"}
+    axis = {"title": {"text": "energy saved (Wh)"}, "tickformat": "~s"}
     return {"data": traces if days else [], "layout": {"xaxis": {"title": {"text": "day (UTC)"}}, "yaxis": axis}}
 
 

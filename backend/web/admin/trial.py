@@ -3,7 +3,7 @@
 from flask import jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 
-from ...usecases import dashboard
+from ...usecases import dashboard, reading
 from ...usecases.users import Role
 from . import login, plots
 from .blueprint import blueprint
@@ -25,7 +25,8 @@ def show_trial(user: PageUser) -> ResponseReturnValue:
     return render_template(
         "admin/trial.html",
         job_id=job,
-        spec=dashboard.spec(job, actor),
+        job=reading.describe(job, actor),
+        trial_count=reading.count_trials(job, actor),
         target_metric=dashboard.target_metric(job, number, actor),
         trial=trial,
         reports=reports,
