@@ -1,12 +1,13 @@
 """The demo: its output agrees with its database, and the next demo continues the job."""
 
+import os
 import re
 import signal
 import sqlite3
 import subprocess
 import sys
 from collections import defaultdict
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from statistics import fmean
 from urllib.parse import parse_qs, urlsplit
@@ -159,7 +160,8 @@ def test_asked_to_serve_it_shows_the_page_until_ctrl_c(second: tuple[str, Record
             process.send_signal(signal.SIGINT)
             assert process.wait(TIMEOUT_S) == 0
         finally:
-            process.send_signal(signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # the server too
     with pytest.raises(requests.ConnectionError):
         requests.get(last.split()[-1], timeout=TIMEOUT_S)
 
