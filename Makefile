@@ -80,7 +80,7 @@ lint: $(INSTALLED) ## Check style, types and the import rules
 
 screenshots: $(INSTALLED) chromium ## Make docs/images anew, from the browser tests
 	$(BIN)/pytest tests/browser/test_admin_page.py -k test_every_page_is_accessible
-	cp build/screenshots/job-light.png docs/images/job.png
+	cp build/screenshots/job-top-light.png docs/images/job.png
 	cp build/screenshots/overview-dark.png docs/images/overview-dark.png
 
 # Material warns of a later mkdocs, which pyproject.toml leaves out.

@@ -137,6 +137,11 @@ def test_every_page_is_accessible(page: Page, request: pytest.FixtureRequest) ->
     faults += check(page, f"overview-{theme}")
     open_job(page)
     faults += check(page, f"job-{theme}")
+    last = page.locator("#sizes").bounding_box()
+    assert last is not None
+    width, height = last["x"] * 2 + last["width"], last["y"] + last["height"] + 20
+    top = SCREENSHOTS / f"job-top-{theme}.png"
+    page.screenshot(path=top, full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height})
     for name, path in {
         "jobs": "/admin/jobs/",
         "trials": "/admin/trials/",

@@ -16,6 +16,7 @@ function colour(name) {
 
 function draw(id, figure) {
   const axis = { gridcolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
+  Object.assign(axis, { ticks: "outside", ticklen: 4, tickcolor: "rgba(0,0,0,0)" }); // labels a little off the axis
   const layout = {
     ...figure.layout,
     xaxis: { ...axis, ...figure.layout.xaxis },
