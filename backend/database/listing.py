@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, UnaryExpression, and_, func, or_, select, true
+from sqlalchemy import ColumnElement, Select, UnaryExpression, and_, exists, func, or_, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from ..core.periods import Period
 from ..core.state import TrialStatus
-from .models import AuditEntry, Job, Trial
+from .models import AuditEntry, Job, Note, Trial
 from .queries import begins_with, count_rows
 
 Condition = ColumnElement[bool]
@@ -78,6 +78,10 @@ def _of_trials(value: ColumnElement[Any], *which: Condition) -> ColumnElement[An
     return select(value).where(Trial.job == Job.id, *which).correlate(Job).scalar_subquery()
 
 
+def _tagged(tag: str) -> Condition:
+    return Note.tags.contains(f" {tag} ", autoescape=True)
+
+
 def _has_status(codes: Collection[str]) -> Condition:
     """Make the condition that a trial has ended with one of some codes; with no codes, that it runs."""
     return Trial.outcome_code.in_(codes) if codes else Trial.status == TrialStatus.DISPATCHED
@@ -92,6 +96,7 @@ JOBS = ListedTable(
         "paused": lambda value: Job.paused == value,
         "prefix": lambda value: and_(*begins_with(Job.job_id, value)),
         "period": _has_run,
+        "tag": lambda tag: Job.id.in_(select(Note.job).where(Note.trial_number == 0, _tagged(tag))),
     },
     sortable={
         "job": Job.job_id,
@@ -117,6 +122,9 @@ TRIALS = ListedTable(
         "status": _has_status,
         "prefix": lambda value: _of_job(and_(*begins_with(Job.job_id, value))),
         "period": lambda period: _within(Trial.started_at, period),
+        "tag": lambda tag: exists(
+            select(Note.job).where(Note.job == Trial.job, Note.trial_number == Trial.number, _tagged(tag))
+        ),
     },
     sortable={
         "trial": Trial.number,

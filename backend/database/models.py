@@ -182,6 +182,8 @@ class Trial(Base):
         UniqueConstraint("job", "number"),
         UniqueConstraint("job", "run_id"),
         Index("ix_trials_seen", "status", "last_seen_at"),
+        Index("ix_trials_started", "started_at"),
+        Index("ix_trials_outcome", "outcome_code", "started_at"),
         Index("ix_trials_progress", "job", "status", "exploration", "ended_revision", "batch_size", "epochs"),
         MYSQL_OPTIONS,
     )
@@ -248,6 +250,23 @@ class Report(Base):
     expired_revision: Mapped[int | None] = mapped_column(BigInteger)
     """If this report revived a lost trial: the revision at which the trial's lease expired."""
     received_at: Mapped[datetime] = mapped_column(Utc)
+
+
+class Note(Base):
+    """What users have noted about a job or a trial: a text and tags. The audit log has the earlier ones."""
+
+    __tablename__ = "notes"
+    __table_args__ = MYSQL_OPTIONS
+
+    job: Mapped[int] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True)
+    trial_number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    """0: the note is about the job itself."""
+    text: Mapped[str] = mapped_column(Text)
+    tags: Mapped[str] = mapped_column(Text)
+    """Written by `core.tags.pack`."""
+    actor: Mapped[str] = mapped_column(ExactString(MAX_ID_LENGTH + 16))
+    """Who wrote it last."""
+    at: Mapped[datetime] = mapped_column(Utc)
 
 
 class StoredBelief(Base):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, case, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, case, func, literal, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from ..core.savings import SUMMED, Sums, Usage
@@ -25,6 +25,11 @@ ALL_TIME: Days = (None, None)
 def find_trial(session: Session, job: Job, number: int) -> Trial | None:
     """Return a trial of a job by its number."""
     return session.scalars(select(Trial).where(Trial.job == job.id, Trial.number == number)).one_or_none()
+
+
+def has_trial(connection: Connection, job: Job, number: int) -> bool:
+    """Whether a job has a trial with a number."""
+    return connection.execute(select(Trial.id).where(Trial.job == job.id, Trial.number == number)).first() is not None
 
 
 def last_trial_number(session: Session, job: Job) -> int:

@@ -27,6 +27,7 @@ class Action(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     DELETE = "delete"
+    NOTE = "note"
     CREATE_TOKEN = "make token"  # noqa: S105 - not a secret
     REVOKE_TOKEN = "revoke token"  # noqa: S105 - not a secret
     CREATE_USER = "make user"

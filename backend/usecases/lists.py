@@ -14,12 +14,13 @@ from lightning_bso.wire import AuditRecord, JobListing
 
 from ..core.cost import run_cost
 from ..core.grouping import group_of
-from ..database import listing, queries, states
+from ..database import listing, notes, queries, states
 from ..database.listing import AUDIT, JOBS, TRIALS, ListedTable, ListQuery
-from ..database.models import Job, Trial
+from ..database.models import Job, Note, Trial
 from ..database.transactions import Session, read_only
 from . import reading
 from .audit import Actor
+from .notes import NoteRecord, note_record, of_jobs
 from .records import audit_record, utc
 
 __all__ = ["AUDIT", "JOBS", "TRIALS", "ListQuery", "ListedTable"]
@@ -60,6 +61,15 @@ class ListedTrial:
     started_at: datetime
     reason: str
     outcome: str | None
+    note: NoteRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedJob:
+    """A job as the list of all jobs shows it."""
+
+    job: JobListing
+    note: NoteRecord | None
 
 
 @read_only
@@ -93,10 +103,10 @@ def largest_groups(session: Session, by: Actor, most: int) -> list[tuple[str, in
     return [(group, jobs) for group, jobs in groups.most_common(most) if jobs > 1]
 
 
-def load_jobs(ids: Sequence[int]) -> list[JobListing]:
+def load_jobs(ids: Sequence[int]) -> list[ListedJob]:
     """Load jobs in the order of their numbers, without those deleted in the meantime."""
-    jobs = reading.listings(ids)
-    return [jobs[number] for number in ids if number in jobs]
+    jobs, note_of = reading.listings(ids), of_jobs(ids)
+    return [ListedJob(jobs[number], note_of.get(number)) for number in ids if number in jobs]
 
 
 @read_only
@@ -105,7 +115,12 @@ def load_trials(session: Session, ids: Sequence[int]) -> list[ListedTrial]:
     trials = {trial.id: trial for trial in listing.trials_numbered(session, ids)}
     jobs = {job.id: job for job in queries.jobs_numbered(session, {trial.job for trial in trials.values()})}
     found = [trials[number] for number in ids if number in trials]
-    return [_listed_trial(jobs[trial.job], trial) for trial in found if trial.job in jobs]
+    notes_of = notes.of_jobs(session, jobs)
+    return [
+        _listed_trial(jobs[trial.job], trial, notes_of.get((trial.job, trial.number)))
+        for trial in found
+        if trial.job in jobs
+    ]
 
 
 @read_only
@@ -115,7 +130,7 @@ def load_audit(session: Session, ids: Sequence[int]) -> list[AuditRecord]:
     return [audit_record(entries[number]) for number in ids if number in entries]
 
 
-def _listed_trial(job: Job, trial: Trial) -> ListedTrial:
+def _listed_trial(job: Job, trial: Trial, note: Note | None) -> ListedTrial:
     spec = states.core_spec(job)
     return ListedTrial(
         job_id=job.job_id,
@@ -132,4 +147,5 @@ def _listed_trial(job: Job, trial: Trial) -> ListedTrial:
         started_at=utc(trial.started_at),
         reason=trial.reason,
         outcome=trial.outcome,
+        note=note_record(note),
     )

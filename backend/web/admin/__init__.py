@@ -15,7 +15,7 @@ from ...config import Settings
 from ...core import run_status
 from ...usecases import dashboard
 from ...usecases.users import Role
-from . import account, compare, formatting, job, lists, login, overview, savings, tokens, trial, users
+from . import account, compare, formatting, job, lists, login, notes, overview, savings, tokens, trial, users
 from .blueprint import PATH, blueprint
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "is_admin_request",
     "job",
     "lists",
+    "notes",
     "overview",
     "register",
     "savings",

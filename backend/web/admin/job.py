@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from lightning_bso.quantities import duration, joules
 from lightning_bso.wire import TrialRecord, TrialRequest
 
-from ...usecases import dashboard, reading, runs
+from ...usecases import dashboard, notes, reading, runs
 from ...usecases.users import Role
 from . import export, login, plots
 from .blueprint import blueprint
@@ -32,6 +32,7 @@ def show_job(user: PageUser) -> ResponseReturnValue:
         "admin/job.html",
         job=history.job,
         history=history,
+        note=notes.read(job_id(), 0, user.actor),
         trials=[trials[number] for number in sorted(trials, reverse=True)],
         pareto_front=[summary.batch_size for summary in plots.pareto(plots.converged(history.summaries))],
     )

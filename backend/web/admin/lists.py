@@ -46,6 +46,24 @@ def _macro(name: str, *arguments: object) -> Markup:
     return Markup(get_template_attribute("admin/macros.html", name)(*arguments))  # noqa: S704 - the macro escapes
 
 
+def _note_columns(endpoint: str) -> Sequence[Column]:
+    """Return the columns of a row's note and tags. A tag leads to the rows of the list that have it."""
+    return (
+        Column(
+            "tags",
+            "Tags",
+            lambda row: " ".join(row.note.tags) if row.note else "",
+            show=lambda row: _macro("tags", row.note.tags, endpoint) if row.note and row.note.tags else "",
+        ),
+        Column(
+            "note",
+            "Note",
+            lambda row: row.note.text if row.note else "",
+            show=lambda row: brief(row.note.text) if row.note else "",
+        ),
+    )
+
+
 def _batch_size(text: str) -> int:
     try:
         number = int(text)
@@ -83,32 +101,33 @@ JOBS = Listing(
     load=lists.load_jobs,
     cells=(
         (
-            Column("job", "Job", lambda job: job.job_id, show=lambda job: _job_choice(job.job_id)),
+            Column("job", "Job", lambda row: row.job.job_id, show=lambda row: _job_choice(row.job.job_id)),
             Column(
                 "paused",
                 "Paused",
-                lambda job: "paused" if job.paused else "",
-                show=lambda job: _macro("mark", "paused") if job.paused else "",
+                lambda row: "paused" if row.job.paused else "",
+                show=lambda row: _macro("mark", "paused") if row.job.paused else "",
             ),
+            *_note_columns("admin.jobs"),
         ),
-        (Column("policy", "Policy", lambda job: job.policy),),
-        (Column("gpu", "GPU", lambda job: job.gpu_model, show=lambda job: breakable(job.gpu_model)),),
+        (Column("policy", "Policy", lambda row: row.job.policy),),
+        (Column("gpu", "GPU", lambda row: row.job.gpu_model, show=lambda row: breakable(row.job.gpu_model)),),
         (
-            Column("trials", "Trials", lambda job: job.trials),
+            Column("trials", "Trials", lambda row: row.job.trials),
             Column(
                 "running",
                 "Running",
-                lambda job: job.running,
-                show=lambda job: f"{job.running} running" if job.running else "",
+                lambda row: row.job.running,
+                show=lambda row: f"{row.job.running} running" if row.job.running else "",
             ),
         ),
-        (Column("best", "Lowest mean cost at", lambda job: job.best_batch_size),),
+        (Column("best", "Lowest mean cost at", lambda row: row.job.best_batch_size),),
         (
             Column(
                 "last_seen",
                 "Last seen",
-                lambda job: formatting.utc(job.last_seen_at),
-                show=lambda job: formatting.moment(job.last_seen_at),
+                lambda row: formatting.utc(row.job.last_seen_at),
+                show=lambda row: formatting.moment(row.job.last_seen_at),
                 csv_label="Last seen (UTC)",
             ),
         ),
@@ -116,14 +135,15 @@ JOBS = Listing(
             Column(
                 "created",
                 "Created",
-                lambda job: formatting.utc(job.created_at),
-                show=lambda job: formatting.moment(job.created_at),
+                lambda row: formatting.utc(row.job.created_at),
+                show=lambda row: formatting.moment(row.job.created_at),
                 csv_label="Created (UTC)",
             ),
         ),
     ),
     filters=(
         Filter("prefix", "Job begins with"),
+        Filter("tag", "Tag", parse=str.lower),
         Filter("policy", "Policy", options={"gp-ucb": "gp-ucb", "zeus": "zeus"}),
         Filter("gpu", "GPU"),
         Filter("paused", "Paused", options={"1": "yes", "0": "no"}, parse=lambda text: text == "1"),
@@ -142,6 +162,7 @@ TRIALS = Listing(
         (
             Column("job", "Job", lambda trial: trial.job_id, show=lambda trial: _job_link(trial.job_id)),
             Column("trial", "Trial", lambda trial: trial.number, show=_trial_link),
+            *_note_columns("admin.trials"),
         ),
         (
             Column(
@@ -212,6 +233,7 @@ TRIALS = Listing(
         Filter("status", "Status", options=_STATUSES, parse=_CODES.__getitem__),
         Filter("prefix", "Job begins with"),
         Filter("job", "Job"),
+        Filter("tag", "Tag", parse=str.lower),
         Filter("batch_size", "Batch size", parse=_batch_size),
     ),
     searched="Job, run, host, reason, outcome",

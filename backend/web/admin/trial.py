@@ -3,7 +3,7 @@
 from flask import jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 
-from ...usecases import dashboard, reading
+from ...usecases import dashboard, notes, reading
 from ...usecases.users import Role
 from . import login, plots
 from .blueprint import blueprint
@@ -26,6 +26,7 @@ def show_trial(user: PageUser) -> ResponseReturnValue:
         "admin/trial.html",
         job_id=job,
         job=reading.describe(job, actor),
+        note=notes.read(job, number, actor),
         trial_count=reading.count_trials(job, actor),
         target_metric=dashboard.target_metric(job, number, actor),
         trial=trial,

@@ -1,0 +1,28 @@
+"""The notes and tags on jobs and trials: the form's address. The form itself is in `macros.html`."""
+
+from flask import flash, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+
+from ...errors import InvalidField
+from ...usecases import notes
+from ...usecases.users import Role
+from . import login
+from .blueprint import blueprint
+from .login import PageUser
+from .parameters import job_id, trial_number
+
+
+@blueprint.post("/job/note")
+@login.requires(Role.OPERATOR)
+def write_note(user: PageUser) -> ResponseReturnValue:
+    """Write the note on the job, for the number 0, or on a trial of it."""
+    number = trial_number(request.form.get("number"))
+    try:
+        notes.write(job_id(), number, request.form.get("text", ""), request.form.get("tags", ""), user.actor)
+    except InvalidField as error:
+        flash(f"Nothing was saved: {error}.", "error")
+    else:
+        flash("Saved.")
+    if number:
+        return redirect(url_for("admin.trial", job=job_id(), number=number))
+    return redirect(url_for("admin.job", job=job_id()))
