@@ -17,6 +17,7 @@ from ...usecases import dashboard
 from ...usecases.users import Role
 from . import account, compare, formatting, job, lists, login, notes, overview, savings, tokens, trial, users
 from .blueprint import PATH, blueprint
+from .breaking import brief
 
 __all__ = [
     "account",
@@ -77,6 +78,7 @@ def register(app: Flask, settings: Settings) -> None:
         dashboard.can_be_ended,
     ):
         app.add_template_filter(template_filter)
+    app.add_template_filter(brief)
     app.add_template_filter(run_status.run_status, "run_status")
     app.add_template_filter(run_status.in_words, "status_in_words")
     app.add_template_filter(formatting.count, "counted")  # Jinja's own `count` is another

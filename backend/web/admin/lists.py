@@ -27,6 +27,14 @@ MAX_GROUPS = 12
 """The list of jobs links to the jobs of this many groups, those with the most jobs."""
 
 
+def _when(at: datetime | None) -> Markup:
+    return Markup('<span class="when">{}</span>').format(formatting.moment(at))
+
+
+def _whole(text: str) -> Markup:
+    return Markup('<span class="whole">{}</span>').format(text)
+
+
 def _job_link(job_id: str) -> Markup:
     return Markup('<a href="{}">{}</a>').format(url_for("admin.job", job=job_id), breakable(job_id))
 
@@ -110,7 +118,7 @@ JOBS = Listing(
             ),
             *_note_columns("admin.jobs"),
         ),
-        (Column("policy", "Policy", lambda row: row.job.policy),),
+        (Column("policy", "Policy", lambda row: row.job.policy, show=lambda row: _whole(row.job.policy)),),
         (Column("gpu", "GPU", lambda row: row.job.gpu_model, show=lambda row: breakable(row.job.gpu_model)),),
         (
             Column("trials", "Trials", lambda row: row.job.trials),
@@ -127,7 +135,7 @@ JOBS = Listing(
                 "last_seen",
                 "Last seen",
                 lambda row: formatting.utc(row.job.last_seen_at),
-                show=lambda row: formatting.moment(row.job.last_seen_at),
+                show=lambda row: _when(row.job.last_seen_at),
                 csv_label="Last seen (UTC)",
             ),
         ),
@@ -136,7 +144,7 @@ JOBS = Listing(
                 "created",
                 "Created",
                 lambda row: formatting.utc(row.job.created_at),
-                show=lambda row: formatting.moment(row.job.created_at),
+                show=lambda row: _when(row.job.created_at),
                 csv_label="Created (UTC)",
             ),
         ),
@@ -186,24 +194,29 @@ TRIALS = Listing(
                 "cost",
                 "Cost",
                 lambda trial: trial.cost_j,
-                show=lambda trial: formatting.amount(trial.cost_j, "J"),
+                show=lambda trial: _whole(formatting.amount(trial.cost_j, "J")),
                 csv_label="Cost (J)",
             ),
-            Column("epochs", "Epochs", lambda trial: trial.epochs, show=lambda trial: f"{trial.epochs} epochs"),
+            Column(
+                "epochs",
+                "Epochs",
+                lambda trial: trial.epochs,
+                show=lambda trial: _whole("1 epoch" if trial.epochs == 1 else f"{trial.epochs} epochs"),
+            ),
         ),
         (
             Column(
                 "energy",
                 "Energy",
                 lambda trial: trial.energy_j,
-                show=lambda trial: formatting.amount(trial.energy_j, "J"),
+                show=lambda trial: _whole(formatting.amount(trial.energy_j, "J")),
                 csv_label="Energy (J)",
             ),
             Column(
                 "time",
                 "Time",
                 lambda trial: trial.time_s,
-                show=lambda trial: formatting.duration(trial.time_s),
+                show=lambda trial: _whole(formatting.duration(trial.time_s)),
                 csv_label="Time (s)",
             ),
         ),
@@ -212,7 +225,7 @@ TRIALS = Listing(
                 "started",
                 "Started",
                 lambda trial: formatting.utc(trial.started_at),
-                show=lambda trial: formatting.moment(trial.started_at),
+                show=lambda trial: _when(trial.started_at),
                 csv_label="Started (UTC)",
             ),
         ),
@@ -257,7 +270,7 @@ AUDIT = Listing(
                 "at",
                 "Time",
                 lambda entry: formatting.utc(entry.at),
-                show=lambda entry: formatting.moment(entry.at),
+                show=lambda entry: _when(entry.at),
                 csv_label="Time (UTC)",
             ),
         ),
