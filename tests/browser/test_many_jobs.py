@@ -32,7 +32,7 @@ def test_the_overview_counts_all_jobs_and_links_to_them(page: Page, site: Server
 def test_the_lists_show_all_jobs_and_trials_in_pages(page: Page, site: Server) -> None:
     log_in(page, "viewer")
     for name, total in zip(("Jobs", "Trials"), count(site), strict=True):
-        page.get_by_role("link", name=name, exact=True).click()
+        page.get_by_role("navigation", name="Pages").get_by_role("link", name=name, exact=True).click()
         expect(page.get_by_role("heading", name=name)).to_contain_text(f"({total})")
         expect(page.locator("tbody tr")).to_have_count(min(total, PER_PAGE))
     last = -(-total // PER_PAGE)
@@ -51,7 +51,7 @@ def test_filters_and_order_select_and_sort_the_rows(page: Page) -> None:
     policies = page.locator("tbody td:nth-child(2)")
     expect(policies.first).to_have_text("zeus")
     assert set(policies.all_inner_texts()) == {"zeus"}
-    page.get_by_role("columnheader", name="Job").get_by_role("link").click()
+    page.get_by_role("columnheader", name="Job").get_by_role("link", name="Job").click()
     expect(page.get_by_role("columnheader", name="Job")).to_have_attribute("aria-sort", "ascending")
     jobs = page.locator("tbody td:nth-child(1)").all_inner_texts()
     assert len(jobs) >= 3
@@ -69,7 +69,7 @@ def test_the_keyboard_alone_finds_sorts_and_opens_a_job(page: Page) -> None:
     page.keyboard.press("Enter")
     expect(page.get_by_role("link", name="speech", exact=True)).to_have_count(0)
     for order in ("ascending", "descending"):
-        tab_to(page, page.get_by_role("columnheader", name="Job").get_by_role("link"))
+        tab_to(page, page.get_by_role("columnheader", name="Job").get_by_role("link", name="Job"))
         page.keyboard.press("Enter")
         expect(page.get_by_role("columnheader", name="Job")).to_have_attribute("aria-sort", order)
     last = page.locator("tbody a").first
