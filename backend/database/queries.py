@@ -14,7 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from ..core.savings import SUMMED, Sums, Usage
 from ..core.state import TrialStatus, VerdictCode
-from .models import Job, JobDay, Report, Trial
+from .models import AuditEntry, Job, JobDay, Report, Trial
 from .store import ENDED, LEFT, LOST, STOPPED
 
 Days = tuple[date | None, date | None]
@@ -355,6 +355,15 @@ def latest_launched(session: Session, limit: int) -> list[LaunchedJob]:
     jobs = select(Job.id, Job.job_id, Job.created_at, Job.revision).where(Job.recurrences > 0)
     found = session.execute(jobs.order_by(Job.last_launch_at.desc(), Job.id).limit(limit))
     return [LaunchedJob(*row) for row in found]
+
+
+def revision_of_all(session: Session, prefix: str | None) -> tuple[int, int]:
+    """Return two numbers of which every change of a job raises one, and none falls while the other stays.
+
+    The sum of the jobs' revisions falls when a job is deleted, but that adds an entry to the audit log.
+    """
+    revisions = session.scalar(select(func.sum(Job.revision)).where(*begins_with(Job.job_id, prefix)))
+    return session.scalar(select(func.max(AuditEntry.id))) or 0, int(revisions or 0)
 
 
 def count_ended(session: Session, prefix: str | None) -> int:

@@ -132,6 +132,12 @@ def overview(session: Session, by: Actor, lease_s: float) -> Overview:
     )
 
 
+@read_only
+def revision(session: Session, by: Actor) -> str:
+    """Return a text that differs after every change of a job that the actor may see."""
+    return "-".join(map(str, queries.revision_of_all(session, by.job_id_prefix)))
+
+
 def find_attention(
     session: Session, prefix: str | None, overdue: Sequence[OverdueRuns], now: datetime
 ) -> list[JobForAttention]:

@@ -5,6 +5,7 @@ filter, name it in `backend.database.listing` too.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from flask import get_template_attribute, url_for
 from flask.typing import ResponseReturnValue

@@ -1,6 +1,6 @@
-"""The overview: the state of all jobs on one page."""
+"""The overview: the state of all jobs on one page. And the revision of all jobs, by which open pages refresh."""
 
-from flask import current_app, render_template, request
+from flask import current_app, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 
 from ...usecases import overview
@@ -14,5 +14,17 @@ from .login import PageUser
 @login.requires(Role.VIEWER)
 def show_overview(user: PageUser) -> ResponseReturnValue:
     """Show the overview."""
+    revision = overview.revision(user.actor)  # read first, so the browser refreshes if anything changes meanwhile
     state = overview.overview(user.actor, current_app.config["LEASE_S"])
-    return render_template("admin/overview.html", overview=state, server=request.url_root.rstrip("/"))
+    server = request.url_root.rstrip("/")
+    return render_template("admin/overview.html", overview=state, server=server, revision=revision)
+
+
+@blueprint.get("/revision", endpoint="revision")
+@login.requires(Role.VIEWER)
+def tell_revision(user: PageUser) -> ResponseReturnValue:
+    """The revision of all jobs; 204 if the page already shows it."""
+    revision = overview.revision(user.actor)
+    if request.args.get("since") == revision:
+        return "", 204
+    return jsonify(revision=revision)

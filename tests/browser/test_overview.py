@@ -1,0 +1,88 @@
+"""The overview: it refreshes by itself, and answers questions in few clicks and without typing."""
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from backend.app import create_app
+from backend.config import Settings
+from backend.database.extensions import db
+from backend.usecases import tokens
+from backend.usecases.tokens import Scope
+from tests.browser.steps import log_in
+from tests.calls import Calls
+from tests.servers import Server
+
+LIVE_MS = 10_000  # as in static/live.js
+MAX_CLICKS = 3
+
+
+@pytest.fixture
+def failing(site: Server, request: pytest.FixtureRequest) -> Calls:
+    """The calls of a training whose job has ended twice without a verdict, and has never converged."""
+    app = create_app(Settings(database_url=site.database_url, log_level="CRITICAL"))
+    client = app.test_client()
+    with app.app_context():
+        client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {tokens.create(request.node.name, Scope.ADMIN)}"
+        db.engine.dispose()
+    calls = Calls.through_test_client(client)
+    calls.delete("never/one")
+    calls.must(calls.register(job_id="never/one", job_id_prefix="never"))
+    for _ in range(2):
+        crash(calls)
+    return calls
+
+
+def crash(calls: Calls) -> None:
+    calls.must(calls.end(calls.trial("never/one"), reason="ValueError: no data", current_epoch=1))
+
+
+def test_the_overview_and_the_lists_refresh_by_themselves_until_they_are_told_not_to(
+    page: Page, failing: Calls
+) -> None:
+    page.clock.install()
+    log_in(page, "viewer")
+    expect(page.locator("#as-of")).to_contain_text("As of")
+    attention = page.locator("#attention")
+    expect(attention).not_to_contain_text("never/one")
+    crash(failing)
+    page.clock.fast_forward(LIVE_MS)
+    expect(attention).to_contain_text("ValueError: no data")
+    page.get_by_label("Refresh by itself").uncheck()
+    failing.delete("never/one")
+    page.clock.fast_forward(LIVE_MS)
+    expect(attention).to_contain_text("never/one")
+    page.get_by_role("link", name="Trials", exact=True).click()
+    expect(page.get_by_label("Refresh by itself")).not_to_be_checked()
+    page.get_by_label("Refresh by itself").check()
+    failing.must(failing.register(job_id="never/one", job_id_prefix="never"))
+    crash(failing)
+    page.clock.fast_forward(LIVE_MS)
+    expect(page.locator("#rows tbody tr").first).to_contain_text("never/one")
+
+
+def test_questions_of_a_platform_engineer_are_answered_in_few_clicks(page: Page, failing: Calls) -> None:
+    crash(failing)
+    log_in(page, "viewer")
+    clicks: dict[str, int] = {}
+
+    def answer(question: str, *path: Locator) -> None:
+        """Follow links from the overview."""
+        page.goto("/admin/")
+        for link in path:
+            link.click()
+        clicks[question] = len(path)
+
+    answer("saved this month by team", page.locator("#figures").get_by_role("link", name="By team"))
+    expect(page.get_by_role("link", name="This month")).to_have_attribute("aria-current", "page")
+    teams = page.get_by_role("region", name="Savings by team")
+    expect(teams.get_by_role("row", name="team")).not_to_have_count(0)
+    expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
+    answer(
+        "what needs attention, and why",
+        page.locator("#attention tr", has_text="never/one").get_by_role("link", name="See trial 3"),
+    )
+    expect(page.locator("#facts")).to_contain_text("ValueError: no data")
+    answer("which jobs never converge")
+    expect(page.get_by_role("region", name="Jobs that never converged")).to_contain_text("never/one")
+    print(clicks)
+    assert max(clicks.values()) <= MAX_CLICKS
