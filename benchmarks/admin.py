@@ -90,6 +90,10 @@ def pages(filled: Filled) -> dict[str, str]:
 
     return {
         "overview": address(""),
+        "revision of all jobs": address("revision"),
+        "savings": address("savings/"),
+        "savings, all time": address("savings/", range="all"),
+        "savings, plots": address("savings/plots"),
         "jobs": address("jobs/"),
         "jobs, searched": address("jobs/", search=job_id),
         "jobs, last page, by id": address("jobs/", page=last_jobs, sort="job"),
@@ -124,6 +128,9 @@ def calls(job_id: str) -> dict[str, str]:
         "GET /jobs/ID/trials": f"{job}/trials",
         "GET /jobs/ID/belief": f"{job}/belief",
         "GET /jobs/ID/savings": f"{job}/savings",
+        "GET /savings": "/savings",
+        "GET /savings, by job": "/savings?group_by=job",
+        "GET /metrics": "/metrics",
     }
 
 
