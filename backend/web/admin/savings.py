@@ -25,6 +25,7 @@ RANGES: Mapping[str, str] = {
     "all": "All time",
 }
 """The ranges that need no date, by the value of the parameter `range`."""
+_DAY_MS = 86_400_000
 MAX_TEAMS = 50
 """Rows of the table of teams. The API has all of them."""
 
@@ -54,7 +55,14 @@ def over_time(days: list[tuple[date, Usage]]) -> dict[str, Any]:
     saved_wh = [usage.energy_j / J_PER_WH for _, usage in days]
     x = [day.isoformat() for day, _ in days]
     traces = [
-        {"name": "on the day", "type": "bar", "x": x, "y": saved_wh, "marker": {"color": "#56b4e9"}},
+        {
+            "name": "on the day",
+            "type": "bar",
+            "x": x,
+            "y": saved_wh,
+            "width": 0.8 * _DAY_MS,
+            "marker": {"color": "#56b4e9"},
+        },
         {
             "name": "since the range began",
             "x": x,
@@ -63,8 +71,14 @@ def over_time(days: list[tuple[date, Usage]]) -> dict[str, Any]:
             "marker": {"color": "#009e73"},
         },
     ]
-    axis = {"title": {"text": "energy saved (Wh)"}, "tickformat": "~s"}
-    return {"data": traces if days else [], "layout": {"xaxis": {"title": {"text": "day (UTC)"}}, "yaxis": axis}}
+    y_axis = {"title": {"text": "energy saved (Wh)"}, "tickformat": "~s"}
+    x_axis: dict[str, Any] = {"title": {"text": "day (UTC)"}, "type": "date", "tickformat": "%Y-%m-%d"}
+    if days:
+        first, last = days[0][0] - timedelta(days=1), days[-1][0] + timedelta(days=1)
+        x_axis["range"] = [first.isoformat(), last.isoformat()]
+        if last - first < timedelta(days=7):
+            x_axis["dtick"] = _DAY_MS  # else there are ticks within a day
+    return {"data": traces if days else [], "layout": {"xaxis": x_axis, "yaxis": y_axis}}
 
 
 def _days() -> tuple[Days, dict[str, str], list[str]]:

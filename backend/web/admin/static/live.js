@@ -35,7 +35,7 @@ if (bar !== null) {
 
   const parts = (page) => [...page.querySelectorAll("[data-live]")];
 
-  // A part with the focus or an open form stays. A later refresh replaces it.
+  // A part with the focus, a ticked box or an open form stays. A later refresh replaces it.
   const replaceParts = () => {
     if (parts(newPage).map((part) => part.id).join() !== parts(document).map((part) => part.id).join()) {
       location.reload(); // the page has other parts now, for example because there is a first job
@@ -45,7 +45,7 @@ if (bar !== null) {
     for (const part of parts(document)) {
       const newPart = newPage.getElementById(part.id);
       if (newPart.outerHTML === part.outerHTML) continue;
-      if (part.contains(document.activeElement) || part.querySelector("details[open]")) isComplete = false;
+      if (part.contains(document.activeElement) || part.querySelector("details[open], input:checked")) isComplete = false;
       else part.replaceWith(document.importNode(newPart, true));
     }
     if (isComplete) newPage = null;
