@@ -53,6 +53,18 @@ class ReportsRemoved(ServiceError):
     status = 409
 
 
+class ParquetMissing(ServiceError):
+    """Raised when the server cannot write Parquet. The operator installs pyarrow, or the caller asks for CSV."""
+
+    status = 501
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this server cannot write Parquet, because pyarrow is not installed there; ask for CSV, or let its "
+            "operator install it: pip install 'lightning-bso[parquet]'"
+        )
+
+
 class JobStuck(ServiceError):
     """Raised when no batch size is left to dispatch. The user registers a relaxed spec, or resets the job."""
 

@@ -4,7 +4,9 @@ How a request reaches the server, and what happens if it does not, is in `transp
 """
 
 import socket
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal, TypeVar
 from urllib.parse import quote
 
 from pydantic import ValidationError
@@ -14,6 +16,8 @@ from lightning_bso.transport import Transport
 from lightning_bso.wire import (
     AFTER_PATH,
     DOCUMENT_PATH,
+    EXPORTED_REPORTS_PATH,
+    EXPORTED_TRIALS_PATH,
     HEARTBEAT_PATH,
     JOBS_PATH,
     MAX_PAGE,
@@ -26,6 +30,7 @@ from lightning_bso.wire import (
     AskRequest,
     Document,
     EndAnswer,
+    ExportQuery,
     HeartbeatAnswer,
     HeartbeatRequest,
     JobBelief,
@@ -215,6 +220,23 @@ class BsoClient:
             offset=offset, limit=limit, contains=contains, policy=policy, gpu_model=gpu_model, paused=paused
         )
         return self._call("GET", JOBS_PATH, JobPage, query=query)
+
+    def export(
+        self, table: Literal["trials", "reports"], kind: Literal["csv", "parquet"] = "csv", jobs: Sequence[str] = ()
+    ) -> AbstractContextManager[Iterator[bytes]]:
+        """Get a file of all trials or all reports, in pieces: `with client.export("trials") as pieces: …`.
+
+        Args:
+            table: what is in the file.
+            kind: format of the file.
+            jobs: ids of jobs; none: all jobs.
+
+        Raises:
+            ServerRefused: there is no such job, or the server cannot write Parquet.
+            ServerUnreachable: no answer, or it breaks off.
+        """
+        path = EXPORTED_TRIALS_PATH if table == "trials" else EXPORTED_REPORTS_PATH
+        return self._transport.stream(path, ExportQuery(format=kind, job_id=list(jobs)))
 
     @property
     def address(self) -> str:

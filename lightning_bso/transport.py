@@ -38,6 +38,10 @@ ATTEMPTS = 2
 BACKOFF_S = 0.15
 """First wait between two attempts. The wait doubles each time, and a random part of up to this long is added."""
 
+PIECE_BYTES = 64 * 1024
+"""Bytes of a file that are received at a time."""
+PIECE_TIMEOUT_S = 60.0
+"""The server may take this long for a piece, since it first reads many rows."""
 UNKNOWN_AUTHORITY = {2, 18, 19, 20, 21}
 """OpenSSL's numbers for a certificate of an authority that is not among the trusted ones, or of its own making."""
 CA_BUNDLE = "REQUESTS_CA_BUNDLE"
@@ -142,6 +146,27 @@ class Transport:
         )
         return retrying(self._send_once, method, path, body, query)
 
+    @contextmanager
+    def stream(self, path: str, query: Wire) -> Iterator[Iterator[bytes]]:
+        """Get a file in pieces, however large it is. Each piece may take `PIECE_TIMEOUT_S`.
+
+        Raises:
+            ServerRefused: the server answers that it will not do this.
+            ServerUnreachable: no answer, or it breaks off.
+        """
+        timeout_s = (CONNECT_TIMEOUT_S, PIECE_TIMEOUT_S)
+        try:
+            with self._session.send(
+                self._prepare("GET", path, query),
+                timeout=timeout_s,
+                allow_redirects=False,
+                **(self._settings | {"stream": True}),
+            ) as response:
+                self._check(response)
+                yield response.iter_content(PIECE_BYTES)
+        except requests.RequestException as error:
+            raise self._unreachable(error) from error
+
     def _send_once(self, method: str, path: str, body: Wire | None, query: Wire | None) -> bytes:
         timeout_s = min(READ_TIMEOUT_S, _hurry_s.get())
         try:
@@ -164,11 +189,16 @@ class Transport:
             )
         except OSError as error:  # requests' own errors are OSErrors too
             raise self._unreachable(error) from error
+        self._check(response)
+        return response.content
+
+    def _check(self, response: requests.Response) -> None:
+        """Raise what an answer means that is no answer to the request."""
         if response.is_redirect:
             target = response.headers.get("Location")
             raise ServerUnreachable(f"{self.shown_url} redirects to {target}; use that as the server's address")
         if response.ok:
-            return response.content
+            return
         try:
             refusal = ErrorAnswer.model_validate_json(response.content)
         except ValidationError:  # the answer of a proxy or of another server

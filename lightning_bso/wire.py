@@ -37,6 +37,8 @@ HEARTBEAT_PATH = "/trials/heartbeat"
 PROBE_PATH = "/trials/probe"
 AFTER_PATH = "/trials/after"
 READY_PATH = "/readyz"
+EXPORTED_TRIALS_PATH = "/export/trials"
+EXPORTED_REPORTS_PATH = "/export/reports"
 DOCUMENT_PATH = "/openapi.json"
 
 MAX_BODY_BYTES = 64 * 1024
@@ -52,6 +54,7 @@ MAX_QUANTITY = 1e30  # J, s, W: larger than any real value; its products and squ
 MAX_STILL_S = 1.0  # a device draws power even when idle, so its counter, updated every 0.1 s or so, moves in this time
 SMALLEST_PRECISION = 1e-60  # 1/MAX_QUANTITY**2: a smaller precision has no meaning, and its inverse overflows
 MAX_PAGE = 1000
+MAX_EXPORTED_JOBS = 100
 _RESERVED_ENDS = ("/trials", "/belief", "/savings", "/reset")
 GENERATED_ID_LENGTH = 9  # "-" and eight hexadecimal digits after a job_id_prefix
 
@@ -600,6 +603,15 @@ class PageQuery(_Query):
 
     offset: Annotated[int, Field(ge=0, le=MAX_INT)] = 0
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 100
+
+
+class ExportQuery(_Query):
+    """Query parameters for a file of all trials or all reports."""
+
+    format: Literal["csv", "parquet"] = "csv"
+    """Format of the file. In a CSV, a text that a spreadsheet would run as a formula has a quote in front."""
+    job_id: Annotated[list[Id], Field(max_length=MAX_EXPORTED_JOBS)] = []
+    """Only these jobs. None is named: all jobs."""
 
 
 class TrialPage(Wire):

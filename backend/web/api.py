@@ -18,6 +18,8 @@ from lightning_bso.wire import (
     AFTER_PATH,
     AUDIT_PATH,
     BATCH_SIZE_PATH,
+    EXPORTED_REPORTS_PATH,
+    EXPORTED_TRIALS_PATH,
     HEARTBEAT_PATH,
     JOBS_PATH,
     PROBE_PATH,
@@ -32,6 +34,7 @@ from lightning_bso.wire import (
     AuditQuery,
     EndAnswer,
     ErrorAnswer,
+    ExportQuery,
     Fault,
     HeartbeatAnswer,
     HeartbeatRequest,
@@ -55,10 +58,10 @@ from lightning_bso.wire import (
 from ..database import schema
 from ..database.queries import JobFilter
 from ..errors import DatabaseUnavailable, TokenLacksScope, UnknownJob, UnknownTrial
-from ..usecases import audit, reading, runs, savings
+from ..usecases import audit, exports, reading, runs, savings
 from ..usecases.audit import Actor
 from ..usecases.tokens import Scope
-from . import links, metrics
+from . import files, links, metrics
 from .auth import authorize
 
 
@@ -92,6 +95,8 @@ _SCOPES = {
     "tell_belief": Scope.READ,
     "tell_savings": Scope.READ,
     "tell_all_savings": Scope.READ,
+    "export_trials": Scope.READ,
+    "export_reports": Scope.READ,
     "expose_metrics": Scope.READ,
     "register": Scope.RUN,
     "ask": Scope.RUN,
@@ -283,6 +288,26 @@ def tell_all_savings(query: SavingsQuery) -> Response:
 def list_audit(query: AuditQuery) -> Response:
     """List the audit log, newest first: which actor did what to which job, when, and from which address."""
     return _json(audit.page(_by(), query.job_id, query.offset, query.limit))
+
+
+_FILE: dict[str, Any] = {
+    "content": {
+        mime_type: {"schema": {"type": "string"} | ({"format": "binary"} if mime_type == files.PARQUET else {})}
+        for mime_type in files.MIME_TYPES.values()
+    }
+}
+
+
+@blueprint.get(EXPORTED_TRIALS_PATH, tags=[_READ], responses={200: _FILE, **_errors(404, 501)})
+def export_trials(query: ExportQuery) -> Response:
+    """Return a file of all trials, each with its job's spec. The names of columns end in their units."""
+    return files.exported("trials", query.format, exports.jobs_named(query.job_id, _by()), _by())
+
+
+@blueprint.get(EXPORTED_REPORTS_PATH, tags=[_READ], responses={200: _FILE, **_errors(404, 501)})
+def export_reports(query: ExportQuery) -> Response:
+    """Return a file of all reports: the metric, the energy and the time of each validation, and the verdict on it."""
+    return files.exported("reports", query.format, exports.jobs_named(query.job_id, _by()), _by())
 
 
 @blueprint.post(f"{JOBS_PATH}/<job_id:job_id>/reset", tags=[_RUNS], responses={200: Nothing, **_errors(404)})

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from importlib import import_module, metadata
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO, get_args
+from typing import Any, Literal, TextIO, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -129,9 +129,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.set_defaults(run=_show)
     export = commands.add_parser(
-        "export", parents=[job, server, as_json], help="write a job's trials as CSV, or with --json as JSON"
+        "export",
+        parents=[server, as_json],
+        help="write a job's trials as CSV, or with --json as JSON, or all trials and reports of all jobs",
     )
-    export.add_argument("--output", metavar="FILE", help="file to write; default: standard output")
+    export.add_argument("job", nargs="?", metavar="JOB", help="id of the job, or a beginning that no other id has")
+    export.add_argument("--all", action="store_true", help="all trials and reports of all jobs")
+    export.add_argument("--format", choices=("csv", "parquet"), help="write all trials and reports in this format")
+    export.add_argument(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="file to write; default: standard output. With --all or --format: folder; default: the current one",
+    )
     export.set_defaults(run=_export)
     doctor = commands.add_parser(
         "doctor", parents=[server, as_json], help="check this machine and the server for problems"
@@ -228,6 +238,13 @@ def _show(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     client = BsoClient(options.server_url, options.token)
+    if options.all == (options.job is not None):
+        raise ValueError("export needs a JOB or --all, and not both")
+    if options.json and (options.all or options.format):
+        raise ValueError("--json writes the trials of one job; leave out --all and --format")
+    if options.all or options.format:
+        jobs = [] if options.all else [_find_job(client, options.job).spec.job_id or ""]
+        return _export_tables(client, jobs, options.format or "csv", Path(options.output or "."))
     spec = _find_job(client, options.job).spec
     trials = list(_iterate_trials(client, spec.job_id or ""))
     write = write_trials_as_json if options.json else write_trials
@@ -237,6 +254,23 @@ def _export(options: argparse.Namespace) -> int:
     with Path(options.output).open("w", newline="") as output:
         write(spec, trials, output)
     print(f"Wrote {count(len(trials), 'trial')} to {options.output}")
+    return 0
+
+
+def _export_tables(client: BsoClient, jobs: Sequence[str], kind: Literal["csv", "parquet"], folder: Path) -> int:
+    """Write all trials and all reports into files in a folder. A file is there only when it is complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tables: tuple[Literal["trials", "reports"], ...] = ("trials", "reports")
+    for table in tables:
+        file = folder / f"{table}.{kind}"
+        part = file.with_name(f"{file.name}.part")
+        try:
+            with client.export(table, kind, jobs) as pieces, part.open("wb") as output:
+                output.writelines(pieces)
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
+        print(f"Wrote {file}")
     return 0
 
 

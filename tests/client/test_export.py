@@ -3,16 +3,20 @@
 import csv
 import json
 import math
+import re
 from pathlib import Path
+from typing import Any
 
+import pandas
 import pytest
 
 from backend.simulator import recorded
 from lightning_bso import BsoClient
 from lightning_bso.console.cli import main
+from lightning_bso.errors import ServerRefused
 from lightning_bso.wire import RegisteredJobSpec, TrialRecord
 from tests.client.jobs import registered, report_request
-from tests.servers import Server
+from tests.servers import ROOT, Server
 
 
 @pytest.fixture
@@ -91,3 +95,52 @@ def test_the_simulator_reads_stopped_trials_resets_and_the_knobs_of_the_job(
 def test_an_unknown_job_is_an_error_without_a_traceback(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "nobody", "--server-url", server.url]) == 1
     assert "no job has the id 'nobody'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_all_trials_and_reports_come_as_files_in_a_folder(
+    server: Server, job_id: str, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "new" / "folder"
+    arguments = ["export", "--server-url", server.url, "--format", kind, "-o", str(folder)]
+    assert main([*arguments, "--all"]) == 0
+    assert sorted(file.name for file in folder.iterdir()) == [f"reports.{kind}", f"trials.{kind}"]
+    assert str(folder / f"trials.{kind}") in capsys.readouterr().out
+    read = pandas.read_csv if kind == "csv" else pandas.read_parquet
+    trials, reports = (read(folder / f"{name}.{kind}") for name in ("trials", "reports"))
+    assert list(trials[trials["job_id"] == job_id]["trial_number"]) == [1, 2, 3]
+    assert list(reports[reports["job_id"] == job_id]["energy_j"]) == [30.0, 30.0]
+    assert main([*arguments, job_id]) == 0
+    assert set(read(folder / f"trials.{kind}")["job_id"]) == {job_id}
+
+
+def test_the_example_of_the_documentation_runs(
+    server: Server, job_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "server.md").read_text()
+    (command,) = re.findall(r"    lightning-bso (export --all .*)", page)
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    assert main([*command.split(), "--server-url", server.url]) == 0
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert names["means"].loc[job_id]["energy_j"].tolist() == [30.0]
+    curves = names["curves"]
+    assert curves[curves["job_id"] == job_id]["metric"].tolist() == [0.5]
+    assert job_id in capsys.readouterr().out
+
+
+def test_what_is_to_be_exported_has_to_be_said(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--all", "a-job"]):
+        assert main(["export", "--server-url", server.url, *arguments]) == 1
+        assert "export needs a JOB or --all" in capsys.readouterr().err
+
+
+def test_a_refused_export_leaves_no_file(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    client = BsoClient(server.url)
+    with pytest.raises(ServerRefused, match="nobody"), client.export("trials", jobs=["nobody"]):
+        pass
+    arguments = ["export", "--all", "--server-url", f"{server.url}/nowhere", "-o", str(tmp_path)]
+    assert main(arguments) == 1
+    assert capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -1,26 +1,41 @@
-"""Files to download: CSV and JSON, streamed in parts."""
+"""Files of one job's trials, as CSV and as JSON, and the page's links to the files of all jobs.
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+`backend.web.files` writes the files.
+"""
 
-from flask import Response, stream_with_context
+from collections.abc import Iterator
+
+from flask import abort, request
+from flask.typing import ResponseReturnValue
 
 from lightning_bso.wire import TrialRecord
 
+from ...usecases import exports
+from ...usecases.users import Role
+from .. import files
+from ..files import as_csv, cell, download
+from . import login
+from .blueprint import blueprint
+from .login import PageUser
 
-def download(filename: str, content: Iterator[str], mimetype: str = "text/csv") -> Response:
-    """Stream a file."""
-    headers = {"Content-Disposition": f'attachment; filename="{filename}"'}
-    return Response(stream_with_context(content), mimetype=mimetype, headers=headers)
+__all__ = ["as_csv", "cell", "download", "trials_as_csv", "trials_as_json"]
+
+_FILES: dict[str, tuple[str, files.Format]] = {
+    "trials.csv": ("trials", "csv"),
+    "reports.csv": ("reports", "csv"),
+    "trials.parquet": ("trials", "parquet"),
+    "reports.parquet": ("reports", "parquet"),
+}
 
 
-def as_csv(labels: Sequence[str], parts: Iterable[Iterable[Sequence[Any]]]) -> Iterator[str]:
-    """Rows as CSV, one piece of text per part."""
-    yield _csv([labels])
-    for rows in parts:
-        yield _csv([cell(value) for value in row] for row in rows)
+@blueprint.get("/export/", endpoint="export")
+@login.requires(Role.VIEWER)
+def export_jobs(user: PageUser) -> ResponseReturnValue:
+    """Stream a file of the trials or reports of the jobs in the parameters `job`, or of all jobs."""
+    if request.args.get("file") not in _FILES:
+        abort(404, f"there is no such file; the files are {', '.join(_FILES)}")
+    table, kind = _FILES[request.args["file"]]
+    return files.exported(table, kind, exports.jobs_named(request.args.getlist("job"), user.actor), user.actor)
 
 
 def trials_as_csv(pages: Iterator[list[TrialRecord]]) -> Iterator[str]:
@@ -43,14 +58,3 @@ def trials_as_json(spec: str, pages: Iterator[list[TrialRecord]]) -> Iterator[st
         yield comma + ", ".join(trial.model_dump_json() for trial in trials)
         comma = ", "
     yield "]}\n"
-
-
-def cell(value: Any) -> Any:
-    """A value of a CSV. A quote in front keeps a spreadsheet from running text as a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
-
-
-def _csv(rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue()
