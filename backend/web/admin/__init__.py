@@ -15,13 +15,14 @@ from ...config import Settings
 from ...core import run_status
 from ...usecases import dashboard
 from ...usecases.users import Role
-from . import account, compare, formatting, job, lists, login, notes, overview, savings, tokens, trial, users
+from . import account, compare, derive, formatting, job, lists, login, notes, overview, savings, tokens, trial, users
 from .blueprint import PATH, blueprint
 from .breaking import brief
 
 __all__ = [
     "account",
     "compare",
+    "derive",
     "error_page",
     "is_admin_request",
     "job",
