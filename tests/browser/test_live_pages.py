@@ -151,3 +151,4 @@ def test_two_gpus_are_compared_with_two_clicks_on_the_list_and_three_ticks_do_it
     page.get_by_role("button", name="Compare the ticked jobs").click()
     expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
     expect(page.locator("#sizes thead")).to_contain_text('gpus-H100 "80 <GB>"')
+    assert 'gpus-H100 "80 <GB>"' in page.locator("#cost .legendtext").all_text_contents()

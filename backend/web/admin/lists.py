@@ -43,7 +43,7 @@ def _job_link(job_id: str) -> Markup:
 def _job_choice(job_id: str) -> Markup:
     """A box to tick a job in the list of jobs, for the form of `chosen.html`, and the job's link."""
     box = Markup('<input type="checkbox" form="chosen" name="job" value="{0}" aria-label="Tick {0}">').format(job_id)
-    return box + _job_link(job_id)
+    return Markup('<span class="tick">{}{}</span>').format(box, _job_link(job_id))
 
 
 def _trial_link(trial: ListedTrial) -> Markup:

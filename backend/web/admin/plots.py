@@ -259,7 +259,7 @@ COMPARED = {"cost": "Mean cost", "energy": "Mean energy", "time": "Mean time", "
 def comparison(jobs: Sequence[JobSummary]) -> dict[str, Figure]:
     """The means of each batch size's converged runs, for several jobs: the figures of `COMPARED`, over the same axis.
 
-    Plotly renders markup in names, links included. So job ids are escaped.
+    Plotly renders markup in names, links included. So job ids are escaped, without quotes, which Plotly leaves escaped.
     """
     return {name: _compared(name, jobs) for name in COMPARED}
 
@@ -269,7 +269,7 @@ def _compared(name: str, jobs: Sequence[JobSummary]) -> Figure:
     for index, job in enumerate(jobs):
         sizes = [size for size in job.batch_sizes if size.mean_cost is not None]
         values = [getattr(size, f"mean_{name}") for size in sizes]
-        points = _points(escape(job.spec.job_id or ""), [size.batch_size for size in sizes], values)
+        points = _points(escape(job.spec.job_id or "", quote=False), [size.batch_size for size in sizes], values)
         traces.append(points | {"marker": {"color": COLOURS[index], "symbol": SYMBOLS[index], "size": 10}})
     figure = _figure(traces, "batch size", f"mean {name}{_UNITS[name]}")
     shown = sorted({size for job in jobs for size in job.spec.batch_sizes})
