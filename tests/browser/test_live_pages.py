@@ -113,7 +113,7 @@ def test_a_trials_page_follows_its_training_to_its_end(page: Page, training: Cal
     expect(page.locator("#reports")).to_contain_text("0.25")
     training.must(training.report(running(training), time=4.0, energy=99.0, metric=1.0, current_epoch=2))
     wait_for_refresh(page)
-    expect(page.locator("#facts")).to_contain_text("converged")
+    expect(page.locator("#state")).to_contain_text("converged")
     expect(page.locator("#report-count")).to_contain_text("(2)")
     assert drawn(page, "metric")["metric"]["y"] == [0.25, 1.0]
     assert drawn(page, "metric")["target"]["y"] == [1.0, 1.0]
