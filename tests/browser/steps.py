@@ -6,7 +6,7 @@ from playwright.sync_api import Locator, Page, expect
 
 PASSWORD = "correct horse battery"
 JOB = "vision/<b>resnet</b>"
-MAX_TABS = 100
+MAX_TABS = 300
 REFRESH_MS = 5000  # as in static/figures.js
 
 
