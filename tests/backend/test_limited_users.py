@@ -56,8 +56,8 @@ def test_no_list_and_no_file_names_another_job(client: FlaskClient, path: str) -
 
 
 def test_the_lists_show_the_own_jobs_and_count_nothing_else(client: FlaskClient) -> None:
-    assert '<span class="small">(1)' in client.get("/admin/jobs/").text
-    assert '<span class="small">(2)' in client.get("/admin/trials/").text
+    assert "data-live>(1)<" in client.get("/admin/jobs/").text
+    assert "data-live>(2)<" in client.get("/admin/trials/").text
     assert OWN in client.get("/admin/audit/").text
     assert "of the team" in client.get("/admin/tokens/").text
     assert "<dt>Jobs</dt><dd>1</dd>" in client.get("/admin/").text

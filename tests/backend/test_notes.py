@@ -49,7 +49,7 @@ def test_jobs_and_trials_are_found_by_their_tags(client: FlaskClient, calls: Cal
         "trials/?tag=heat": 1,
         "trials/?tag=v_": 0,
     }.items():
-        assert f'<span class="small">({rows})' in client.get(f"/admin/{path}").text, path
+        assert f"data-live>({rows})<" in client.get(f"/admin/{path}").text, path
 
 
 def test_a_note_is_replaced_and_removed_and_the_audit_log_keeps_all(client: FlaskClient, calls: Calls) -> None:
