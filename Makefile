@@ -81,7 +81,6 @@ lint: $(INSTALLED) ## Check style, types and the import rules
 screenshots: $(INSTALLED) chromium ## Make docs/images anew, from the browser tests
 	$(BIN)/pytest tests/browser/test_admin_page.py -k test_every_page_is_accessible
 	cp build/screenshots/job-top-light.png docs/images/job.png
-	cp build/screenshots/overview-dark.png docs/images/overview-dark.png
 
 # Material warns of a later mkdocs, which pyproject.toml leaves out.
 docs: export NO_MKDOCS_2_WARNING = 1

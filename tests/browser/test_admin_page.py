@@ -15,6 +15,12 @@ from tests.databases import in_application
 from tests.servers import Server
 
 SCREENSHOTS = Path("build/screenshots")
+WIDTHS = (1024, 1440)
+"""Widths of the screenshots, in pixels: a laptop and a desktop."""
+FIGURES_FIT = """() => [...document.querySelectorAll(".plot")].every(plot => {
+    const drawing = plot.querySelector(".main-svg");
+    return drawing === null || Math.abs(drawing.clientWidth - plot.clientWidth) <= 1;
+})"""
 POST = "async ([url, fields]) => (await fetch(url, {method: 'POST', body: new URLSearchParams(fields)})).status"
 
 
@@ -128,6 +134,7 @@ def test_an_admin_ends_a_trial_pauses_and_revokes_a_token(page: Page) -> None:
 
 
 @pytest.mark.in_both_modes
+@pytest.mark.expects_status(404)
 def test_every_page_is_accessible(page: Page, request: pytest.FixtureRequest) -> None:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     theme = request.node.callspec.params["page"]
@@ -146,12 +153,17 @@ def test_every_page_is_accessible(page: Page, request: pytest.FixtureRequest) ->
         "jobs": "/admin/jobs/",
         "trials": "/admin/trials/",
         "trial": "/admin/trial/?job=speech&number=1",
+        "new-job": "/admin/job/derive?job=speech&eta=0.3",
+        "savings": "/admin/savings/",
         "compare": f"/admin/compare/?job=speech&job={JOB}",
         "choose": "/admin/compare/",
         "account": "/admin/account/",
         "users": "/admin/users/",
         "tokens": "/admin/tokens/",
         "audit": "/admin/audit/",
+        "nothing-found": "/admin/trials/?search=no-such-trial",
+        "wrong-filter": "/admin/trials/?batch_size=many",
+        "no-job": "/admin/job/?job=no-such-job",
     }.items():
         page.goto(path)
         faults += check(page, f"{name}-{theme}")
@@ -159,8 +171,13 @@ def test_every_page_is_accessible(page: Page, request: pytest.FixtureRequest) ->
 
 
 def check(page: Page, name: str) -> list[str]:
-    """Save a screenshot of the page, and return the serious findings of axe-core. Dark mode changes only colours."""
-    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+    """Save screenshots of the page, and return the serious findings of axe-core. Dark mode changes only colours."""
+    if page.locator("#plots").count():
+        expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_function(FIGURES_FIT)
+        page.screenshot(path=SCREENSHOTS / f"{name}-{width}.png", full_page=True)
     options = {"runOnly": ["color-contrast"]} if name.endswith("dark") else None
     violations = Axe().run(page, options=options).response["violations"]
     return [
