@@ -25,7 +25,7 @@ function draw(id, figure) {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     margin: { l: 60, r: 15, t: 25, b: 45 },
-    legend: { orientation: "h", y: -0.25 },
+    legend: { orientation: "h", y: -0.32 },
     showlegend: true,
   };
   const isNew = document.getElementById(id).data === undefined;
