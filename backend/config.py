@@ -73,8 +73,12 @@ class Settings(BaseSettings):
     database at every call. A token that was revoked elsewhere, or has expired, works for up to this long."""
     trusted_proxies: str = ""
     """Addresses or networks of proxies whose X-Forwarded-* headers are trusted, separated by commas."""
-    auth_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] | None = None
-    """Header in which the trusted proxies name the user whom they have logged in, for the admin page; None: none."""
+    auth_header: str | None = None
+    """Header in which the trusted proxies name the user whom they have logged in, for the admin page; None: none.
+
+    Letters and digits alone. WSGI does not tell `X-User` from `X_User`, and a proxy that sets the one may let a
+    caller's other one pass.
+    """
     auth_default_role: Literal["viewer", "operator"] | None = None
     """Role of a user whom `auth_header` names and this server does not know; None: such a user is refused."""
     price_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -114,6 +118,16 @@ class Settings(BaseSettings):
         if self.auth_default_role is not None and self.auth_header is None:
             raise ValueError(f"{ENV_PREFIX}AUTH_DEFAULT_ROLE has no meaning without {ENV_PREFIX}AUTH_HEADER")
         return self
+
+    @field_validator("auth_header")
+    @classmethod
+    def _cannot_be_forged(cls, value: str | None) -> str | None:
+        if value is not None and not (value.isascii() and value.isalnum()):
+            raise ValueError(
+                "may have letters and digits alone, such as RemoteUser: a caller's X_User, which a proxy may let pass, "
+                "would be read as X-User"
+            )
+        return value
 
     @field_validator("database_url")
     @classmethod

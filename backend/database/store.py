@@ -226,7 +226,7 @@ def _lock_and_read(
 def _save(connection: Connection, run: LockedRun) -> None:
     counted = sums.count(connection, run.job, run.trial, *run.new)
     rows.save(connection, *run.new, run.job, run.trial, run.belief, also=counted)
-    if run.job.summed_revision != run.job.revision:
+    if run.job.summed_revision != run.job.revision or not run.job.team:  # an earlier release knows no team
         sums.recount(connection, run.job)
 
 

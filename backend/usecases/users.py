@@ -224,12 +224,16 @@ def named_by_proxy(session: Session, name: str, default_role: Role | None) -> Ac
     Args:
         session: the transaction.
         name: the user, as the proxy names it.
-        default_role: role of a user that is unknown here, who sees all jobs; None: an unknown user is refused.
+        default_role: role of a user that is unknown here in any spelling, who sees all jobs; None: such a user is
+            refused.
     """
     user = accounts.find_user(session, name)
     if user is not None:
         return None if user.disabled_at is not None else _account(user)
-    if default_role is None or not _is_usable(name):
+    if default_role is None or not _is_usable(name) or "," in name:  # a comma joins several headers
+        return None
+    known = (other.name.casefold() for other in accounts.all_users(session))
+    if name.casefold() in known:  # else another spelling would lift the limits of a user
         return None
     return Account(name, default_role, None, 0, store.now(session), None)
 

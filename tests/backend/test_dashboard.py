@@ -259,8 +259,8 @@ def test_markers_distinguish_failures_ends_without_a_verdict_and_resets(app: Fla
     assert trace["marker"]["opacity"] == [0.35, 0.35, 1.0]
     assert trace["text"] == [
         "Trial 1 with batch size 16 (converged)<br>cost 10.0 J: 10.0 J in 1 s, 1 epoch.",
-        "Trial 2 with batch size 16 (ended)<br>cost 0 J: 0 J in 0 s, 0 epochs.",
-        "Trial 3 with batch size 16 (diverged)<br>cost 10.0 J: 10.0 J in 1 s, 1 epoch.",
+        "Trial 2 with batch size 16 (crashed)<br>cost 0 J: 0 J in 0 s, 0 epochs.",
+        "Trial 3 with batch size 16 (failed: diverged)<br>cost 10.0 J: 10.0 J in 1 s, 1 epoch.",
     ]
 
 

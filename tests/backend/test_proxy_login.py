@@ -18,7 +18,7 @@ from tests.databases import in_application
 from tests.logins import PASSWORD, csrf, log_in
 from tests.servers import Server
 
-HEADER = "X-Forwarded-User"
+HEADER = "RemoteUser"
 NAMES = {"X-Forwarded-Host": "localhost"}
 
 
@@ -65,6 +65,8 @@ def test_a_default_role_lets_unknown_users_in_but_no_disabled_one(make_app: Call
     assert get(client, "joe", "/admin/tokens/").status_code == 403
     assert get(client, "eve").status_code == 403
     assert get(client, "a" * 300).status_code == 403
+    for other_spelling in ("Eve", "BOB", "bob,x"):
+        assert get(client, other_spelling).status_code == 403
     assert "bob</a> (viewer, vision…)" in get(client, "bob").text
     assert "José</a>" in get(client, "José".encode().decode("latin-1")).text
 
@@ -73,7 +75,7 @@ def test_a_default_role_lets_unknown_users_in_but_no_disabled_one(make_app: Call
 def test_the_header_means_nothing_from_any_other_address(make_app: Callable[..., Flask], proxies: str) -> None:
     settings = {"trusted_proxies": proxies, "auth_header": HEADER} if proxies else {}
     client = prepared(make_app(**settings))
-    for name in (HEADER, "X_Forwarded_User", "x-forwarded-user"):
+    for name in (HEADER, "REMOTEUSER", "remoteuser"):
         assert client.get("/admin/", headers=NAMES | {name: "ada"}).location.startswith("/admin/login/")
 
 
@@ -122,12 +124,15 @@ def test_the_api_does_not_read_the_header(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"AUTH_HEADER": "X-User"}, "  ZEUS_BSO_AUTH_HEADER needs ZEUS_BSO_TRUSTED_PROXIES"),
-        ({"AUTH_HEADER": "X-User", "TRUSTED_PROXIES": " , "}, "  ZEUS_BSO_AUTH_HEADER needs ZEUS_BSO_TRUSTED_PROXIES"),
-        ({"AUTH_DEFAULT_ROLE": "viewer"}, "  ZEUS_BSO_AUTH_DEFAULT_ROLE has no meaning without"),
-        ({"AUTH_HEADER": "X User", "TRUSTED_PROXIES": "::1"}, "  ZEUS_BSO_AUTH_HEADER: "),
+        ({"AUTH_HEADER": "RemoteUser"}, "  ZEUS_BSO_AUTH_HEADER needs ZEUS_BSO_TRUSTED_PROXIES"),
         (
-            {"AUTH_HEADER": "X-User", "TRUSTED_PROXIES": "::1", "AUTH_DEFAULT_ROLE": "admin"},
+            {"AUTH_HEADER": "RemoteUser", "TRUSTED_PROXIES": " , "},
+            "  ZEUS_BSO_AUTH_HEADER needs ZEUS_BSO_TRUSTED_PROXIES",
+        ),
+        ({"AUTH_DEFAULT_ROLE": "viewer"}, "  ZEUS_BSO_AUTH_DEFAULT_ROLE has no meaning without"),
+        ({"AUTH_HEADER": "X-User", "TRUSTED_PROXIES": "::1"}, "  ZEUS_BSO_AUTH_HEADER: "),
+        (
+            {"AUTH_HEADER": "RemoteUser", "TRUSTED_PROXIES": "::1", "AUTH_DEFAULT_ROLE": "admin"},
             "ZEUS_BSO_AUTH_DEFAULT_ROLE: ",
         ),
     ],

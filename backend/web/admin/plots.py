@@ -12,6 +12,7 @@ from typing import Any
 from lightning_bso.quantities import count, duration, joules, number
 from lightning_bso.wire import JobSummary, SizeBelief
 
+from ...core import run_status
 from ...core.cost import cost, trial_cost
 from ...core.savings import saved_by_trial, savings
 from ...core.state import Report, Spec, TrialStatus
@@ -370,7 +371,7 @@ def _cost(spec: Spec, size: SizeSummary, eta: float) -> float:
 
 def _story(spec: Spec, entry: EndedTrial) -> str:
     trial = entry.trial
-    outcome = entry.outcome_code.replace("_", " ") or "no outcome"
+    outcome = run_status.in_words(entry.outcome_code) if entry.outcome_code else "ended"
     return (
         f"Trial {trial.number} with batch size {trial.batch_size} ({escape(outcome)})<br>cost "
         f"{joules(trial_cost(spec, trial))}: {joules(trial.energy_j)} in {duration(trial.time_s)}, "

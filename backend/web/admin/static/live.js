@@ -59,10 +59,11 @@ if (bar !== null) {
       const page = await get(location.href);
       if (page === null) return;
       newPage = new DOMParser().parseFromString(await page.text(), "text/html");
+      showTimes(newPage); // as on this page, so that only parts with other news are replaced
       bar.dataset.revision = revision;
     }
     if (newPage !== null) replaceParts();
-    showTime();
+    if (newPage === null) showTime(); // else a part is still of before
   };
 
   const refreshOnce = async () => {
