@@ -53,6 +53,16 @@ def test_what_an_earlier_release_has_changed_is_counted_at_the_next_call(calls: 
     assert kept_sums(database_url) == sums_of(specs.job(), calls.records())
 
 
+def test_a_job_that_an_earlier_release_has_registered_gets_its_team(calls: Calls, database_url: str) -> None:
+    play(calls, database_url)
+    with connected(database_url) as connection:
+        connection.exec_driver_sql("UPDATE jobs SET team = ''")
+    calls.trial()
+    with connected(database_url) as connection:
+        assert connection.exec_driver_sql("SELECT team FROM jobs").scalar_one() == "train"
+    assert kept_sums(database_url) == sums_of(specs.job(), calls.records())
+
+
 def test_a_deleted_job_leaves_no_sums(calls: Calls, database_url: str) -> None:
     play(calls, database_url)
     calls.must(calls.delete())
