@@ -52,7 +52,7 @@ VALUES = ["", "csv", "POST", "https://evil.example/#"]
 
 def found(page: str) -> int:
     """Return the number of rows that a page says its list has."""
-    match = re.search(r'<h1>\w+ <span class="small">\((\d+)\)', page)
+    match = re.search(r'<h1>\w+ <span class="small" id="total" data-live>\((\d+)\)', page)
     assert match is not None, page
     return int(match[1])
 
