@@ -1,6 +1,7 @@
 """The state of all jobs on one page: counts, savings, what needs attention, and what runs now.
 
-Nothing here changes data, and nothing adds up trials: the sums are kept (`backend.database.sums`).
+Nothing here changes data. The sums over all jobs are kept (`backend.database.sums`). Only the trials of the jobs in the
+table of savings are added up, for their regret.
 """
 
 from collections import Counter
@@ -99,7 +100,7 @@ class Overview:
     this_month: GroupSums
     """Of the runs that ended since the month began, in UTC."""
     savings: list[JobSavings]
-    """The jobs with the highest savings of cost, and those with the lowest, `MAX_ROWS` in all."""
+    """The jobs with the highest savings of energy, and those with the lowest, `MAX_ROWS` in all."""
     never_converged: list[NeverConverged]
     """Those that have spent most, at most `MAX_ROWS`."""
     never_converged_count: int

@@ -1,6 +1,7 @@
 """The savings of all jobs in a range of days: by team, by job, and over time. Nothing here changes data.
 
-A day is that of the database's clock, in UTC. All numbers come from kept sums (`backend.database.sums`).
+A day is that of the database's clock, in UTC. The numbers come from kept sums (`backend.database.sums`), but
+for the regret of the jobs that are shown, whose trials are added up.
 """
 
 from collections.abc import Mapping, Sequence

@@ -38,7 +38,7 @@ class Role(StrEnum):
     VIEWER = "viewer"
     """Read jobs and trials."""
     OPERATOR = "operator"
-    """End trials; pause, resume and reset jobs."""
+    """Write notes and tags; end trials; pause, resume and reset jobs; register a job like another one."""
     ADMIN = "admin"
     """Delete jobs, create and revoke tokens, manage users, read the audit log."""
 
