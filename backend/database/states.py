@@ -142,7 +142,8 @@ def _to_trial(row: Sequence[Any]) -> CoreTrial:
 
 
 def begin_exploration(connection: Connection, job: Job) -> None:
-    """Store that no trial of the job's current exploration has ended."""
+    """Store that no trial of the job's current exploration has ended, so none has drifted either."""
+    job.drifted_trial = None
     rows.save(connection, rows.new(StoredBelief, job=job.id, exploration=job.exploration, summary=stored.NOTHING))
 
 
@@ -234,7 +235,8 @@ def save_ended(job: Job, row: StoredBelief, state: JobState, trial: Trial) -> No
     others = tuple(other for other in state.trials if other.number != trial.number)
     after = policies.compact(replace(state, trials=(*others, to_core_trial(trial))))
     save_state(job, row, after)
-    if after.summary is not None and after.summary.has_just_drifted:
+    is_current = trial.exploration == job.exploration
+    if is_current and after.summary is not None and after.summary.has_just_drifted:
         job.drifted_trial = trial.number
 
 

@@ -167,6 +167,7 @@ def _without_success(session: Session, prefix: str | None) -> Iterator[tuple[int
     rows = queries.without_success(session, prefix, MAX_JOBS)
     stuck = _stuck(session, [row for row in rows if row.failures][:MAX_CHECKED_JOBS])
     crashing = [row for row in rows if row.crashes >= IN_A_ROW and row.job not in stuck]
+    crashing.sort(key=lambda row: -row.crashes)  # as they are shown
     errors = queries.outcomes(session, [(row.job, row.last_crash) for row in crashing[:MAX_ROWS]])
     for row in rows:
         if row.job in stuck:

@@ -324,7 +324,7 @@ def reset(connection: Connection, job_id: str, *, by: Actor) -> None:
     with store.locked_job(connection, job_id) as (job, _):
         job.exploration += 1
         states.begin_exploration(connection, job)
-        job.max_device_batch_size = job.drifted_trial = None
+        job.max_device_batch_size = None
         audit.record(connection, by, Action.RESET, job_id)
 
 

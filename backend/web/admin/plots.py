@@ -77,7 +77,7 @@ def costs(history: History) -> Figure:
         times = [_iso(at) for at in (history.ended[0].ended_at, history.ended[-1].ended_at)]
         line = _line("bound", [min(numbers), max(numbers) + 1], [bound_j, bound_j])
         traces.append(_says(line, f"The next run is stopped above {joules(bound_j)}.") | {"meta": {"times": times}})
-    figure = _figure(traces, "trial", "cost (J)", "No run has ended yet.")
+    figure = draw(traces, "trial", "cost (J)", "No run has ended yet.")
     if is_crowded:
         figure["layout"]["coloraxis"] = _size_scale(spec.batch_sizes)
     return _by_number(_logarithmic(figure, spread))
@@ -114,7 +114,7 @@ def beliefs(history: History) -> Figure:
                 "marker": {"color": COLOURS[5], "symbol": "circle-open", "size": 18, "line": {"width": 2}},
             }
         )
-    figure = _figure(traces, "batch size", "expected cost (J)", "The policy expects no costs before a run has ended.")
+    figure = draw(traces, "batch size", "expected cost (J)", "The policy expects no costs before a run has ended.")
     names = [str(size) for size in history.spec.batch_sizes]
     figure["layout"]["xaxis"] |= {"type": "category", "categoryarray": names, "range": [-0.5, len(names) - 0.5]}
     return _logarithmic(figure, [size.expected_cost for size in known if size.expected_cost])
@@ -156,7 +156,7 @@ def energy_and_time(history: History) -> Figure:
             _line("equal cost", [time_s / unit_s for time_s in line_s], line_j)
             | {"line": {"dash": "dash", "color": COLOURS[5]}, "hoverinfo": "skip"},
         ]
-    figure = _figure(traces, f"mean time ({unit})", "mean energy (J)", "No run has converged since the last reset.")
+    figure = draw(traces, f"mean time ({unit})", "mean energy (J)", "No run has converged since the last reset.")
     figure["layout"]["meta"] = {"seconds": unit_s}
     if sizes:  # axes from 0 would hide small differences
         figure["layout"]["xaxis"]["range"] = [limit / unit_s for limit in limits(times)]
@@ -194,7 +194,7 @@ def cumulative_savings(history: History) -> Figure:
                 }
             )
     why = "Unknown: no batch size has converged."
-    return _by_number(_figure(traces, "trial", "cost saved (J)", why))
+    return _by_number(draw(traces, "trial", "cost saved (J)", why))
 
 
 def figures(history: History) -> dict[str, Figure]:
@@ -235,7 +235,7 @@ def progress(target_metric: float | None, reports: Sequence[ReportRecord]) -> di
     ] * bool(measured)
     if reports and target_metric is not None:
         traces.append(_target([0.0, max(report.time_s for report in reports) / unit_s], target_metric))
-    metric = _figure(traces, f"time ({unit})", "metric", "The run has not reported a metric yet.")
+    metric = draw(traces, f"time ({unit})", "metric", "The run has not reported a metric yet.")
     metric["layout"]["yaxis"]["rangemode"] = "normal"
     costs = [
         _points("cost", [report.time_s / unit_s for report in reports], [report.cost_j for report in reports])
@@ -247,7 +247,7 @@ def progress(target_metric: float | None, reports: Sequence[ReportRecord]) -> di
             "hovertemplate": SENTENCE,
         }
     ] * bool(reports)
-    cost_j = _figure(costs, f"time ({unit})", "cost (J)", "The run has not reported yet.")
+    cost_j = draw(costs, f"time ({unit})", "cost (J)", "The run has not reported yet.")
     for figure in (metric, cost_j):
         figure["layout"]["xaxis"]["rangemode"] = "tozero"
     return {"metric": metric, "cost": cost_j}
@@ -270,14 +270,26 @@ def _compared(name: str, jobs: Sequence[JobSummary]) -> Figure:
     for index, job in enumerate(jobs):
         sizes = [size for size in job.batch_sizes if size.mean_cost is not None]
         values = [getattr(size, f"mean_{name}") for size in sizes]
-        points = _points(escape(job.spec.job_id or "", quote=False), [size.batch_size for size in sizes], values)
+        job_id = escape(job.spec.job_id or "", quote=False)
+        text = [
+            f"Batch size {size.batch_size} of {job_id}: mean {name} {_in_words(name, value)} of "
+            f"{count(size.converged, 'run')} that converged."
+            for size, value in zip(sizes, values, strict=True)
+        ]
+        points = _points(job_id, [size.batch_size for size in sizes], values)
+        points |= {"text": text, "hovertemplate": SENTENCE}
         traces.append(points | {"marker": {"color": COLOURS[index], "symbol": SYMBOLS[index], "size": 10}})
-    figure = _figure(traces, "batch size", f"mean {name}{_UNITS[name]}")
+    title = f"mean {name}{_UNITS[name]}"
+    compared = draw(traces, "batch size", title, "No run of these jobs has converged since the last reset.")
     shown = sorted({size for job in jobs for size in job.spec.batch_sizes})
     if shown:
         ends = [math.log10(shown[0]) - 0.05, math.log10(shown[-1]) + 0.05]
-        figure["layout"]["xaxis"] |= {"type": "log", "tickvals": shown, "range": ends}
-    return figure
+        compared["layout"]["xaxis"] |= {"type": "log", "tickvals": shown, "range": ends}
+    return compared
+
+
+def _in_words(name: str, value: float) -> str:
+    return duration(value) if name == "time" else number(value) if name == "epochs" else joules(value)
 
 
 def converged(summaries: Sequence[SizeSummary]) -> list[SizeSummary]:
@@ -422,7 +434,7 @@ def _curves(trials: Mapping[int, Sequence[Report]], target_metric: float | None,
     last = max((x for trace in traces for x in trace["x"]), default=0)
     if traces and target_metric is not None:
         traces.append(_target([0, last], target_metric))
-    figure = _figure(traces, "epoch", "metric", why_empty)
+    figure = draw(traces, "epoch", "metric", why_empty)
     figure["layout"]["xaxis"] |= {"rangemode": "tozero"} | ({"dtick": 1} if last <= FEW else {})
     figure["layout"]["yaxis"]["rangemode"] = "normal"
     return figure
@@ -487,7 +499,8 @@ def _says(line: Figure, sentence: str) -> Figure:
     return line | {"text": [sentence] * len(line["x"]), "hovertemplate": SENTENCE}
 
 
-def _figure(traces: list[Figure], x: str, y: str, why_empty: str = "There is nothing to show yet.") -> Figure:
+def draw(traces: list[Figure], x: str, y: str, why_empty: str) -> Figure:
+    """A figure with titles at its axes, or with the reason why there is nothing to show."""
     layout: dict[str, Any] = {"xaxis": _axis(x), "yaxis": _axis(y) | {"rangemode": "tozero"}}
     if not any(trace["x"] for trace in traces):
         layout["annotations"] = [

@@ -8,11 +8,13 @@ from typing import Any
 from flask import flash, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 
+from lightning_bso.quantities import quantity
+
 from ...core.savings import Usage
 from ...database.queries import Days
 from ...usecases import savings
 from ...usecases.users import Role
-from . import login
+from . import login, plots
 from .blueprint import blueprint
 from .formatting import J_PER_WH
 from .login import PageUser
@@ -54,31 +56,24 @@ def over_time(days: list[tuple[date, Usage]]) -> dict[str, Any]:
     """The energy saved on each day, and its sum since the range began."""
     saved_wh = [usage.energy_j / J_PER_WH for _, usage in days]
     x = [day.isoformat() for day, _ in days]
+    sums = list(accumulate(saved_wh))
+    on_day = [f"{day}: {quantity(saved, 'Wh')} saved by its runs." for day, saved in zip(x, saved_wh, strict=True)]
+    so_far = [f"Up to {day}: {quantity(saved, 'Wh')} saved." for day, saved in zip(x, sums, strict=True)]
+    bars = {"name": "on the day", "type": "bar", "width": 0.8 * _DAY_MS, "marker": {"color": "#56b4e9"}}
+    line = {"name": "since the range began", "mode": "lines+markers", "marker": {"color": "#009e73"}}
     traces = [
-        {
-            "name": "on the day",
-            "type": "bar",
-            "x": x,
-            "y": saved_wh,
-            "width": 0.8 * _DAY_MS,
-            "marker": {"color": "#56b4e9"},
-        },
-        {
-            "name": "since the range began",
-            "x": x,
-            "y": list(accumulate(saved_wh)),
-            "mode": "lines+markers",
-            "marker": {"color": "#009e73"},
-        },
+        bars | {"x": x, "y": saved_wh, "text": on_day, "textposition": "none", "hovertemplate": plots.SENTENCE},
+        line | {"x": x, "y": sums, "text": so_far, "hovertemplate": plots.SENTENCE},
     ]
-    y_axis = {"title": {"text": "energy saved (Wh)"}, "tickformat": "~s"}
-    x_axis: dict[str, Any] = {"title": {"text": "day (UTC)"}, "type": "date", "tickformat": "%Y-%m-%d"}
+    figure = plots.draw(traces if days else [], "day (UTC)", "energy saved (Wh)", "No run ended in this time.")
+    figure["layout"]["yaxis"] |= {"tickformat": "~s"}
+    figure["layout"]["xaxis"] |= {"type": "date", "tickformat": "%Y-%m-%d"}
     if days:
         first, last = days[0][0] - timedelta(days=1), days[-1][0] + timedelta(days=1)
-        x_axis["range"] = [first.isoformat(), last.isoformat()]
+        figure["layout"]["xaxis"]["range"] = [first.isoformat(), last.isoformat()]
         if last - first < timedelta(days=7):
-            x_axis["dtick"] = _DAY_MS  # else there are ticks within a day
-    return {"data": traces if days else [], "layout": {"xaxis": x_axis, "yaxis": y_axis}}
+            figure["layout"]["xaxis"]["dtick"] = _DAY_MS  # else there are ticks within a day
+    return figure
 
 
 def _days() -> tuple[Days, dict[str, str], list[str]]:
