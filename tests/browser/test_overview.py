@@ -1,4 +1,4 @@
-"""The overview refreshes by itself. The questions that it answers are in `test_questions`."""
+"""The overview and the lists refresh by themselves. The questions that it answers are in `test_questions`."""
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -57,3 +57,21 @@ def test_the_overview_and_the_lists_refresh_by_themselves_until_they_are_told_no
     crash(failing)
     page.clock.fast_forward(LIVE_MS)
     expect(page.locator("#rows tbody tr").first).to_contain_text("never/one")
+
+
+def test_a_ticked_job_stays_ticked_while_its_list_changes(page: Page, failing: Calls) -> None:
+    page.clock.install()
+    log_in(page, "viewer")
+    page.goto("/admin/jobs/")
+    box = page.get_by_role("checkbox", name="Tick never/one")
+    box.check()
+    page.locator("h1").click()  # the box has the focus no more
+    crash(failing)
+    with page.expect_response(lambda answer: "/admin/jobs/" in answer.url):
+        page.clock.fast_forward(LIVE_MS)
+    expect(page.locator("#total")).to_be_visible()
+    expect(box).to_be_checked()
+    box.uncheck()
+    page.locator("h1").click()
+    page.clock.fast_forward(LIVE_MS)
+    expect(page.locator("#rows tr", has_text="never/one")).to_contain_text("3")
