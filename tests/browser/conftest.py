@@ -105,6 +105,17 @@ def fill(app: Flask) -> None:
 
 
 @pytest.fixture
+def admin_calls(site: Server, request: pytest.FixtureRequest) -> Calls:
+    """Calls to the server's database with an administrator's token, which has the name of the test."""
+    app = create_app(Settings(database_url=site.database_url, log_level="CRITICAL"))
+    client = app.test_client()
+    with app.app_context():
+        client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {tokens.create(request.node.name, Scope.ADMIN)}"
+        db.engine.dispose()
+    return Calls.through_test_client(client)
+
+
+@pytest.fixture
 def browser_errors() -> list[str]:
     """Errors of the browser in this test. An error that is still in the list at the end fails the test."""
     return []

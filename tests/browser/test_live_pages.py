@@ -3,26 +3,14 @@
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from backend.app import create_app
-from backend.config import Settings
-from backend.database.extensions import db
-from backend.usecases import tokens
-from backend.usecases.tokens import Scope
 from tests.browser.steps import drawn, log_in, wait_for_refresh
 from tests.calls import Calls
-from tests.servers import Server
 
 
 @pytest.fixture
-def training(site: Server, request: pytest.FixtureRequest) -> Calls:
+def training(admin_calls: Calls) -> Calls:
     """The calls of a training. The job is the test's own and has one running trial."""
-    app = create_app(Settings(database_url=site.database_url, log_level="CRITICAL"))
-    client = app.test_client()
-    with app.app_context():
-        label = request.node.name
-        client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {tokens.create(label, Scope.ADMIN)}"
-        db.engine.dispose()
-    calls = Calls.through_test_client(client)
+    calls = admin_calls
     calls.delete("live")
     calls.must(calls.register(job_id="live", job_id_prefix="live", eta_knob=0.5, beta_knob=None))
     for size in (16, 8):

@@ -3,27 +3,16 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from backend.app import create_app
-from backend.config import Settings
-from backend.database.extensions import db
-from backend.usecases import tokens
-from backend.usecases.tokens import Scope
 from tests.browser.steps import log_in
 from tests.calls import Calls
-from tests.servers import Server
 
 LIVE_MS = 10_000  # as in static/live.js
 
 
 @pytest.fixture
-def failing(site: Server, request: pytest.FixtureRequest) -> Calls:
+def failing(admin_calls: Calls) -> Calls:
     """The calls of a training whose job has ended twice without a verdict, and has never converged."""
-    app = create_app(Settings(database_url=site.database_url, log_level="CRITICAL"))
-    client = app.test_client()
-    with app.app_context():
-        client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {tokens.create(request.node.name, Scope.ADMIN)}"
-        db.engine.dispose()
-    calls = Calls.through_test_client(client)
+    calls = admin_calls
     calls.delete("never/one")
     calls.must(calls.register(job_id="never/one", job_id_prefix="never"))
     for _ in range(2):

@@ -9,28 +9,17 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from backend.app import create_app
-from backend.config import Settings
-from backend.database.extensions import db
-from backend.usecases import tokens
-from backend.usecases.tokens import Scope
 from tests.browser.steps import drawn, log_in, tab_to
 from tests.calls import Calls
-from tests.servers import Server
 
 MAX_STEPS = 3
 GPUS = ("A100", "H100")
 
 
 @pytest.fixture
-def history(site: Server, request: pytest.FixtureRequest) -> None:
+def history(admin_calls: Calls) -> None:
     """A training on two GPUs that has converged, one that fails three times, and a job that was deleted."""
-    app = create_app(Settings(database_url=site.database_url, log_level="CRITICAL"))
-    client = app.test_client()
-    with app.app_context():
-        client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {tokens.create(request.node.name, Scope.ADMIN)}"
-        db.engine.dispose()
-    calls = Calls.through_test_client(client)
+    calls = admin_calls
     for job_id in ("lost-one", "broken-one", *map("asked-{}".format, GPUS)):
         calls.delete(job_id)
     for gpu in GPUS:
