@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
+from lightning_bso.quantities import count
 from tests import warm
 from tests.servers import ROOT, environment
 from tests.warm import EXAMPLES
@@ -125,7 +126,7 @@ def test_the_next_demo_goes_on_with_the_same_job(first: tuple[str, Recorded], se
     assert recorded.costs[: len(before.costs)] == before.costs
     assert recorded.converged == 3
     new = recorded.costs[len(before.costs) :]
-    assert f"The {len(new)} launches of this session cost {sum(new):.2f} J in total" in printed
+    assert f"The {count(len(new), 'launch', 'launches')} of this session cost {sum(new):.2f} J in total" in printed
 
 
 def test_a_line_of_bars_shows_what_each_recurrence_has_cost(first: tuple[str, Recorded]) -> None:
