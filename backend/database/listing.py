@@ -95,6 +95,7 @@ JOBS = ListedTable(
         "gpu": lambda value: Job.gpu_model == value,
         "paused": lambda value: Job.paused == value,
         "prefix": lambda value: and_(*begins_with(Job.job_id, value)),
+        "team": lambda value: Job.team == value,
         "period": _has_run,
         "tag": lambda tag: Job.id.in_(select(Note.job).where(Note.trial_number == 0, _tagged(tag))),
     },
@@ -190,9 +191,18 @@ def find(
     return session.scalars(rows).all()
 
 
-def ids_of_jobs(session: Session, prefix: str | None) -> Sequence[str]:
-    """The ids of all jobs that begin with a prefix; None: of all jobs."""
-    return session.scalars(select(Job.job_id).where(*begins_with(Job.job_id, prefix))).all()
+def largest_teams(session: Session, prefix: str | None, most: int) -> list[tuple[str, int]]:
+    """The teams with the most jobs, each with its number of jobs: those of several jobs.
+
+    Args:
+        session: the transaction.
+        prefix: only jobs whose ids start with it; None: all jobs.
+        most: maximum number of teams to return.
+    """
+    jobs = func.count()
+    teams = select(Job.team, jobs).where(Job.team != "", *begins_with(Job.job_id, prefix)).group_by(Job.team)
+    rows = session.execute(teams.having(jobs > 1).order_by(jobs.desc(), Job.team).limit(most))
+    return [(team, number) for team, number in rows]
 
 
 def trials_numbered(session: Session, ids: Collection[int]) -> Sequence[Trial]:

@@ -15,9 +15,9 @@ def find(session: Session, job: Job, trial_number: int) -> Note | None:
     return session.get(Note, (job.id, trial_number))
 
 
-def of_jobs(session: Session, jobs: Collection[int]) -> dict[tuple[int, int], Note]:
-    """Return the notes on some jobs and on their trials, by job and number of the trial."""
-    notes = session.scalars(select(Note).where(Note.job.in_(jobs)))
+def of_jobs(session: Session, jobs: Collection[int], numbers: Collection[int]) -> dict[tuple[int, int], Note]:
+    """Return the notes on some jobs' trials with some numbers, by job and number. 0: on the jobs themselves."""
+    notes = session.scalars(select(Note).where(Note.job.in_(jobs), Note.trial_number.in_(numbers)))
     return {(note.job, note.trial_number): note for note in notes}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from lightning_bso.wire import RegisteredJobSpec, TrialRecord
 
@@ -35,6 +35,7 @@ NAMES = {
 _KINDS = (datetime, float, bool, int)
 
 Row = dict[str, Any]
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,10 @@ def jobs_named(session: Session, job_ids: Sequence[str], by: Actor) -> list[int]
     return [get_job(session, job_id, by).id for job_id in job_ids] or None
 
 
-def _trials(jobs: Collection[int] | None, by: Actor) -> Iterator[Sequence[Row]]:
-    after = 0
+def _parts(read: Callable[[Key], tuple[Key, list[Row]]], after: Key) -> Iterator[Sequence[Row]]:
+    """Read one part after the other, until one is empty. Each read returns the key of its last row."""
     while True:
-        after, rows = _trials_after(jobs, after, by)
+        after, rows = read(after)
         if not rows:
             return
         yield rows
@@ -77,15 +78,6 @@ def _trials_after(session: Session, jobs: Collection[int] | None, after: int, by
         record = trial_record(states.core_spec(job), trial)
         rows.append({NAMES.get(name, name): value for name, value in record} | specs[job.id])
     return (found[-1][1].id if found else after), rows
-
-
-def _reports(jobs: Collection[int] | None, by: Actor) -> Iterator[Sequence[Row]]:
-    after = (0, 0)
-    while True:
-        after, rows = _reports_after(jobs, after, by)
-        if not rows:
-            return
-        yield rows
 
 
 @read_only
@@ -143,7 +135,10 @@ def _columns(*models: Any) -> dict[str, type]:
 
 
 TABLES = {
-    "trials": Table({"job_id": str} | _columns(TrialRecord, RegisteredJobSpec), _trials),
+    "trials": Table(
+        {"job_id": str} | _columns(TrialRecord, RegisteredJobSpec),
+        lambda jobs, by: _parts(lambda after: _trials_after(jobs, after, by), 0),
+    ),
     "reports": Table(
         {
             "job_id": str,
@@ -161,7 +156,7 @@ TABLES = {
             "eta_knob": float,
             "max_power_w": float,
         },
-        _reports,
+        lambda jobs, by: _parts(lambda after: _reports_after(jobs, after, by), (0, 0)),
     ),
 }
 """The tables by the names of their files."""

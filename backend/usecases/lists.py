@@ -5,7 +5,6 @@ the database stays open while a browser downloads it. The columns are in `backen
 `backend.database.listing`. An actor limited to some jobs finds only the rows of these.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +12,6 @@ from datetime import datetime
 from lightning_bso.wire import AuditRecord, JobListing
 
 from ..core.cost import run_cost
-from ..core.grouping import group_of
 from ..database import listing, notes, queries, states
 from ..database.listing import AUDIT, JOBS, TRIALS, ListedTable, ListQuery
 from ..database.models import Job, Note, Trial
@@ -97,10 +95,9 @@ def find_all(session: Session, table: ListedTable, query: ListQuery, by: Actor) 
 
 
 @read_only
-def largest_groups(session: Session, by: Actor, most: int) -> list[tuple[str, int]]:
-    """The groups with the most jobs that an actor may see, each with its number of jobs: those of several jobs."""
-    groups = Counter(map(group_of, listing.ids_of_jobs(session, by.job_id_prefix)))
-    return [(group, jobs) for group, jobs in groups.most_common(most) if jobs > 1]
+def largest_teams(session: Session, by: Actor, most: int) -> list[tuple[str, int]]:
+    """The teams with the most jobs that an actor may see, each with its number of jobs: those of several jobs."""
+    return listing.largest_teams(session, by.job_id_prefix, most)
 
 
 def load_jobs(ids: Sequence[int]) -> list[ListedJob]:
@@ -115,7 +112,7 @@ def load_trials(session: Session, ids: Sequence[int]) -> list[ListedTrial]:
     trials = {trial.id: trial for trial in listing.trials_numbered(session, ids)}
     jobs = {job.id: job for job in queries.jobs_numbered(session, {trial.job for trial in trials.values()})}
     found = [trials[number] for number in ids if number in trials]
-    notes_of = notes.of_jobs(session, jobs)
+    notes_of = notes.of_jobs(session, jobs, {trial.number for trial in found})
     return [
         _listed_trial(jobs[trial.job], trial, notes_of.get((trial.job, trial.number)))
         for trial in found

@@ -40,7 +40,7 @@ def read(session: Session, job_id: str, trial_number: int, by: Actor) -> NoteRec
 @read_only
 def of_jobs(session: Session, ids: Collection[int]) -> dict[int, NoteRecord]:
     """Return the notes on some jobs by their numbers in the database, without the notes on their trials."""
-    return {job: _record(note) for (job, number), note in notes.of_jobs(session, ids).items() if not number}
+    return {job: _record(note) for (job, _), note in notes.of_jobs(session, ids, [0]).items()}
 
 
 @transaction

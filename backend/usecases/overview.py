@@ -111,7 +111,7 @@ def overview(session: Session, by: Actor, lease_s: float) -> Overview:
     """Return the state of all jobs that the actor may see."""
     prefix, now = by.job_id_prefix, store.now(session)
     overdue = queries.overdue_runs(session, prefix, now - timedelta(seconds=lease_s))
-    for_attention = find_attention(session, prefix, overdue, now)
+    for_attention = find_attention(session, prefix, queries.without_success(session, prefix, MAX_JOBS), overdue, now)
     never_count, never = queries.never_converged(session, prefix, MAX_ROWS)
     return Overview(
         at=utc(now),
@@ -140,20 +140,21 @@ def revision(session: Session, by: Actor) -> str:
 
 
 def find_attention(
-    session: Session, prefix: str | None, overdue: Sequence[OverdueRuns], now: datetime
+    session: Session, prefix: str | None, rows: Sequence[Row], overdue: Sequence[OverdueRuns], now: datetime
 ) -> list[JobForAttention]:
     """Find the jobs that need attention, the most urgent first, each with its most urgent cause.
 
     Args:
         session: the transaction.
         prefix: the start of the jobs' ids.
+        rows: their rows of runs without a success.
         overdue: their overdue runs.
         now: the database's time.
     """
     found: dict[int, JobForAttention] = {}
     drifted = queries.drifted_jobs(session, prefix, DRIFT_LAUNCHES)
     for number, job in chain(
-        _without_success(session, prefix),
+        _without_success(session, rows),
         ((runs.job, JobForAttention(runs.job_id, Cause.OVERDUE, "", runs.runs, runs.first)) for runs in overdue),
         ((job.id, JobForAttention(job.job_id, Cause.DRIFTED, trial=job.drifted_trial)) for job in drifted),
         ((job.job, _idle(job, now)) for job in queries.idle_jobs(session, prefix, now - RETIRED, now)),
@@ -163,8 +164,7 @@ def find_attention(
     return sorted(found.values(), key=lambda job: (urgency.index(job.cause), -job.number, job.job_id))
 
 
-def _without_success(session: Session, prefix: str | None) -> Iterator[tuple[int, JobForAttention]]:
-    rows = queries.without_success(session, prefix, MAX_JOBS)
+def _without_success(session: Session, rows: Sequence[Row]) -> Iterator[tuple[int, JobForAttention]]:
     stuck = _stuck(session, [row for row in rows if row.failures][:MAX_CHECKED_JOBS])
     crashing = [row for row in rows if row.crashes >= IN_A_ROW and row.job not in stuck]
     crashing.sort(key=lambda row: -row.crashes)  # as they are shown
@@ -258,8 +258,8 @@ def monitored(session: Session, lease_s: float) -> Monitored:
     """Return the numbers that are watched, over all jobs."""
     now = store.now(session)
     overdue = queries.overdue_runs(session, None, now - timedelta(seconds=lease_s))
-    causes = Counter(job.cause for job in find_attention(session, None, overdue, now))
     rows = queries.without_success(session, None, MAX_JOBS)
+    causes = Counter(job.cause for job in find_attention(session, None, rows, overdue, now))
     latest = queries.latest_launched(session, MAX_LABELLED_JOBS)
     facts = _facts_of(session, latest)
     return Monitored(

@@ -119,15 +119,16 @@ def job_savings(job: Job, savings: Savings) -> JobSavings:
         job_id=job.job_id,
         launches=savings.launches,
         recurrences=savings.recurrences,
-        spent=_usage(savings.spent),
+        spent=usage_record(savings.spent),
         default_batch_size=states.core_spec(job).default_batch_size,
-        against_default=savings.against_default and _usage(savings.against_default),
+        against_default=savings.against_default and usage_record(savings.against_default),
         best_batch_size=savings.best_batch_size,
-        against_best=savings.against_best and _usage(savings.against_best),
+        against_best=savings.against_best and usage_record(savings.against_best),
     )
 
 
-def _usage(usage: CoreUsage) -> Usage:
+def usage_record(usage: CoreUsage) -> Usage:
+    """Return energy, time and cost as the API shows them."""
     return Usage(energy=usage.energy_j, time=usage.time_s, cost=usage.cost_j)
 
 

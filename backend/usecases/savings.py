@@ -10,7 +10,6 @@ from datetime import date
 from typing import Literal
 
 from lightning_bso.wire import GroupSavings, Savings
-from lightning_bso.wire import Usage as WireUsage
 
 from ..core import savings as core
 from ..core.savings import Usage
@@ -20,6 +19,7 @@ from ..database.models import Job
 from ..database.queries import Days, GroupSums
 from ..database.transactions import Session, read_only
 from .audit import Actor
+from .records import usage_record
 
 MAX_JOBS = 20
 """Rows of the table of jobs: half of them the jobs that save most, half those that save least."""
@@ -115,14 +115,10 @@ def _group(group: GroupSums) -> GroupSavings:
         unknown_jobs=group.unknown_jobs,
         launches=group.sums.runs,
         recurrences=group.sums.recurrences,
-        spent=_usage(group.sums.usage),
-        saved=_usage(group.saved),
+        spent=usage_record(group.sums.usage),
+        saved=usage_record(group.saved),
         energy_share_saved=core.share_saved(group.saved.energy_j, group.known_energy_j),
     )
-
-
-def _usage(usage: Usage) -> WireUsage:
-    return WireUsage(energy=usage.energy_j, time=usage.time_s, cost=usage.cost_j)
 
 
 def _regret(job: Job, sums: core.Sums, explorations: Mapping[int, Sequence[Totals]]) -> Usage | None:

@@ -200,14 +200,14 @@ def test_each_list_is_filtered_by_date(client: FlaskClient, calls: Calls, databa
         assert found(client.get(f"/admin/{path}").text) == rows, path
 
 
-def test_the_jobs_of_a_group_are_a_click_away(client: FlaskClient, calls: Calls) -> None:
-    register(calls, "vision-a", "vision-b", "speech/a")
+def test_the_jobs_of_a_team_are_a_click_away(client: FlaskClient, calls: Calls) -> None:
+    register(calls, "vision-a", "vision-b", "visionary/a", "speech/a")
     page = client.get("/admin/jobs/").text
     assert re.findall(r'href="([^"]*)">(vision[^<]*|speech[^<]*\()', page)[0] == (
-        "/admin/jobs/?prefix=vision-",
-        "vision-… (2)",
+        "/admin/jobs/?team=vision",
+        "vision (2)",
     )
-    assert first_cells(client.get("/admin/jobs/?prefix=vision-").text) == ["vision-b", "vision-a"]
+    assert first_cells(client.get("/admin/jobs/?team=vision").text) == ["vision-b", "vision-a"]
 
 
 def test_last_nights_failures_are_a_click_away(client: FlaskClient, calls: Calls) -> None:

@@ -13,12 +13,9 @@ from lightning_bso.wire import TrialRecord
 from ...usecases import exports
 from ...usecases.users import Role
 from .. import files
-from ..files import as_csv, cell, download
 from . import login
 from .blueprint import blueprint
 from .login import PageUser
-
-__all__ = ["as_csv", "cell", "download", "trials_as_csv", "trials_as_json"]
 
 _FILES: dict[str, tuple[str, files.Format]] = {
     "trials.csv": ("trials", "csv"),
@@ -42,7 +39,7 @@ def trials_as_csv(pages: Iterator[list[TrialRecord]]) -> Iterator[str]:
     """All trials of a job as CSV."""
     names = list(TrialRecord.model_fields)
     records = ([trial.model_dump(mode="json") for trial in trials] for trials in pages)
-    return as_csv(names, ([[record[name] for name in names] for record in part] for part in records))
+    return files.as_csv(names, ([[record[name] for name in names] for record in part] for part in records))
 
 
 def trials_as_json(spec: str, pages: Iterator[list[TrialRecord]]) -> Iterator[str]:

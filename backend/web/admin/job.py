@@ -11,6 +11,7 @@ from lightning_bso.wire import TrialRecord, TrialRequest
 
 from ...usecases import dashboard, notes, reading, runs
 from ...usecases.users import Role
+from .. import files
 from . import export, login, plots
 from .blueprint import blueprint
 from .login import PageUser
@@ -82,8 +83,8 @@ def export_trials(user: PageUser) -> ResponseReturnValue:
     name = "trials-" + re.sub(r"[^A-Za-z0-9.-]+", "_", job)
     if request.args.get("format") == "json":
         content = export.trials_as_json(spec.model_dump_json(), pages())
-        return export.download(f"{name}.json", content, "application/json")
-    return export.download(f"{name}.csv", export.trials_as_csv(pages()))
+        return files.download(f"{name}.json", content, "application/json")
+    return files.download(f"{name}.csv", export.trials_as_csv(pages()))
 
 
 @blueprint.post("/job/pause")

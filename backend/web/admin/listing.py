@@ -15,7 +15,7 @@ from ...core import periods
 from ...usecases import lists
 from ...usecases.audit import Actor
 from ...usecases.lists import ListedTable, ListQuery
-from . import export
+from .. import files
 
 EXPORT_CHUNK = 1000
 """Rows of an export that are loaded at a time."""
@@ -137,8 +137,8 @@ class Listing:
                 chunk = self.load(ids[start : start + EXPORT_CHUNK])
                 yield [[column.export(row) for column in self.columns] for row in chunk]
 
-        content = export.as_csv([column.csv_label or column.label for column in self.columns], rows())
-        return export.download(f"{self.title.lower()}.csv", content)
+        content = files.as_csv([column.csv_label or column.label for column in self.columns], rows())
+        return files.download(f"{self.title.lower()}.csv", content)
 
     def _parameters(self) -> dict[str, str]:
         """The parameters that the list knows. Others, such as `_external`, would change the addresses of `url_for`."""

@@ -24,8 +24,8 @@ from .breaking import breakable, brief
 from .listing import Column, Filter, Listing, Shortcut
 from .login import PageUser
 
-MAX_GROUPS = 12
-"""The list of jobs links to the jobs of this many groups, those with the most jobs."""
+MAX_TEAMS = 12
+"""The list of jobs links to the jobs of this many teams, those with the most jobs."""
 
 
 def _when(at: datetime | None) -> Markup:
@@ -83,8 +83,8 @@ def _batch_size(text: str) -> int:
     return number
 
 
-def _groups(by: Actor) -> Sequence[Shortcut]:
-    return [(f"{group}… ({jobs})", {"prefix": group}) for group, jobs in lists.largest_groups(by, MAX_GROUPS)]
+def _teams(by: Actor) -> Sequence[Shortcut]:
+    return [(f"{team} ({jobs})", {"team": team}) for team, jobs in lists.largest_teams(by, MAX_TEAMS)]
 
 
 _WENT_WRONG = (RunStatus.FAILED, RunStatus.CRASHED, RunStatus.LOST)
@@ -152,6 +152,7 @@ JOBS = Listing(
     ),
     filters=(
         Filter("prefix", "Job begins with"),
+        Filter("team", "Team"),
         Filter("tag", "Tag", parse=str.lower),
         Filter("policy", "Policy", options={"gp-ucb": "gp-ucb", "zeus": "zeus"}),
         Filter("gpu", "GPU"),
@@ -159,7 +160,7 @@ JOBS = Listing(
     ),
     searched="Job, GPU",
     dated="Had runs",
-    shortcuts=_groups,
+    shortcuts=_teams,
 )
 
 TRIALS = Listing(

@@ -4,7 +4,7 @@ A figure is a list of traces and a layout. `figures.js` adds the colours that de
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
 from typing import Any
@@ -76,7 +76,8 @@ def costs(history: History) -> Figure:
         numbers = [entry.trial.number for entry in history.ended]
         times = [_iso(at) for at in (history.ended[0].ended_at, history.ended[-1].ended_at)]
         line = _line("bound", [min(numbers), max(numbers) + 1], [bound_j, bound_j])
-        traces.append(_says(line, f"The next run is stopped above {joules(bound_j)}.") | {"meta": {"times": times}})
+        sentences = [f"The next run is stopped above {joules(bound_j)}."] * len(line["x"])
+        traces.append(_says(line, sentences) | {"meta": {"times": times}})
     figure = draw(traces, "trial", "cost (J)", "No run has ended yet.")
     if is_crowded:
         figure["layout"]["coloraxis"] = _size_scale(spec.batch_sizes)
@@ -224,28 +225,26 @@ def progress(target_metric: float | None, reports: Sequence[ReportRecord]) -> di
     unit, unit_s = _time_unit([report.time_s for report in reports])
     measured = [report for report in reports if report.metric is not None]
     traces = [
-        _points("metric", [report.time_s / unit_s for report in measured], [report.metric for report in measured])
-        | {
-            "text": [
+        _says(
+            _points("metric", [report.time_s / unit_s for report in measured], [report.metric for report in measured]),
+            [
                 f"The metric is {number(report.metric)} after {duration(report.time_s)}, in epoch {report.epoch}."
                 for report in measured
             ],
-            "hovertemplate": SENTENCE,
-        }
+        )
     ] * bool(measured)
     if reports and target_metric is not None:
         traces.append(_target([0.0, max(report.time_s for report in reports) / unit_s], target_metric))
     metric = draw(traces, f"time ({unit})", "metric", "The run has not reported a metric yet.")
     metric["layout"]["yaxis"]["rangemode"] = "normal"
     costs = [
-        _points("cost", [report.time_s / unit_s for report in reports], [report.cost_j for report in reports])
-        | {
-            "text": [
+        _says(
+            _points("cost", [report.time_s / unit_s for report in reports], [report.cost_j for report in reports]),
+            [
                 f"The run has cost {joules(report.cost_j)} after {duration(report.time_s)}, in epoch {report.epoch}."
                 for report in reports
             ],
-            "hovertemplate": SENTENCE,
-        }
+        )
     ] * bool(reports)
     cost_j = draw(costs, f"time ({unit})", "cost (J)", "The run has not reported yet.")
     for figure in (metric, cost_j):
@@ -271,13 +270,12 @@ def _compared(name: str, jobs: Sequence[JobSummary]) -> Figure:
         sizes = [size for size in job.batch_sizes if size.mean_cost is not None]
         values = [getattr(size, f"mean_{name}") for size in sizes]
         job_id = escape(job.spec.job_id or "", quote=False)
-        text = [
+        sentences = [
             f"Batch size {size.batch_size} of {job_id}: mean {name} {_in_words(name, value)} of "
             f"{count(size.converged, 'run')} that converged."
             for size, value in zip(sizes, values, strict=True)
         ]
-        points = _points(job_id, [size.batch_size for size in sizes], values)
-        points |= {"text": text, "hovertemplate": SENTENCE}
+        points = _says(_points(job_id, [size.batch_size for size in sizes], values), sentences)
         traces.append(points | {"marker": {"color": COLOURS[index], "symbol": SYMBOLS[index], "size": 10}})
     title = f"mean {name}{_UNITS[name]}"
     compared = draw(traces, "batch size", title, "No run of these jobs has converged since the last reset.")
@@ -421,14 +419,12 @@ def _curves(trials: Mapping[int, Sequence[Report]], target_metric: float | None,
         measured = measured[:: -(-len(measured) // MAX_POINTS) or 1]
         if measured:
             epochs, metrics = [report.epoch for report in measured], [report.metric for report in measured]
-            points = _points(f"trial {trial}", epochs, metrics) | {
-                "text": [
-                    f"In epoch {report.epoch}, the metric of trial {trial} is {number(report.metric)}."
-                    for report in measured
-                ],
-                "hovertemplate": SENTENCE,
-                "customdata": [trial] * len(measured),
-            }
+            sentences = [
+                f"In epoch {report.epoch}, the metric of trial {trial} is {number(report.metric)}."
+                for report in measured
+            ]
+            points = _says(_points(f"trial {trial}", epochs, metrics), sentences)
+            points["customdata"] = [trial] * len(measured)
             points["marker"] = {"color": COLOURS[index % len(COLOURS)], "symbol": SYMBOLS[index % len(SYMBOLS)]}
             traces.append(points)
     last = max((x for trace in traces for x in trace["x"]), default=0)
@@ -441,7 +437,7 @@ def _curves(trials: Mapping[int, Sequence[Report]], target_metric: float | None,
 
 
 def _target(x: Sequence[float], target_metric: float) -> Figure:
-    return _says(_line("target", x, [target_metric] * 2), f"The target is {number(target_metric)}.")
+    return _says(_line("target", x, [target_metric] * 2), [f"The target is {number(target_metric)}."] * 2)
 
 
 def _by_number(figure: Figure) -> Figure:
@@ -495,8 +491,9 @@ def _line(name: str, x: Sequence[Any], y: Sequence[Any]) -> Figure:
     return {"name": name, "x": list(x), "y": list(y), "mode": "lines", "line": {"dash": "dot", "color": "#7f7f7f"}}
 
 
-def _says(line: Figure, sentence: str) -> Figure:
-    return line | {"text": [sentence] * len(line["x"]), "hovertemplate": SENTENCE}
+def _says(trace: Figure, sentences: Iterable[str]) -> Figure:
+    """A trace that shows a sentence under the pointer at each of its points."""
+    return trace | {"text": list(sentences), "hovertemplate": SENTENCE}
 
 
 def draw(traces: list[Figure], x: str, y: str, why_empty: str) -> Figure:
