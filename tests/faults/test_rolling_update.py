@@ -20,9 +20,12 @@ from tests.faults.load import Load
 from tests.servers import Server, environment
 
 PROGRAMS = sorted(RELEASED.glob("*.tar.xz"), key=lambda file: tuple(map(int, file.name.split(".")[:3])))
-not_before_0_2 = pytest.mark.skipif(
-    PROGRAMS[-1].name == "0.1.0.tar.xz", reason="0.1.0 does not know PostgreSQL; test_schema_versions.py has the rest"
-)
+UPDATES = [
+    pytest.param(system, program, id=f"{program.name.removesuffix('.tar.xz')}-{system}")
+    for program in PROGRAMS
+    for system in ("mariadb", "postgresql")
+    if system == "mariadb" or program.name != "0.1.0.tar.xz"  # 0.1.0 does not know PostgreSQL
+]
 # Werkzeug serves, because the released version's own HTTP server is not installed.
 # Its command line needs that server too.
 UPGRADE = """
@@ -50,13 +53,13 @@ class ReleasedServer(Server):
 
 
 @pytest.fixture
-def released(tmp_path: Path) -> Callable[[str], ReleasedServer]:
-    """A function that creates an empty database's tables with the latest released version, and makes a server of it."""
+def released(tmp_path: Path) -> Callable[[Path, str], ReleasedServer]:
+    """A function that creates an empty database's tables with a released program, and makes a server of it."""
 
-    def make(database_url: str) -> ReleasedServer:
+    def make(program_file: Path, database_url: str) -> ReleasedServer:
         folder = tmp_path / "released"
         folder.mkdir()
-        with tarfile.open(PROGRAMS[-1]) as program:
+        with tarfile.open(program_file) as program:
             program.extractall(folder, filter="data")
         variables = {
             "PYTHONPATH": str(folder),
@@ -71,17 +74,18 @@ def released(tmp_path: Path) -> Callable[[str], ReleasedServer]:
     return make
 
 
-@pytest.mark.parametrize("system", ["mariadb", pytest.param("postgresql", marks=not_before_0_2)])
+@pytest.mark.parametrize(("system", "program"), UPDATES)
 def test_during_an_update_old_and_new_servers_serve_the_same_job_and_nothing_is_lost(
     system: str,
+    program: Path,
     request: pytest.FixtureRequest,
-    released: Callable[[str], ReleasedServer],
+    released: Callable[[Path, str], ReleasedServer],
     serve: Callable[..., Server],
 ) -> None:
     database: DatabaseServer = request.getfixturevalue(system)
     url = database.empty_database()
     with ExitStack() as servers:
-        old = servers.enter_context(released(url))
+        old = servers.enter_context(released(program, url))
         with Load(old.url) as load:
             migrate(url)
             load.wait_for(40)
