@@ -24,7 +24,7 @@ from tests.databases import dump
 RELEASED = Path(__file__).parent / "released"
 VERSIONS = sorted(file.stem for file in RELEASED.glob("*.sql"))
 JOBS = ("zeus-job", "gp-ucb-job")
-WORDING = ("message", "reason", "next_reason", "ruled_out")
+WORDING = ("message", "reason", "next_reason", "ruled_out", "best")
 
 
 @pytest.fixture(params=VERSIONS)
