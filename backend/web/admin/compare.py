@@ -24,15 +24,14 @@ MAX_FOUND = 20
 @login.requires(Role.VIEWER)
 def show_comparison(user: PageUser) -> ResponseReturnValue:
     """Show the jobs of the parameters `job`, or the job `like` with its like on other GPU models."""
-    jobs = []
-    for name in _chosen(user.actor):
+    names, jobs = _chosen(user.actor), []
+    if len(names) > MAX_JOBS:
+        flash(f"At most {MAX_JOBS} jobs are compared, so the last {len(names) - MAX_JOBS} are left out.", "error")
+    for name in names[:MAX_JOBS]:
         try:
             jobs.append((reading.describe(name, user.actor), reading.savings(name, user.actor)))
         except ServiceError as error:
             flash(str(error), "error")
-    if len(jobs) > MAX_JOBS:
-        flash(f"At most {MAX_JOBS} jobs are compared, so the last {len(jobs) - MAX_JOBS} are left out.", "error")
-    jobs = jobs[:MAX_JOBS]
     if request.args.get("like") and len(jobs) == 1:
         flash("No other GPU model has a job of this training. Choose other jobs to compare with.")
     job_ids = [job.spec.job_id for job, _ in jobs]
@@ -63,4 +62,4 @@ def _chosen(by: Actor) -> list[str]:
     """The ids of the jobs to compare, each once."""
     like = job_id("like")
     chosen = [like, *reading.on_other_gpus(like, MAX_JOBS - 1, by)] if like else request.args.getlist("job")
-    return list(dict.fromkeys(name[: MAX_ID_LENGTH + 1] for name in chosen if name))[: MAX_JOBS + MAX_FOUND]
+    return list(dict.fromkeys(name[: MAX_ID_LENGTH + 1] for name in chosen if name))

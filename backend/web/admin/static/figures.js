@@ -1,4 +1,4 @@
-// Draws the figures of a page and refreshes the page. Elements with data-live are replaced by the server's newer version.
+// Draws the figures of a page and refreshes the page. parts.js replaces the parts.
 // Every number comes from the server. A page may define `shapeFigure(id, figure)`, which returns the figure to draw, and
 // `onFigures(data, draw)`, which runs after each drawing. A point with a trial's number as custom data leads to it.
 "use strict";
@@ -51,52 +51,23 @@ function drawAll() {
   if (typeof onFigures === "function") onFigures(data, draw);
 }
 
-function showNotice(text) {
-  if (notice.textContent !== text) notice.textContent = text;
-}
-
-// Returns the server's answer, or null after a failure. The notice on the page then has the reason.
-async function get(address) {
-  let answer;
-  try {
-    answer = await fetch(address);
-  } catch {
-    showNotice("The server does not answer. This page shows old data and retries every few seconds.");
-    return null;
-  }
-  if (answer.redirected) showNotice("The session has ended. Reload the page to log in. This page shows old data.");
-  else if (!answer.ok) showNotice(`The server answered ${answer.status}. This page shows old data.`);
-  else showNotice("");
-  return answer.ok && !answer.redirected ? answer : null;
-}
-
-// A part with the focus or an open form stays. A later refresh replaces it.
-function replaceParts() {
-  let isComplete = true;
-  for (const part of document.querySelectorAll("[data-live]")) {
-    const newPart = newPage.getElementById(part.id);
-    if (newPart === null || newPart.outerHTML === part.outerHTML) continue;
-    if (part.contains(document.activeElement) || part.querySelector("details[open]")) isComplete = false;
-    else part.replaceWith(document.importNode(newPart, true));
-  }
-  if (isComplete) newPage = null;
-}
-
 async function refresh() {
   const address = holder.dataset.figures;
-  const answer = await get(data === null ? address : `${address}&since=${holder.dataset.revision}`);
+  const answer = await getOrSay(data === null ? address : `${address}&since=${holder.dataset.revision}`, notice);
+  if (address !== holder.dataset.figures) return refresh(); // others were asked for meanwhile
   if (answer === null) return;
   if (answer.status !== 204) {
     data = await answer.json();
     drawAll();
     if (data.revision !== undefined && String(data.revision) !== holder.dataset.revision) {
-      const page = await get(location.href);
-      if (page !== null) newPage = new DOMParser().parseFromString(await page.text(), "text/html");
-      if (page !== null) showTimes(newPage); // as on this page, so that only parts with other news are replaced
-      if (page !== null) holder.dataset.revision = data.revision;
+      const page = await getNewerPage(notice);
+      if (page !== null) {
+        newPage = page;
+        holder.dataset.revision = data.revision;
+      }
     }
   }
-  if (newPage !== null) replaceParts();
+  if (newPage !== null && replaceParts(newPage)) newPage = null;
   holder.dataset.drawn = "yes";
 }
 

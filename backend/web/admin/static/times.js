@@ -10,7 +10,7 @@ function inWords(at, now) {
   return minutes < 60 ? `${minutes} min ago` : `${Math.floor(minutes / 60)} h ago`;
 }
 
-// figures.js calls this for a newer page before it compares that page's parts with this page's.
+// parts.js calls this for a newer page before it compares that page's parts with this page's.
 function showTimes(root) {
   const now = Date.now();
   for (const element of root.querySelectorAll("time[datetime]")) {
