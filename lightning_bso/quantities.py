@@ -7,6 +7,7 @@ import math
 import re
 from decimal import Decimal
 
+J_PER_WH = 3600.0
 UNKNOWN = "–"
 """Stands in place of a value that is missing or not a number."""
 DIGITS = 3

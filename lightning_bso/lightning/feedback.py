@@ -8,13 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lightning_bso.energy import Reading
-from lightning_bso.quantities import duration, joules, quantity
+from lightning_bso.quantities import J_PER_WH, duration, joules, quantity
 from lightning_bso.wire import JobSummary, ReportAnswer
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
-
-JOULES_PER_WH = 3600.0
 
 
 def log_run(
@@ -66,7 +64,7 @@ def closing_line(batch_size: int, result: ReportAnswer, spent: Reading, job: Job
         saved_j = default.mean_energy - spent.energy_j
         line += (
             f". Runs with the default batch size {default.batch_size} cost {joules(default.mean_cost)} on average; "
-            f"this run used {joules(abs(saved_j))} ({quantity(abs(saved_j) / JOULES_PER_WH, 'Wh')}) "
+            f"this run used {joules(abs(saved_j))} ({quantity(abs(saved_j) / J_PER_WH, 'Wh')}) "
             f"{'less' if saved_j >= 0 else 'more'} energy than they do on average"
         )
     return line

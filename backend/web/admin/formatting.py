@@ -5,11 +5,10 @@ from datetime import UTC, datetime
 from flask import current_app
 from markupsafe import Markup
 
-from lightning_bso.quantities import UNKNOWN, count, duration, number, quantity
+from lightning_bso.quantities import J_PER_WH, UNKNOWN, count, duration, number, quantity
 
 __all__ = ["amount", "bill", "count", "duration", "moment", "utc"]
 
-J_PER_WH = 3600.0
 GRAMS_PER_TONNE = 1e6
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from flask import flash, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 
-from lightning_bso.quantities import quantity
+from lightning_bso.quantities import J_PER_WH, quantity
 
 from ...core.savings import Usage
 from ...database.queries import Days
@@ -16,7 +16,6 @@ from ...usecases import savings
 from ...usecases.users import Role
 from . import login, plots
 from .blueprint import blueprint
-from .formatting import J_PER_WH
 from .login import PageUser
 
 RANGES: Mapping[str, str] = {
