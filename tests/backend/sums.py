@@ -24,6 +24,7 @@ def kept_sums(url: str, job_id: str = "train") -> Sums:
     with connected(url) as connection:
         of_job = connection.execute(select(*(getattr(Job, name) for name in names)).where(Job.job_id == job_id)).one()
         days = select(JobDay.day, *(getattr(JobDay, name) for name in OF_DAY)).join(Job, Job.id == JobDay.job)
+        days = days.where(Job.job_id == job_id)
         by_day = {str(row.day): dict(zip(OF_DAY, row[1:], strict=True)) for row in connection.execute(days)}
     sums = dict(zip(names, of_job, strict=True))
     return sums | {

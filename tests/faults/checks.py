@@ -8,6 +8,7 @@ import pytest
 
 from backend.usecases import reading
 from lightning_bso import BsoClient
+from tests.backend.sums import kept_sums, sums_of
 from tests.calls import Calls
 from tests.databases import connected, in_application
 from tests.faults.load import Load
@@ -35,10 +36,12 @@ def assert_kept(load: Load, *servers: Server, unavailable: bool = False) -> None
 
 
 def assert_decided_well(server: Server, job_id: str) -> None:
-    """Check that a job goes on, and that all decisions on it follow from what is stored."""
+    """Check that a job goes on, and that all decisions on it and its kept sums follow from what is stored."""
     calls = server.calls
     trial = calls.trial(job_id)
     calls.must(calls.report(trial, energy=100.0, metric=1.0))
+    spec = BsoClient(server.url).describe(job_id).spec.model_dump()
+    assert kept_sums(server.database_url, job_id) == sums_of(spec, calls.records(job_id))
     with in_application(server.database_url):
         assert reading.replay_job(job_id) == (trial["trial_number"], [])
 

@@ -102,6 +102,8 @@ def _fill(connection: sa.Connection, numbers: list[int]) -> None:
     if kept:
         columns = {name: sa.bindparam(name) for name in (*WHOLE, *REAL, "last_launch_at", "idle_from")}
         connection.execute(jobs.update().where(is_job).values(columns), kept)
+    # A server of this release may run beside the migration, if its database was put back to an earlier state.
+    connection.execute(days.delete().where(days.c.job.in_(numbers)))
     if by_day:
         connection.execute(days.insert(), by_day)
 

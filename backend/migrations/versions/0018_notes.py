@@ -37,6 +37,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("notes")  # locks the jobs before the trials, as the calls do; the other order can deadlock
     op.drop_index("ix_trials_outcome", "trials")
     op.drop_index("ix_trials_started", "trials")
-    op.drop_table("notes")
