@@ -57,7 +57,8 @@ def make_base() -> None:
     remove = ("rm", "-rf", "--one-file-system", system)
     subprocess.run(remove, check=True)  # what a run that was stopped has left
     packages = "--include=python3,python3-pip,python3-venv,ca-certificates"
-    subprocess.run(["debootstrap", "--variant=minbase", packages, DEBIAN, system], check=True)
+    own_mounts = ("unshare", "--mount", "--propagation=private")  # they go with it, also when it is stopped
+    subprocess.run([*own_mounts, "debootstrap", "--variant=minbase", packages, DEBIAN, system], check=True)
     container = buildah("from", "scratch")
     buildah("add", "--quiet", container, system, "/")
     buildah("run", "--isolation", "chroot", container, "--", "sh", "-ec", _LIKE_PYTHONS_OWN_IMAGE)
