@@ -30,7 +30,7 @@ from backend.config import load_settings
 from backend.core.state import TrialStatus, TrialType
 from backend.database.extensions import db
 from backend.database.models import Job, Trial
-from backend.usecases import runs
+from backend.usecases import jobs, runs
 from backend.usecases.audit import COMMAND_LINE
 from lightning_bso.wire import AskAnswer, RegisteredJobSpec, ReportRequest
 
@@ -55,7 +55,7 @@ def serving(url: str) -> Iterator[None]:
 
 def register(job_id: str, policy: str) -> None:
     """Register the job."""
-    runs.register(
+    jobs.register(
         RegisteredJobSpec(
             job_id_prefix=job_id,
             job_id=job_id,

@@ -11,7 +11,7 @@ import numpy as np
 from backend.core.simulate import Workload
 from backend.errors import JobStuck
 from backend.simulator import synthetic
-from backend.usecases import runs
+from backend.usecases import jobs, runs
 from backend.usecases.audit import COMMAND_LINE
 from lightning_bso.wire import RegisteredJobSpec, ReportRequest
 
@@ -59,7 +59,7 @@ def play_through(jobs: int, trials: int) -> Filled:
 
 def _register(workload: Workload, number: int) -> str:
     spec, job_id = workload.spec, f"team-{number % 8}/training-{number:05}"
-    runs.register(
+    jobs.register(
         RegisteredJobSpec(
             job_id=job_id,
             job_id_prefix=job_id,

@@ -17,7 +17,7 @@ from sqlalchemy import func, inspect, select, text, update
 
 from backend.database.extensions import db
 from backend.database.models import AuditEntry, Job, Report, Trial
-from backend.usecases import retention, runs
+from backend.usecases import jobs, retention, runs
 from backend.usecases.audit import COMMAND_LINE
 from lightning_bso.wire import RegisteredJobSpec, ReportRequest
 from tests.databases import in_application, migrate, start_mariadb
@@ -43,7 +43,7 @@ def train(job_id: str, trials: int, reports: int) -> None:
         gpu_model="NVIDIA H200",
         policy="gp-ucb",
     )
-    runs.register(spec, by=COMMAND_LINE)
+    jobs.register(spec, by=COMMAND_LINE)
     for number in range(trials):
         run_id = f"train-{number}-5f0c1be2-8a45-4ac1-9d5e-7d7a9cbf1b60"
         ask = runs.ask(job_id, run_id, host=HOST, process="4711-1764", by=COMMAND_LINE, lease_s=LEASE_S)

@@ -13,7 +13,7 @@ from lightning_bso.wire import MAX_ID_LENGTH, AuditPage
 from ..database import audit_log
 from ..database.models import AuditEntry
 from ..database.transactions import Connection, Session, read_only
-from ..errors import InvalidField
+from ..errors import InvalidField, UnknownJob
 from .records import audit_record
 
 
@@ -52,6 +52,15 @@ class Actor:
     def may_see(self, job_id: str) -> bool:
         """Whether the actor may see a job. A hidden job is answered like a missing one."""
         return self.job_id_prefix is None or job_id.startswith(self.job_id_prefix)
+
+    def check_may_see(self, job_id: str) -> None:
+        """Check that the actor may see a job.
+
+        Raises:
+            UnknownJob: it may not.
+        """
+        if not self.may_see(job_id):
+            raise UnknownJob(job_id)
 
     def may_grant(self, job_id_prefix: str | None) -> bool:
         """Whether the actor may give another actor access to the jobs of a prefix; None: to all jobs."""

@@ -8,7 +8,7 @@ from ..core import tags
 from ..database import notes, queries, store
 from ..database.models import Note
 from ..database.transactions import Connection, Session, read_only, transaction
-from ..errors import InvalidField, UnknownJob, UnknownTrial
+from ..errors import InvalidField, UnknownTrial
 from . import audit
 from .audit import Action, Actor
 from .reading import get_job
@@ -52,8 +52,7 @@ def write(connection: Connection, job_id: str, trial_number: int, text: str, tag
         UnknownTrial: the job has no such trial.
         InvalidField: the text is too long, or a tag is not a word.
     """
-    if not by.may_see(job_id):
-        raise UnknownJob(job_id)
+    by.check_may_see(job_id)
     text = text.strip()
     if len(text) > MAX_NOTE_LENGTH:
         raise InvalidField("note", f"it has {len(text)} characters; {MAX_NOTE_LENGTH} are allowed")

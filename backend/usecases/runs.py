@@ -1,10 +1,10 @@
-"""The use cases that change a job: one function, one transaction.
+"""The calls of a run: it asks for a batch size, reports, and ends. One function, one transaction.
 
 Each locks the job first, loads plain data, calls the core, writes and commits. No decision rule lives here
-(`backend.core`), no SQL (`backend.database.store`) and no HTTP (`backend.web.api`). The read calls live in `reading`.
+(`backend.core`), no SQL (`backend.database.store`) and no HTTP (`backend.web.api`). Next: `answers` builds the answers.
+What changes a job as a whole lives in `jobs`, the read calls in `reading`.
 """
 
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,9 +12,7 @@ from datetime import datetime
 
 from lightning_bso.quantities import duration
 from lightning_bso.wire import (
-    MAX_GP_UCB_BATCH_SIZES,
     MAX_INT,
-    MAX_SEED,
     MAX_STILL_S,
     AfterRequest,
     AskAnswer,
@@ -22,7 +20,6 @@ from lightning_bso.wire import (
     HeartbeatAnswer,
     HeartbeatRequest,
     ProbeRequest,
-    RegisteredJobSpec,
     ReportAnswer,
     ReportRequest,
     TrialCall,
@@ -31,57 +28,19 @@ from lightning_bso.wire import (
 
 from ..core import breakdowns, calibration, policies
 from ..core.cost import run_cost
-from ..core.gp_ucb.belief import NoWarmStart, WarmStart, warm_start
-from ..core.state import Choice, JobState, NothingConverges, Spec, TrialStatus, Verdict, VerdictCode
+from ..core.state import Choice, JobState, NothingConverges, TrialStatus, Verdict, VerdictCode
 from ..core.state import Report as CoreReport
 from ..database import rows, states, store
-from ..database.models import Job, Report, StoredBelief, Trial
+from ..database.models import Job, StoredBelief, Trial
 from ..database.transactions import Connection, transaction
 from ..errors import (
     InvalidField,
-    JobSpecDiffers,
     JobStuck,
     ReportConflict,
-    TokenLacksScope,
-    UnknownJob,
     UnknownTrial,
 )
-from . import audit
+from . import answers, audit
 from .audit import Action, Actor
-
-
-@transaction
-def register(connection: Connection, spec: RegisteredJobSpec, *, by: Actor) -> tuple[RegisteredJobSpec, bool]:
-    """Register a job. Registering the same spec again changes nothing.
-
-    Returns:
-        The spec, with a generated `job_id` if it had none, and whether the job is new.
-
-    Raises:
-        JobSpecDiffers: the id is registered with another spec.
-        InvalidField: the job cannot start from the job named by `warm_start_from`.
-        TokenLacksScope: the caller may not use this job_id.
-    """
-    if spec.job_id is None:
-        spec = spec.model_copy(update={"job_id": f"{spec.job_id_prefix}-{secrets.token_hex(4)}"})
-    if not by.may_see(spec.job_id or ""):
-        raise TokenLacksScope(
-            f"this token is limited to jobs whose job_id starts with {by.job_id_prefix!r}; rename the job"
-        )
-    job = store.read_job(connection, spec.job_id or "")
-    if job is None:
-        seed = secrets.randbelow(MAX_SEED) if spec.mab_seed is None else spec.mab_seed
-        states.begin_exploration(connection, store.add_job(connection, spec, seed, _warm_start(connection, spec, by)))
-        audit.record(connection, by, Action.REGISTER, spec.job_id)
-        return spec, True
-    registered = states.spec_of(job)
-    if registered != spec:
-        differing = [name for name, value in registered if value != getattr(spec, name)]
-        raise JobSpecDiffers(
-            f"job {spec.job_id!r} is registered with another spec; it differs in {', '.join(differing)}. "
-            "Give the changed training a job_id of its own, or delete the old job"
-        )
-    return registered, False
 
 
 @transaction
@@ -125,7 +84,7 @@ def ask(
         UnknownJob: there is no such job.
         JobStuck: no batch size is left to dispatch.
     """
-    _check_access(by, job_id)
+    by.check_may_see(job_id)
     with store.locked_to_ask(connection, job_id, run_id) as (locked, last_number):
         job, at, trial, last = locked.job, locked.at, locked.trial, locked.last_report
         if (
@@ -136,19 +95,19 @@ def ask(
         ):
             if _renew_lease(connection, job, None, at, lease_s):
                 trial = store.read_trial(connection, trial)  # its lease may just have expired
-            return _to_ask_answer(job, trial, last, lease_s, held_by=trial.process)
+            return answers.to_ask(job, trial, last, lease_s, held_by=trial.process)
         ruled_out = None if trial is None else _reopen(connection, job, trial, resumes=resumes)
         _renew_lease(connection, job, trial, at, lease_s)
         if trial is not None:
             trial.process = process
             trial.epoch_limit_j = trial.epoch_limit_j if stops else None
-            return _to_ask_answer(job, trial, last, lease_s, ruled_out)
+            return answers.to_ask(job, trial, last, lease_s, ruled_out)
         choice = _choose(connection, locked, by)
         choice = choice if stops else replace(choice, epoch_limit_j=None)
         trial = store.new_trial(job, at, last_number + 1, run_id, choice, host, process)
         done = f"trial {trial.number}, batch size {trial.batch_size}"
         locked.new += [trial, audit.entry(at, by, Action.ASK, job_id, done)]
-        return _to_ask_answer(job, trial, None, lease_s)
+        return answers.to_ask(job, trial, None, lease_s)
 
 
 @transaction
@@ -171,10 +130,10 @@ def report(connection: Connection, request: ReportRequest, *, by: Actor, lease_s
         if last is not None and request.report_number is not None and request.report_number <= last.number:
             stored = store.find_report(connection, trial, request.report_number)
             if stored is not None:
-                return _repeat_answer(spec, report, stored)
+                return answers.to_repeated_report(spec, report, stored)
         if _has_ended(trial):
-            return _recorded_outcome(spec, trial)
-        last_number = _report_number(last)
+            return answers.to_report_of_ended(spec, trial)
+        last_number = answers.number_of(last)
         _check_progress(trial, last_number, request)
         _check_measured(request)
         _check_energy_source(locked.energy_source, request)
@@ -197,7 +156,7 @@ def report(connection: Connection, request: ReportRequest, *, by: Actor, lease_s
             trial.converged = verdict.result
             if state is not None:
                 states.save_ended(job, locked.belief, state, trial)
-        return _to_report_answer(spec, report, verdict)
+        return answers.to_report(spec, report, verdict)
 
 
 @transaction
@@ -289,11 +248,11 @@ def end(
         _renew_lease(connection, job, trial, at, lease_s)
         if _is_of_another(request.process, trial):
             return None
-        if request.report_number is not None and request.report_number < _report_number(locked.last_report):
+        if request.report_number is not None and request.report_number < answers.number_of(locked.last_report):
             return None
         spec = states.core_spec(job)
-        if request.over and _converged(trial) is not None and spec.target_metric is None:
-            return EndAnswer(verdict=_recorded_outcome(spec, trial))  # the first answer may have been lost
+        if request.over and answers.has_converged(trial) is not None and spec.target_metric is None:
+            return EndAnswer(verdict=answers.to_report_of_ended(spec, trial))  # the first answer may have been lost
         if not _has_ended(trial) or (by_user and trial.outcome_code in (store.ENDED, store.LEFT)):
             outcome = request.reason or "ended by its caller without a verdict"
             if request.over and not by_user and _learns_from(job, trial):
@@ -311,62 +270,13 @@ def end(
         return None if ruled_out is None else EndAnswer(ruled_out=ruled_out)
 
 
-@transaction
-def reset(connection: Connection, job_id: str, *, by: Actor) -> None:
-    """Start a new exploration of a job. The job keeps its earlier trials, but they no longer count in decisions.
-
-    The job also forgets how much its runs take on a device at a time.
-
-    Raises:
-        UnknownJob: there is no such job.
-    """
-    _check_access(by, job_id)
-    with store.locked_job(connection, job_id) as (job, _):
-        job.exploration += 1
-        states.begin_exploration(connection, job)
-        job.max_device_batch_size = None
-        audit.record(connection, by, Action.RESET, job_id)
-
-
-@transaction
-def pause(connection: Connection, job_id: str, *, paused: bool, by: Actor) -> None:
-    """Pause or resume a job. Every run of a paused job gets the default batch size, without a cost bound.
-
-    Raises:
-        UnknownJob: there is no such job.
-    """
-    _check_access(by, job_id)
-    with store.locked_job(connection, job_id) as (job, _):
-        if job.paused != paused:
-            job.paused = paused
-            audit.record(connection, by, Action.PAUSE if paused else Action.RESUME, job_id)
-
-
-@transaction
-def delete(connection: Connection, job_id: str, *, by: Actor) -> None:
-    """Delete a job with its trials and reports.
-
-    Raises:
-        UnknownJob: there is no such job.
-    """
-    _check_access(by, job_id)
-    with store.locked_job(connection, job_id) as (job, _):
-        store.delete_job(connection, job)
-        audit.record(connection, by, Action.DELETE, job_id)
-
-
-def _check_access(by: Actor, job_id: str) -> None:
-    if not by.may_see(job_id):
-        raise UnknownJob(job_id)
-
-
 @contextmanager
 def _locked_run(
     connection: Connection, call: TrialCall, by: Actor, batch_size: int | None = None, *, names_source: bool = False
 ) -> Iterator[tuple[store.LockedRun, Trial]]:
     """Lock a job, with what most calls of a run read, and the run's trial. At the end, store what has changed."""
     job_id, number = call.job_id, call.trial_number
-    _check_access(by, job_id)
+    by.check_may_see(job_id)
     with store.locked_run(connection, job_id, number, names_source=names_source) as locked:
         trial = locked.trial
         if trial is None:
@@ -445,7 +355,7 @@ def _judge_end(connection: Connection, job: Job, trial: Trial, at: datetime, out
         trial.converged = verdict.converged
         store.save_trial(connection, job, trial)
         states.refresh_summary(connection, job, trial.exploration)
-    return _to_report_answer(spec, CoreReport(None, trial.energy_j, trial.time_s, trial.epochs), verdict)
+    return answers.to_report(spec, CoreReport(None, trial.energy_j, trial.time_s, trial.epochs), verdict)
 
 
 def _calibrate(connection: Connection, job: Job, trial: Trial, at: datetime, outcome: str) -> None:
@@ -496,34 +406,6 @@ def _ruled_out(connection: Connection, job: Job, trial: Trial) -> str | None:
     return breakdowns.ruled_out(states.load_breakdowns(connection, job, trial.exploration)).get(trial.batch_size)
 
 
-def _warm_start(connection: Connection, spec: RegisteredJobSpec, by: Actor) -> WarmStart | None:
-    if spec.warm_start_from is None:
-        return None
-    donor = store.read_job(connection, spec.warm_start_from)
-    if donor is None or not by.may_see(donor.job_id):
-        raise _unusable_donor(spec, "does not exist; check its id")
-    donor_spec = states.spec_at(donor, donor.exploration)
-    if donor_spec.target_metric is None:
-        raise _unusable_donor(spec, "has not learnt its target yet")
-    if len(donor_spec.batch_sizes) > MAX_GP_UCB_BATCH_SIZES:
-        raise _unusable_donor(spec, f"has more than {MAX_GP_UCB_BATCH_SIZES} batch sizes, too many for a warm start")
-    target = (spec.target_metric, spec.higher_is_better_metric)
-    if (donor_spec.target_metric, donor_spec.higher_is_better_metric) != target:
-        direction = "or above" if donor_spec.higher_is_better_metric else "or below"
-        other = f"{donor_spec.target_metric:g} ({direction})"
-        raise _unusable_donor(spec, f"trains to another target, {other}, which takes a different number of epochs")
-    try:
-        # The stored summary of another policy holds other quantities.
-        read = states.read_state if donor.policy == spec.policy else states.load_full_state
-        return warm_start(read(connection, donor), states.to_core(spec))
-    except NoWarmStart as error:
-        raise _unusable_donor(spec, f"has nothing to start from: {error}") from error
-
-
-def _unusable_donor(spec: RegisteredJobSpec, why: str) -> InvalidField:
-    return InvalidField("warm_start_from", f"job {spec.warm_start_from!r} {why}; name another job, or leave it out")
-
-
 def _renew_lease(connection: Connection, job: Job, trial: Trial | None, at: datetime, lease_s: float) -> bool:
     """Renew the lease of a call's trial, and end the job's other running trials whose lease has expired.
 
@@ -547,10 +429,6 @@ def _add_metric(job: Job, trial: Trial, metric: float | None) -> None:
     known = [value for value in (trial.best_metric, metric) if value is not None]
     best = max if states.core_spec(job).higher_is_better_metric else min
     trial.best_metric = best(known, default=None)
-
-
-def _report_number(report: Report | None) -> int:
-    return 0 if report is None else report.number
 
 
 def _is_of_another(process: str | None, trial: Trial) -> bool:
@@ -609,79 +487,3 @@ def _check_energy_source(known: str | None, request: ReportRequest) -> None:
             "from different sources cannot be compared. "
             "Give these runs a job of their own"
         )
-
-
-def _repeat_answer(spec: Spec, report: CoreReport, stored: Report) -> ReportAnswer:
-    """Return the verdict that a stored report got, if the new report has the same content."""
-    out_of_memory = stored.code == VerdictCode.OUT_OF_MEMORY
-    if CoreReport(stored.metric, stored.energy_j, stored.time_s, stored.epoch, out_of_memory) != report:
-        raise ReportConflict(
-            f"report {stored.number} already exists with different content; give a new report the next number"
-        )
-    code = VerdictCode(stored.code)
-    return _to_report_answer(spec, report, Verdict(code, stored.message))
-
-
-def _converged(trial: Trial) -> bool | None:
-    """Whether a run has reached its target, be it one that is still to be learnt from it; None: it has no verdict."""
-    if trial.outcome_code == VerdictCode.PRICED_OUT:
-        return False
-    return True if trial.status == TrialStatus.CALIBRATED else trial.converged
-
-
-def _recorded_outcome(spec: Spec, trial: Trial) -> ReportAnswer:
-    return ReportAnswer(
-        stop_train=True,
-        converged=bool(_converged(trial)),
-        message=f"trial {trial.number} has already ended: {trial.outcome}",
-        reason=trial.outcome_code or "",
-        cost=run_cost(spec, trial.energy_j, trial.time_s),
-    )
-
-
-def _to_report_answer(spec: Spec, report: CoreReport, verdict: Verdict) -> ReportAnswer:
-    return ReportAnswer(
-        stop_train=verdict.stop,
-        converged=verdict.converged,
-        message=verdict.reason,
-        reason=verdict.code,
-        cost=run_cost(spec, report.energy_j, report.time_s),
-    )
-
-
-def _to_ask_answer(
-    job: Job,
-    trial: Trial,
-    last: Report | None,
-    lease_s: float,
-    ruled_out: str | None = None,
-    held_by: str | None = None,
-) -> AskAnswer:
-    spec = states.core_spec(job)
-    # A run knows its totals as of its last report. A calibration run has its verdict as of an earlier one.
-    energy_j, time_s, epochs = (trial.energy_j, trial.time_s, trial.epochs)
-    if last is not None:
-        energy_j, time_s, epochs = last.energy_j, last.time_s, last.epoch
-    outcome = trial.outcome
-    if ruled_out is not None:
-        outcome = f"{outcome}. Batch size {trial.batch_size} is ruled out until the job is reset: it {ruled_out}"
-    return AskAnswer(
-        job_id=job.job_id,
-        batch_size=trial.batch_size,
-        trial_number=trial.number,
-        type=trial.type,
-        reason=trial.reason,
-        status=trial.status,
-        outcome=None if trial.outcome_code == store.LOST else outcome,
-        lease_s=lease_s,
-        time=time_s,
-        energy=energy_j,
-        current_epoch=epochs,
-        report_number=_report_number(last),
-        converged=_converged(trial),
-        energy_after=max(0.0, trial.energy_after_j + trial.energy_j - energy_j),
-        time_after=max(0.0, trial.time_after_s + trial.time_s - time_s),
-        probe_wanted=spec.policy == "gp-ucb" and trial.exploration not in states.load_probes(job),
-        max_device_batch_size=job.max_device_batch_size,
-        held_by=held_by,
-    )

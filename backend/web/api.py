@@ -1,6 +1,6 @@
 """The HTTP endpoints: parse the request, call a use case, answer.
 
-No rule of the protocol lives here: see `backend.usecases.runs` and `backend.usecases.reading`. The names of the
+No rule of the protocol lives here: see `runs`, `jobs` and `reading` in `backend.usecases`. The names of the
 endpoint functions are the operation ids of the OpenAPI document, so they must not change. The document's links, which
 lead from one call to the next, live in `links`.
 """
@@ -58,7 +58,7 @@ from lightning_bso.wire import (
 from ..database import schema
 from ..database.queries import JobFilter
 from ..errors import DatabaseUnavailable, TokenLacksScope, UnknownJob, UnknownTrial
-from ..usecases import audit, exports, reading, runs, savings
+from ..usecases import audit, exports, jobs, reading, runs, savings
 from ..usecases.audit import Actor
 from ..usecases.tokens import Scope
 from . import files, links, metrics
@@ -171,7 +171,7 @@ def validation_failed(error: ValidationError) -> Response:
 )
 def register(body: RegisteredJobSpec) -> Response:
     """Register a job. 201: the job is new; 200: the same spec is already registered."""
-    spec, new = runs.register(body, by=_by())
+    spec, new = jobs.register(body, by=_by())
     return _json(spec, 201 if new else 200)
 
 
@@ -243,7 +243,7 @@ def end(body: TrialRequest) -> Response:
 @blueprint.delete(JOBS_PATH, tags=[_RUNS], responses={200: Nothing, **_errors(404)})
 def delete(query: JobQuery) -> Response:
     """Delete a job with its trials and reports."""
-    runs.delete(query.job_id, by=_by())
+    jobs.delete(query.job_id, by=_by())
     return _null()
 
 
@@ -313,7 +313,7 @@ def export_reports(query: ExportQuery) -> Response:
 @blueprint.post(f"{JOBS_PATH}/<job_id:job_id>/reset", tags=[_RUNS], responses={200: Nothing, **_errors(404)})
 def reset(path: JobQuery) -> Response:
     """Start a new exploration of a job. The job keeps its history."""
-    runs.reset(path.job_id, by=_by())
+    jobs.reset(path.job_id, by=_by())
     return _null()
 
 

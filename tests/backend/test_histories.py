@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from backend.usecases import reading, runs
+from backend.usecases import jobs, reading, runs
 from backend.usecases.audit import COMMAND_LINE
 from lightning_bso.wire import TrialRequest
 from tests import specs
@@ -47,7 +47,7 @@ usages = st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(0, 1))
 metrics = st.sampled_from([0.1, 0.3, 0.45, 0.5, 0.55, 0.7, 0.9])
 reasons = st.sampled_from([None, "a broken pipe", "a broken loader"])
 ways_to_end = st.sampled_from([{}, {"over": True}, {"unfit": True}, {"misconfigured": True}])
-jobs = st.fixed_dictionaries(
+specs_of_jobs = st.fixed_dictionaries(
     {
         "target_metric": st.sampled_from([0.5, 0.5, None]),
         "batch_sizes": st.sampled_from([[16], [8, 16], [8, 16, 32], [8, 16, 32, 64]]),
@@ -125,12 +125,12 @@ class History(RuleBasedStateMachine):
         self.registrations = self.asks = self.interventions = 0
         self.calls.delete()
 
-    @initialize(changed=jobs)
+    @initialize(changed=specs_of_jobs)
     def begin(self, changed: dict[str, Any]) -> None:
         self.register(changed)
 
     @precondition(lambda self: self.job is None)
-    @rule(changed=jobs)
+    @rule(changed=specs_of_jobs)
     def register(self, changed: dict[str, Any]) -> None:
         assert self.calls.ask().status == 400
         spec = changed | {"policy": self.policy}
@@ -241,7 +241,7 @@ class History(RuleBasedStateMachine):
         with self.app.app_context():
             if intervention == "pause" or self.job.paused:
                 self.job.paused = not self.job.paused
-                runs.pause("train", paused=self.job.paused, by=COMMAND_LINE)
+                jobs.pause("train", paused=self.job.paused, by=COMMAND_LINE)
             elif intervention == "stop" and self.job.trials:
                 last = self.job.trials[max(self.job.trials)]
                 named = {name: last[name] for name in ("trial_number", "batch_size")}

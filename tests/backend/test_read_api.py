@@ -3,7 +3,7 @@
 import pytest
 from flask import Flask
 
-from backend.usecases import reading, runs
+from backend.usecases import jobs, reading
 from backend.usecases.audit import COMMAND_LINE
 from lightning_bso.wire import MAX_INT
 from tests.calls import Calls
@@ -128,8 +128,8 @@ def test_a_paused_job_dispatches_the_default_without_a_bound_and_resumes_where_i
     for _ in range(4):
         calls.converge(calls.trial(), energy=10)
     with app.app_context():
-        runs.pause("train", paused=True, by=COMMAND_LINE)
-        runs.pause("train", paused=True, by=COMMAND_LINE)
+        jobs.pause("train", paused=True, by=COMMAND_LINE)
+        jobs.pause("train", paused=True, by=COMMAND_LINE)
     assert calls.describe()["paused"]
     for _ in range(3):
         belief = calls.must(calls("GET", "/jobs/train/belief"))
@@ -139,7 +139,7 @@ def test_a_paused_job_dispatches_the_default_without_a_bound_and_resumes_where_i
         assert not calls.must(calls.report(trial, energy=1e9))["stop_train"]
         calls.converge(trial, energy=1e9)
     with app.app_context():
-        runs.pause("train", paused=False, by=COMMAND_LINE)
+        jobs.pause("train", paused=False, by=COMMAND_LINE)
     assert calls.trial()["type"] != "Paused"
     actions = [entry["action"] for entry in calls.must(calls("GET", "/audit"))["entries"]]
     assert (actions.count("pause"), actions.count("resume")) == (1, 1)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from lightning_bso.wire import MAX_ID_LENGTH, JobSummary, RegisteredJobSpec
 
 from ...errors import ServiceError
-from ...usecases import reading, runs
+from ...usecases import jobs, reading
 from ...usecases.users import Role
 from . import login
 from .blueprint import blueprint
@@ -37,7 +37,7 @@ def derive_job(user: PageUser) -> ResponseReturnValue:
         return _page(job, _prefilled(job, request.args.get("eta", "")), warm=_can_start_warm(job))
     form = request.form
     try:
-        spec, is_new = runs.register(_spec(job, form), by=user.actor)
+        spec, is_new = jobs.register(_spec(job, form), by=user.actor)
     except ValidationError as error:
         problems = [
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": ") for fault in error.errors()

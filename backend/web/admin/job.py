@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from lightning_bso.quantities import duration, joules
 from lightning_bso.wire import TrialRecord, TrialRequest
 
-from ...usecases import dashboard, notes, reading, runs
+from ...usecases import dashboard, jobs, notes, reading, runs
 from ...usecases.users import Role
 from .. import files
 from . import export, login, plots
@@ -92,7 +92,7 @@ def export_trials(user: PageUser) -> ResponseReturnValue:
 def pause_job(user: PageUser) -> ResponseReturnValue:
     """Pause the job, or resume it."""
     paused = request.form.get("paused") == "1"
-    runs.pause(job_id(), paused=paused, by=user.actor)
+    jobs.pause(job_id(), paused=paused, by=user.actor)
     flash("Paused: every run gets the default batch size." if paused else "Resumed: the policy chooses again.")
     return _back_to_job()
 
@@ -101,7 +101,7 @@ def pause_job(user: PageUser) -> ResponseReturnValue:
 @login.requires(Role.OPERATOR)
 def reset_job(user: PageUser) -> ResponseReturnValue:
     """Start a new exploration."""
-    runs.reset(job_id(), by=user.actor)
+    jobs.reset(job_id(), by=user.actor)
     flash("Reset: a new exploration starts. The history is kept, but no longer counts in decisions.")
     return _back_to_job()
 
@@ -133,7 +133,7 @@ def delete_job(user: PageUser) -> ResponseReturnValue:
     if request.form.get("typed") != job_id():
         flash("Nothing was deleted: the typed text is not the job's id.", "error")
         return _back_to_job()
-    runs.delete(job_id(), by=user.actor)
+    jobs.delete(job_id(), by=user.actor)
     flash("Deleted.")
     return redirect(url_for("admin.jobs"))
 
