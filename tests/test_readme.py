@@ -179,6 +179,13 @@ def test_the_tree_that_the_readme_draws_is_the_one_of_the_checkout() -> None:
     assert drawn == top_level | packages
 
 
+def test_the_costs_that_the_readme_names_are_those_of_the_table() -> None:
+    table = (ROOT / "docs/policies.md").read_text().partition("power limit at its maximum")[2]
+    measured = {name: float(cost) for name, cost in re.findall(r"^\| (\S+) \| (\d\.\d{3}) \(", table, re.MULTILINE)[:3]}
+    named = re.findall(r"(\d+\.\d) % more (?:under `(.+?)`|with the)", README.replace("\n", " "))
+    assert {name or "default": 1 + float(percent) / 100 for percent, name in named} == pytest.approx(measured)
+
+
 def test_no_line_of_the_readme_is_longer_than_100_characters() -> None:
     assert [line for line in README.splitlines() if len(line) > 100 and "](http" not in line] == []
 
