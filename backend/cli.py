@@ -1,5 +1,7 @@
 """The command line, `python -m backend`. Each command reads the settings, calls a use case and prints the result.
 
+A result is a record, which `--json` prints, and a sentence or table about it. A refusal goes to standard error.
+
 No rule lives here. Next: `backend.usecases`. The command `simulate` lives in `backend.simulator.cli`.
 """
 
@@ -93,8 +95,9 @@ def db() -> None:
 
 
 @db.command()
+@_as_json
 @database_url
-def upgrade(database_url: str | None) -> None:
+def upgrade(as_json: bool, database_url: str | None) -> None:
     """Upgrade the schema to this version of the program, and check that the database takes writes. Back it up first."""
     app, _ = _app(database_url, prepare_database=False)
     with app.app_context():
@@ -103,12 +106,14 @@ def upgrade(database_url: str | None) -> None:
             schema.check_writable()
         except (DatabaseUnavailable, DatabaseUnusable, SchemaOutdated) as error:
             raise click.ClickException(str(error)) from error
-        click.echo(f"The schema version is {schema.current_version()}.")
+        version = schema.current_version()
+    _print({"schema_version": version}, f"The schema version is {version}.", as_json=as_json)
 
 
 @db.command()
+@_as_json
 @database_url
-def check(database_url: str | None) -> None:
+def check(as_json: bool, database_url: str | None) -> None:
     """Exit with 0 if the database answers, has the schema of this version of the program and takes writes."""
     app, _ = _app(database_url, prepare_database=False)
     with app.app_context():
@@ -117,7 +122,8 @@ def check(database_url: str | None) -> None:
             schema.check_writable()
         except (SchemaOutdated, DatabaseUnavailable) as error:
             raise click.ClickException(str(error)) from error
-        click.echo(f"The schema version is {schema.current_version()}, as required.")
+        version = schema.current_version()
+    _print({"schema_version": version}, f"The schema version is {version}, as required.", as_json=as_json)
 
 
 @db.command()
@@ -144,12 +150,16 @@ def token() -> None:
     "--valid-days", type=float, help=f"Days until the token expires, 1 to {MAX_VALID_DAYS}.  [default: never]"
 )
 @click.option("--prefix", help="Limit the token to jobs whose ids start with this.  [default: all jobs]")
+@_as_json
 @database_url
-def create(label: str, scope: str, valid_days: float | None, prefix: str | None, database_url: str | None) -> None:
+def create(
+    label: str, scope: str, valid_days: float | None, prefix: str | None, as_json: bool, database_url: str | None
+) -> None:
     """Create a token and print it. The server stores only its hash, so it cannot be printed again."""
     app, _ = _app(database_url)
     with app.app_context(), _report_errors():
-        click.echo(tokens.create(label, Scope(scope), valid_days=valid_days, job_id_prefix=prefix))
+        secret = tokens.create(label, Scope(scope), valid_days=valid_days, job_id_prefix=prefix)
+    _print({"label": label, "scope": scope, "job_id_prefix": prefix, "token": secret}, secret, as_json=as_json)
 
 
 @token.command(name="list")
@@ -160,27 +170,25 @@ def list_tokens(as_json: bool, database_url: str | None) -> None:
     app, _ = _app(database_url)
     with app.app_context():
         infos = tokens.list_all()
-    if as_json:
-        _print_json(infos)
-    else:
-        rows = [("LABEL", "SCOPE", "JOBS", "CREATED (UTC)", "STATE")]
-        for info in infos:
-            expires = f"{'expired' if info.expired else 'expires'} {info.expires_at or 'never'}"
-            state = f"revoked {info.revoked_at:%F %R}" if info.revoked_at else expires
-            jobs = "all" if info.job_id_prefix is None else f"{info.job_id_prefix}…"
-            rows.append((info.label, info.scope, jobs, f"{info.created_at:%F %R}", state))
-        _print_table(rows)
+    rows = [("LABEL", "SCOPE", "JOBS", "CREATED (UTC)", "STATE")]
+    for info in infos:
+        expires = f"{'expired' if info.expired else 'expires'} {info.expires_at or 'never'}"
+        state = f"revoked {info.revoked_at:%F %R}" if info.revoked_at else expires
+        jobs = "all" if info.job_id_prefix is None else f"{info.job_id_prefix}…"
+        rows.append((info.label, info.scope, jobs, f"{info.created_at:%F %R}", state))
+    _print([asdict(info) for info in infos], _table(rows), as_json=as_json)
 
 
 @token.command()
 @click.option("--label", required=True)
+@_as_json
 @database_url
-def revoke(label: str, database_url: str | None) -> None:
+def revoke(label: str, as_json: bool, database_url: str | None) -> None:
     """Revoke the token with a label."""
     app, _ = _app(database_url)
     with app.app_context(), _report_errors():
         tokens.revoke(label)
-    click.echo(f"Revoked: {label}")
+    _print({"label": label}, f"Revoked: {label}", as_json=as_json)
 
 
 @main.group()
@@ -201,16 +209,24 @@ _password = click.option(
 @_user_prefix
 @_password
 @click.option("--no-password", is_flag=True, help="Let the user log in at a trusted proxy only (ZEUS_BSO_AUTH_HEADER).")
+@_as_json
 @database_url
 def create_user(
-    name: str, role: str, prefix: str | None, password_stdin: bool, no_password: bool, database_url: str | None
+    name: str,
+    role: str,
+    prefix: str | None,
+    password_stdin: bool,
+    no_password: bool,
+    as_json: bool,
+    database_url: str | None,
 ) -> None:
     """Create a user. Without --prefix the user sees all jobs."""
     app, _ = _app(database_url)
     password = None if no_password else _read_password(from_stdin=password_stdin)
     with app.app_context(), _report_errors():
         users.create(name, password, Role(role), COMMAND_LINE, job_id_prefix=prefix)
-    click.echo(f"Created: {name}, {role}, {jobs_of(prefix)}")
+        account = _account(name)
+    _print(account, f"Created: {name}, {role}, {jobs_of(prefix)}", as_json=as_json)
 
 
 @user.command(name="list")
@@ -221,15 +237,12 @@ def list_users(as_json: bool, database_url: str | None) -> None:
     app, _ = _app(database_url)
     with app.app_context():
         accounts = users.list_all()
-    if as_json:
-        _print_json(accounts)
-    else:
-        rows = [("NAME", "ROLE", "JOBS", "CREATED (UTC)", "STATE")]
-        for account in accounts:
-            state = f"disabled {account.disabled_at:%F %R}" if account.disabled_at else "enabled"
-            jobs = "all" if account.job_id_prefix is None else f"{account.job_id_prefix}…"
-            rows.append((account.name, account.role, jobs, f"{account.created_at:%F %R}", state))
-        _print_table(rows)
+    rows = [("NAME", "ROLE", "JOBS", "CREATED (UTC)", "STATE")]
+    for account in accounts:
+        state = f"disabled {account.disabled_at:%F %R}" if account.disabled_at else "enabled"
+        jobs = "all" if account.job_id_prefix is None else f"{account.job_id_prefix}…"
+        rows.append((account.name, account.role, jobs, f"{account.created_at:%F %R}", state))
+    _print([asdict(account) for account in accounts], _table(rows), as_json=as_json)
 
 
 @user.command(name="change")
@@ -240,6 +253,7 @@ def list_users(as_json: bool, database_url: str | None) -> None:
 @click.option("--password", is_flag=True, help="Ask for a new password.")
 @_password
 @click.option("--disable/--enable", default=None, help="Whether the user may log in.")
+@_as_json
 @database_url
 def change_user(
     name: str,
@@ -249,6 +263,7 @@ def change_user(
     password: bool,
     password_stdin: bool,
     disable: bool | None,
+    as_json: bool,
     database_url: str | None,
 ) -> None:
     """Change a user, and end all its sessions."""
@@ -271,13 +286,15 @@ def change_user(
             all_jobs=all_jobs,
             disabled=disable,
         )
-    click.echo(f"Changed: {name}; its sessions have ended")
+        account = _account(name)
+    _print(account, f"Changed: {name}; its sessions have ended", as_json=as_json)
 
 
 @main.command()
 @click.argument("job_id")
+@_as_json
 @database_url
-def replay(job_id: str, database_url: str | None) -> None:
+def replay(job_id: str, as_json: bool, database_url: str | None) -> None:
     """Replay every decision on a job; exit with 0 if all replayed decisions equal the stored ones."""
     app, _ = _app(database_url)
     with app.app_context():
@@ -285,9 +302,12 @@ def replay(job_id: str, database_url: str | None) -> None:
             trials, differences = reading.replay_job(job_id)
         except ServiceError as error:
             raise click.ClickException(str(error)) from error
-    if differences:
+    if differences and not as_json:
         raise click.ClickException("\n".join(differences))
-    click.echo(f"All decisions on {count(trials, 'trial')} of {job_id} follow from the stored data.")
+    said = f"All decisions on {count(trials, 'trial')} of {job_id} follow from the stored data."
+    _print({"job_id": job_id, "trials": trials, "differences": differences}, said, as_json=as_json)
+    if differences:
+        sys.exit(1)
 
 
 _older_than = click.option(
@@ -304,45 +324,57 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Only count what would b
 @main.command("prune-reports")
 @_older_than
 @_dry_run
+@_as_json
 @database_url
-def prune_reports(days: int, dry_run: bool, database_url: str | None) -> None:
+def prune_reports(days: int, dry_run: bool, as_json: bool, database_url: str | None) -> None:
     """Remove the reports of trials that ended long ago. The trials, their totals and their last reports stay."""
     app, _ = _app(database_url)
     with app.app_context(), _report_errors():
         removed = retention.prune_reports(days, COMMAND_LINE, dry_run=dry_run)
-    click.echo(f"Trials that ended before {removed.before:%F %R} UTC and had more than one report: {removed.trials}")
-    click.echo(f"Reports {_removed(dry_run=dry_run)}: {removed.reports}")
+    said = (
+        f"Trials that ended before {removed.before:%F %R} UTC and had more than one report: {removed.trials}\n"
+        f"Reports {_removed(dry_run=dry_run)}: {removed.reports}"
+    )
+    record = {"before": removed.before, "trials": removed.trials, "reports": removed.reports, "dry_run": dry_run}
+    _print(record, said, as_json=as_json)
 
 
 @main.command("prune-audit")
 @_older_than
 @_dry_run
+@_as_json
 @database_url
-def prune_audit(days: int, dry_run: bool, database_url: str | None) -> None:
+def prune_audit(days: int, dry_run: bool, as_json: bool, database_url: str | None) -> None:
     """Remove old entries of the audit log. An entry records that."""
     app, _ = _app(database_url)
     with app.app_context(), _report_errors():
         removed = retention.prune_audit(days, COMMAND_LINE, dry_run=dry_run)
-    click.echo(f"Entries from before {removed.before:%F %R} UTC {_removed(dry_run=dry_run)}: {removed.entries}")
+    said = f"Entries from before {removed.before:%F %R} UTC {_removed(dry_run=dry_run)}: {removed.entries}"
+    _print({"before": removed.before, "entries": removed.entries, "dry_run": dry_run}, said, as_json=as_json)
 
 
 main.add_command(simulate)
 
 
-def _print_json(records: Sequence[tokens.TokenInfo] | Sequence[users.Account]) -> None:
-    """Print records as JSON with all their fields. Times end with the offset of UTC."""
+def _print(result: object, said: str, *, as_json: bool) -> None:
+    """Print a command's result as text, or with --json as JSON. Times of the JSON end with the offset of UTC."""
 
     def text(time: datetime) -> str:
         return time.replace(tzinfo=UTC).isoformat()
 
-    click.echo(json.dumps([asdict(record) for record in records], indent=2, default=text))
+    click.echo(json.dumps(result, indent=2, default=text) if as_json else said)
 
 
-def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Print lines of cells in columns. The first line is the head."""
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Return lines of cells in columns. The first line is the head."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(map(str.rstrip, lines))
+
+
+def _account(name: str) -> dict[str, object]:
+    """Return a user as `user list --json` prints it."""
+    return next(asdict(account) for account in users.list_all() if account.name == name)
 
 
 def _removed(*, dry_run: bool) -> str:
@@ -352,7 +384,7 @@ def _removed(*, dry_run: bool) -> str:
 def _read_password(*, from_stdin: bool) -> str:
     if from_stdin:
         return sys.stdin.readline().rstrip("\n")
-    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
 
 
 @contextmanager
