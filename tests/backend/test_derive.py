@@ -75,10 +75,10 @@ def test_an_impossible_eta_is_that_of_the_other_job(client: FlaskClient, eta: st
 @pytest.mark.parametrize(
     ("changes", "problem", "status"),
     [
-        ({"eta_knob": "2"}, "eta_knob: ", 422),
-        ({"eta_knob": "<b>"}, "eta_knob: ", 422),
-        ({"batch_sizes": "8, x"}, "batch_sizes.1: ", 422),
-        ({"batch_sizes": ""}, "batch_sizes: ", 422),
+        ({"eta_knob": "2"}, "eta, the weight of energy against time: ", 422),
+        ({"eta_knob": "<b>"}, "eta, the weight of energy against time: ", 422),
+        ({"batch_sizes": "8, x"}, "Batch sizes, 'x': ", 422),
+        ({"batch_sizes": ""}, "Batch sizes: ", 422),
         ({"default_batch_size": "7"}, "default_batch_size 7 is not among batch_sizes", 422),
         ({"job_id": "other"}, "job_id must start with job_id_prefix", 422),
         ({"job_id": "train"}, "job 'train' is registered with another spec", 409),

@@ -97,7 +97,7 @@ def test_the_page_shows_teams_and_jobs_in_a_range_that_the_address_names(played:
     assert "-6.00 J" in page.replace("−", "-")
     empty = client.get("/admin/savings/?to=2020-01-31").text
     assert "No run has ended in this time." in empty
-    assert "is no date" in client.get("/admin/savings/?from=yesterday").text
+    assert "is not a day" in client.get("/admin/savings/?from=yesterday").text
     figure = client.get("/admin/savings/plots?range=7d").json["figures"]["over-time"]
     (day,) = figure["data"][0]["x"]
     assert date.fromisoformat(day)

@@ -39,10 +39,7 @@ def derive_job(user: PageUser) -> ResponseReturnValue:
     try:
         spec, is_new = jobs.register(_spec(job, form), by=user.actor)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": ") for fault in error.errors()
-        ]
-        return _page(job, form, warm="warm" in form, problems=problems, status=422)
+        return _page(job, form, warm="warm" in form, problems=_problems(error), status=422)
     except ServiceError as error:
         return _page(job, form, warm="warm" in form, problems=[str(error)], status=error.status)
     done = "Registered." if is_new else "This job was registered before, with the same spec."
@@ -83,9 +80,24 @@ def _spec(job: JobSummary, form: Mapping[str, str]) -> RegisteredJobSpec:
     typed: dict[str, object] = {name: form.get(name, "").strip() or None for name in FIELDS}
     sizes = form.get("batch_sizes", "").replace(",", " ").split()
     warm_start_from = job.spec.job_id if "warm" in form else None
-    changes = typed | {"batch_sizes": [_number(size) for size in sizes], "warm_start_from": warm_start_from}
+    changes = typed | {
+        "job_id": form.get("job_id", "").strip(),
+        "batch_sizes": [_number(size) for size in sizes],
+        "warm_start_from": warm_start_from,
+    }
     changes |= {name: _number(str(changes[name] or "")) for name in FIELDS if name not in ("job_id", "batch_sizes")}
     return RegisteredJobSpec.model_validate(job.spec.model_dump() | changes)
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """What is wrong with the fields, under the names that the form gives them."""
+    problems = []
+    for fault in error.errors():
+        field, *place = fault["loc"] or ("",)
+        name = FIELDS.get(str(field), str(field)) + (f", {fault['input']!r}" if place else "")
+        said = fault["msg"].removeprefix("Value error, ")
+        problems.append(f"{name}: {said}." if name else f"{said}.")
+    return list(dict.fromkeys(problems))
 
 
 def _number(text: str) -> int | float | str | None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 from flask import current_app, flash, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -25,6 +26,17 @@ _EXPORT_PAGE = 1000
 @login.requires(Role.VIEWER)
 def show_job(user: PageUser) -> ResponseReturnValue:
     """Show the page."""
+    return page(user)
+
+
+def page(user: PageUser, refused: Literal["note", "deletion"] | None = None, problem: str | None = None) -> str:
+    """Make the page.
+
+    Args:
+        user: the user.
+        refused: the form that was refused. It keeps what was typed.
+        problem: why it was refused.
+    """
     history = dashboard.history(job_id(), user.actor)
     first = max(0, history.trial_count - LATEST_TRIALS)
     latest = reading.list_trials(job_id(), first, LATEST_TRIALS, user.actor).trials
@@ -36,6 +48,8 @@ def show_job(user: PageUser) -> ResponseReturnValue:
         note=notes.read(job_id(), 0, user.actor),
         trials=[trials[number] for number in sorted(trials, reverse=True)],
         pareto_front=[summary.batch_size for summary in plots.pareto(plots.converged(history.summaries))],
+        refused=refused,
+        problem=problem,
     )
 
 
@@ -131,8 +145,7 @@ def end_trial(user: PageUser) -> ResponseReturnValue:
 def delete_job(user: PageUser) -> ResponseReturnValue:
     """Delete the job if the user typed its id."""
     if request.form.get("typed") != job_id():
-        flash("Nothing was deleted: the typed text is not the job's id.", "error")
-        return _back_to_job()
+        return page(user, "deletion", "Nothing was deleted: the typed text is not the job's id."), 422
     jobs.delete(job_id(), by=user.actor)
     flash("Deleted.")
     return redirect(url_for("admin.jobs"))

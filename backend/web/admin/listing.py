@@ -5,7 +5,7 @@ The three lists themselves are in `lists.py`.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 from flask import redirect, render_template, request, url_for
@@ -16,6 +16,7 @@ from ...usecases import lists
 from ...usecases.audit import Actor
 from ...usecases.lists import ListedTable, ListQuery
 from .. import files
+from .parameters import days
 
 EXPORT_CHUNK = 1000
 """Rows of an export that are loaded at a time."""
@@ -177,7 +178,7 @@ def _period(parameters: Mapping[str, str], now: datetime) -> periods.Period:
         ValueError: it is no period.
     """
     zone = timezone(timedelta(minutes=_utc_offset(parameters.get("utc_offset", "0"))))
-    first, last = (_day(parameters.get(name, "")) for name in ("from", "to"))
+    first, last = days(parameters)
     name = parameters.get("when", "")
     if name and name not in periods.NAMES:
         raise ValueError(f"{name!r} is not one of {', '.join(periods.NAMES)}")
@@ -193,16 +194,6 @@ def _utc_offset(text: str) -> int:
     if abs(minutes) > MAX_UTC_OFFSET_MIN:
         raise ValueError(f"no clock differs from UTC by {minutes} minutes")
     return minutes
-
-
-def _day(text: str) -> date | None:
-    try:
-        day = date.fromisoformat(text) if text else None
-    except ValueError:
-        raise ValueError(f"{text[:30]!r} is not a day, such as 2026-01-31") from None
-    if day is not None and not 1970 <= day.year < 9999:  # some databases know no others
-        raise ValueError(f"{text[:30]!r} is not a day after 1970")
-    return day
 
 
 def _without_empty_parameters(endpoint: str, parameters: Mapping[str, str]) -> ResponseReturnValue:

@@ -1,4 +1,7 @@
-"""The notes and tags on jobs and trials: the form's address. The form itself is in `macros.html`."""
+"""The notes and tags on jobs and trials: the form's address. The form itself is in `macros.html`.
+
+A refused form is shown again on its page, with what was typed and the reason.
+"""
 
 from flask import flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
@@ -6,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from ...errors import InvalidField
 from ...usecases import notes
 from ...usecases.users import Role
-from . import login
+from . import job, login, trial
 from .blueprint import blueprint
 from .login import PageUser
 from .parameters import job_id, trial_number
@@ -17,12 +20,13 @@ from .parameters import job_id, trial_number
 def write_note(user: PageUser) -> ResponseReturnValue:
     """Write the note on the job, for the number 0, or on a trial of it."""
     number = trial_number(request.form.get("number"))
+    text = request.form.get("text", "").replace("\r\n", "\n")  # a browser counts a line's end as one character
     try:
-        notes.write(job_id(), number, request.form.get("text", ""), request.form.get("tags", ""), user.actor)
+        notes.write(job_id(), number, text, request.form.get("tags", ""), user.actor)
     except InvalidField as error:
-        flash(f"Nothing was saved: {error}.", "error")
-    else:
-        flash("Saved.")
+        problem = f"Nothing was saved: {error}."
+        return (trial.page(user, number, problem) if number else job.page(user, "note", problem)), error.status
+    flash("Saved.")
     if number:
         return redirect(url_for("admin.trial", job=job_id(), number=number))
     return redirect(url_for("admin.job", job=job_id()))

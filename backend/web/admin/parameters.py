@@ -1,6 +1,7 @@
 """Parameters that several pages read from the address or the form."""
 
 from collections.abc import Mapping
+from datetime import date
 
 from flask import abort, request
 
@@ -29,3 +30,25 @@ def trial_numbers(text: str) -> list[int]:
     """Find the numbers in a text such as "3, 5 8". Other words count as none."""
     words = text.replace(",", " ").split()
     return [int(word) for word in words if word.isascii() and word.isdecimal() and len(word) <= 9]
+
+
+def days(parameters: Mapping[str, str]) -> tuple[date | None, date | None]:
+    """The first and the last day of a range, each None if it is not given.
+
+    Raises:
+        ValueError: one is no day, or they are in the wrong order.
+    """
+    first, last = (_day(parameters.get(name, "")) for name in ("from", "to"))
+    if first is not None and last is not None and first > last:
+        raise ValueError(f"the first day, {first}, is after the last, {last}")
+    return first, last
+
+
+def _day(text: str) -> date | None:
+    try:
+        day = date.fromisoformat(text) if text else None
+    except ValueError:
+        raise ValueError(f"{text[:30]!r} is not a day, such as 2026-01-31") from None
+    if day is not None and not 1970 <= day.year < 9999:  # some databases know no others
+        raise ValueError(f"{text[:30]!r} is not a day after 1970")
+    return day

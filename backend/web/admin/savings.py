@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from itertools import accumulate
 from typing import Any
 
-from flask import flash, jsonify, render_template, request
+from flask import jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 
 from lightning_bso.quantities import J_PER_WH, quantity
@@ -17,6 +17,7 @@ from ...usecases.users import Role
 from . import login, plots
 from .blueprint import blueprint
 from .login import PageUser
+from .parameters import days as days_in
 
 RANGES: Mapping[str, str] = {
     "month": "This month",
@@ -35,12 +36,16 @@ MAX_TEAMS = 50
 @login.requires(Role.VIEWER)
 def show_savings(user: PageUser) -> ResponseReturnValue:
     """Show the page."""
-    days, parameters, problems = _days()
-    for problem in problems:
-        flash(problem, "error")
+    days, parameters, problem = _days()
     page = savings.page(user.actor, days)
     return render_template(
-        "admin/savings.html", page=page, days=days, ranges=RANGES, parameters=parameters, max_teams=MAX_TEAMS
+        "admin/savings.html",
+        page=page,
+        days=days,
+        ranges=RANGES,
+        parameters=parameters,
+        problem=problem,
+        max_teams=MAX_TEAMS,
     )
 
 
@@ -75,19 +80,16 @@ def over_time(days: list[tuple[date, Usage]]) -> dict[str, Any]:
     return figure
 
 
-def _days() -> tuple[Days, dict[str, str], list[str]]:
-    """Parse the range in the address. Returns its days, its parameters, and a message for each that is wrong."""
-    limits: dict[str, date | None] = {"from": None, "to": None}
-    problems = []
-    for name in limits:
-        if text := request.args.get(name, ""):
-            try:
-                limits[name] = date.fromisoformat(text[:10])
-            except ValueError:
-                problems.append(f"{text[:20]!r} is no date. Write it as 2026-01-31.")
-    if any(limits.values()):
-        days = limits["from"], limits["to"]
-        return days, {name: day.isoformat() for name, day in limits.items() if day is not None}, problems
+def _days() -> tuple[Days, dict[str, str], str | None]:
+    """Parse the range in the address. Returns its days, its parameters, and the problem if it is wrong."""
+    problem = None
+    try:
+        days = days_in(request.args)
+    except ValueError as error:
+        problem, days = f"These days are not shown: {error}.", (None, None)
+    if any(days):
+        names = zip(("from", "to"), days, strict=True)
+        return days, {name: day.isoformat() for name, day in names if day is not None}, problem
     name = request.args.get("range", "month")
     name = name if name in RANGES else "month"
     today = savings.today()
@@ -97,4 +99,4 @@ def _days() -> tuple[Days, dict[str, str], list[str]]:
         "30d": today - timedelta(days=29),
         "year": today.replace(month=1, day=1),
     }
-    return (first.get(name), None), {"range": name}, problems
+    return (first.get(name), None), {"range": name}, problem

@@ -17,7 +17,18 @@ REPORTS_PER_PAGE = 200
 @login.requires(Role.VIEWER)
 def show_trial(user: PageUser) -> ResponseReturnValue:
     """Show the page."""
-    job, actor, number = job_id(), user.actor, trial_number(request.args.get("number"))
+    return page(user, trial_number(request.args.get("number")))
+
+
+def page(user: PageUser, number: int, problem: str | None = None) -> str:
+    """Make the page.
+
+    Args:
+        user: the user.
+        number: the trial's number.
+        problem: why its note was refused. The form keeps what was typed.
+    """
+    job, actor = job_id(), user.actor
     offset = min(request.args.get("offset", 0, type=int) % (1 << 31), 1 << 30)
     revision = dashboard.revision(job, actor)  # read first, so the browser refreshes if anything changes meanwhile
     trial = dashboard.trial(job, number, actor)
@@ -35,6 +46,7 @@ def show_trial(user: PageUser) -> ResponseReturnValue:
         offset=offset,
         revision=revision,
         page_size=REPORTS_PER_PAGE,
+        problem=problem,
     )
 
 

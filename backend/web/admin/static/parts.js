@@ -21,7 +21,8 @@ async function getOrSay(address, notice) {
 
 // Returns this page as the server has it now, or null after a failure.
 async function getNewerPage(notice) {
-  const answer = await getOrSay(location.href, notice);
+  const own = document.querySelector("link[rel=canonical]"); // the address of a refused form is not that of its page
+  const answer = await getOrSay(own?.href ?? location.href, notice);
   if (answer === null) return null;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   showTimes(page); // as on this page, so that only parts with other news are replaced
