@@ -641,8 +641,15 @@ class JobListing(Wire):
     trials: int
     running: int
     paused: bool = False
+    default_batch_size: int | None = None
+    """None: the server is older."""
+    recommended_batch_size: int | None = None
+    """The batch size that the policy believes to cost least, of those that have converged. None: it names none, or the
+    server is older."""
     best_batch_size: int | None = None
     """The batch size whose converged runs have the lowest mean cost."""
+    last_launch_at: datetime | None = None
+    """Time of the start of the job's last run. None: it has none, or the server is older."""
     last_seen_at: datetime | None = None
     """Time of the last call of one of the job's runs."""
 

@@ -106,6 +106,7 @@ JOBS = ListedTable(
         "paused": Job.paused,
         "trials": _of_trials(func.max(Trial.number)),
         "running": _of_trials(func.count(), Trial.status == TrialStatus.DISPATCHED),
+        "launched": func.coalesce(Job.last_launch_at, datetime(1970, 1, 1)),  # databases sort NULL differently
         "created": Job.created_at,
     },
     newest_first=(Job.created_at.desc(), Job.id.desc()),

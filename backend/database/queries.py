@@ -144,7 +144,7 @@ def count_active(session: Session, prefix: str | None, since: datetime) -> int:
 class Row(NamedTuple):
     """The runs of a job since its last success, or since its last verdict, if there are such runs."""
 
-    job: int
+    id: int
     """The job's number in the database."""
     job_id: str
     created_at: datetime
@@ -341,20 +341,16 @@ def idle_jobs(session: Session, prefix: str | None, since: datetime, now: dateti
     return [IdleJob(*row) for row in session.execute(jobs.order_by(Job.idle_from.desc()))]
 
 
-class LaunchedJob(NamedTuple):
-    """A job that has run."""
-
-    job: int
-    job_id: str
-    created_at: datetime
-    revision: int
+def latest_launched(session: Session, prefix: str | None, limit: int) -> Sequence[Job]:
+    """Return the jobs that have run, the latest launch first."""
+    jobs = select(Job).where(Job.launches > 0, *begins_with(Job.job_id, prefix))
+    return session.scalars(jobs.order_by(Job.last_launch_at.desc(), Job.id).limit(limit)).all()
 
 
-def latest_launched(session: Session, limit: int) -> list[LaunchedJob]:
-    """Return the jobs with converged runs, the latest launch first."""
-    jobs = select(Job.id, Job.job_id, Job.created_at, Job.revision).where(Job.recurrences > 0)
-    found = session.execute(jobs.order_by(Job.last_launch_at.desc(), Job.id).limit(limit))
-    return [LaunchedJob(*row) for row in found]
+def outcome_codes(session: Session, trials: Collection[tuple[int, int]]) -> dict[int, str | None]:
+    """Return the outcome codes of some trials, by job. Each comes as its job's number and its own."""
+    query = select(Trial.job, Trial.outcome_code).where(tuple_(Trial.job, Trial.number).in_(trials))
+    return {job: code for job, code in session.execute(query)}  # noqa: C416 - dict() rejects the type of the rows
 
 
 def revision_of_all(session: Session, prefix: str | None) -> tuple[int, int]:

@@ -109,6 +109,7 @@ _TRIALS_TO_READ = union_all(
 _BELIEF = select(*rows.columns(StoredBelief)).where(
     StoredBelief.job == bindparam("job"), StoredBelief.exploration == bindparam("exploration")
 )
+_IN_EXPLORATION = (Trial.job == Job.id) & (Trial.exploration == Job.exploration)
 _WORKING_SIZES = (
     select(Trial.batch_size)
     .where(Trial.job == bindparam("job"), Trial.exploration == bindparam("exploration"))
@@ -192,6 +193,65 @@ def read_state(reads: Session | Connection, job: Job) -> JobState:
     if state.spec.target_metric is not None:
         return replace(state, out_of_reach=is_out_of_reach(reads, job))
     return replace(state, calibrated=len(store.calibrated_trials(reads, job, exploration)))
+
+
+def read_states(session: Session, jobs: Sequence[Job]) -> dict[int, JobState]:
+    """Load the states of many jobs for display, by the jobs' numbers, in a few queries.
+
+    Lost trials are left out. They say what to try next, not which batch size has proved best.
+    """
+    ids = [job.id for job in jobs]
+    is_current = (StoredBelief.job == Job.id) & (StoredBelief.exploration == Job.exploration)
+    summaries = select(Job.id, StoredBelief.summary).join(StoredBelief, is_current).where(Job.id.in_(ids))
+    text_of = {job: text for job, text in session.execute(summaries)}  # noqa: C416 - dict() rejects the type of the rows
+    running, last = _running(session, ids), _last_with_verdict(session, ids)
+    return {
+        job.id: _state_by_summary(job, text_of.get(job.id, ""), running.get(job.id, ()), last.get(job.id, ()))
+        or read_state(session, job)
+        for job in jobs
+    }
+
+
+def _state_by_summary(job: Job, text: str, running: Sequence[CoreTrial], last: Sequence[CoreTrial]) -> JobState | None:
+    """Return a job's state; None: more than its stored summary is needed.
+
+    Args:
+        job: the job.
+        text: the stored summary.
+        running: the running trials.
+        last: the last trials to get a verdict; several if they got theirs at once.
+    """
+    spec = core_spec(job)
+    if spec.target_metric is None or job.breakdowns is not None:
+        return None
+    initial = _initial(job, spec, job.exploration)
+    summary = stored.restore(text, initial) or initial
+    if list(last) != [trial for trial in [summary.last] if trial is not None]:
+        return None
+    probe = load_probes(job).get(job.exploration)
+    return policies.compact(JobState(spec, tuple(running), summary, probe.results if probe else ()))
+
+
+def _running(session: Session, jobs: Collection[int]) -> dict[int, list[CoreTrial]]:
+    query = select(Trial.job, *_TRIAL_COLUMNS).join(Job, _IN_EXPLORATION)
+    return _by_job(session, query.where(Trial.job.in_(jobs), Trial.status == TrialStatus.DISPATCHED))
+
+
+def _last_with_verdict(session: Session, jobs: Collection[int]) -> dict[int, list[CoreTrial]]:
+    has_verdict = Trial.status == TrialStatus.SUCCEEDED
+    last = select(Trial.job, Trial.exploration, func.max(Trial.ended_revision).label("revision"))
+    last = last.join(Job, _IN_EXPLORATION).where(Trial.job.in_(jobs), has_verdict)
+    found = last.group_by(Trial.job, Trial.exploration).subquery()
+    is_last = (Trial.job == found.c.job) & (Trial.exploration == found.c.exploration)
+    query = select(Trial.job, *_TRIAL_COLUMNS).join(found, is_last & (Trial.ended_revision == found.c.revision))
+    return _by_job(session, query.where(has_verdict))
+
+
+def _by_job(session: Session, trials: Select[*tuple[Any, ...]]) -> dict[int, list[CoreTrial]]:
+    of_jobs: dict[int, list[CoreTrial]] = {}
+    for job, *columns in session.execute(trials):
+        of_jobs.setdefault(job, []).append(_to_trial(columns))
+    return of_jobs
 
 
 def _load_state(reads: Session | Connection, job: Job, row: StoredBelief | None, exploration: int) -> JobState:

@@ -9,32 +9,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
-from threading import Lock
-from typing import Protocol
-
-from cachetools import LRUCache
 
 from lightning_bso.wire import JobSavings, TrialRecord
 
-from ..core import policies
 from ..core import savings as core_savings
 from ..core.attention import DRIFT_LAUNCHES, IN_A_ROW, RETIRED, Cause, usual_interval
 from ..core.savings import Usage
 from ..core.state import Stage
 from ..core.summary import Totals
 from ..database import queries, states, store
-from ..database.models import Job
+from ..database.models import Job, Trial
 from ..database.queries import ALL_TIME, GroupSums, IdleJob, OverdueRuns, Row
 from ..database.transactions import Session, read_only
 from .audit import Actor
+from .facts import facts_of
 from .reading import crash_loop, failing
-from .records import job_savings, stage_of, trial_record, utc
+from .records import job_savings, trial_record, utc
 from .savings import most_and_least, total
 
 MAX_ROWS = 20
 """Rows of each table."""
 MAX_JOBS = 1_000_000
 """At most this many jobs whose last runs failed or ended without a verdict are found."""
+MAX_LATEST_JOBS = 10
+"""Rows of the table of recently launched jobs."""
 MAX_LABELLED_JOBS = 100
 """At most this many jobs have metrics of their own."""
 MAX_CHECKED_JOBS = 200
@@ -46,6 +44,8 @@ class RunningTrial:
     """A running trial."""
 
     job_id: str
+    default_batch_size: int
+    """Of its job."""
     trial: TrialRecord
     unseen_s: float
     """Time since it was last seen."""
@@ -67,6 +67,19 @@ class JobForAttention:
     """Time since the last launch."""
     usual_s: float = 0.0
     """The usual time between two launches."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchedJob:
+    """A job that was launched recently."""
+
+    job_id: str
+    default_batch_size: int
+    launches: int
+    """Its trials, and so the number of the last one."""
+    outcome_code: str | None
+    """How the last trial has ended; None: it runs."""
+    last_launch_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,10 @@ class Overview:
     attention: list[JobForAttention]
     """Jobs that need attention, the most urgent first, at most `MAX_ROWS`."""
     attention_count: int
+    latest: list[LaunchedJob]
+    """The jobs with the latest launches, the latest first, at most `MAX_LATEST_JOBS`."""
+    recommended: dict[str, int]
+    """Recommended batch sizes, by job id, of the jobs in `running`, `latest` and `savings` that have one."""
     total: GroupSums
     this_month: GroupSums
     """Of the runs that ended since the month began, in UTC."""
@@ -113,6 +130,10 @@ def overview(session: Session, by: Actor, lease_s: float) -> Overview:
     overdue = queries.overdue_runs(session, prefix, now - timedelta(seconds=lease_s))
     for_attention = find_attention(session, prefix, queries.without_success(session, prefix, MAX_JOBS), overdue, now)
     never_count, never = queries.never_converged(session, prefix, MAX_ROWS)
+    running = queries.running_trials(session, prefix, MAX_ROWS)
+    latest = queries.latest_launched(session, prefix, MAX_LATEST_JOBS)
+    extremes = [job.first for job in most_and_least(session, prefix, ALL_TIME, MAX_ROWS)]
+    jobs = {job.id: job for job in queries.jobs_numbered(session, {*extremes, *(trial.job for _, trial in running)})}
     return Overview(
         at=utc(now),
         job_count=queries.count_jobs(session, prefix),
@@ -120,12 +141,14 @@ def overview(session: Session, by: Actor, lease_s: float) -> Overview:
         running_count=queries.count_running(session, prefix),
         ended_count=queries.count_ended(session, prefix),
         overdue_count=sum(of_job.runs for of_job in overdue),
-        running=_running(session, prefix, now),
+        running=[_running(jobs[trial.job], trial, now) for _, trial in running if trial.job in jobs],
         attention=for_attention[:MAX_ROWS],
         attention_count=len(for_attention),
+        latest=_launched(session, latest),
+        recommended=_recommended(session, [*jobs.values(), *latest]),
         total=total(session, prefix, ALL_TIME),
         this_month=total(session, prefix, (now.date().replace(day=1), None)),
-        savings=_extremes(session, prefix),
+        savings=_savings(session, [jobs[number] for number in extremes if number in jobs]),
         never_converged=[
             NeverConverged(job.job_id, job.runs, Usage(job.energy_j, job.time_s, job.cost_j)) for job in never
         ],
@@ -166,18 +189,18 @@ def find_attention(
 
 def _without_success(session: Session, rows: Sequence[Row]) -> Iterator[tuple[int, JobForAttention]]:
     stuck = _stuck(session, [row for row in rows if row.failures][:MAX_CHECKED_JOBS])
-    crashing = [row for row in rows if row.crashes >= IN_A_ROW and row.job not in stuck]
+    crashing = [row for row in rows if row.crashes >= IN_A_ROW and row.id not in stuck]
     crashing.sort(key=lambda row: -row.crashes)  # as they are shown
-    errors = queries.outcomes(session, [(row.job, row.last_crash) for row in crashing[:MAX_ROWS]])
+    errors = queries.outcomes(session, [(row.id, row.last_crash) for row in crashing[:MAX_ROWS]])
     for row in rows:
-        if row.job in stuck:
-            yield row.job, JobForAttention(row.job_id, Cause.STUCK, stuck[row.job], row.failures, row.last_failure)
+        if row.id in stuck:
+            yield row.id, JobForAttention(row.job_id, Cause.STUCK, stuck[row.id], row.failures, row.last_failure)
         elif row.crashes >= IN_A_ROW:
-            text = crash_loop(row.crashes, errors.get(row.job, ""))
-            yield row.job, JobForAttention(row.job_id, Cause.CRASHES, text, row.crashes, row.last_crash)
+            text = crash_loop(row.crashes, errors.get(row.id, ""))
+            yield row.id, JobForAttention(row.job_id, Cause.CRASHES, text, row.crashes, row.last_crash)
         elif row.failures >= IN_A_ROW:
             text = failing(row.failures)
-            yield row.job, JobForAttention(row.job_id, Cause.FAILURES, text, row.failures, row.last_failure)
+            yield row.id, JobForAttention(row.job_id, Cause.FAILURES, text, row.failures, row.last_failure)
 
 
 def _idle(job: IdleJob, now: datetime) -> JobForAttention:
@@ -186,55 +209,9 @@ def _idle(job: IdleJob, now: datetime) -> JobForAttention:
     return JobForAttention(job.job_id, Cause.IDLE, idle_s=(now - last).total_seconds(), usual_s=usual.total_seconds())
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What follows from the whole state of a job."""
-
-    stage: Stage
-    message: str
-    recommended: int | None
-
-
-_facts: LRUCache[tuple[str, datetime, int], _Facts] = LRUCache(maxsize=10_000)
-"""The facts by a job's id, creation and revision. They depend on nothing else, so they hold on every replica."""
-_facts_lock = Lock()
-
-
-class _JobKey(Protocol):
-    """What tells a job in a state from every other job, and from itself in another state."""
-
-    @property
-    def job(self) -> int: ...
-    @property
-    def job_id(self) -> str: ...
-    @property
-    def created_at(self) -> datetime: ...
-    @property
-    def revision(self) -> int: ...
-
-
-def _facts_of(session: Session, jobs: Sequence[_JobKey]) -> dict[int, _Facts]:
-    """Return the facts of jobs by their numbers. A job that has not changed since the last time is not loaded."""
-    found: dict[int, _Facts] = {}
-    with _facts_lock:
-        for job in jobs:
-            if (known := _facts.get((job.job_id, job.created_at, job.revision))) is not None:
-                found[job.job] = known
-    missing = [job.job for job in jobs if job.job not in found]
-    rows = queries.jobs_numbered(session, missing) if missing else ()
-    totals_of = states.load_totals(session, missing) if missing else {}
-    for row in rows:
-        state, totals = states.read_state(session, row), totals_of.get(row.id, {}).get(row.exploration, [])
-        converged = {group.batch_size for group in totals if group.converged}
-        facts = _Facts(*stage_of(row, state), policies.recommended(state, converged))
-        with _facts_lock:
-            _facts[row.job_id, row.created_at, row.revision] = found[row.id] = facts
-    return found
-
-
 def _stuck(session: Session, jobs: Sequence[Row]) -> dict[int, str]:
     """Find the jobs that are stuck, each with a message."""
-    return {number: facts.message for number, facts in _facts_of(session, jobs).items() if facts.stage is Stage.STUCK}
+    return {number: facts.message for number, facts in facts_of(session, jobs).items() if facts.stage is Stage.STUCK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,42 +237,49 @@ def monitored(session: Session, lease_s: float) -> Monitored:
     overdue = queries.overdue_runs(session, None, now - timedelta(seconds=lease_s))
     rows = queries.without_success(session, None, MAX_JOBS)
     causes = Counter(job.cause for job in find_attention(session, None, rows, overdue, now))
-    latest = queries.latest_launched(session, MAX_LABELLED_JOBS)
-    facts = _facts_of(session, latest)
+    latest = queries.latest_launched(session, None, MAX_LABELLED_JOBS)
     return Monitored(
         {cause.value: causes[cause] for cause in Cause},
         failures_in_a_row=max((row.failures for row in rows), default=0),
         crashes_in_a_row=max((row.crashes for row in rows), default=0),
         overdue_count=sum(of_job.runs for of_job in overdue),
         total=total(session, None, ALL_TIME),
-        recommended={
-            job.job_id: size for job in latest if job.job in facts and (size := facts[job.job].recommended) is not None
-        },
+        recommended=_recommended(session, latest),
     )
 
 
-def _running(session: Session, prefix: str | None, now: datetime) -> list[RunningTrial]:
-    found = queries.running_trials(session, prefix, MAX_ROWS)
-    job_of = {job.id: job for job in queries.jobs_numbered(session, {trial.job for _, trial in found})}
+def _recommended(session: Session, jobs: Sequence[Job]) -> dict[str, int]:
+    facts = facts_of(session, jobs)
+    return {job.job_id: size for job in jobs if job.id in facts and (size := facts[job.id].recommended) is not None}
+
+
+def _running(job: Job, trial: Trial, now: datetime) -> RunningTrial:
+    spec = states.core_spec(job)
+    unseen_s = max(0.0, (now - trial.last_seen_at).total_seconds())
+    return RunningTrial(job.job_id, spec.default_batch_size, trial_record(spec, trial), unseen_s)
+
+
+def _launched(session: Session, jobs: Sequence[Job]) -> list[LaunchedJob]:
+    codes = queries.outcome_codes(session, [(job.id, job.launches) for job in jobs])
     return [
-        RunningTrial(
-            job_id,
-            trial_record(states.core_spec(job_of[trial.job]), trial),
-            max(0.0, (now - trial.last_seen_at).total_seconds()),
+        LaunchedJob(
+            job_id=job.job_id,
+            default_batch_size=states.core_spec(job).default_batch_size,
+            launches=job.launches,
+            outcome_code=codes[job.id],
+            last_launch_at=utc(job.last_launch_at or job.created_at),
         )
-        for job_id, trial in found
-        if trial.job in job_of  # else deleted since
+        for job in jobs
+        if job.id in codes  # else deleted since
     ]
 
 
-def _extremes(session: Session, prefix: str | None) -> list[JobSavings]:
-    """Return the savings of the jobs that save most, and of those that save least."""
-    numbers = [job.first for job in most_and_least(session, prefix, ALL_TIME, MAX_ROWS)]
-    rows = {job.id: job for job in queries.jobs_numbered(session, numbers)}
-    totals_of = states.load_totals(session, list(rows))
-    return [_savings(rows[number], totals_of.get(number, {})) for number in numbers if number in rows]
+def _savings(session: Session, jobs: Sequence[Job]) -> list[JobSavings]:
+    totals_of = states.load_totals(session, [job.id for job in jobs])
+    return [
+        job_savings(job, core_savings.savings(states.core_spec(job), _flat(totals_of.get(job.id, {})))) for job in jobs
+    ]
 
 
-def _savings(job: Job, explorations: Mapping[int, list[Totals]]) -> JobSavings:
-    totals = [group for of_exploration in explorations.values() for group in of_exploration]
-    return job_savings(job, core_savings.savings(states.core_spec(job), totals))
+def _flat(explorations: Mapping[int, list[Totals]]) -> list[Totals]:
+    return [group for of_exploration in explorations.values() for group in of_exploration]

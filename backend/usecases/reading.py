@@ -12,15 +12,15 @@ from ..core import replay
 from ..core import savings as core_savings
 from ..core.attention import IN_A_ROW
 from ..core.rng import seeded
-from ..core.state import TrialStatus
-from ..core.summary import Totals, lowest_mean_size, summarize
+from ..core.summary import Totals
 from ..database import audit_log, queries, states, store
 from ..database.models import Job, Trial
 from ..database.queries import JobFilter
 from ..database.transactions import Connection, Session, read_only, transaction
 from ..errors import ReportsRemoved, UnknownJob, UnknownTrial
 from .audit import Action, Actor
-from .records import job_belief, job_savings, job_summary, trial_count, trial_record, utc
+from .facts import facts_of
+from .records import job_belief, job_savings, job_summary, trial_record, utc
 
 MAX_RELATED_JOBS = 200
 """The jobs of a training on other GPU models are searched among the newest of its jobs, this many."""
@@ -65,7 +65,7 @@ def list_jobs(session: Session, which: JobFilter, offset: int, limit: int) -> Jo
     """Return a page of the jobs, newest first."""
     total, jobs = queries.page_of_jobs(session, which, offset, limit)
     listing_of = _listings(session, jobs)
-    return JobPage(total=total, jobs=[listing_of[job.id] for job in jobs])
+    return JobPage(total=total, jobs=[listing_of[job.id] for job in jobs if job.id in listing_of])
 
 
 @read_only
@@ -94,25 +94,25 @@ def listings(session: Session, ids: Sequence[int]) -> dict[int, JobListing]:
 
 
 def _listings(session: Session, jobs: Sequence[Job]) -> dict[int, JobListing]:
-    ids = [job.id for job in jobs]
-    totals_of, last_seen = states.load_totals(session, ids), queries.last_activity(session, ids)
-    listing_of = {}
-    for job in jobs:
-        explorations = totals_of.get(job.id, {})
-        all_totals = [row for rows in explorations.values() for row in rows]
-        summaries = summarize(states.core_spec(job), explorations.get(job.exploration, []), {})
-        listing_of[job.id] = JobListing(
+    facts, last_seen = facts_of(session, jobs), queries.last_activity(session, [job.id for job in jobs])
+    return {
+        job.id: JobListing(
             job_id=job.job_id,
             gpu_model=job.gpu_model,
             policy=job.policy,
             created_at=utc(job.created_at),
-            trials=trial_count(all_totals),
-            running=trial_count(all_totals, TrialStatus.DISPATCHED),
+            trials=facts[job.id].trials,
+            running=facts[job.id].running,
             paused=job.paused,
-            best_batch_size=lowest_mean_size(summaries),
+            default_batch_size=states.core_spec(job).default_batch_size,
+            recommended_batch_size=facts[job.id].recommended,
+            best_batch_size=facts[job.id].lowest_mean,
+            last_launch_at=job.last_launch_at and utc(job.last_launch_at),
             last_seen_at=utc(last_seen[job.id]) if job.id in last_seen else None,
         )
-    return listing_of
+        for job in jobs
+        if job.id in facts  # else deleted since
+    }
 
 
 @read_only

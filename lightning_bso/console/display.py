@@ -43,7 +43,7 @@ def jobs_table(jobs: Sequence[JobListing], width: int | None) -> str:
             "GPU": job.gpu_model,
             "TRIALS": job.trials,
             "RUNNING": job.running,
-            "LOWEST MEAN": job.best_batch_size,
+            "RECOMMENDED": job.recommended_batch_size,
             "LAST SEEN (UTC)": None if job.last_seen_at is None else _utc(job.last_seen_at),
         }
         for job in jobs

@@ -1,5 +1,6 @@
 """The data of the admin page: all jobs, a job with a long history, a trial, and two jobs side by side."""
 
+import csv
 import html
 import re
 from collections.abc import Callable
@@ -14,13 +15,14 @@ from backend.errors import LabelTaken
 from backend.usecases import dashboard
 from backend.usecases import overview as overviews
 from backend.usecases.audit import COMMAND_LINE
-from backend.usecases.overview import Overview
+from backend.usecases.overview import MAX_LATEST_JOBS, Overview
 from backend.usecases.tokens import Scope, create, list_all
 from backend.web.admin import plots
 from tests.calls import Calls
 from tests.databases import connected, let_time_pass
 
 LEASE_S = 3600.0
+DEFAULT = '<span class="badge default">default</span>'
 
 
 @pytest.fixture
@@ -158,7 +160,7 @@ def test_a_success_ends_a_row_of_failures(calls: Calls, overview: Callable[..., 
 
 
 def test_the_pages_and_the_api_name_the_recommended_batch_size_and_another_one_with_the_lowest_mean(
-    calls: Calls, client: FlaskClient
+    calls: Calls, client: FlaskClient, overview: Callable[..., Overview]
 ) -> None:
     calls.register(batch_sizes=[8, 16], num_pruning_rounds=1, beta_knob=None)
     for energy in (10.0, 9.0):  # 16, then 8
@@ -172,9 +174,37 @@ def test_the_pages_and_the_api_name_the_recommended_batch_size_and_another_one_w
     words = "recommended: 16, 10.5 J on average of 2 runs; lowest mean so far: 8, 9.00 J in one run"
     job = calls.describe()
     assert (job["recommended_batch_size"], job["best_batch_size"], job["best"]) == (16, 8, words)
+    (listed,) = calls.must(calls("GET", "/jobs"))["jobs"]
+    assert (listed["recommended_batch_size"], listed["best_batch_size"]) == (16, 8)
+    (row,) = csv.DictReader(client.get("/admin/jobs/export/csv/").text.splitlines())
+    assert (row["Recommended"], row["Default"], row["Lowest mean"]) == ("16", "16", "8")
+    assert overview().recommended == {"train": 16}
+    cell = f'16 {DEFAULT}<div class="small">lowest mean 8</div></td>'
+    assert [client.get(f"/admin/{path}").text.count(cell) for path in ("", "jobs/")] == [1, 1]
     calls.register(job_id="train-b")
     for path in ("job/?job=train", "compare/?job=train&job=train-b"):
         assert words in client.get(f"/admin/{path}").text
+
+
+def test_the_jobs_of_the_last_launches_are_on_the_overview_with_their_last_runs(
+    calls: Calls, client: FlaskClient, overview: Callable[..., Overview]
+) -> None:
+    assert overview().latest == []
+    for number in range(MAX_LATEST_JOBS + 2):
+        calls.must(calls.register(job_id=f"job-{number}", job_id_prefix=f"job-{number}", policy="gp-ucb"))
+    launched = [f"job-{number}" for number in range(MAX_LATEST_JOBS + 1)]  # and one that never ran
+    for job_id in launched:
+        calls.converge(calls.trial(job_id))
+    calls.diverge(calls.trial("job-3"))
+    calls.trial("job-4")
+    expected = ["job-4", "job-3", *(job_id for job_id in reversed(launched) if job_id not in ("job-3", "job-4"))]
+    latest = overview().latest
+    assert [job.job_id for job in latest] == expected[:MAX_LATEST_JOBS]
+    assert [(job.launches, job.outcome_code) for job in latest[:3]] == [(2, None), (2, "diverged"), (1, "converged")]
+    table = client.get("/admin/").text.split("Recently launched</h2>")[1].split("</table>")[0]
+    first, second = re.findall(r"<tr>(<td>.*?)</tr>", table)[:2]
+    assert f"16 {DEFAULT}" in first
+    assert '<a href="/admin/trial/?job=job-3&amp;number=2"><span class="badge failed">failed: diverged' in second
 
 
 def test_the_savings_of_all_jobs_are_added_up(calls: Calls, overview: Callable[..., Overview]) -> None:

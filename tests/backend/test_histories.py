@@ -288,6 +288,7 @@ class History(RuleBasedStateMachine):
             self.check_exploration(self.job, before)
             self.check_bound(self.job)
             self.check_savings(self.job, before)
+            self.check_listing(records)
             assert kept_sums(self.database_url) == sums_of(self.job.spec, records)
             with self.app.app_context():
                 assert reading.replay_job("train") == (len(records), [])
@@ -386,6 +387,13 @@ class History(RuleBasedStateMachine):
             assert savings["launches"] >= job.savings["launches"]
             assert all(savings["spent"][name] >= job.savings["spent"][name] for name in ("energy", "time", "cost"))
         job.savings = savings
+
+    def check_listing(self, records: list[dict[str, Any]]) -> None:
+        (listed,), described = self.calls.must(self.calls("GET", "/jobs"))["jobs"], self.calls.describe()
+        for size in ("recommended_batch_size", "best_batch_size"):
+            assert listed[size] == described[size]
+        running = sum(record["status"] == "Dispatched" for record in records)
+        assert (listed["trials"], listed["running"]) == (len(records), running)
 
     def check_verdict(self, run: Run, before: dict[str, Any], body: dict[str, Any], verdict: dict[str, Any]) -> None:
         """Under `zeus`, a run is stopped just when its cost exceeds the bound."""

@@ -1,5 +1,7 @@
 """The read calls of the API: lists of jobs, beliefs, savings and the audit log."""
 
+from typing import Any
+
 import pytest
 from flask import Flask
 
@@ -7,6 +9,7 @@ from backend.usecases import jobs, reading
 from backend.usecases.audit import COMMAND_LINE
 from lightning_bso.wire import MAX_INT
 from tests.calls import Calls
+from tests.databases import connected, round_trips
 
 
 def test_jobs_are_found_by_a_part_of_their_ids_their_policy_and_gpu(calls: Calls) -> None:
@@ -40,6 +43,72 @@ def test_the_list_of_jobs_says_how_each_stands(calls: Calls) -> None:
     calls.reset()
     (listed,) = calls.must(calls("GET", "/jobs"))["jobs"]
     assert (listed["trials"], listed["best_batch_size"]) == (2, None)
+
+
+def test_the_list_recommends_the_batch_size_that_each_job_does(calls: Calls, database_url: str) -> None:
+    """However much of a job the stored summary of its trials says."""
+    changes: dict[str, dict[str, Any]] = {
+        "bandit": {"num_pruning_rounds": 1},
+        "learner": {"policy": "gp-ucb"},
+        "crashing": {"policy": "gp-ucb"},
+        "unsummarized": {"policy": "gp-ucb"},
+        "running": {"policy": "gp-ucb"},
+        "reset": {"policy": "gp-ucb"},
+        "targetless": {"policy": "gp-ucb", "target_metric": None, "max_epochs": 1},
+        "new": {},
+    }
+    for job_id, of_job in changes.items():
+        calls.must(calls.register(job_id=job_id, job_id_prefix=job_id, **of_job))
+        for number in range(6 if job_id != "new" else 0):
+            trial = calls.trial(job_id)
+            if job_id == "crashing" and number in (2, 3):
+                calls.must(calls.end(trial, reason="RuntimeError: shape"))
+            else:
+                calls.converge(trial, energy=20.0 - trial["batch_size"] / 4)
+    calls.must(calls.reset("reset"))
+    calls.trial("running")
+    with connected(database_url) as connection:
+        connection.exec_driver_sql(
+            "UPDATE beliefs SET told = '' WHERE job = (SELECT id FROM jobs WHERE job_id = 'unsummarized')"
+        )
+    listed = {job["job_id"]: job for job in calls.must(calls("GET", "/jobs"))["jobs"]}
+    described = {job_id: calls.describe(job_id) for job_id in changes}
+    for name in ("recommended_batch_size", "best_batch_size"):
+        assert {job_id: listed[job_id][name] for job_id in changes} == {
+            job_id: described[job_id][name] for job_id in changes
+        }
+    assert {listed[job_id]["recommended_batch_size"] for job_id in ("new", "reset")} == {None}
+    assert all(listed[job_id]["recommended_batch_size"] for job_id in changes.keys() - {"new", "reset"})
+    assert {job["default_batch_size"] for job in listed.values()} == {16}
+
+
+def test_a_changed_job_is_listed_as_it_is_now(calls: Calls) -> None:
+    calls.register(policy="gp-ucb")
+    for trials in range(1, 4):
+        calls.converge(calls.trial())
+        (listed,) = calls.must(calls("GET", "/jobs"))["jobs"]
+        assert (listed["trials"], listed["recommended_batch_size"]) == (
+            trials,
+            calls.describe()["recommended_batch_size"],
+        )
+    assert listed["last_launch_at"] == calls.records()[-1]["started_at"]
+
+
+@pytest.mark.parametrize("policy", ["zeus", "gp-ucb"])
+def test_a_list_of_many_jobs_takes_as_many_round_trips_as_a_list_of_one(app: Flask, calls: Calls, policy: str) -> None:
+    for number in range(8):
+        job_id = f"job-{number}"
+        calls.must(calls.register(job_id=job_id, job_id_prefix=job_id, policy=policy, num_pruning_rounds=1))
+        for _ in range(3):
+            calls.converge(calls.trial(job_id))
+    calls("GET", "/jobs?limit=1")  # the first of a connection
+    calls.must(calls.heartbeat(calls.trial("job-7")))
+    with round_trips(app) as of_one:
+        calls.must(calls("GET", "/jobs?limit=1"))
+    calls.must(calls.heartbeat(calls.trial("job-7")))
+    with round_trips(app) as of_all:
+        assert len(calls.must(calls("GET", "/jobs"))["jobs"]) == 8
+    assert len(of_all) == len(of_one)
 
 
 @pytest.mark.parametrize("policy", ["zeus", "gp-ucb"])

@@ -169,7 +169,7 @@ def test_jobs_are_listed_one_a_line_newest_first(server: Server, client: BsoClie
     today = f"{client.list_jobs(contains=prefix).jobs[1].last_seen_at:%Y-%m-%d}"
     assert main(["jobs", "--prefix", prefix, "--server-url", server.url]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
-    assert re.split("  +", head) == ["JOB", "GPU", "TRIALS", "RUNNING", "LOWEST MEAN", "LAST SEEN (UTC)"]
+    assert re.split("  +", head) == ["JOB", "GPU", "TRIALS", "RUNNING", "RECOMMENDED", "LAST SEEN (UTC)"]
     assert [line.split()[:6] for line in lines] == [
         [f"{prefix}-2", "A40", "0", "0", "-", "-"],
         [f"{prefix}-1", "A40", "1", "1", "-", today],

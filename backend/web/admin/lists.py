@@ -16,7 +16,7 @@ from lightning_bso.wire import MAX_INT
 from ...core.run_status import CODES, RunStatus, in_words
 from ...usecases import lists
 from ...usecases.audit import Actor
-from ...usecases.lists import ListedTrial
+from ...usecases.lists import ListedJob, ListedTrial
 from ...usecases.users import Role
 from . import formatting, login
 from .blueprint import blueprint
@@ -53,6 +53,11 @@ def _trial_link(trial: ListedTrial) -> Markup:
 
 def _macro(name: str, *arguments: object) -> Markup:
     return Markup(get_template_attribute("admin/macros.html", name)(*arguments))  # noqa: S704 - the macro escapes
+
+
+def _recommended(row: ListedJob) -> Markup:
+    job = row.job
+    return _macro("recommended", job.recommended_batch_size, job.default_batch_size, job.best_batch_size)
 
 
 def _note_columns(endpoint: str) -> Sequence[Column]:
@@ -130,14 +135,18 @@ JOBS = Listing(
                 show=lambda row: f"{row.job.running} running" if row.job.running else "",
             ),
         ),
-        (Column("best", "Lowest mean cost at", lambda row: row.job.best_batch_size),),
+        (
+            Column("recommended", "Recommended", lambda row: row.job.recommended_batch_size, show=_recommended),
+            Column("default", "Default", lambda row: row.job.default_batch_size, show=lambda _row: ""),
+            Column("best", "Lowest mean", lambda row: row.job.best_batch_size, show=lambda _row: ""),
+        ),
         (
             Column(
-                "last_seen",
-                "Last seen",
-                lambda row: formatting.utc(row.job.last_seen_at),
-                show=lambda row: _when(row.job.last_seen_at),
-                csv_label="Last seen (UTC)",
+                "launched",
+                "Last launch",
+                lambda row: formatting.utc(row.job.last_launch_at),
+                show=lambda row: _when(row.job.last_launch_at),
+                csv_label="Last launch (UTC)",
             ),
         ),
         (
