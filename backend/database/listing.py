@@ -13,7 +13,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from ..core.periods import Period
 from ..core.state import TrialStatus
-from .models import AuditEntry, Job, Note, Trial
+from .models import AuditEntry, Job, Note, Trial, as_json
 from .queries import begins_with, count_rows
 
 Condition = ColumnElement[bool]
@@ -78,6 +78,18 @@ def _of_trials(value: ColumnElement[Any], *which: Condition) -> ColumnElement[An
     return select(value).where(Trial.job == Job.id, *which).correlate(Job).scalar_subquery()
 
 
+def _of_its_job(value: ColumnElement[Any] | InstrumentedAttribute[Any]) -> ColumnElement[Any]:
+    """Make a value of a trial's job, to sort trials by."""
+    return select(value).where(Job.id == Trial.job).correlate(Trial).scalar_subquery()
+
+
+def _cost_j() -> ColumnElement[Any]:
+    """Make the cost of a trial, as `core.cost` computes it."""
+    spec = as_json(Job.spec)
+    eta, max_power = spec["eta_knob"].as_float(), spec["max_power"].as_float()
+    return eta * Trial.energy_j + (1 - eta) * max_power * Trial.time_s
+
+
 def _tagged(tag: str) -> Condition:
     return Note.tags.contains(f" {tag} ", autoescape=True)
 
@@ -129,9 +141,11 @@ TRIALS = ListedTable(
         ),
     },
     sortable={
+        "job": _of_its_job(Job.job_id),
         "trial": Trial.number,
         "batch_size": Trial.batch_size,
         "status": Trial.outcome_code,
+        "cost": _of_its_job(_cost_j()),
         "energy": Trial.energy_j,
         "time": Trial.time_s,
         "epochs": Trial.epochs,

@@ -7,6 +7,7 @@ from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     Date,
@@ -82,6 +83,24 @@ def _utc_now_sqlite(_element: utc_now, _compiler: Any, **_: Any) -> str:
 @compiles(utc_now, "mariadb")
 def _utc_now_mysql(_element: utc_now, _compiler: Any, **_: Any) -> str:
     return "UTC_TIMESTAMP(6)"
+
+
+class as_json(FunctionElement[Any]):  # noqa: N801 - an SQL function, written like one
+    """A text with JSON, whose members can be read by their names. Only PostgreSQL has to be told that it is JSON."""
+
+    type = JSON()
+    inherit_cache = True
+
+
+@compiles(as_json)
+def _as_json(element: as_json, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(element.clauses, **options))
+
+
+@compiles(as_json, "postgresql")
+@compiles(as_json, "cockroachdb")
+def _as_json_postgresql(element: as_json, compiler: Any, **options: Any) -> str:
+    return f"CAST({compiler.process(element.clauses, **options)} AS JSON)"
 
 
 MYSQL_OPTIONS = {"mysql_charset": "utf8mb4", "mysql_engine": "InnoDB"}

@@ -1,5 +1,6 @@
 """The lists of the admin page: their parameters are no more trustworthy than their content."""
 
+import csv
 import html
 import re
 from collections.abc import Mapping
@@ -231,8 +232,35 @@ def test_every_column_with_an_order_sorts_both_ways_and_unknown_ones_do_not(clie
             assert up == down[::-1], (name, column)
     assert first_cells(client.get("/admin/jobs/?sort=job").text) == ["a", "b", "c"]
     newest_first = ["a", "c", "b"]
-    for sort in ("", "?sort=best", "?sort=nothing&desc=1", "?sort=__class__", "?sort=id"):
+    for sort in ("", "?sort=best", "?sort=recommended", "?sort=nothing&desc=1", "?sort=__class__", "?sort=id"):
         assert first_cells(client.get(f"/admin/jobs/{sort}").text) == newest_first, sort
+
+
+def test_trials_are_sorted_by_their_cost_and_by_their_job_across_jobs(client: FlaskClient, calls: Calls) -> None:
+    for job_id, eta, power in (("energy", 1.0, 100), ("time", 0.0, 70.5), ("both", 0.25, 300)):
+        register(calls, job_id, eta_knob=eta, max_power=power, beta_knob=None)
+        for time in (3.0, 0.5, 2.25):
+            calls.must(calls.report(calls.trial(job_id), energy=100.0 / time, time=time, metric=1.0))
+    for direction in ("", "&desc=1"):
+        by_cost, by_job = (
+            list(csv.DictReader(client.get(f"/admin/trials/export/csv/?sort={column}{direction}").text.splitlines()))
+            for column in ("cost", "job")
+        )
+        costs = [float(row["Cost (J)"]) for row in by_cost]
+        assert costs == sorted(costs, reverse=bool(direction))
+        assert len({row["Job"] for row in by_cost[:4]}) > 1
+        jobs = [row["Job"] for row in by_job]
+        assert jobs == sorted(jobs, reverse=bool(direction))
+
+
+def test_jobs_are_sorted_by_their_last_launch_those_without_one_as_the_oldest(
+    client: FlaskClient, calls: Calls
+) -> None:
+    register(calls, *"abc")
+    for job_id in "cac":
+        calls.trial(job_id)
+    assert first_cells(client.get("/admin/jobs/?sort=launched").text) == ["b", "a", "c"]
+    assert first_cells(client.get("/admin/jobs/?sort=launched&desc=1").text) == ["c", "a", "b"]
 
 
 @pytest.mark.parametrize(
