@@ -87,7 +87,8 @@ def _cost_j() -> ColumnElement[Any]:
     """Make the cost of a trial, as `core.cost` computes it."""
     spec = as_json(Job.spec)
     eta, max_power = spec["eta_knob"].as_float(), spec["max_power"].as_float()
-    return eta * Trial.energy_j + (1 - eta) * max_power * Trial.time_s
+    cost: ColumnElement[Any] = eta * Trial.energy_j + (1 - eta) * max_power * Trial.time_s
+    return cost
 
 
 def _tagged(tag: str) -> Condition:
