@@ -2,9 +2,9 @@
 
     python -m benchmarks.admin [--jobs 200] [--trials 100] [--database-url mysql+pymysql://…] [--repeats 10]
 
-`benchmarks.filling` fills the database. Then a logged-in user requests one page after the other from a real server, and
-a script with a token makes the API calls. The output has the median and the longest time of each in ms, and the size of
-the answer.
+`benchmarks.filling` fills the database. Then a logged-in user requests one page after the other from a real server (the
+login page without a login), and a script with a token makes the API calls. The output has the median and the longest
+time of each in ms, and the size of the answer. Parquet files are measured if pyarrow is installed.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -36,6 +37,8 @@ ROOT = Path(__file__).parent.parent
 MEMORY = Path("/dev/shm")
 """A file system in memory, on Linux. It does not wait for a disk."""
 PASSWORD = "a benchmark's own password"
+FORMATS = ("csv", "parquet") if find_spec("pyarrow") else ("csv",)
+FILES = [f"{table}.{kind}" for kind in FORMATS for table in ("trials", "reports")]
 
 
 def fill(url: str, jobs: int, trials: int) -> tuple[Filled, str]:
@@ -83,10 +86,11 @@ def _with_cookies(session: requests.Session, answer: requests.Response) -> reque
 def pages(filled: Filled) -> dict[str, str]:
     """Return the addresses of the measured pages, by name."""
     other, *_, job_id = filled.job_ids
+    chosen = filled.job_ids[-3:]
     last_jobs, last_trials = ((total - 1) // lists.PAGE_SIZE for total in (len(filled.job_ids), filled.trials))
 
     def address(path: str, **query: object) -> str:
-        return f"/admin/{path}?{urlencode(query)}"
+        return f"/admin/{path}?{urlencode(query, doseq=True)}"
 
     return {
         "overview": address(""),
@@ -110,10 +114,14 @@ def pages(filled: Filled) -> dict[str, str]:
         "job, as CSV": address("job/export", job=job_id, format="csv"),
         "job, as JSON": address("job/export", job=job_id, format="json"),
         "trial": address("trial/", job=job_id, number=1),
-        "compare": f"/admin/compare/?{urlencode([('job', job_id), ('job', other)])}",
+        "compare": address("compare/", job=[job_id, other]),
         "compare, on other GPUs": address("compare/", like=job_id),
         "compare, searched": address("compare/", search=job_id),
+        "new job like another": address("job/derive", job=job_id),
+        **{f"3 jobs, {file}": address("export/", file=file, job=chosen) for file in FILES},
         "tokens": address("tokens/"),
+        "users": address("users/"),
+        "account": address("account/"),
     }
 
 
@@ -164,10 +172,15 @@ def main() -> None:
         jobs = f"{len(filled.job_ids)} jobs, {filled.stuck} of them stuck"
         print(f"{jobs}, with {filled.trials} trials, created in {filled_s:.0f} s")
         with serving(url) as address:
-            user, script = logged_in(address), requests.Session()
+            stranger, user, script = requests.Session(), logged_in(address), requests.Session()
             script.auth = ("", token)
             print(f"{'page or call':24} median longest    KiB")
-            for session, addresses in ((user, pages(filled)), (script, calls(filled.job_ids[-1]))):
+            measured = (
+                (stranger, {"log in": "/admin/login/"}),
+                (user, pages(filled)),
+                (script, calls(filled.job_ids[-1])),
+            )
+            for session, addresses in measured:
                 for name, path in addresses.items():
                     durations_ms, size = measure(session, address + path, arguments.repeats)
                     median, longest = statistics.median(durations_ms), max(durations_ms)
