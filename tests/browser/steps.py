@@ -1,13 +1,22 @@
 """Steps of a user on the admin page."""
 
+from pathlib import Path
 from typing import Any
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 PASSWORD = "correct horse battery"
 JOB = "vision/<b>resnet</b>"
 MAX_TABS = 300
 REFRESH_MS = 5000  # as in static/figures.js
+SCREENSHOTS = Path("build/screenshots")
+WIDTHS = (1024, 1440)
+"""Widths of the screenshots, in pixels: a laptop and a desktop."""
+FIGURES_FIT = """() => [...document.querySelectorAll(".plot")].every(plot => {
+    const drawing = plot.querySelector(".main-svg");
+    return drawing === null || Math.abs(drawing.clientWidth - plot.clientWidth) <= 1;
+})"""
 
 
 def log_in(page: Page, name: str, password: str = PASSWORD) -> None:
@@ -43,3 +52,21 @@ def tab_to(page: Page, target: Locator) -> None:
         if target.evaluate("element => element === document.activeElement"):
             return
     raise AssertionError(f"{target} cannot be reached by the keyboard")
+
+
+def check(page: Page, name: str) -> list[str]:
+    """Save screenshots of the page, and return the serious findings of axe-core. Dark mode changes only colours."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    if page.locator("#plots").count():
+        expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_function(FIGURES_FIT)
+        page.screenshot(path=SCREENSHOTS / f"{name}-{width}.png", full_page=True)
+    options = {"runOnly": ["color-contrast"]} if name.endswith("dark") else None
+    violations = Axe().run(page, options=options).response["violations"]
+    return [
+        f"{name}: {violation['id']}: {violation['nodes'][0]['html'][:120]}"
+        for violation in violations
+        if violation["impact"] in ("serious", "critical")
+    ]

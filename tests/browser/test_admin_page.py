@@ -1,26 +1,16 @@
 """The admin page in a real browser, in light mode, and in dark mode where colours matter or at full size."""
 
-from pathlib import Path
-
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from backend.usecases import dashboard, reading
 from backend.usecases.audit import COMMAND_LINE
 from backend.web.admin import plots
 from lightning_bso.wire import JobSummary
-from tests.browser.steps import JOB, PASSWORD, drawn, log_in, open_job
+from tests.browser.steps import JOB, PASSWORD, SCREENSHOTS, check, drawn, log_in, open_job
 from tests.databases import in_application
 from tests.servers import Server
 
-SCREENSHOTS = Path("build/screenshots")
-WIDTHS = (1024, 1440)
-"""Widths of the screenshots, in pixels: a laptop and a desktop."""
-FIGURES_FIT = """() => [...document.querySelectorAll(".plot")].every(plot => {
-    const drawing = plot.querySelector(".main-svg");
-    return drawing === null || Math.abs(drawing.clientWidth - plot.clientWidth) <= 1;
-})"""
 POST = "async ([url, fields]) => (await fetch(url, {method: 'POST', body: new URLSearchParams(fields)})).status"
 
 
@@ -136,7 +126,6 @@ def test_an_admin_ends_a_trial_pauses_and_revokes_a_token(page: Page) -> None:
 @pytest.mark.in_both_modes
 @pytest.mark.expects_status(404)
 def test_every_page_is_accessible(page: Page, request: pytest.FixtureRequest) -> None:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     theme = request.node.callspec.params["page"]
     page.goto("/admin/login/")
     faults = check(page, f"login-{theme}")
@@ -168,23 +157,6 @@ def test_every_page_is_accessible(page: Page, request: pytest.FixtureRequest) ->
         page.goto(path)
         faults += check(page, f"{name}-{theme}")
     assert faults == []
-
-
-def check(page: Page, name: str) -> list[str]:
-    """Save screenshots of the page, and return the serious findings of axe-core. Dark mode changes only colours."""
-    if page.locator("#plots").count():
-        expect(page.locator("#plots[data-drawn=yes]")).to_be_visible()
-    for width in WIDTHS:
-        page.set_viewport_size({"width": width, "height": 900})
-        page.wait_for_function(FIGURES_FIT)
-        page.screenshot(path=SCREENSHOTS / f"{name}-{width}.png", full_page=True)
-    options = {"runOnly": ["color-contrast"]} if name.endswith("dark") else None
-    violations = Axe().run(page, options=options).response["violations"]
-    return [
-        f"{name}: {violation['id']}: {violation['nodes'][0]['html'][:120]}"
-        for violation in violations
-        if violation["impact"] in ("serious", "critical")
-    ]
 
 
 def test_a_missing_script_fails_the_test_that_opens_the_page(page: Page, browser_errors: list[str]) -> None:

@@ -9,6 +9,23 @@ from . import login
 from .blueprint import blueprint
 from .login import PageUser
 
+FIRST_TRAINING = """\
+from lightning import Trainer
+from lightning_bso import ZeusBSOCallback
+
+callback = ZeusBSOCallback(
+    "%s",
+    {
+        "job_id_prefix": "my-training",
+        "batch_sizes": [32, 64, 128],
+        "default_batch_size": 64,
+        "target_metric": 0.9,
+    },
+    monitor="val_acc",
+)
+Trainer(callbacks=[callback]).fit(model)"""
+"""What a training's code needs to bring the first job to a server, whose address comes in place of %s."""
+
 
 @blueprint.get("/", endpoint="overview")
 @login.requires(Role.VIEWER)
@@ -17,7 +34,9 @@ def show_overview(user: PageUser) -> ResponseReturnValue:
     revision = overview.revision(user.actor)  # read first, so the browser refreshes if anything changes meanwhile
     state = overview.overview(user.actor, current_app.config["LEASE_S"])
     server = request.url_root.rstrip("/")
-    return render_template("admin/overview.html", overview=state, server=server, revision=revision)
+    return render_template(
+        "admin/overview.html", overview=state, server=server, snippet=FIRST_TRAINING % server, revision=revision
+    )
 
 
 @blueprint.get("/revision", endpoint="revision")
