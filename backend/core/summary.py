@@ -103,7 +103,7 @@ def lowest_mean_size(summaries: Iterable[SizeSummary]) -> int | None:
 
 def _costs(summary: SizeSummary) -> str:
     runs = "in one run" if summary.converged == 1 else f"on average of {summary.converged} runs"
-    return f"{summary.batch_size}, {joules(summary.mean_cost_j)} {runs}"
+    return f"{summary.batch_size}, cost {joules(summary.mean_cost_j)} {runs}"
 
 
 def _summary(spec: Spec, size: int, totals: list[Totals], reason: str | None) -> SizeSummary:

@@ -52,7 +52,8 @@ def closing_line(batch_size: int, result: ReportAnswer, spent: Reading, job: Job
         spent: joules and seconds of the run.
         job: the job after the run, or None if the server did not return it.
     """
-    line = f"Batch-size optimizer: {result.message}. The run took {joules(spent.energy_j)} and {duration(spent.time_s)}"
+    spent_text = f"{joules(spent.energy_j)} of energy in {duration(spent.time_s)}"
+    line = f"Batch-size optimizer: {result.message}. The run used {spent_text}"
     if job is None:
         return line
     sizes = {size.batch_size: size for size in job.batch_sizes}

@@ -171,7 +171,7 @@ def test_the_pages_and_the_api_name_the_recommended_batch_size_and_another_one_w
             calls.diverge(trial, energy=15.0)
         else:
             calls.converge(trial, energy=11.0)
-    words = "recommended: 16, 10.5 J on average of 2 runs; lowest mean so far: 8, 9.00 J in one run"
+    words = "recommended: 16, cost 10.5 J on average of 2 runs; lowest mean so far: 8, cost 9.00 J in one run"
     job = calls.describe()
     assert (job["recommended_batch_size"], job["best_batch_size"], job["best"]) == (16, 8, words)
     (listed,) = calls.must(calls("GET", "/jobs"))["jobs"]

@@ -294,7 +294,7 @@ def test_a_job_is_shown_with_its_batch_sizes_and_its_latest_trials(server: Serve
     head, sizes, trials = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
     facts = dict(line.split("  ", 1) for line in head)
     assert facts["job"].strip() == job_id
-    assert facts["best so far"].strip() == "recommended: 16, 30.0 J in one run"
+    assert facts["best so far"].strip() == "recommended: 16, cost 30.0 J in one run"
     assert facts["machine"].strip() == "1 x A40, 100 W in total"
     assert "at least 1 within 4 epochs" in facts["target"]
     assert (

@@ -55,7 +55,7 @@ def test_without_a_converged_run_nothing_is_recommended(policy: str) -> None:
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_a_batch_size_that_is_best_by_belief_and_by_mean_is_named_once(policy: str) -> None:
     state = story((16, 2000, True), (8, 1000, True), (8, 1002, True), spec=core_spec(policy=policy))
-    assert best_of(state) == Best(8, 8, "recommended: 8, 1.00 kJ on average of 2 runs")
+    assert best_of(state) == Best(8, 8, "recommended: 8, cost 1.00 kJ on average of 2 runs")
 
 
 def test_under_gp_ucb_a_lucky_run_has_the_lowest_mean_and_is_not_recommended() -> None:
@@ -64,7 +64,7 @@ def test_under_gp_ucb_a_lucky_run_has_the_lowest_mean_and_is_not_recommended() -
     lucky = trial(7, (8, 990.0, True), TrialType.MAB, epochs=10)
     state = JobState(spec, (*runs, lucky))
     assert best_of(state) == Best(
-        16, 8, "recommended: 16, 1.00 kJ on average of 6 runs; lowest mean so far: 8, 990 J in one run"
+        16, 8, "recommended: 16, cost 1.00 kJ on average of 6 runs; lowest mean so far: 8, cost 990 J in one run"
     )
     assert "the recommended batch size is 16" in stage(state)[1]
 
@@ -74,7 +74,7 @@ def test_under_zeus_a_batch_size_whose_later_runs_failed_has_the_lowest_mean_and
     pruned = [trial(number, row) for number, row in enumerate([(16, 10, True), (8, 9, True), (32, 12, True)], 1)]
     failed = [trial(number, (8, 20, False), TrialType.MAB) for number in (4, 5)]
     assert best_of(JobState(spec, (*pruned, *failed))) == Best(
-        16, 8, "recommended: 16, 10.0 J in one run; lowest mean so far: 8, 9.00 J in one run"
+        16, 8, "recommended: 16, cost 10.0 J in one run; lowest mean so far: 8, cost 9.00 J in one run"
     )
 
 

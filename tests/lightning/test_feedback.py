@@ -88,7 +88,7 @@ def test_one_line_at_the_end_compares_the_run_with_the_job(server: Server, caplo
         with caplog.at_level(logging.INFO):
             fit(ZeusBSOCallback(server.url, fields, energy_monitor=ScriptedMonitor(iter([joules]))), Module(metrics))
     (line,) = (entry.message for entry in caplog.records if entry.message.startswith("Batch-size optimizer:"))
-    assert "The run took 18.0 J and 1 s; recommended: 8, 18.0 J in one run" in line
+    assert "The run used 18.0 J of energy in 1 s; recommended: 8, cost 18.0 J in one run" in line
     assert (
         "Runs with the default batch size 16 cost 36.0 J on average; this run used 18.0 J (5.00 mWh) less energy than "
         "they do on average" in line
