@@ -32,7 +32,8 @@ def named(name: str, now: datetime) -> Period:
         return today - timedelta(hours=24 - EVENING_H), today + timedelta(hours=MORNING_H)
     if name == "month":
         return today.replace(day=1), None
-    return now - {"24h": timedelta(days=1), "7d": timedelta(days=7)}[name], None
+    # In UTC, because a day on which the clocks change has 23 or 25 hours.
+    return now.astimezone(UTC) - {"24h": timedelta(days=1), "7d": timedelta(days=7)}[name], None
 
 
 def days(first: date | None, last: date | None, zone: tzinfo = UTC) -> Period:

@@ -10,7 +10,7 @@ def test_why_a_run_failed_is_three_clicks_from_the_overview(page: Page) -> None:
     expect(page.get_by_role("heading", name="Overview")).to_be_visible()
     page.get_by_role("link", name="Trials", exact=True).click()
     page.get_by_role("link", name="Failures of 7 days").click()
-    assert "utc_offset=" in page.url
+    assert "zone=" in page.url
     expect(page.locator("tbody .badge.failed").first).to_have_text("failed: diverged")
     page.locator("tbody tr", has=page.locator(".badge.failed")).first.get_by_role("link", name="trial").click()
     expect(page.locator("#state")).to_contain_text("failed: diverged")
@@ -25,10 +25,10 @@ def test_a_form_by_date_keeps_the_browsers_zone_in_the_address(page: Page) -> No
     log_in(page, "viewer")
     page.get_by_role("link", name="Trials", exact=True).click()
     page.get_by_role("button", name="Find").click()
-    assert "utc_offset" not in page.url
+    assert "zone" not in page.url
     page.get_by_label("Started").select_option("night")
     page.get_by_role("button", name="Find").click()
-    assert "utc_offset=" in page.url
+    assert "zone=" in page.url
 
 
 def test_the_keyboard_copies_a_jobs_id_and_a_screen_reader_hears_it(page: Page) -> None:

@@ -5,8 +5,9 @@ The three lists themselves are in `lists.py`.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -22,9 +23,8 @@ EXPORT_CHUNK = 1000
 """Rows of an export that are loaded at a time."""
 MAX_SEARCH_LENGTH = 500
 """Every word of a search is a condition, and databases limit the conditions of a query."""
-PERIOD_NAMES = ("when", "from", "to", "utc_offset")
-"""Parameters of the filter by date: a named period, days, and the minutes by which the reader's clock leads UTC."""
-MAX_UTC_OFFSET_MIN = 24 * 60 - 1
+PERIOD_NAMES = ("when", "from", "to", "zone")
+"""Parameters of the filter by date: a named period, days, and the reader's time zone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ def _period(parameters: Mapping[str, str], now: datetime) -> periods.Period:
     Raises:
         ValueError: it is no period.
     """
-    zone = timezone(timedelta(minutes=_utc_offset(parameters.get("utc_offset", "0"))))
+    zone = _zone(parameters.get("zone", ""))
     first, last = days(parameters)
     name = parameters.get("when", "")
     if name and name not in periods.NAMES:
@@ -186,14 +186,11 @@ def _period(parameters: Mapping[str, str], now: datetime) -> periods.Period:
     return periods.both(named, periods.days(first, last, zone))
 
 
-def _utc_offset(text: str) -> int:
+def _zone(name: str) -> tzinfo:
     try:
-        minutes = int(text)
-    except ValueError:
-        raise ValueError(f"{text[:30]!r} is not a number of minutes") from None
-    if abs(minutes) > MAX_UTC_OFFSET_MIN:
-        raise ValueError(f"no clock differs from UTC by {minutes} minutes")
-    return minutes
+        return ZoneInfo(name) if name else UTC
+    except (KeyError, OSError, ValueError):  # the last two if the name is no name, such as a folder's
+        raise ValueError(f"{name[:30]!r} is not a time zone that this server knows, such as Europe/Berlin") from None
 
 
 def _without_empty_parameters(endpoint: str, parameters: Mapping[str, str]) -> ResponseReturnValue:
