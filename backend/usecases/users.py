@@ -88,7 +88,7 @@ def add(
     audit.check_prefix(job_id_prefix)
     hashed = _hash(secrets.token_urlsafe(48) if password is None else password)
     if accounts.find_user(session, name) is not None:
-        raise UserExists(f"a user {name!r} already exists; change it with: {COMMAND} user change {name}")
+        raise UserExists(f"a user {name!r} already exists; change that one, or choose another name")
     user = User(name=name, password_hash=hashed, role=role, job_id_prefix=job_id_prefix, created_at=store.now(session))
     accounts.add_user(session, user)
     audit.record(session.connection(), by, Action.CREATE_USER, detail=f"{name}, {role}, {audit.jobs_of(job_id_prefix)}")

@@ -13,6 +13,8 @@ REFRESH_MS = 5000  # as in static/figures.js
 SCREENSHOTS = Path("build/screenshots")
 WIDTHS = (1024, 1440)
 """Widths of the screenshots, in pixels: a laptop and a desktop."""
+TOO_WIDE = """() => [...document.querySelectorAll("html, .scroll, pre")]
+    .filter(element => element.scrollWidth > element.clientWidth + 1).map(element => element.outerHTML.slice(0, 80))"""
 FIGURES_FIT = """() => [...document.querySelectorAll(".plot")].every(plot => {
     const drawing = plot.querySelector(".main-svg");
     return drawing === null || Math.abs(drawing.clientWidth - plot.clientWidth) <= 1;
@@ -63,6 +65,7 @@ def check(page: Page, name: str) -> list[str]:
         page.set_viewport_size({"width": width, "height": 900})
         page.wait_for_function(FIGURES_FIT)
         page.screenshot(path=SCREENSHOTS / f"{name}-{width}.png", full_page=True)
+        assert page.evaluate(TOO_WIDE) == [], f"{name} scrolls sideways at {width} pixels"
     options = {"runOnly": ["color-contrast"]} if name.endswith("dark") else None
     violations = Axe().run(page, options=options).response["violations"]
     return [
