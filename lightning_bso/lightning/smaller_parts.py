@@ -8,16 +8,19 @@ How a batch is split is in `dataloading.py`. `callback.py` decides whether a fit
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lightning_bso.errors import is_out_of_memory
-from lightning_bso.lightning.families import classes, family_of, find, rank_zero_warn
+from lightning_bso.lightning.families import classes, family_of, find
 from lightning_bso.optimizer import BatchSizeOptimizer
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
+
+log = logging.getLogger(__name__)
 
 
 class SmallerParts:
@@ -94,9 +97,12 @@ class SmallerParts:
 
         self._part_size = self._take_at_most(limit)
         parts = trainer.accumulate_grad_batches
-        rank_zero_warn(
-            f"Out of memory in training with {size_before} samples at a time. The fit goes on with {self._part_size} "
-            f"at a time and {parts} accumulated"
+        # Not a warning of Python's: `python -W error` would make it an error, which ends the fit.
+        log.warning(
+            "Out of memory in training with %d samples at a time. The fit goes on with %d at a time and %d accumulated",
+            size_before,
+            self._part_size,
+            parts,
         )
         reloads = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]  # set by a connector
         if math.isfinite(steps_in_epoch) and not reloads:

@@ -193,9 +193,13 @@ def test_trainers_that_share_a_list_of_callbacks_train(server: Server, tmp_path:
     assert (run.exit_status, trials) == (0, [1]), run.errors
 
 
-def test_a_batch_that_does_not_fit_in_memory_is_split(server: Server, tmp_path: Path) -> None:
+def test_a_batch_that_does_not_fit_in_memory_is_split_also_where_warnings_are_errors(
+    server: Server, tmp_path: Path
+) -> None:
     step = "def training_step(self, batch, index):\n"
-    small = PLAIN.replace(step, f"{step}        if len(batch[0]) > 8: raise torch.OutOfMemoryError('out')\n")
+    small = "import warnings; warnings.filterwarnings('error', module='lightning_bso')\n" + PLAIN.replace(
+        step, f"{step}        if len(batch[0]) > 8: raise torch.OutOfMemoryError('out')\n"
+    )
     assert launch(small, tmp_path).exit_status == 1
     with server:
         runs = [launch(small, tmp_path, **automatic(server.url)) for _ in range(2)]

@@ -91,10 +91,12 @@ def trained(kind: type[Module], callback: pl.Callback, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", [SmallForward, SmallBackward])
-def test_the_same_trial_goes_on_in_parts_and_converges(server: Server, client: BsoClient, kind: type[Small]) -> None:
+def test_the_same_trial_goes_on_in_parts_and_converges(
+    server: Server, client: BsoClient, kind: type[Small], caplog: pytest.LogCaptureFixture
+) -> None:
     fields, module = job(), kind([0.5, 1.0])
-    with pytest.warns(UserWarning, match="with 8 samples at a time. The fit goes on with 4 at a time and 4 acc"):
-        running = fit(automatic(server, fields), module)
+    running = fit(automatic(server, fields), module)
+    assert "with 8 samples at a time. The fit goes on with 4 at a time and 4 accumulated" in caplog.text
     assert module.tried[:3] == [16, 8, 4]
     assert set(module.tried[3:]) == {4}
     assert running.global_step == 2 * STEPS
