@@ -178,6 +178,7 @@ class ZeusBSOCallback(Callback):
         self._earlier_values: dict[str, Any] = {}
         self._smaller_parts: SmallerParts | None = None
         self._loader_size = 0
+        self._own_accumulation = 1  # what the training accumulates by itself
         self._expects_first_batch = False
         self._shared = Shared()
 
@@ -301,6 +302,7 @@ class ZeusBSOCallback(Callback):
                 else f"no server_url is given, and ${variables.SERVER_URL} is not set",
             )
             return
+        self._own_accumulation = trainer.accumulate_grad_batches
         trainer.should_stop = False  # Lightning before 2.5.1 keeps it from the previous fit, and takes no step
         if early_run is not None and self.result is not None:
             rank_zero_warn(
@@ -499,7 +501,8 @@ class ZeusBSOCallback(Callback):
         def set_device_batch_size(batch_size: int, limit: int | None = None) -> int:
             loader_size = batch_size
             if self.accumulate is not None and limit is not None:
-                loader_size, trainer.accumulate_grad_batches = split(batch_size, limit)
+                loader_size, parts = split(batch_size, limit)
+                trainer.accumulate_grad_batches = self._own_accumulation * parts
             set_batch_size(loader_size)
             return loader_size
 
@@ -529,7 +532,7 @@ class ZeusBSOCallback(Callback):
         """Let a device take no more than this at a time, if there is a limit. Returns what it takes."""
         self._loader_size = set_parts(limit)
         if self.accumulate is not None:
-            run.accumulate_grad_batches = trainer.accumulate_grad_batches
+            run.accumulate_grad_batches = trainer.accumulate_grad_batches // self._own_accumulation
         return self._loader_size
 
     def _check_training_data(self, trainer: pl.Trainer) -> None:
@@ -566,7 +569,7 @@ class ZeusBSOCallback(Callback):
             self._smaller_parts.remove()
             self._smaller_parts = None
         if self.accumulate is not None and self._run is not None:
-            trainer.accumulate_grad_batches = 1  # the value before the fit; the next fit may have another batch size
+            trainer.accumulate_grad_batches = self._own_accumulation  # the next fit may have another batch size
 
     def _check_device_batch_sizes(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.accumulate is not None:
@@ -584,7 +587,7 @@ class ZeusBSOCallback(Callback):
     def _describe_shares(self, trainer: pl.Trainer) -> str:
         """Describe in brackets how the batch is divided. Empty if it is not divided."""
         shares = [f"{self._loader_size} a device"] if trainer.world_size > 1 else []
-        if self.accumulate is not None and trainer.accumulate_grad_batches > 1:
+        if self.accumulate is not None and trainer.accumulate_grad_batches > self._own_accumulation:
             shares = [f"{self._loader_size} a device", f"{trainer.accumulate_grad_batches} accumulated"]
         return f" ({', '.join(shares)})" if shares else ""
 

@@ -176,7 +176,7 @@ def split(batch_size: int, max_device_batch_size: int) -> tuple[int, int]:
         max_device_batch_size: the largest batch that a device takes at a time.
 
     Returns:
-        The size of a part, and the number of parts, which is the value for `Trainer.accumulate_grad_batches`.
+        The size of a part, and the number of parts.
     """
     parts = -(-batch_size // max_device_batch_size)
     while batch_size % parts:
@@ -188,13 +188,11 @@ def check_can_accumulate(trainer: pl.Trainer, module: pl.LightningModule) -> Non
     """Refuse a training whose gradients the Trainer cannot accumulate. Call this in `Callback.setup`.
 
     Raises:
-        MisconfigurationException: the module optimizes manually, or the training already accumulates gradients.
+        MisconfigurationException: the module optimizes manually, or another callback sets what is accumulated.
     """
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
     if not module.automatic_optimization:
         obstacle = "this module optimizes manually (automatic_optimization=False), where Lightning does not accumulate"
-    elif trainer.accumulate_grad_batches != 1:
-        obstacle = f"the Trainer already has accumulate_grad_batches={trainer.accumulate_grad_batches}"
     elif any(isinstance(each, classes("callbacks:GradientAccumulationScheduler")) for each in callbacks):
         obstacle = "a GradientAccumulationScheduler already sets it"
     else:

@@ -38,9 +38,11 @@ def weights_after(callback: pl.Callback, **options: Any) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
 
 
-def test_parts_make_the_same_training_as_the_whole(server: Server) -> None:
-    whole = weights_after(ZeusBSOCallback(server.url, job(), energy_monitor=ScriptedMonitor()))
-    parts = weights_after(accumulating(server, 4))
+@pytest.mark.parametrize("own", [1, 2], ids="the training accumulates {}".format)
+def test_parts_make_the_same_training_as_the_whole(server: Server, own: int) -> None:
+    options = {"accumulate_grad_batches": own}
+    whole = weights_after(ZeusBSOCallback(server.url, job(), energy_monitor=ScriptedMonitor()), **options)
+    parts = weights_after(accumulating(server, 4), **options)
     initial = weights_after(ZeusBSOCallback(None, job()), max_steps=0)
     assert not torch.equal(whole, initial)
     torch.testing.assert_close(parts, whole)
@@ -87,6 +89,16 @@ def test_the_trainer_is_given_back_as_it_was(server: Server) -> None:
     assert sizes == [(16, {8}), (8, {8}), (32, {8})]
 
 
+def test_a_training_that_accumulates_itself_gets_its_number_back(server: Server, client: BsoClient) -> None:
+    fields = job()
+    running = trainer(accumulating(server, 4, fields), accumulate_grad_batches=2)
+    module = Module([1.0])
+    running.fit(module)
+    assert (module.sizes_seen, running.global_step) == ({4}, ROWS // FIRST_SIZE // 2)
+    assert running.accumulate_grad_batches == 2
+    assert only_trial(client, fields["job_id_prefix"]).accumulate_grad_batches == 4
+
+
 def test_the_trainer_is_given_back_as_it_was_after_an_error_too(server: Server) -> None:
     class Broken(Module):
         def training_step(self, *_: Any) -> Any:
@@ -120,23 +132,22 @@ class ByHand(Module):
 
 
 @pytest.mark.parametrize(
-    ("module", "options", "others", "message"),
+    ("module", "others", "message"),
     [
-        (ByHand, {}, [], "optimizes manually"),
-        (Module, {"accumulate_grad_batches": 2}, [], "already has accumulate_grad_batches=2"),
-        (Module, {}, [GradientAccumulationScheduler({4: 2})], "GradientAccumulationScheduler"),
+        (ByHand, [], "optimizes manually"),
+        (Module, [GradientAccumulationScheduler({4: 2})], "GradientAccumulationScheduler"),
     ],
-    ids=["manual optimization", "Trainer", "scheduler"],
+    ids=["manual optimization", "scheduler"],
 )
 def test_what_cannot_be_accumulated_is_refused_before_a_trial_is_taken(
-    server: Server, client: BsoClient, module: type, options: Any, others: Any, message: str
+    server: Server, client: BsoClient, module: type, others: Any, message: str
 ) -> None:
     fields = job()
-    running = trainer(accumulating(server, 4, fields), *others, **options)
+    running = trainer(accumulating(server, 4, fields), *others)
     with pytest.raises(MisconfigurationException, match=message):
         running.fit(module())
     assert number_of_trials(client, fields["job_id_prefix"]) == 0
-    assert running.accumulate_grad_batches == options.get("accumulate_grad_batches", 1)
+    assert running.accumulate_grad_batches == 1
 
 
 @pytest.mark.parametrize(

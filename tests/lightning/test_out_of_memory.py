@@ -105,13 +105,26 @@ def test_the_same_trial_goes_on_in_parts_and_converges(
     assert (trial.current_epoch, trial.energy) == (2, 20.0)  # the failed attempts are in the first of two windows
 
 
+@pytest.mark.parametrize("own", [1, 2], ids="the training accumulates {}".format)
 @pytest.mark.parametrize("kind", [SmallForward, SmallBackward])
-def test_the_training_is_that_of_a_run_that_knew_the_limit(server: Server, kind: type[Small]) -> None:
-    went_on = trained(kind, automatic(server))
-    knew = trained(kind, automatic(server, max_device_batch_size=4))
+def test_the_training_is_that_of_a_run_that_knew_the_limit(server: Server, kind: type[Small], own: int) -> None:
+    went_on = trained(kind, automatic(server), accumulate_grad_batches=own)
+    knew = trained(kind, automatic(server, max_device_batch_size=4), accumulate_grad_batches=own)
     assert went_on.rows_seen[-len(knew.rows_seen) :] == knew.rows_seen
     assert not torch.equal(weights(knew), weights(trained(Module, ZeusBSOCallback(None, job()), max_steps=0)))
     torch.testing.assert_close(weights(went_on), weights(knew), rtol=0, atol=0)
+
+
+def test_memory_that_runs_out_between_two_accumulated_batches_changes_no_number_of_steps(server: Server) -> None:
+    class SecondBatch(SmallForward):
+        def has_room(self, samples: int) -> bool:
+            return super().has_room(samples) or len(self.tried) == 1
+
+    module = SecondBatch([0.5, 1.0])
+    running = fit(automatic(server), module, accumulate_grad_batches=2)
+    assert module.tried[:4] == [FIRST_SIZE, FIRST_SIZE, FIRST_SIZE // 2, 4]
+    assert running.global_step == STEPS  # two epochs, two batches a step
+    assert running.accumulate_grad_batches == 2
 
 
 def test_the_next_run_of_the_job_starts_with_what_fits(server: Server, client: BsoClient) -> None:
