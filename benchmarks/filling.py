@@ -32,18 +32,18 @@ class Filled:
     """Number of jobs with no batch size left to dispatch."""
 
 
-def play_through(jobs: int, trials: int) -> Filled:
+def play_through(job_count: int, trials: int) -> Filled:
     """Create jobs and their trials. Requires an application context.
 
     If a job gets stuck, the next job has the missing trials in addition to its own. The last job is under `gp-ucb`,
     which always has a batch size to dispatch, so no trial is missing in the end.
 
     Args:
-        jobs: number of jobs.
+        job_count: number of jobs.
         trials: average number of trials per job.
     """
     job_ids, stuck, missing = [], 0, 0
-    for number in reversed(range(jobs)):
+    for number in reversed(range(job_count)):
         workload = synthetic.workload(number)
         job_ids.append(_register(workload, number))
         missing += trials
@@ -54,7 +54,7 @@ def play_through(jobs: int, trials: int) -> Filled:
                 missing -= 1
         except JobStuck:
             stuck += 1
-    return Filled(job_ids, jobs * trials - missing, stuck)
+    return Filled(job_ids, job_count * trials - missing, stuck)
 
 
 def _register(workload: Workload, number: int) -> str:

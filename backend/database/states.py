@@ -205,11 +205,18 @@ def read_states(session: Session, jobs: Sequence[Job]) -> dict[int, JobState]:
     summaries = select(Job.id, StoredBelief.summary).join(StoredBelief, is_current).where(Job.id.in_(ids))
     text_of = {job: text for job, text in session.execute(summaries)}  # noqa: C416 - dict() rejects the type of the rows
     running, last = _running(session, ids), _last_with_verdict(session, ids)
-    return {
-        job.id: _state_by_summary(job, text_of.get(job.id, ""), running.get(job.id, ()), last.get(job.id, ()))
-        or read_state(session, job)
-        for job in jobs
-    }
+    learning = [job.id for job in jobs if core_spec(job).target_metric is None]
+    calibrated, verdicts = _count_calibrated(session, learning), _last_verdicts_of(session, learning)
+    state_of = {}
+    for job in jobs:
+        state = _state_by_summary(job, text_of.get(job.id, ""), running.get(job.id, ()), last.get(job.id, ()))
+        if state is None:
+            state_of[job.id] = read_state(session, job)
+        elif state.spec.target_metric is None:
+            state_of[job.id] = replace(state, calibrated=calibrated.get(job.id, 0))
+        else:
+            state_of[job.id] = replace(state, out_of_reach=calibration.out_of_reach(verdicts.get(job.id, ())))
+    return state_of
 
 
 def _state_by_summary(job: Job, text: str, running: Sequence[CoreTrial], last: Sequence[CoreTrial]) -> JobState | None:
@@ -221,9 +228,9 @@ def _state_by_summary(job: Job, text: str, running: Sequence[CoreTrial], last: S
         running: the running trials.
         last: the last trials to get a verdict; several if they got theirs at once.
     """
-    spec = core_spec(job)
-    if spec.target_metric is None or job.breakdowns is not None:
+    if job.breakdowns is not None:
         return None
+    spec = spec_at(job, job.exploration)
     initial = _initial(job, spec, job.exploration)
     summary = stored.restore(text, initial) or initial
     if list(last) != [trial for trial in [summary.last] if trial is not None]:
@@ -245,6 +252,27 @@ def _last_with_verdict(session: Session, jobs: Collection[int]) -> dict[int, lis
     is_last = (Trial.job == found.c.job) & (Trial.exploration == found.c.exploration)
     query = select(Trial.job, *_TRIAL_COLUMNS).join(found, is_last & (Trial.ended_revision == found.c.revision))
     return _by_job(session, query.where(has_verdict))
+
+
+def _count_calibrated(session: Session, jobs: Collection[int]) -> dict[int, int]:
+    """Count the calibration runs that have ended and wait for the target, by job."""
+    if not jobs:
+        return {}
+    query = select(Trial.job, func.count()).join(Job, _IN_EXPLORATION).group_by(Trial.job)
+    found = session.execute(query.where(Trial.job.in_(jobs), Trial.status == TrialStatus.CALIBRATED))
+    return {job: trials for job, trials in found}  # noqa: C416 - dict() rejects the type of the rows
+
+
+def _last_verdicts_of(session: Session, jobs: Collection[int]) -> dict[int, list[CoreTrial]]:
+    """Return what `_last_verdicts` does, for many jobs."""
+    if not jobs:
+        return {}
+    place = func.row_number().over(partition_by=Trial.job, order_by=Trial.ended_revision.desc())
+    ended = select(Trial.id, place.label("place")).join(Job, _IN_EXPLORATION)
+    ended = ended.where(Trial.job.in_(jobs), Trial.status == TrialStatus.SUCCEEDED, Trial.converged.is_not(None))
+    found = ended.subquery()
+    is_latest = (Trial.id == found.c.id) & (found.c.place <= calibration.MAX_FAILURES)
+    return _by_job(session, select(Trial.job, *_TRIAL_COLUMNS).join(found, is_latest))
 
 
 def _by_job(session: Session, trials: Select[*tuple[Any, ...]]) -> dict[int, list[CoreTrial]]:

@@ -1,6 +1,6 @@
-"""What the lists and the overview show of a job and follows from all of its trials: its stage, the best batch sizes.
+"""The facts that follow from all trials of a job, for lists and the overview: its stage, its best batch sizes.
 
-It is worked out once for each change of a job. A page about one job reads the job's state itself (`dashboard`).
+They are worked out once for each change of a job. A page about one job reads the job's state itself (`dashboard`).
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,8 @@ from threading import Lock
 
 from cachetools import LRUCache
 
-from ..core import policies
 from ..core.state import Stage, TrialStatus
-from ..core.summary import lowest_mean_size, summarize
+from ..core.summary import best, summarize
 from ..database import queries, states
 from ..database.models import Job
 from ..database.queries import Row
@@ -34,7 +33,10 @@ class Facts:
 
 
 _known: LRUCache[tuple[str, datetime, int], Facts] = LRUCache(maxsize=10_000)
-"""The facts by a job's id, creation and revision. They depend on nothing else, so they hold on every replica."""
+"""The facts by a job's id, creation and revision. Every change of a job raises its revision, whoever makes it.
+
+A database that is put back to an earlier state counts on from there, so restart its servers (docs/server.md).
+"""
 _lock = Lock()
 
 
@@ -54,12 +56,12 @@ def facts_of(session: Session, jobs: Sequence[Job | Row]) -> dict[int, Facts]:
     new = {}
     for row in rows:
         state, explorations = state_of[row.id], totals_of.get(row.id, {})
-        summaries = summarize(state.spec, explorations.get(row.exploration, []), {})
+        sizes = best(state, summarize(state.spec, explorations.get(row.exploration, []), {}))
         all_totals = [group for of_exploration in explorations.values() for group in of_exploration]
         new[row.id] = Facts(
             *stage_of(row, state),
-            policies.recommended(state, {summary.batch_size for summary in summaries if summary.converged}),
-            lowest_mean_size(summaries),
+            sizes.recommended,
+            sizes.lowest_mean,
             trial_count(all_totals),
             trial_count(all_totals, TrialStatus.DISPATCHED),
         )

@@ -178,7 +178,8 @@ class ZeusBSOCallback(Callback):
         self._earlier_values: dict[str, Any] = {}
         self._smaller_parts: SmallerParts | None = None
         self._loader_size = 0
-        self._own_accumulation = 1  # what the training accumulates by itself
+        self._own_accumulation = 1  # what the training has without this callback
+        self._own_limit: int | float = 1.0
         self._expects_first_batch = False
         self._shared = Shared()
 
@@ -302,7 +303,7 @@ class ZeusBSOCallback(Callback):
                 else f"no server_url is given, and ${variables.SERVER_URL} is not set",
             )
             return
-        self._own_accumulation = trainer.accumulate_grad_batches
+        self._own_accumulation, self._own_limit = trainer.accumulate_grad_batches, trainer.limit_train_batches
         trainer.should_stop = False  # Lightning before 2.5.1 keeps it from the previous fit, and takes no step
         if early_run is not None and self.result is not None:
             rank_zero_warn(
@@ -487,7 +488,8 @@ class ZeusBSOCallback(Callback):
         # A Tuner ends its fit with its own exception, and Lightning calls no other hook for that.
         if stage == "fit" and self._run is not None:
             self._run.end("fit ended early without a verdict")
-        self._stop_accumulating(trainer)
+        if stage == "fit":
+            self._stop_accumulating(trainer)
 
     def _make_device_setter(self, trainer: pl.Trainer, module: pl.LightningModule) -> Callable[..., int]:
         """Return a function that sets the batch size of one device and returns the batch size of its loader.
@@ -532,7 +534,9 @@ class ZeusBSOCallback(Callback):
         """Let a device take no more than this at a time, if there is a limit. Returns what it takes."""
         self._loader_size = set_parts(limit)
         if self.accumulate is not None:
-            run.accumulate_grad_batches = trainer.accumulate_grad_batches // self._own_accumulation
+            run.accumulate_grad_batches = parts = trainer.accumulate_grad_batches // self._own_accumulation
+            if isinstance(self._own_limit, int):  # it counts the loader's batches, which are parts now
+                trainer.limit_train_batches = self._own_limit * parts
         return self._loader_size
 
     def _check_training_data(self, trainer: pl.Trainer) -> None:
@@ -570,6 +574,7 @@ class ZeusBSOCallback(Callback):
             self._smaller_parts = None
         if self.accumulate is not None and self._run is not None:
             trainer.accumulate_grad_batches = self._own_accumulation  # the next fit may have another batch size
+            trainer.limit_train_batches = self._own_limit
 
     def _check_device_batch_sizes(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.accumulate is not None:
@@ -588,7 +593,8 @@ class ZeusBSOCallback(Callback):
         """Describe in brackets how the batch is divided. Empty if it is not divided."""
         shares = [f"{self._loader_size} a device"] if trainer.world_size > 1 else []
         if self.accumulate is not None and trainer.accumulate_grad_batches > self._own_accumulation:
-            shares = [f"{self._loader_size} a device", f"{trainer.accumulate_grad_batches} accumulated"]
+            parts = trainer.accumulate_grad_batches // self._own_accumulation
+            shares = [f"{self._loader_size} a device", f"in {parts} parts"]
         return f" ({', '.join(shares)})" if shares else ""
 
     def _finish(self, trainer: pl.Trainer, run: BatchSizeOptimizer, number: int) -> None:

@@ -86,12 +86,12 @@ def present_batch_size(trainer: pl.Trainer, module: pl.LightningModule, names: S
 def remember(trainer: pl.Trainer, module: pl.LightningModule, names: Sequence[str]) -> Callable[[], None]:
     """Return a function that puts back what `find_setter` and gradient accumulation change, as it is now."""
     source = trainer.fit_loop._data_source
-    loaders, accumulated = source.instance, trainer.accumulate_grad_batches
+    loaders, accumulated, limit = source.instance, trainer.accumulate_grad_batches, trainer.limit_train_batches
     found = _find_places(trainer, module, names).values()
     values = [(place, place.value) for places in found for place in places if place.is_settable]
 
     def put_back() -> None:
-        source.instance, trainer.accumulate_grad_batches = loaders, accumulated
+        source.instance, trainer.accumulate_grad_batches, trainer.limit_train_batches = loaders, accumulated, limit
         for place, value in values:
             place.set(value)
 

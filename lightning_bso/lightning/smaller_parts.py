@@ -1,8 +1,9 @@
 """Lets a fit go on in smaller parts of its batches when a training step runs out of memory.
 
 Lightning has no hook for that, so `SmallerParts` wraps the method of Lightning's training loop that takes one batch.
-There, nothing but this batch is lost: no hook runs twice, and the epoch goes on at the same optimizer step. So the
-number of optimizer steps stays what learning rate schedulers and `max_steps` were made for.
+There, nothing but the batches since the last optimizer step is taken again: one, unless the training accumulates
+several by itself. No other hook runs twice, and the number of optimizer steps stays what learning rate schedulers and
+`max_steps` were made for.
 How a batch is split is in `dataloading.py`. `callback.py` decides whether a fit may go on in this way.
 """
 
@@ -54,15 +55,13 @@ class SmallerParts:
         self._take_at_most = take_at_most
         self._check = check
         self._is_stepping = False
-        self._limit_before = trainer.limit_train_batches
         self._fit_loop: Any = trainer.fit_loop  # most of what is used of it is private
         self._advance = self._fit_loop.epoch_loop.advance
         vars(self._fit_loop.epoch_loop)["advance"] = self._advance_in_parts
 
     def remove(self) -> None:
-        """Give the trainer back as it was."""
+        """Take batches as Lightning does again."""
         del vars(self._fit_loop.epoch_loop)["advance"]
-        self._trainer.limit_train_batches = self._limit_before
 
     def note_step(self) -> None:
         """Note that the optimizer starts to change the weights. Call this in `Callback.on_before_optimizer_step`."""
@@ -90,29 +89,30 @@ class SmallerParts:
         """Rebuild the train loaders with smaller batches, and set Lightning's progress to the step that failed."""
         self._run.limit_device_batch_size(limit)  # first, because a lack of memory may also end the process
         trainer, loop, size_before = self._trainer, self._fit_loop, self._part_size
-        steps_in_epoch = loop.max_batches / trainer.accumulate_grad_batches
+        batches_in_epoch = loop.max_batches / self._run.accumulate_grad_batches
         trainer.lightning_module.zero_grad()
         loop._data_fetcher.teardown()  # ends its workers
         find(family_of(trainer), "utilities.memory:garbage_collection_cuda")()
 
         self._part_size = self._take_at_most(limit)
-        parts = trainer.accumulate_grad_batches
+        parts = self._run.accumulate_grad_batches
         # Not a warning of Python's: `python -W error` would make it an error, which ends the fit.
         log.warning(
-            "Out of memory in training with %d samples at a time. The fit goes on with %d at a time and %d accumulated",
+            "Out of memory in training with %d samples at a time. The fit goes on with %d at a time, in %d parts",
             size_before,
             self._part_size,
             parts,
         )
         reloads = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]  # set by a connector
-        if math.isfinite(steps_in_epoch) and not reloads:
+        if math.isfinite(batches_in_epoch) and not reloads:
             # An int limit counts parts, and drop_last now drops less. Neither must change the number of steps.
-            trainer.limit_train_batches = math.ceil(steps_in_epoch) * parts
+            trainer.limit_train_batches = math.ceil(batches_in_epoch) * parts
         loop._combined_loader = None  # Lightning builds the loaders again
         loop.setup_data()
 
         steps, batches = loop.epoch_loop.automatic_optimization.optim_progress, loop.epoch_loop.batch_progress
-        done = min(steps.optimizer.step.current.completed * parts, loop.max_batches - 1)
+        taken = steps.optimizer.step.current.completed * trainer.accumulate_grad_batches
+        done = min(taken, loop.max_batches - 1)
         batches.current.load_state_dict(dict.fromkeys(batches.current.state_dict(), done))
         batches.total.reset_on_restart()  # the failed batch does not count
         loop.epoch_loop.on_run_start(loop._data_fetcher)

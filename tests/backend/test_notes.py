@@ -15,8 +15,8 @@ JOB, TRIAL = "/admin/job/?job=train", "/admin/trial/?job=train&number=1"
 
 
 def write(client: FlaskClient, number: int, text: str, tags: str, status: int = 302) -> None:
-    form = {"number": str(number), "text": text, "tags": tags, "csrf_token": csrf(client.get(JOB).text)}
-    assert client.post("/admin/job/note?job=train", data=form).status_code == status
+    form = {"text": text, "tags": tags, "csrf_token": csrf(client.get(JOB).text)}
+    assert client.post(f"/admin/job/note?job=train&number={number}", data=form).status_code == status
 
 
 def test_a_note_is_shown_on_its_page_and_in_the_lists(client: FlaskClient, calls: Calls) -> None:
@@ -86,5 +86,5 @@ def test_viewers_read_notes_and_write_none(app: Flask, client: FlaskClient, call
     page = client.get(JOB).text
     assert "read me" in page
     assert "Note and tags" not in page
-    form = {"number": "0", "text": "mine", "csrf_token": csrf(page)}
-    assert client.post("/admin/job/note?job=train", data=form).status_code == 403
+    form = {"text": "mine", "csrf_token": csrf(page)}
+    assert client.post("/admin/job/note?job=train&number=0", data=form).status_code == 403

@@ -95,10 +95,17 @@ def test_a_changed_job_is_listed_as_it_is_now(calls: Calls) -> None:
 
 
 @pytest.mark.parametrize("policy", ["zeus", "gp-ucb"])
-def test_a_list_of_many_jobs_takes_as_many_round_trips_as_a_list_of_one(app: Flask, calls: Calls, policy: str) -> None:
+@pytest.mark.parametrize("target", [{}, {"target_metric": None, "calibration_runs": 1}], ids=["given", "learnt"])
+def test_a_list_of_many_jobs_takes_as_many_round_trips_as_a_list_of_one(
+    app: Flask, calls: Calls, policy: str, target: dict[str, Any]
+) -> None:
     for number in range(8):
         job_id = f"job-{number}"
-        calls.must(calls.register(job_id=job_id, job_id_prefix=job_id, policy=policy, num_pruning_rounds=1))
+        calls.must(calls.register(job_id=job_id, job_id_prefix=job_id, policy=policy, num_pruning_rounds=1, **target))
+        if target:
+            first = calls.trial(job_id)
+            calls.must(calls.report(first, metric=1.0))
+            calls.must(calls.end(first, over=True, current_epoch=1))
         for _ in range(3):
             calls.converge(calls.trial(job_id))
     calls("GET", "/jobs?limit=1")  # the first of a connection

@@ -16,7 +16,7 @@ from tests.logins import PASSWORD, csrf, log_in
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 JOB, TRIAL, DERIVE = "job/?job=train", "trial/?job=train&number=1", "job/derive?job=train"
-NOTE = "job/note?job=train"
+NOTE, NOTE_ON_TRIAL = (f"job/note?job=train&number={number}" for number in (0, 1))
 LONG = "x" * 300
 SPEC = {
     "job_id": "other",
@@ -44,10 +44,10 @@ def client(client: FlaskClient, calls: Calls, app: Flask) -> FlaskClient:
 @pytest.mark.parametrize(
     ("page", "action", "typed", "reason"),
     [
-        (JOB, NOTE, {"number": "0", "text": "the <baseline>", "tags": "a/b"}, "tags: the tag 'a/b' must have"),
-        (JOB, NOTE, {"number": "0", "text": "y" * 2001, "tags": "paper"}, "note: it has 2001 characters"),
-        (TRIAL, NOTE, {"number": "1", "text": "hot", "tags": "t" * 41}, "the tag 'ttt"),
-        (TRIAL, NOTE, {"number": "1", "text": "hot", "tags": " ".join(map(str, range(21)))}, "there are 21 tags"),
+        (JOB, NOTE, {"text": "the <baseline>", "tags": "a/b"}, "tags: the tag 'a/b' must have"),
+        (JOB, NOTE, {"text": "y" * 2001, "tags": "paper"}, "note: it has 2001 characters"),
+        (TRIAL, NOTE_ON_TRIAL, {"text": "hot", "tags": "t" * 41}, "the tag 'ttt"),
+        (TRIAL, NOTE_ON_TRIAL, {"text": "hot", "tags": " ".join(map(str, range(21)))}, "there are 21 tags"),
         (JOB, "job/delete?job=train", {"typed": "trian"}, "the typed text is not the job's id"),
         (DERIVE, DERIVE, SPEC | {"job_id": ""}, "Job id: "),
         (DERIVE, DERIVE, SPEC | {"job_id": LONG}, "Job id: "),
@@ -86,12 +86,19 @@ def test_a_form_keeps_what_was_typed(
     said = html.unescape(" ".join(re.findall(r'role="alert">([^<]*)<', answer.text)))
     assert reason in said
     assert not re.search(r"loc|type=|pydantic|Value error", said)
-    kept = {name: text for name, text in typed.items() if name not in ("old", "password", "repeated", "number")}
+    kept = {name: text for name, text in typed.items() if name not in ("old", "password", "repeated")}
     for name, text in kept.items():
         if text in ("all", "root"):  # no browser can send these
             continue
         assert text in texts(answer.text), name
     assert "correct horse" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("action", "page"), [(NOTE, JOB), (NOTE_ON_TRIAL, TRIAL), ("job/delete?job=train", JOB)], ids=str
+)
+def test_the_address_of_a_refused_form_leads_to_its_page(client: FlaskClient, action: str, page: str) -> None:
+    assert client.get(f"/admin/{action}").location == f"/admin/{page}"
 
 
 def texts(page: str) -> list[str]:
@@ -127,5 +134,5 @@ def test_days_that_are_refused_are_kept(client: FlaskClient, page: str, first: s
 
 def test_a_note_of_as_many_characters_as_the_browser_allows_is_saved(client: FlaskClient) -> None:
     lines = "\r\n".join(["a" * 9] * 200)  # a browser counts 1999 characters
-    form = {"number": "0", "text": lines, "tags": "", "csrf_token": csrf(client.get(f"/admin/{JOB}").text)}
+    form = {"text": lines, "tags": "", "csrf_token": csrf(client.get(f"/admin/{JOB}").text)}
     assert client.post(f"/admin/{NOTE}", data=form).status_code == 302

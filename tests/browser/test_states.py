@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from backend.usecases import users
 from backend.usecases.audit import COMMAND_LINE
@@ -165,6 +165,41 @@ def test_a_form_of_an_expired_session_is_filled_in_again_after_the_login(page: P
     page.reload()
     expect(page.get_by_text("The form was not sent")).to_have_count(0)
     assert faults == []
+
+
+def row_of_operator(page: Page) -> Locator:
+    return page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="operator"))
+
+
+def test_what_was_typed_comes_back_in_its_own_form_and_not_after_a_log_out(page: Page) -> None:
+    log_in(page, "admin")
+
+    def change_rights_without_a_session() -> None:
+        page.goto("/admin/users/")
+        page.get_by_label("Change the rights of operator").click()
+        row = row_of_operator(page)
+        row.get_by_label("Role").select_option("admin")
+        row.get_by_label("Only jobs starting with").fill("team-")
+        page.context.clear_cookies()
+        row.get_by_role("button", name="Change the rights").click()
+        expect(page.get_by_text("Your session has ended, so nothing was done")).to_be_visible()
+
+    change_rights_without_a_session()
+    page.get_by_label("Name").fill("admin")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    row = row_of_operator(page)
+    expect(row.get_by_label("Role")).to_have_value("admin")
+    expect(row.get_by_label("Only jobs starting with")).to_have_value("team-")
+    create = page.locator("form", has=page.get_by_role("button", name="Create a user"))
+    expect(create.get_by_label("Role")).to_have_value("viewer")
+    expect(create.get_by_label("Only jobs starting with")).to_have_value("")
+    change_rights_without_a_session()
+    log_in(page, "admin")
+    page.get_by_role("button", name="Log out").click()
+    log_in(page, "admin")
+    page.goto("/admin/users/")
+    expect(row_of_operator(page).get_by_label("Only jobs starting with")).to_have_value("")
 
 
 @pytest.mark.in_both_modes

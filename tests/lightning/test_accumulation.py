@@ -99,6 +99,21 @@ def test_a_training_that_accumulates_itself_gets_its_number_back(server: Server,
     assert only_trial(client, fields["job_id_prefix"]).accumulate_grad_batches == 4
 
 
+def test_a_limit_of_batches_counts_whole_batches(server: Server) -> None:
+    running = trainer(accumulating(server, 4), limit_train_batches=3)
+    running.fit(Module([1.0]))
+    assert running.global_step == 3
+    assert running.limit_train_batches == 3
+
+
+def test_a_later_test_leaves_what_the_user_has_set_since(server: Server) -> None:
+    running, module = trainer(accumulating(server, 4)), Module([1.0, 1.0])
+    running.fit(module)
+    running.accumulate_grad_batches = 8
+    running.validate(module)
+    assert running.accumulate_grad_batches == 8
+
+
 def test_the_trainer_is_given_back_as_it_was_after_an_error_too(server: Server) -> None:
     class Broken(Module):
         def training_step(self, *_: Any) -> Any:

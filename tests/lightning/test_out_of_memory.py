@@ -96,7 +96,7 @@ def test_the_same_trial_goes_on_in_parts_and_converges(
 ) -> None:
     fields, module = job(), kind([0.5, 1.0])
     running = fit(automatic(server, fields), module)
-    assert "with 8 samples at a time. The fit goes on with 4 at a time and 4 accumulated" in caplog.text
+    assert "with 8 samples at a time. The fit goes on with 4 at a time, in 4 parts" in caplog.text
     assert module.tried[:3] == [16, 8, 4]
     assert set(module.tried[3:]) == {4}
     assert running.global_step == 2 * STEPS
@@ -105,11 +105,13 @@ def test_the_same_trial_goes_on_in_parts_and_converges(
     assert (trial.current_epoch, trial.energy) == (2, 20.0)  # the failed attempts are in the first of two windows
 
 
-@pytest.mark.parametrize("own", [1, 2], ids="the training accumulates {}".format)
+@pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2}, {"limit_train_batches": 3}], ids=str)
 @pytest.mark.parametrize("kind", [SmallForward, SmallBackward])
-def test_the_training_is_that_of_a_run_that_knew_the_limit(server: Server, kind: type[Small], own: int) -> None:
-    went_on = trained(kind, automatic(server), accumulate_grad_batches=own)
-    knew = trained(kind, automatic(server, max_device_batch_size=4), accumulate_grad_batches=own)
+def test_the_training_is_that_of_a_run_that_knew_the_limit(
+    server: Server, kind: type[Small], options: dict[str, Any]
+) -> None:
+    went_on = trained(kind, automatic(server), **options)
+    knew = trained(kind, automatic(server, max_device_batch_size=4), **options)
     assert went_on.rows_seen[-len(knew.rows_seen) :] == knew.rows_seen
     assert not torch.equal(weights(knew), weights(trained(Module, ZeusBSOCallback(None, job()), max_steps=0)))
     torch.testing.assert_close(weights(went_on), weights(knew), rtol=0, atol=0)
@@ -291,7 +293,15 @@ def test_a_run_resumes_within_an_epoch_and_then_goes_on(server: Server, tmp_path
     assert module.trainer.global_step == module.steps == 3 * STEPS
 
 
-@pytest.mark.parametrize("options", [{"limit_train_batches": 3}, {"limit_train_batches": 0.5}, {}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"limit_train_batches": 3},
+        {"limit_train_batches": 3, "accumulate_grad_batches": 2},
+        {"limit_train_batches": 0.5},
+        {},
+    ],
+)
 @pytest.mark.parametrize("drop_last", [True, False])
 def test_an_epoch_keeps_its_number_of_steps(server: Server, options: dict[str, Any], drop_last: bool) -> None:
     class Uneven(Counted):

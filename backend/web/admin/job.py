@@ -140,10 +140,12 @@ def end_trial(user: PageUser) -> ResponseReturnValue:
     return _back_to_job()
 
 
-@blueprint.post("/job/delete")
+@blueprint.route("/job/delete", methods=["GET", "POST"])
 @login.requires(Role.ADMIN)
 def delete_job(user: PageUser) -> ResponseReturnValue:
-    """Delete the job if the user typed its id."""
+    """Delete the job if the user typed its id. A GET leads to the page that has the form."""
+    if request.method == "GET":  # the address of a refused form, after a login or from a bookmark
+        return _back_to_job()
     if request.form.get("typed") != job_id():
         return page(user, "deletion", "Nothing was deleted: the typed text is not the job's id."), 422
     jobs.delete(job_id(), by=user.actor)

@@ -15,11 +15,14 @@ from .login import PageUser
 from .parameters import job_id, trial_number
 
 
-@blueprint.post("/job/note")
+@blueprint.route("/job/note", methods=["GET", "POST"])
 @login.requires(Role.OPERATOR)
 def write_note(user: PageUser) -> ResponseReturnValue:
-    """Write the note on the job, for the number 0, or on a trial of it."""
-    number = trial_number(request.form.get("number"))
+    """Write the note on the job, for the number 0, or on a trial of it. A GET leads to the page that has the form."""
+    number = trial_number(request.args.get("number"))
+    own_page = url_for("admin.trial", job=job_id(), number=number) if number else url_for("admin.job", job=job_id())
+    if request.method == "GET":  # the address of a refused form, after a login or from a bookmark
+        return redirect(own_page)
     text = request.form.get("text", "").replace("\r\n", "\n")  # a browser counts a line's end as one character
     try:
         notes.write(job_id(), number, text, request.form.get("tags", ""), user.actor)
@@ -27,6 +30,4 @@ def write_note(user: PageUser) -> ResponseReturnValue:
         problem = f"Nothing was saved: {error}."
         return (trial.page(user, number, problem) if number else job.page(user, "note", problem)), error.status
     flash("Saved.")
-    if number:
-        return redirect(url_for("admin.trial", job=job_id(), number=number))
-    return redirect(url_for("admin.job", job=job_id()))
+    return redirect(own_page)

@@ -1,14 +1,17 @@
 // Keeps what was typed into a form until the server has taken it, for example if the session had ended meanwhile.
-// Passwords are not kept. Only this tab knows the rest, and only until it is closed.
+// Passwords and what confirms a deletion are not kept. Only this tab knows the rest, and only until its user logs out.
 "use strict";
 
 {
-  const TYPED = "textarea, select, input:not([type=hidden], [type=password])";
-  const keyOf = (form) => `draft ${form.action}`;
+  const TYPED = "textarea, select, input:not([type=hidden], [type=password], [name=typed])";
+  // Forms with the same address differ in their hidden fields, such as the name of the user that they change.
+  const ownOf = (form) => form.querySelectorAll("input[type=hidden]:not([name=csrf_token])");
+  const keyOf = (form) => `draft ${form.action} ${[...ownOf(form)].map((field) => `${field.name}=${field.value}`)}`;
   const fieldsOf = (form) => [...form.elements].filter((field) => field.matches(TYPED));
   const valueOf = (field) => (field.type === "checkbox" ? field.checked : field.value);
 
   document.addEventListener("submit", ({ target: form }) => {
+    if (form.matches("[action$='/login/out']")) forget();
     const isLogin = form.querySelector("[autocomplete=current-password]") !== null;
     const typed = fieldsOf(form).map((field) => [field.name, valueOf(field)]);
     if (form.method === "post" && !isLogin && typed.length) sessionStorage.setItem(keyOf(form), JSON.stringify(typed));
