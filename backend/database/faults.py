@@ -10,6 +10,7 @@ from sqlalchemy import exc
 from .. import COMMAND
 
 _READ_ONLY = "the database takes no writes (it is read-only); let the server write to the primary"
+_READ_ONLY_FILE = "the database takes no writes (it is read-only); let the server write to the file and its folder"
 _FULL = "the database's disk is full; free some space"
 _NO_TABLE = f"a table or a column is missing; {COMMAND} db check compares the schema with this program's"
 _NO_PRIVILEGE = "the database user lacks a privilege; docs/server.md lists those that the server needs"
@@ -51,7 +52,7 @@ _REFUSALS = {
     "too many connections for": _NO_CONNECTION,
     "remaining connection slots are reserved": _NO_CONNECTION,
 }
-_CAUSES_SQLITE = {sqlite3.SQLITE_READONLY: _READ_ONLY, sqlite3.SQLITE_FULL: _FULL}
+_CAUSES_SQLITE = {sqlite3.SQLITE_READONLY: _READ_ONLY_FILE, sqlite3.SQLITE_FULL: _FULL}
 
 
 def cause(error: exc.SQLAlchemyError) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from sqlalchemy import make_url, update
+from sqlalchemy import event, make_url, update
 from sqlalchemy.exc import OperationalError
 
 from backend.app import create_app
@@ -34,6 +34,17 @@ def test_a_missing_table_is_named_to_the_operator(kind: str, request: pytest.Fix
         connection.exec_driver_sql("DROP TABLE beliefs")
     for answer in (calls.ask(), calls("GET", "/jobs/train")):
         assert is_unavailable(answer, "a table or a column is missing; python -m backend db check"), answer
+
+
+def test_an_sqlite_file_that_takes_no_writes_is_named_to_the_operator(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/bso.db"
+    migrate(url)
+    app = create_app(Settings(database_url=url, log_level="CRITICAL"))
+    with app.app_context():
+        db.engine.dispose()
+        event.listen(db.engine, "connect", lambda made, _: made.execute("PRAGMA query_only = ON"))
+    answer = Calls.through_test_client(app.test_client()).register()
+    assert is_unavailable(answer, "let the server write to the file and its folder"), answer
 
 
 def test_a_used_up_pool_is_503_and_passes(make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> None:
