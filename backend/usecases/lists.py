@@ -18,6 +18,7 @@ from ..database.models import Job, Note, Trial
 from ..database.transactions import Session, read_only
 from . import reading
 from .audit import Actor
+from .facts import Facts, facts_of
 from .notes import NoteRecord, note_record, of_jobs
 from .records import audit_record, utc
 
@@ -47,8 +48,10 @@ class ListedTrial:
     job_id: str
     number: int
     batch_size: int
-    is_default: bool
-    """Whether the batch size is the job's default."""
+    default_batch_size: int
+    """Of its job."""
+    recommended_batch_size: int | None
+    """Of its job."""
     outcome_code: str | None
     energy_j: float
     time_s: float
@@ -113,10 +116,11 @@ def load_trials(session: Session, ids: Sequence[int]) -> list[ListedTrial]:
     jobs = {job.id: job for job in queries.jobs_numbered(session, {trial.job for trial in trials.values()})}
     found = [trials[number] for number in ids if number in trials]
     notes_of = notes.of_jobs(session, jobs, {trial.number for trial in found})
+    facts = facts_of(session, list(jobs.values()))
     return [
-        _listed_trial(jobs[trial.job], trial, notes_of.get((trial.job, trial.number)))
+        _listed_trial(jobs[trial.job], facts[trial.job], trial, notes_of.get((trial.job, trial.number)))
         for trial in found
-        if trial.job in jobs
+        if trial.job in facts
     ]
 
 
@@ -127,13 +131,14 @@ def load_audit(session: Session, ids: Sequence[int]) -> list[AuditRecord]:
     return [audit_record(entries[number]) for number in ids if number in entries]
 
 
-def _listed_trial(job: Job, trial: Trial, note: Note | None) -> ListedTrial:
+def _listed_trial(job: Job, facts: Facts, trial: Trial, note: Note | None) -> ListedTrial:
     spec = states.core_spec(job)
     return ListedTrial(
         job_id=job.job_id,
         number=trial.number,
         batch_size=trial.batch_size,
-        is_default=trial.batch_size == spec.default_batch_size,
+        default_batch_size=spec.default_batch_size,
+        recommended_batch_size=facts.recommended,
         outcome_code=trial.outcome_code,
         energy_j=trial.energy_j,
         time_s=trial.time_s,

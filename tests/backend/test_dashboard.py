@@ -181,6 +181,9 @@ def test_the_pages_and_the_api_name_the_recommended_batch_size_and_another_one_w
     assert overview().recommended == {"train": 16}
     cell = f'16 {DEFAULT}<div class="small">lowest mean 8</div></td>'
     assert [client.get(f"/admin/{path}").text.count(cell) for path in ("", "jobs/")] == [1, 1]
+    of_16 = [record for record in calls.records() if record["batch_size"] == 16]
+    marks = f'16 {DEFAULT} <span class="badge recommended">recommended</span>'
+    assert client.get("/admin/trials/").text.count(marks) == len(of_16) > 1
     calls.register(job_id="train-b")
     for path in ("job/?job=train", "compare/?job=train&job=train-b"):
         assert words in client.get(f"/admin/{path}").text

@@ -197,7 +197,9 @@ TRIALS = Listing(
                 "batch_size",
                 "Batch size",
                 lambda trial: trial.batch_size,
-                show=lambda trial: _macro("size", trial.batch_size, trial.batch_size if trial.is_default else None),
+                show=lambda trial: _macro(
+                    "size", trial.batch_size, trial.default_batch_size, trial.recommended_batch_size
+                ),
             ),
         ),
         (
