@@ -99,6 +99,8 @@ def test_the_page_shows_teams_and_jobs_in_a_range_that_the_address_names(played:
     assert "No run has ended in this time." in empty
     assert "is not a day" in client.get("/admin/savings/?from=yesterday").text
     figure = client.get("/admin/savings/plots?range=7d").json["figures"]["over-time"]
+    axis = figure["layout"]["yaxis"]
+    assert (axis["title"]["text"], axis["ticksuffix"]) == ("energy saved", "Wh")
     (day,) = figure["data"][0]["x"]
     assert date.fromisoformat(day)
     assert client.get("/admin/savings/plots?to=2020-01-31").json["figures"]["over-time"]["data"] == []

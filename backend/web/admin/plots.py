@@ -519,7 +519,9 @@ def draw(traces: list[Figure], x: str, y: str, why_empty: str) -> Figure:
 
 
 def _axis(title: str) -> dict[str, Any]:
-    """An axis. One in joules has SI prefixes at its ticks instead of the unit in its title."""
-    if title.endswith(" (J)"):
-        return {"title": {"text": title.removesuffix(" (J)"), "standoff": 8}, "tickformat": "~s", "ticksuffix": "J"}
+    """An axis. One in joules or watt-hours has them with SI prefixes at its ticks, not in its title."""
+    for unit in ("J", "Wh"):
+        if title.endswith(f" ({unit})"):
+            text = title.removesuffix(f" ({unit})")
+            return {"title": {"text": text, "standoff": 8}, "tickformat": "~s", "ticksuffix": unit}
     return {"title": {"text": title, "standoff": 8}}

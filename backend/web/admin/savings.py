@@ -70,7 +70,6 @@ def over_time(days: list[tuple[date, Usage]]) -> dict[str, Any]:
         line | {"x": x, "y": sums, "text": so_far, "hovertemplate": plots.SENTENCE},
     ]
     figure = plots.draw(traces if days else [], "day (UTC)", "energy saved (Wh)", "No run ended in this time.")
-    figure["layout"]["yaxis"] |= {"tickformat": "~s"}
     figure["layout"]["xaxis"] |= {"type": "date", "tickformat": "%Y-%m-%d"}
     if days:
         first, last = days[0][0] - timedelta(days=1), days[-1][0] + timedelta(days=1)
