@@ -1,6 +1,7 @@
 """Databases for the tests: private servers, new databases on them, and helpers that read, change and count."""
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -33,10 +34,15 @@ PASSWORD = "s3cret"
 
 
 def free_port() -> int:
-    """Return a TCP port that nothing listens on at the moment."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port that nothing uses, and on which a server can listen again after it has ended.
+
+    The ports that the system gives to connections begin at 32768. One of them could be taken while a server is down.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass

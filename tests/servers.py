@@ -85,7 +85,7 @@ class Server:
         self.cold = cold
         self.variables = variables
         self.log = folder / f"server-{free_port()}.log"
-        self.port = 0
+        self.port = free_port()
         self.process: subprocess.Popen[str] | warm.Process | None = None
 
     def __enter__(self) -> Self:

@@ -42,6 +42,14 @@ def user_url(mariadb: MariaDB) -> str:
     return f"mysql+pymysql://{name}:{PASSWORD_IN_URL}@127.0.0.1:{mariadb.port}/{name}"
 
 
+def test_it_chooses_a_free_port_and_names_it(tmp_path: Path) -> None:
+    server = Server(f"sqlite:///{tmp_path}/bso.db", tmp_path)
+    server.port = 0
+    with server:
+        assert server.port
+        assert server.calls("GET", "/readyz").status == 200
+
+
 ELSEWHERE = "192.0.2.1"
 """An address reserved for documentation, which no machine has: the server warns, and then cannot listen."""
 
