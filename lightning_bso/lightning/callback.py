@@ -303,7 +303,6 @@ class ZeusBSOCallback(Callback):
                 else f"no server_url is given, and ${variables.SERVER_URL} is not set",
             )
             return
-        self._own_accumulation, self._own_limit = trainer.accumulate_grad_batches, trainer.limit_train_batches
         trainer.should_stop = False  # Lightning before 2.5.1 keeps it from the previous fit, and takes no step
         if early_run is not None and self.result is not None:
             rank_zero_warn(
@@ -312,6 +311,7 @@ class ZeusBSOCallback(Callback):
             )
             return
         check_trainer(trainer, self._job, accumulates=self.accumulate is not None)
+        self._own_accumulation, self._own_limit = trainer.accumulate_grad_batches, trainer.limit_train_batches
         self._check_device_batch_sizes(trainer, pl_module)
         set_device_batch_size = self._make_device_setter(trainer, pl_module)
         job = self._describe(trainer, pl_module)
