@@ -1,12 +1,12 @@
 """Databases for the tests: private servers, new databases on them, and helpers that read, change and count."""
 
 import os
-import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,20 +29,28 @@ from backend.database.models import Job, Trial
 from tests import logs
 
 STARTUP_S = 60
+MAX_RESERVED = 100
 PASSWORD = "s3cret"
 """Password of the users that are no administrators."""
 
 
-def free_port() -> int:
-    """Return a TCP port that nothing uses, and on which a server can listen again after it has ended.
+_reserved: deque[socket.socket] = deque()
 
-    The ports that the system gives to connections begin at 32768. One of them could be taken while a server is down.
+
+def free_port() -> int:
+    """Return a TCP port for a server of these tests, which can also listen on it again after it has ended.
+
+    Bound sockets of this process hold the last ports. A server may still listen there, since it allows reuse as they
+    do. No connection and no other test gets such a port while a server is down.
     """
-    while True:
-        port = 20_000 + secrets.randbelow(12_000)
-        with closing(socket.socket()) as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+    holder = socket.socket()
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        holder.setsockopt(socket.SOL_SOCKET, option, 1)
+    holder.bind(("127.0.0.1", 0))
+    _reserved.append(holder)
+    if len(_reserved) > MAX_RESERVED:
+        _reserved.popleft().close()
+    return int(holder.getsockname()[1])
 
 
 @dataclass

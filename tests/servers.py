@@ -84,8 +84,8 @@ class Server:
         self.workers = workers
         self.cold = cold
         self.variables = variables
-        self.log = folder / f"server-{free_port()}.log"
         self.port = free_port()
+        self.log = folder / f"server-{self.port}.log"
         self.process: subprocess.Popen[str] | warm.Process | None = None
 
     def __enter__(self) -> Self:

@@ -41,6 +41,7 @@ STOPPING_S = 5
 _WATCH_INTERVAL_S = 0.02
 _LOGGING = {"version": 1, "handlers": {}, "formatters": {}, "loggers": {"_granian": {"propagate": True}}}
 """granian's loggers without its handlers, so that `logs` formats their lines."""
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1
 _OF_REQUESTS = ("AUTH_", "CONTENT_", "HTTP_", "REMOTE_", "ZEUS_BSO_")
 """Beginnings of the names of variables that a request must not take from the environment."""
@@ -90,7 +91,11 @@ def serve(
         log_dictconfig=_LOGGING,
     )
     _call_when_listening(address, port, partial(announce, port))
-    os.register_at_fork(after_in_child=_end_on_signals)
+    os.register_at_fork(
+        before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, _ENDING),
+        after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, _ENDING),
+        after_in_child=_end_on_signals,
+    )
     loader = partial(_load, make_application, host, os.getpid())
     with held:
         if sys.platform != "linux":  # there the workers share one socket, which shares its port with none
@@ -119,9 +124,13 @@ def limited(application: "WSGIApplication", host: str) -> "WSGIApplication":
 
 
 def _end_on_signals() -> None:
-    """Let a new process end on signals until granian sets its handlers. Those from the main process do nothing here."""
-    for ending in (signal.SIGINT, signal.SIGTERM):
+    """Let a new process end on signals until granian sets its handlers. Those from the main process do nothing here.
+
+    A signal that has come before this has waited.
+    """
+    for ending in _ENDING:
         signal.signal(ending, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
 
 def _read(stream: "InputStream") -> bytes:
