@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs screenshots test test-faults test-mysql test-lightning test-libraries test-deploy lock \
+.PHONY: help install demo docs screenshots test test-faults test-random test-mysql test-lightning test-libraries test-deploy lock \
 	lint audit format serve clean mariadb postgresql chromium faketime nginx caddy haproxy rsync
 
 help: ## Show this list
@@ -38,15 +38,19 @@ demo: $(INSTALLED) ## 30 recurrences of a real training against a server of thei
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
 # The test processes share the cores. More threads in each of them only wait for each other.
-test test-faults test-mysql test-lightning: export OMP_NUM_THREADS = 1
+test test-faults test-random test-mysql test-lightning: export OMP_NUM_THREADS = 1
 
 test: $(INSTALLED) mariadb postgresql chromium faketime nginx caddy ## Run all tests, on real databases and proxies too
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --ignore tests/libraries \
 		--ignore tests/deploy/galera --ignore tests/deploy/postgresql \
-		--ignore-glob '*/tests/deploy/test_with_*' $(TEST_OPTIONS)
+		--ignore-glob 'tests/deploy/test_with_*' $(TEST_OPTIONS)
 
 test-faults: $(INSTALLED) mariadb postgresql faketime ## Run all tests of faults, also those that wait for long or mount a disk
 	$(BIN)/pytest tests/faults --full-size --numprocesses $(TEST_PROCESSES) --dist worksteal $(TEST_OPTIONS)
+
+test-random: $(INSTALLED) mariadb postgresql ## Run the random tests of the server with many calls, always others
+	$(BIN)/pytest tests/backend/test_histories.py tests/backend/test_document.py --many-examples \
+		--numprocesses $(TEST_PROCESSES) --dist worksteal $(TEST_OPTIONS)
 
 test-mysql: $(INSTALLED) ## Run the backend's tests of MariaDB on Oracle's MySQL, if its package can be had
 	.ci/mysql-tests $(TEST_PROCESSES)

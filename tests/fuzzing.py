@@ -1,24 +1,24 @@
-"""How random tests run: few examples that are always the same, or with --full-size many that are always others."""
+"""How random tests run: few examples that are always the same, or with --many-examples many that are always others."""
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 
-def settings_for(request: pytest.FixtureRequest, examples: int, at_full_size: int, steps: int = 50) -> settings:
+def settings_for(request: pytest.FixtureRequest, examples: int, many: int, steps: int = 50) -> settings:
     """Return Hypothesis' settings for a test.
 
     Args:
         request: pytest's request.
-        examples: number of examples without --full-size.
-        at_full_size: number of examples with --full-size. Hypothesis prints how to repeat one that fails.
+        examples: number of examples without --many-examples.
+        many: number of examples with --many-examples. Hypothesis prints how to repeat one that fails.
         steps: most steps of an example of a state machine.
     """
-    full_size = bool(request.config.getoption("full_size"))
+    varies = bool(request.config.getoption("many_examples"))
     return settings(
-        max_examples=at_full_size if full_size else examples,
+        max_examples=many if varies else examples,
         stateful_step_count=steps,
-        derandomize=not full_size,
-        print_blob=full_size,
+        derandomize=not varies,
+        print_blob=varies,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )

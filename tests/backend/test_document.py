@@ -34,9 +34,9 @@ LEFT_OUT = [
     "ignored_auth",  # `test_access` tests it
     "positive_data_acceptance",  # `is_refused_by_a_rule` is stricter
 ]
-SCENARIOS, SCENARIOS_AT_FULL_SIZE = 8, 150
+SCENARIOS, MANY_SCENARIOS = 8, 150
 STEPS = 40
-CALLS_AT_FULL_SIZE = 2_000
+MANY_CALLS = 2_000
 
 
 @pytest.fixture
@@ -116,10 +116,10 @@ def test_calls_that_follow_the_links_are_answered_as_documented(
         def validate_response(self, response: Response, case: Case, **options: object) -> None:
             super().validate_response(response, case, additional_checks=[is_refused_by_a_rule], **options)
 
-    run_state_machine_as_test(Calls, settings=settings_for(request, SCENARIOS, SCENARIOS_AT_FULL_SIZE, STEPS))
+    run_state_machine_as_test(Calls, settings=settings_for(request, SCENARIOS, MANY_SCENARIOS, STEPS))
     print(answers.total(), answers)
     assert answers["POST /jobs", 201]
     assert answers["POST /trials", 200]
-    if request.config.getoption("full_size"):
+    if request.config.getoption("many_examples"):
         assert answers["POST /report", 200]
-        assert answers.total() >= CALLS_AT_FULL_SIZE
+        assert answers.total() >= MANY_CALLS

@@ -31,9 +31,9 @@ from tests.calls import Answer, Calls
 from tests.databases import let_time_pass
 from tests.fuzzing import settings_for
 
-HISTORIES, HISTORIES_AT_FULL_SIZE = 4, 25
-STEPS, STEPS_AT_FULL_SIZE = 25, 60
-REQUESTS_AT_FULL_SIZE = 5_000
+HISTORIES, MANY_HISTORIES = 4, 25
+STEPS, MANY_STEPS = 25, 60
+MANY_REQUESTS = 5_000
 """With each policy on each database."""
 MAX_RUNNING = 5
 LEASE_S = 3600
@@ -445,9 +445,9 @@ def test_the_facts_hold_in_random_histories(
         pass
 
     Here.app, Here.calls, Here.database_url, Here.policy = app, Calls(send), database_url, policy
-    full_size = request.config.getoption("full_size")
-    steps = STEPS_AT_FULL_SIZE if full_size else STEPS
-    run_state_machine_as_test(Here, settings=settings_for(request, HISTORIES, HISTORIES_AT_FULL_SIZE, steps))
+    many = request.config.getoption("many_examples")
+    steps = MANY_STEPS if many else STEPS
+    run_state_machine_as_test(Here, settings=settings_for(request, HISTORIES, MANY_HISTORIES, steps))
     print(f"{sent} requests")
-    if full_size:
-        assert sent >= REQUESTS_AT_FULL_SIZE
+    if many:
+        assert sent >= MANY_REQUESTS

@@ -25,7 +25,7 @@ from tests.calls import Calls
 from tests.databases import in_application
 from tests.servers import Server
 
-SMALL_SIZE, FULL_SIZE = (10, 50), (200, 100)
+SMALL_SIZE, FULL_SIZE = (10, 50), (200, 25)
 """Simulated jobs, and trials of each job."""
 FULL_SIZE_TIMEOUT_S = 1800
 """Timeout of a test. The first tests wait until all jobs are simulated."""

@@ -56,6 +56,7 @@ class ImageServer(Server):
 
     def __init__(self, container: Container, url: str, data: Path, *, read_only: bool) -> None:
         super().__init__(url, data.parent)
+        self.port = 0  # the image's user is not the one whose socket would hold the port
         self.container = container
         self.data = data
         self.read_only = read_only
