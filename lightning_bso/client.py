@@ -5,13 +5,15 @@ How a request reaches the server, and what happens if it does not, is in `transp
 
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from http import HTTPStatus
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, TypeVar
 from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from lightning_bso.errors import ServerUnreachable
+from lightning_bso.errors import BSOError, ServerRefused, ServerUnreachable
 from lightning_bso.transport import Transport
 from lightning_bso.wire import (
     AFTER_PATH,
@@ -70,10 +72,22 @@ class BsoClient:
         """Register a job and return its spec with the `job_id`. The same spec sent again changes nothing.
 
         Raises:
-            ServerRefused: 409, the id belongs to a job with another spec; 422, the spec is not valid.
+            ServerRefused: 409, the id belongs to a job with another spec; 422, the spec is not valid to this server.
             ServerUnreachable: no answer.
         """
-        return self._call("POST", JOBS_PATH, RegisteredJobSpec, body=spec)
+        try:
+            return self._call("POST", JOBS_PATH, RegisteredJobSpec, body=spec)
+        except ServerRefused as error:
+            if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+                raise
+            # The spec is valid here, so the server is perhaps of a version that does not know all of it.
+            answer = error.answer
+            with suppress(BSOError, PackageNotFoundError):
+                servers, own = self.server_version(), version("lightning-bso")
+                if servers != own:
+                    hint = f"the server is lightning-bso {servers} and this is {own}; install the same version on both"
+                    answer = answer.model_copy(update={"message": f"{answer.message}; {hint}"})
+            raise ServerRefused(error.status, answer) from error
 
     def ask(
         self,

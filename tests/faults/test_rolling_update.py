@@ -8,11 +8,16 @@ import sys
 import tarfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from typing_extensions import override
 
+from lightning_bso import BsoClient
+from lightning_bso.errors import ServerRefused
+from lightning_bso.wire import RegisteredJobSpec
+from tests import specs
 from tests.backend.test_released_databases import RELEASED
 from tests.databases import DatabaseServer, migrate
 from tests.faults.checks import assert_kept, is_ready
@@ -61,6 +66,10 @@ def released(tmp_path: Path) -> Callable[[Path, str], ReleasedServer]:
         folder.mkdir()
         with tarfile.open(program_file) as program:
             program.extractall(folder, filter="data")
+        number = program_file.name.removesuffix(".tar.xz")
+        metadata = folder / f"lightning_bso-{number}.dist-info/METADATA"
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: lightning-bso\nVersion: {number}\n")
         variables = {
             "PYTHONPATH": str(folder),
             "ZEUS_BSO_DATABASE_URL": database_url,
@@ -72,6 +81,18 @@ def released(tmp_path: Path) -> Callable[[Path, str], ReleasedServer]:
         return ReleasedServer(database_url, folder, **variables)
 
     return make
+
+
+def test_a_client_whose_job_an_older_server_does_not_know_is_told_both_versions(
+    released: Callable[[Path, str], ReleasedServer], tmp_path: Path
+) -> None:
+    spec = RegisteredJobSpec.model_validate(specs.job(target_metric=None))
+    versions = f"the server is lightning-bso 0.1.0 and this is {version('lightning-bso')}"
+    with (
+        released(RELEASED / "0.1.0.tar.xz", f"sqlite:///{tmp_path}/bso.db") as server,
+        pytest.raises(ServerRefused, match=versions),
+    ):
+        BsoClient(server.url).register(spec)
 
 
 @pytest.mark.parametrize(("system", "program"), UPDATES)
