@@ -48,7 +48,7 @@ test: $(INSTALLED) mariadb postgresql chromium faketime nginx caddy ## Run all t
 test-faults: $(INSTALLED) mariadb postgresql faketime ## Run all tests of faults, also those that wait for long or mount a disk
 	$(BIN)/pytest tests/faults --full-size --numprocesses $(TEST_PROCESSES) --dist worksteal $(TEST_OPTIONS)
 
-test-random: $(INSTALLED) mariadb postgresql ## Run the random tests of the server with many calls, always others
+test-random: $(INSTALLED) mariadb postgresql ## Run the random tests of the server with many calls, different ones each time
 	$(BIN)/pytest tests/backend/test_histories.py tests/backend/test_document.py --many-examples \
 		--numprocesses $(TEST_PROCESSES) --dist worksteal $(TEST_OPTIONS)
 

@@ -80,13 +80,14 @@ class BsoClient:
         except ServerRefused as error:
             if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
                 raise
-            # The spec is valid here, so the server is perhaps of a version that does not know all of it.
-            answer = error.answer
+            # The spec is valid here. A server of another version may not know all of it.
+            servers = own = None
             with suppress(BSOError, PackageNotFoundError):
                 servers, own = self.server_version(), version("lightning-bso")
-                if servers != own:
-                    hint = f"the server is lightning-bso {servers} and this is {own}; install the same version on both"
-                    answer = answer.model_copy(update={"message": f"{answer.message}; {hint}"})
+            if servers == own:
+                raise
+            hint = f"the server is lightning-bso {servers} and this is {own}, which may be why"
+            answer = error.answer.model_copy(update={"message": f"{error.answer.message}; {hint}"})
             raise ServerRefused(error.status, answer) from error
 
     def ask(

@@ -41,7 +41,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="200 jobs of 25 trials in a browser, all of it in dark mode too, all faults, and longer runs elsewhere",
     )
-    parser.addoption("--many-examples", action="store_true", help="random tests send many calls, always others")
+    parser.addoption(
+        "--many-examples", action="store_true", help="random tests send many calls, different ones each time"
+    )
     parser.addoption("--mysql", type=Path, help="folder of an unpacked MySQL, which takes the place of MariaDB")
 
 

@@ -33,15 +33,15 @@ MAX_RESERVED = 100
 PASSWORD = "s3cret"
 """Password of the users that are no administrators."""
 
-
 _reserved: deque[socket.socket] = deque()
+"""Sockets that hold the last ports which `free_port` has returned."""
 
 
 def free_port() -> int:
     """Return a TCP port for a server of these tests, which can also listen on it again after it has ended.
 
-    Bound sockets of this process hold the last ports. A server may still listen there, since it allows reuse as they
-    do. No connection and no other test gets such a port while a server is down.
+    Bound sockets hold the last 100 ports of this process, so no connection and no other test gets one of them while a
+    server is down. A server can still listen there if it sets SO_REUSEADDR, or SO_REUSEPORT as the same user.
     """
     holder = socket.socket()
     for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):

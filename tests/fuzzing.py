@@ -1,4 +1,4 @@
-"""How random tests run: few examples that are always the same, or with --many-examples many that are always others."""
+"""How random tests run: few examples that are always the same, or with --many-examples many that differ each time."""
 
 import pytest
 from hypothesis import HealthCheck, settings

@@ -79,7 +79,7 @@ def jobs_numbered(session: Session, ids: Collection[int]) -> Sequence[Job]:
 def last_activity(session: Session, jobs: Collection[int]) -> dict[int, datetime]:
     """Return when a run of each of some jobs was last seen. Jobs without a run are left out."""
     last = select(Trial.job, func.max(Trial.last_seen_at)).where(Trial.job.in_(jobs)).group_by(Trial.job)
-    return dict(session.execute(last).tuples().all())
+    return dict(session.execute(last).all())
 
 
 def page_of_reports(session: Session, trial: Trial, offset: int, limit: int) -> tuple[int, Sequence[Report]]:
@@ -350,7 +350,7 @@ def latest_launched(session: Session, prefix: str | None, limit: int) -> Sequenc
 def outcome_codes(session: Session, trials: Collection[tuple[int, int]]) -> dict[int, str | None]:
     """Return the outcome codes of some trials, by job. Each comes as its job's number and its own."""
     query = select(Trial.job, Trial.outcome_code).where(tuple_(Trial.job, Trial.number).in_(trials))
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())
 
 
 def revision_of_all(session: Session, prefix: str | None) -> tuple[int, int]:
@@ -375,7 +375,7 @@ def count_jobs(session: Session, prefix: str | None = None) -> int:
 def count_trials(session: Session) -> dict[str, int]:
     """Count the trials of all jobs by status."""
     rows = session.execute(select(Trial.status, func.count()).group_by(Trial.status))
-    counts = dict(rows.tuples().all())
+    counts = dict(rows.all())
     return {status: counts.get(status, 0) for status in TrialStatus}
 
 

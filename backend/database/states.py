@@ -203,7 +203,7 @@ def read_states(session: Session, jobs: Sequence[Job]) -> dict[int, JobState]:
     ids = [job.id for job in jobs]
     is_current = (StoredBelief.job == Job.id) & (StoredBelief.exploration == Job.exploration)
     summaries = select(Job.id, StoredBelief.summary).join(StoredBelief, is_current).where(Job.id.in_(ids))
-    text_of = dict(session.execute(summaries).tuples().all())
+    text_of = dict(session.execute(summaries).all())
     running, last = _running(session, ids), _last_with_verdict(session, ids)
     learning = [job.id for job in jobs if core_spec(job).target_metric is None]
     calibrated, verdicts = _count_calibrated(session, learning), _last_verdicts_of(session, learning)
@@ -260,7 +260,7 @@ def _count_calibrated(session: Session, jobs: Collection[int]) -> dict[int, int]
         return {}
     query = select(Trial.job, func.count()).join(Job, _IN_EXPLORATION).group_by(Trial.job)
     found = session.execute(query.where(Trial.job.in_(jobs), Trial.status == TrialStatus.CALIBRATED))
-    return dict(found.tuples().all())
+    return dict(found.all())
 
 
 def _last_verdicts_of(session: Session, jobs: Collection[int]) -> dict[int, list[CoreTrial]]:

@@ -126,7 +126,7 @@ def limited(application: "WSGIApplication", host: str) -> "WSGIApplication":
 def _end_on_signals() -> None:
     """Let a new process end on signals until granian sets its handlers. Those from the main process do nothing here.
 
-    A signal that has come before this has waited.
+    `serve` blocks both signals during a fork, so that one sent to the new process waits for this and is not lost.
     """
     for ending in _ENDING:
         signal.signal(ending, signal.SIG_DFL)

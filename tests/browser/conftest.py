@@ -26,7 +26,7 @@ from tests.databases import in_application
 from tests.servers import Server
 
 SMALL_SIZE, FULL_SIZE = (10, 50), (200, 25)
-"""Simulated jobs, and trials of each job."""
+"""Simulated jobs, and trials of each job. Full size has many jobs, and small size longer ones."""
 FULL_SIZE_TIMEOUT_S = 1800
 """Timeout of a test. The first tests wait until all jobs are simulated."""
 ERROR_STATUS = re.compile(r"the server responded with a status of (\d+)")
