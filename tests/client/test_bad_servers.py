@@ -200,7 +200,7 @@ def test_a_refusal_has_its_status_and_every_fault(scripted: ScriptedServer) -> N
     assert refusal.value.status == 422
     assert refusal.value.answer.detail is not None
     assert [fault.loc for fault in refusal.value.answer.detail] == [["max_power"], ["batch_sizes", 2]]
-    assert len(scripted.requests) == 1
+    assert [(call.method, call.path) for call in scripted.requests] == [("POST", "/jobs"), ("GET", "/openapi.json")]
 
 
 def test_a_refusal_by_something_in_between_is_quoted_and_not_taken_for_the_servers(scripted: ScriptedServer) -> None:
