@@ -48,8 +48,8 @@ test: $(INSTALLED) mariadb postgresql chromium faketime nginx caddy ## Run all t
 test-faults: $(INSTALLED) mariadb postgresql faketime ## Run all tests of faults, also those that wait for long or mount a disk
 	$(BIN)/pytest tests/faults --full-size --numprocesses $(TEST_PROCESSES) --dist worksteal $(TEST_OPTIONS)
 
-test-random: $(INSTALLED) mariadb postgresql ## Run the random tests of the server with many calls, different ones each time
-	$(BIN)/pytest tests/backend/test_histories.py tests/backend/test_document.py --many-examples \
+test-random: $(INSTALLED) mariadb postgresql ## Run the random tests with many calls, different ones each time
+	$(BIN)/pytest tests/core $(addprefix tests/backend/,test_histories.py test_document.py test_fuzzing.py) --many-examples \
 		--numprocesses $(TEST_PROCESSES) --dist worksteal $(TEST_OPTIONS)
 
 test-mysql: $(INSTALLED) ## Run the backend's tests of MariaDB on Oracle's MySQL, if its package can be had

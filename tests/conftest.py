@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 
 CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 
-# The time of an example depends on the load of the machine, so it says nothing about the code.
-hypothesis.settings.register_profile("without a deadline", deadline=None)
-hypothesis.settings.load_profile("without a deadline")
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of a test run."""
@@ -42,9 +38,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="200 jobs of 25 trials in a browser, all of it in dark mode too, all faults, and longer runs elsewhere",
     )
     parser.addoption(
-        "--many-examples", action="store_true", help="random tests send many calls, different ones each time"
+        "--many-examples", action="store_true", help="random tests differ each time, and some send many calls"
     )
     parser.addoption("--mysql", type=Path, help="folder of an unpacked MySQL, which takes the place of MariaDB")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let random tests be the same each time, unless asked otherwise, so that a run fails only for what has changed."""
+    # The time of an example depends on the load of the machine, so it says nothing about the code.
+    hypothesis.settings.register_profile("tests", deadline=None, derandomize=not config.getoption("many_examples"))
+    hypothesis.settings.load_profile("tests")
 
 
 def pytest_collection_finish() -> None:

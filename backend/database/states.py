@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import structlog
-from sqlalchemy import Connection, Select, bindparam, func, or_, select, tuple_, union_all
+from sqlalchemy import Connection, Select, bindparam, case, func, or_, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
 from lightning_bso.wire import ProbedSize
@@ -46,6 +46,9 @@ from .specs import spec_of as spec_of
 from .specs import to_core as to_core
 
 log = structlog.get_logger(__name__)
+
+MAX_SUMMED_METRIC = 1e290
+"""A metric beyond this, or below its negative, counts as this in a mean. PostgreSQL refuses a sum that overflows."""
 
 
 def spec_at(job: Job, exploration: int) -> Spec:
@@ -362,9 +365,14 @@ def load_totals(
         before: only trials that ended before this trial.
     """
     key = (Trial.job, Trial.exploration, Trial.batch_size, Trial.status, Trial.converged)
+    metric = case(
+        (Trial.best_metric > MAX_SUMMED_METRIC, MAX_SUMMED_METRIC),
+        (Trial.best_metric < -MAX_SUMMED_METRIC, -MAX_SUMMED_METRIC),
+        else_=Trial.best_metric,
+    )
     sums = [
         *(func.count(), *(func.sum(column) for column in (Trial.energy_j, Trial.time_s, Trial.epochs))),
-        *(func.count(Trial.best_metric), func.coalesce(func.sum(Trial.best_metric), 0.0)),
+        *(func.count(Trial.best_metric), func.coalesce(func.sum(metric), 0.0)),
     ]
     query = select(*key, *sums).group_by(*key)
     if jobs is not None:

@@ -102,3 +102,12 @@ def test_no_decision_depends_on_it(calls: Calls, app: Flask, policy: str) -> Non
     assert choices[:12] == choices[12:]
     with app.app_context():
         assert reading.replay_job("train-with") == (12, [])
+
+
+def test_metrics_whose_sum_is_no_number_any_more_are_shown(calls: Calls) -> None:
+    calls.register(batch_sizes=[16], default_batch_size=16)
+    for _ in range(2):
+        assert calls.must(calls.report(calls.trial(), metric=1e308))["converged"]
+    (size,) = calls.describe()["batch_sizes"]
+    assert size["mean_best_metric"] == pytest.approx(1e290)
+    assert calls("GET", "/jobs").status == 200
