@@ -9,8 +9,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs screenshots test test-faults test-random test-mysql test-lightning test-libraries test-deploy lock \
-	lint audit format serve clean mariadb postgresql chromium faketime nginx caddy haproxy rsync
+.PHONY: help install demo docs screenshots test test-faults test-random test-mysql test-lightning test-libraries \
+	test-deploy lock lint audit format serve clean mariadb postgresql chromium faketime nginx caddy haproxy rsync
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -49,8 +49,8 @@ test-faults: $(INSTALLED) mariadb postgresql faketime ## Run all tests of faults
 	$(BIN)/pytest tests/faults --full-size --numprocesses $(TEST_PROCESSES) --dist worksteal $(TEST_OPTIONS)
 
 test-random: $(INSTALLED) mariadb postgresql ## Run the random tests with many calls, different ones each time
-	$(BIN)/pytest tests/core $(addprefix tests/backend/,test_histories.py test_document.py test_fuzzing.py) --many-examples \
-		--numprocesses $(TEST_PROCESSES) --dist worksteal $(TEST_OPTIONS)
+	$(BIN)/pytest tests/core $(addprefix tests/backend/,test_histories.py test_document.py test_fuzzing.py) \
+		--many-examples --numprocesses $(TEST_PROCESSES) --dist worksteal $(TEST_OPTIONS)
 
 test-mysql: $(INSTALLED) ## Run the backend's tests of MariaDB on Oracle's MySQL, if its package can be had
 	.ci/mysql-tests $(TEST_PROCESSES)

@@ -1,4 +1,7 @@
-"""How random tests run: few examples that are always the same, or with --many-examples many that differ each time."""
+"""How the random tests of the server run: few examples, or many with --many-examples.
+
+`tests.conftest` decides whether examples are always the same.
+"""
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,12 +16,10 @@ def settings_for(request: pytest.FixtureRequest, examples: int, many: int, steps
         many: number of examples with --many-examples. Hypothesis prints how to repeat one that fails.
         steps: most steps of an example of a state machine.
     """
-    varies = bool(request.config.getoption("many_examples"))
+    has_many = bool(request.config.getoption("many_examples"))
     return settings(
-        max_examples=many if varies else examples,
+        max_examples=many if has_many else examples,
         stateful_step_count=steps,
-        derandomize=not varies,
-        print_blob=varies,
-        deadline=None,
+        print_blob=has_many,
         suppress_health_check=list(HealthCheck),
     )

@@ -22,9 +22,7 @@ FIELDS = [
     *("energy_source", "reason", "policy"),
 ]
 
-fuzzing = settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+fuzzing = settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 numbers = st.one_of(
     st.integers(),
     st.floats(),
