@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from lightning_bso.quantities import say_the_same
+from lightning_bso.quantities import different_joules, say_the_same
 
 from . import calibration
 from .calibration import LearntTarget
@@ -179,6 +179,10 @@ def _compare_choice(state: JobState, past: PastTrial, rng: np.random.Generator) 
         if _are_equal(again, stored):
             return _compare_reason(past, f"batch size {stored.batch_size}", stored.reason, again.reason)
         now = f"would choose {again.batch_size} ({again.type}: {again.reason})"
+        now_j, then_j = again.epoch_limit_j, stored.epoch_limit_j
+        if again.batch_size == stored.batch_size and now_j is not None and then_j is not None:
+            limits = " instead of ".join(different_joules(now_j, then_j))
+            now = f"would choose it again, with a limit of {limits} for the first epoch"
     rule = changed_rule(state, stored)
     because = "" if rule is None else f"; the rules have changed: {rule}"
     return [f"trial {past.trial.number}: chose batch size {stored.batch_size} ({stored.type}), {now}{because}"]

@@ -20,7 +20,7 @@ from .gp_ucb.gaussian import Gaussian
 from .state import EndedSummary, Trial, TrialStatus, TrialType
 from .zeus.results import Results, Rewards
 
-VERSION = 5
+VERSION = 6
 """Raise it whenever the same trials give another summary or another text. Older texts are then ignored."""
 NOTHING = '{"version": 0}'
 """The text while no run has ended. Programs of any version ignore it, so a job may be served by two of them."""

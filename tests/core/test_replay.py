@@ -284,8 +284,7 @@ def test_a_choice_beside_a_step_that_has_paid_names_the_change_of_the_rules() ->
     line = last_line(16, 32, 64)
     assert "trial 3: chose batch size 64 (MAB), would choose 128 (MAB: not tried yet, beyond 32" in line
     assert line.endswith(
-        "the rules have changed: earlier versions try only the neighbours of batch sizes that have run, also after a "
-        "step that has paid"
+        "the rules have changed: earlier versions search beyond the neighbours only after larger gains, or never"
     )
     assert "rules" not in last_line(16, 32, 8), "no rules explain this one"
 

@@ -104,7 +104,7 @@ def test_the_same_trials_give_the_same_text_throughout_a_version() -> None:
     assert data.pop("reference_cost_j") == REFERENCE_J
     assert dict(leaves(data)) == pytest.approx(
         {
-            "version": 5,
+            "version": 6,
             "counted converged 0": 0,
             "counted converged 1": 12,
             "counted failed 0": 1,

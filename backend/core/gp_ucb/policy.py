@@ -40,9 +40,11 @@ from .belief import (
 )
 from .gaussian import Mask, Vector, capped_lognormal_mean, normal_cdf
 
-CONFIDENCE = 0.75
+CONFIDENCE = 0.7
 """Width of the lower confidence bound: standard deviations of the log cost, times sqrt(ln(2 + recurrences))."""
-LOOK_SHARE = 0.9
+EARLIER_CONFIDENCE = 0.75
+"""`CONFIDENCE` up to version 0.2.0."""
+LOOK_SHARE = 0.8
 """A first run is priced out after its first epoch if what is still to be paid exceeds this share of the best's cost."""
 TRIES_BY_INDEX = 3
 """Launches of one recurrence that go by the index.
@@ -85,24 +87,27 @@ def choose(state: JobState, _rng: np.random.Generator) -> Choice:
     Raises:
         NothingConverges: every batch size has failed several times, since the last success if there was one.
     """
-    return _choose(state, belief_of(state))
+    return _choose(state, belief_of(state), CONFIDENCE)
 
 
 def changed_rule(state: JobState, choice: Choice) -> str | None:
     """Name the change of the rules that explains a choice of an earlier version; None: no change explains it."""
     belief = belief_of(state)
-    if not belief.paid:
-        return None
-    try:
-        earlier = _choose(state, replace(belief, paid=0))
-    except NothingConverges:
-        return None
-    if replace(earlier, reason=choice.reason, epoch_limit_j=choice.epoch_limit_j) != choice:
-        return None
-    return "earlier versions try only the neighbours of batch sizes that have run, also after a step that has paid"
+    rules = [(belief, "earlier versions explore more, and let the first epoch of a first run cost more")]
+    if belief.paid:
+        neighbours = replace(belief, paid=0)
+        rules.append((neighbours, "earlier versions search beyond the neighbours only after larger gains, or never"))
+    for seen, rule in rules:
+        try:
+            earlier = _choose(state, seen, EARLIER_CONFIDENCE)
+        except NothingConverges:
+            continue
+        if replace(earlier, reason=choice.reason, epoch_limit_j=choice.epoch_limit_j) == choice:
+            return rule
+    return None
 
 
-def _choose(state: JobState, belief: Belief) -> Choice:
+def _choose(state: JobState, belief: Belief, confidence: float) -> Choice:
     spec, grid = state.spec, belief.grid
     if not belief.has_ended.any():
         start = spec.default_batch_size if belief.start in belief.broken else grid.sizes[belief.start]
@@ -110,7 +115,7 @@ def _choose(state: JobState, belief: Belief) -> Choice:
     if message := _stuck_message(spec, belief):
         raise NothingConverges(message)
     best = cheapest_converged(belief)
-    predicted = forecast(state, belief)
+    predicted = forecast(state, belief, confidence)
     if best is not None and belief.changed is not None:
         reason = (
             f"the epochs to the target have changed: the best batch size so far, {grid.sizes[best]}, is measured again "
@@ -211,7 +216,7 @@ def expectations(state: JobState) -> list[Expectation]:
     sizes = belief.grid.sizes
     if not belief.epoch_cost.runs.any():
         return [Expectation(size, None, None) for size in sizes]
-    predicted = forecast(state, belief)
+    predicted = forecast(state, belief, CONFIDENCE)
     return [Expectation(size, float(predicted.expected_j[i]), float(predicted.sd_j[i])) for i, size in enumerate(sizes)]
 
 
@@ -262,9 +267,9 @@ def in_flight(state: JobState, belief: Belief) -> Vector:
     return counts
 
 
-def forecast(state: JobState, belief: Belief) -> Forecast:
-    """Predict the cost of a run from the ended and the running trials."""
-    spec = state.spec
+def forecast(state: JobState, belief: Belief, confidence: float) -> Forecast:
+    """Predict the cost of a run from the ended and the running trials. `confidence` is one such as `CONFIDENCE`."""
+    spec, width = state.spec, confidence * math.sqrt(math.log(2 + float(belief.converged.sum())))
     running = in_flight(state, belief)
     about_epochs = epochs.with_runs_in_flight(belief.epochs, running) if running.any() else belief.epochs.posterior
     about_cost = with_probe(spec, belief.epoch_cost, belief.grid, state.probe_results)
@@ -274,14 +279,15 @@ def forecast(state: JobState, belief: Belief) -> Forecast:
     variance = about_epochs.variance + about_cost.posterior.variance
     expected: Vector = np.exp(mean + (variance + noise) / 2)
     if belief.has_converged.any():
-        index = _recurrence_costs(spec, belief, mean, variance, about_cost.posterior.mean)
+        low = mean - width * np.sqrt(variance)
+        index = _recurrence_costs(spec, belief, low, about_cost.posterior.mean)
     else:
         index = _first_success_costs(spec, belief, mean, variance, about_cost.posterior.mean)
-    low_epochs = about_epochs.mean - _width(belief) * np.sqrt(about_epochs.variance)
+    low_epochs = about_epochs.mean - width * np.sqrt(about_epochs.variance)
     return Forecast(expected, expected * np.sqrt(variance), index, low_epochs, about_cost.runs > 0)
 
 
-def _recurrence_costs(spec: Spec, belief: Belief, mean: Vector, variance: Vector, log_epoch_cost: Vector) -> Vector:
+def _recurrence_costs(spec: Spec, belief: Belief, low: Vector, log_epoch_cost: Vector) -> Vector:
     """Return the lower confidence bound, in joules, of the cost of a recurrence that starts with each batch size (n,).
 
     If the first run fails, the recurrence continues with the best batch size.
@@ -289,10 +295,10 @@ def _recurrence_costs(spec: Spec, belief: Belief, mean: Vector, variance: Vector
     best_j = float(expected_costs(belief)[belief.has_converged].min())
     sigma = math.sqrt(belief.epochs.noise_variance)
     reliability = (belief.converged + 1) / (belief.converged + belief.failed + 1)
-    index = np.empty(len(mean))
-    for i, low in enumerate(mean - _width(belief) * np.sqrt(variance)):
+    index = np.empty(len(low))
+    for i, low_i in enumerate(low):
         cap_j = _cap(spec, math.exp(log_epoch_cost[i]), best_j)
-        index[i] = _cost_with_fallback(low, sigma, cap_j, float(reliability[i]), best_j)
+        index[i] = _cost_with_fallback(low_i, sigma, cap_j, float(reliability[i]), best_j)
     return index
 
 
@@ -317,11 +323,6 @@ def _epoch_limit(spec: Spec, belief: Belief, predicted: Forecast, i: int) -> flo
         middle_j = math.sqrt(low_j * high_j)
         low_j, high_j = (low_j, middle_j) if is_too_dear(middle_j) else (middle_j, high_j)
     return high_j
-
-
-def _width(belief: Belief) -> float:
-    """Return the width of the lower confidence bounds, in standard deviations."""
-    return CONFIDENCE * math.sqrt(math.log(2 + float(belief.converged.sum())))
 
 
 def _cap(spec: Spec, epoch_j: float, best_j: float) -> float:
