@@ -439,6 +439,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.write and arguments.only:
         parser.error("--write writes all tables into the docs; remove --only")
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
     data, bench, start_s = traces.read(ROOT / "benchmarks" / "traces"), Bench(arguments.seeds), time.monotonic()
     parts: dict[str, Callable[[], None]] = {
         "pairs": lambda: pairs(bench, data),
@@ -453,9 +456,6 @@ def main() -> None:
     for name, part in parts.items():
         if not arguments.only or name in arguments.only:
             part()
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
     bench.write(
         f"{arguments.seeds} seeds for the paper's jobs, {bench.fewer} for the rest; eta 0.5, beta 2; "
         f"{time.monotonic() - start_s:.0f} s on {os.cpu_count()} cores of "

@@ -3,7 +3,6 @@
 The history is plain data; `backend.database.states` loads it.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -176,7 +175,7 @@ def _compare_choice(state: JobState, past: PastTrial, rng: np.random.Generator) 
     except NothingConverges as error:
         now = f"would choose none ({error})"
     else:
-        if _are_equal(again, stored):
+        if again.is_as_stored(stored):
             return _compare_reason(past, f"batch size {stored.batch_size}", stored.reason, again.reason)
         now = f"would choose {again.batch_size} ({again.type}: {again.reason})"
         now_j, then_j = again.epoch_limit_j, stored.epoch_limit_j
@@ -186,18 +185,6 @@ def _compare_choice(state: JobState, past: PastTrial, rng: np.random.Generator) 
     rule = changed_rule(state, stored)
     because = "" if rule is None else f"; the rules have changed: {rule}"
     return [f"trial {past.trial.number}: chose batch size {stored.batch_size} ({stored.type}), {now}{because}"]
-
-
-def _are_equal(again: Choice, stored: Choice) -> bool:
-    """Return whether two choices are equal but for their reasons.
-
-    A stored choice may lack its limit: that of a training that goes on after its verdict, or of an earlier version.
-    Another machine computes other last digits.
-    """
-    limit_j, then_j = again.epoch_limit_j, stored.epoch_limit_j
-    if then_j is not None and (limit_j is None or not math.isclose(limit_j, then_j, rel_tol=1e-6)):
-        return False
-    return replace(again, reason=stored.reason, epoch_limit_j=then_j) == stored
 
 
 def _compare_verdict(state: JobState, past: PastTrial, report: PastReport) -> list[str]:

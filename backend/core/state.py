@@ -1,9 +1,10 @@
 """The plain data that decisions read, and the decisions themselves.
 
-No logic lives here, except the text that tells a user what to do with a stuck job.
+No logic lives here, except how choices compare, and the text that tells a user what to do with a stuck job.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -256,6 +257,17 @@ class Choice:
     """Multiple of the usual cost bound that the run may cost; None: it has no bound."""
     epoch_limit_j: float | None = None
     """Highest cost of the first epoch, in joules, after which the run goes on; None: there is no limit."""
+
+    def is_as_stored(self, stored: "Choice") -> bool:
+        """Whether this choice, made again, is the stored one. Reasons do not count.
+
+        A stored choice may lack its limit: that of a training that goes on after its verdict, or of an earlier version.
+        Another machine computes other last digits.
+        """
+        limit_j, then_j = self.epoch_limit_j, stored.epoch_limit_j
+        if then_j is not None and (limit_j is None or not math.isclose(limit_j, then_j, rel_tol=1e-6)):
+            return False
+        return replace(self, reason=stored.reason, epoch_limit_j=then_j) == stored
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,9 @@ def report(connection: Connection, request: ReportRequest, *, by: Actor, lease_s
         InvalidField: the energy counter has not moved, so the run has no cost.
     """
     names_source = request.energy_source is not None
-    with _locked_run(connection, request, by, request.batch_size, names_source=names_source) as (locked, trial):
+    is_first = request.report_number in (None, 1)
+    with _locked_run(connection, request, by, request.batch_size, names_source=names_source and is_first) as run:
+        locked, trial = run
         job, at, last = locked.job, locked.at, locked.last_report
         _renew_lease(connection, job, trial, at, lease_s)
         spec = states.spec_at(job, trial.exploration)
@@ -136,7 +138,10 @@ def report(connection: Connection, request: ReportRequest, *, by: Actor, lease_s
         last_number = answers.number_of(last)
         _check_progress(trial, last_number, request)
         _check_measured(request)
-        _check_energy_source(locked.energy_source, request)
+        known = locked.energy_source
+        if known is None and names_source and not is_first:
+            known = store.source_of_others(connection, trial)
+        _check_energy_source(known, request)
 
         locked.belief = locked.belief or states.add_belief(connection, job, trial.exploration)
         verdict, state = _judge(connection, job, locked.belief, trial, report)

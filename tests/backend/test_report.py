@@ -272,4 +272,7 @@ def test_a_job_keeps_to_one_source_of_energy(calls: Calls) -> None:
     assert "estimated" in answer.message
     assert calls.record(measured)["energy"] == 10.0
     assert calls.report(calls.trial(), energy_source="rapl").status == 409
-    assert calls.report(calls.trial()).status == 200  # Zeus' client sends no source
+    unnamed = calls.trial()
+    assert calls.report(unnamed, report_number=1).status == 200  # Zeus' client sends no source
+    assert calls.report(unnamed, report_number=2, energy_source="rapl").status == 409
+    assert calls.report(unnamed, report_number=2, energy_source="nvml").status == 200

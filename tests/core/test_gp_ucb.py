@@ -395,7 +395,7 @@ def test_after_a_step_that_has_paid_batch_sizes_within_two_doublings_on_its_side
 @pytest.mark.parametrize(
     ("step", "why"),
     [
-        ((32, 39, True), "it cost more than 0.75 times what the best was expected to"),
+        ((32, 35, True), "it cost more than 0.65 times what the best was expected to"),
         ((32, 20, False), "it failed"),
         ((32, 20, LOST), "it has no verdict"),
         ((32, 0, RUNNING), "it still runs"),

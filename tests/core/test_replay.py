@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from backend.core.breakdowns import with_breakdown
+from backend.core.gp_ucb import belief, policy
 from backend.core.policies import POLICIES, choose, judge
 from backend.core.replay import PastReport, PastTrial, differences, state_at
 from backend.core.rng import seeded
@@ -289,6 +290,40 @@ def test_a_choice_beside_a_step_that_has_paid_names_the_change_of_the_rules() ->
     assert "rules" not in last_line(16, 32, 8), "no rules explain this one"
 
 
+def play(epochs: dict[int, int], epoch_j: dict[int, float], recurrences: int) -> Job:
+    """Return a job that has run alone, given the epochs to the target and the cost of an epoch of each batch size."""
+    job = Job(core_spec(batch_sizes=tuple(epochs), default_batch_size=64, max_epochs=100, policy="gp-ucb"))
+    for number in range(recurrences):
+        job.ask(set())
+        run = job.runs[-1]
+        size = run.trial.batch_size
+        while run.trial.status is TrialStatus.DISPATCHED:
+            is_reached = run.trial.epochs + 1 >= epochs[size] + number % 3
+            job.report(run, 1.0 if is_reached else 0.0, epoch_j[size])
+    return job
+
+
+def test_replay_names_the_change_of_the_rules_at_each_choice_that_0_2_0_made_differently(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = (16, 32, 64, 128, 256, 512)
+    explained = set()
+    for epochs, costs in (
+        ((30, 20, 20, 13, 16, 14), (200, 130, 100, 90, 88, 80)),
+        ((12, 15, 20, 30, 45, 70), (150, 120, 100, 90, 85, 80)),
+        ((10, 14, 20, 36, 40, 80), (130, 105, 100, 80, 70, 60)),
+    ):
+        with monkeypatch.context() as earlier:
+            earlier.setattr(policy, "LOOK_SHARE", policy.EARLIER_LOOK_SHARE)
+            earlier.setattr(belief, "PAYING_SHARE", 0.6)
+            job = play(dict(zip(sizes, epochs, strict=True)), dict(zip(sizes, map(float, costs), strict=True)), 40)
+            assert differences(job.spec, job.history(), seeded(SEED)) == []
+        for line in differences(job.spec, job.history(), seeded(SEED)):
+            assert ": chose batch size " in line
+            explained.add(line.split("the rules have changed: ")[1])
+    assert len(explained) == 2, explained
+
+
 def test_a_first_run_without_a_limit_of_its_first_epoch_is_the_same_choice() -> None:
     spec = core_spec(batch_sizes=(8, 16), max_epochs=100, policy="gp-ucb")
     trials = [
@@ -309,7 +344,9 @@ def test_a_limit_that_differs_in_its_last_digits_is_the_same_choice() -> None:
     assert limit_j is not None
     for factor, differ in ((1 + 1e-9, 0), (1.01, 1)):
         job.runs[1].choice = replace(job.runs[1].choice, epoch_limit_j=limit_j * factor)
-        assert len(differences(job.spec, job.history(), seeded(SEED))) == differ
+        lines = differences(job.spec, job.history(), seeded(SEED))
+        assert len(lines) == differ
+        assert not any("rules" in line for line in lines), "no rules explain another limit"
 
 
 def test_a_choice_that_no_rules_explain_names_no_change_of_them() -> None:

@@ -19,7 +19,7 @@ from .epoch_cost import EpochCostBelief
 from .epochs import EpochsBelief
 from .gaussian import Gaussian, Mask, Vector
 
-PAYING_SHARE = 0.75
+PAYING_SHARE = 0.65
 """A batch size pays if its first run converges at less than this share of what the best was expected to cost.
 
 This holds only if the best has not failed. Where it fails by chance, its expected cost is no measure.

@@ -40,12 +40,12 @@ from .belief import (
 )
 from .gaussian import Mask, Vector, capped_lognormal_mean, normal_cdf
 
-CONFIDENCE = 0.7
+CONFIDENCE = 0.75
 """Width of the lower confidence bound: standard deviations of the log cost, times sqrt(ln(2 + recurrences))."""
-EARLIER_CONFIDENCE = 0.75
-"""`CONFIDENCE` up to version 0.2.0."""
-LOOK_SHARE = 0.8
+LOOK_SHARE = 0.85
 """A first run is priced out after its first epoch if what is still to be paid exceeds this share of the best's cost."""
+EARLIER_LOOK_SHARE = 0.9
+"""`LOOK_SHARE` up to version 0.2.0, for `changed_rule`."""
 TRIES_BY_INDEX = 3
 """Launches of one recurrence that go by the index.
 
@@ -87,27 +87,27 @@ def choose(state: JobState, _rng: np.random.Generator) -> Choice:
     Raises:
         NothingConverges: every batch size has failed several times, since the last success if there was one.
     """
-    return _choose(state, belief_of(state), CONFIDENCE)
+    return _choose(state, belief_of(state), LOOK_SHARE)
 
 
 def changed_rule(state: JobState, choice: Choice) -> str | None:
     """Name the change of the rules that explains a choice of an earlier version; None: no change explains it."""
     belief = belief_of(state)
-    rules = [(belief, "earlier versions explore more, and let the first epoch of a first run cost more")]
+    rules = [(belief, "earlier versions let the first epoch of a first run cost more")]
     if belief.paid:
         neighbours = replace(belief, paid=0)
         rules.append((neighbours, "earlier versions search beyond the neighbours only after larger gains, or never"))
     for seen, rule in rules:
         try:
-            earlier = _choose(state, seen, EARLIER_CONFIDENCE)
+            earlier = _choose(state, seen, EARLIER_LOOK_SHARE)
         except NothingConverges:
             continue
-        if replace(earlier, reason=choice.reason, epoch_limit_j=choice.epoch_limit_j) == choice:
+        if earlier.is_as_stored(choice):
             return rule
     return None
 
 
-def _choose(state: JobState, belief: Belief, confidence: float) -> Choice:
+def _choose(state: JobState, belief: Belief, look_share: float) -> Choice:
     spec, grid = state.spec, belief.grid
     if not belief.has_ended.any():
         start = spec.default_batch_size if belief.start in belief.broken else grid.sizes[belief.start]
@@ -115,7 +115,7 @@ def _choose(state: JobState, belief: Belief, confidence: float) -> Choice:
     if message := _stuck_message(spec, belief):
         raise NothingConverges(message)
     best = cheapest_converged(belief)
-    predicted = forecast(state, belief, confidence)
+    predicted = forecast(state, belief)
     if best is not None and belief.changed is not None:
         reason = (
             f"the epochs to the target have changed: the best batch size so far, {grid.sizes[best]}, is measured again "
@@ -131,7 +131,7 @@ def _choose(state: JobState, belief: Belief, confidence: float) -> Choice:
         # A run beside others may be priced out after one of them has converged.
         is_open = (belief.priced_out == 0) | belief.has_converged
         chosen = lowest(predicted.index_j, allowed & ~belief.banned & is_open)
-        limit_j = None if predicted.is_priced[chosen] else _epoch_limit(spec, belief, predicted, chosen)
+        limit_j = None if predicted.is_priced[chosen] else _epoch_limit(spec, belief, predicted, chosen, look_share)
         reason = _reason(belief, predicted, chosen, best)
         return Choice(grid.sizes[chosen], TrialType.MAB, reason, epoch_limit_j=limit_j)
     if failures == TRIES_BY_INDEX:
@@ -216,7 +216,7 @@ def expectations(state: JobState) -> list[Expectation]:
     sizes = belief.grid.sizes
     if not belief.epoch_cost.runs.any():
         return [Expectation(size, None, None) for size in sizes]
-    predicted = forecast(state, belief, CONFIDENCE)
+    predicted = forecast(state, belief)
     return [Expectation(size, float(predicted.expected_j[i]), float(predicted.sd_j[i])) for i, size in enumerate(sizes)]
 
 
@@ -267,9 +267,9 @@ def in_flight(state: JobState, belief: Belief) -> Vector:
     return counts
 
 
-def forecast(state: JobState, belief: Belief, confidence: float) -> Forecast:
-    """Predict the cost of a run from the ended and the running trials. `confidence` is one such as `CONFIDENCE`."""
-    spec, width = state.spec, confidence * math.sqrt(math.log(2 + float(belief.converged.sum())))
+def forecast(state: JobState, belief: Belief) -> Forecast:
+    """Predict the cost of a run from the ended and the running trials."""
+    spec = state.spec
     running = in_flight(state, belief)
     about_epochs = epochs.with_runs_in_flight(belief.epochs, running) if running.any() else belief.epochs.posterior
     about_cost = with_probe(spec, belief.epoch_cost, belief.grid, state.probe_results)
@@ -279,15 +279,14 @@ def forecast(state: JobState, belief: Belief, confidence: float) -> Forecast:
     variance = about_epochs.variance + about_cost.posterior.variance
     expected: Vector = np.exp(mean + (variance + noise) / 2)
     if belief.has_converged.any():
-        low = mean - width * np.sqrt(variance)
-        index = _recurrence_costs(spec, belief, low, about_cost.posterior.mean)
+        index = _recurrence_costs(spec, belief, mean, variance, about_cost.posterior.mean)
     else:
         index = _first_success_costs(spec, belief, mean, variance, about_cost.posterior.mean)
-    low_epochs = about_epochs.mean - width * np.sqrt(about_epochs.variance)
+    low_epochs = about_epochs.mean - _width(belief) * np.sqrt(about_epochs.variance)
     return Forecast(expected, expected * np.sqrt(variance), index, low_epochs, about_cost.runs > 0)
 
 
-def _recurrence_costs(spec: Spec, belief: Belief, low: Vector, log_epoch_cost: Vector) -> Vector:
+def _recurrence_costs(spec: Spec, belief: Belief, mean: Vector, variance: Vector, log_epoch_cost: Vector) -> Vector:
     """Return the lower confidence bound, in joules, of the cost of a recurrence that starts with each batch size (n,).
 
     If the first run fails, the recurrence continues with the best batch size.
@@ -295,17 +294,17 @@ def _recurrence_costs(spec: Spec, belief: Belief, low: Vector, log_epoch_cost: V
     best_j = float(expected_costs(belief)[belief.has_converged].min())
     sigma = math.sqrt(belief.epochs.noise_variance)
     reliability = (belief.converged + 1) / (belief.converged + belief.failed + 1)
-    index = np.empty(len(low))
-    for i, low_i in enumerate(low):
+    index = np.empty(len(mean))
+    for i, low in enumerate(mean - _width(belief) * np.sqrt(variance)):
         cap_j = _cap(spec, math.exp(log_epoch_cost[i]), best_j)
-        index[i] = _cost_with_fallback(low_i, sigma, cap_j, float(reliability[i]), best_j)
+        index[i] = _cost_with_fallback(low, sigma, cap_j, float(reliability[i]), best_j)
     return index
 
 
-def _epoch_limit(spec: Spec, belief: Belief, predicted: Forecast, i: int) -> float | None:
+def _epoch_limit(spec: Spec, belief: Belief, predicted: Forecast, i: int, look_share: float) -> float | None:
     """Return the highest cost of the first epoch, in joules, after which a first run goes on; None: whatever it costs.
 
-    Beyond it, the lower confidence bound of what is still to be paid, until a run converges, exceeds `LOOK_SHARE` of
+    Beyond it, the lower confidence bound of what is still to be paid, until a run converges, exceeds `look_share` of
     the cost of the best batch size. The bound is that of the index, with the epoch's cost known and already paid.
     """
     best_j = float(expected_costs(belief)[belief.has_converged].min())
@@ -314,7 +313,7 @@ def _epoch_limit(spec: Spec, belief: Belief, predicted: Forecast, i: int) -> flo
     def is_too_dear(epoch_j: float) -> bool:
         cap_j = _cap(spec, epoch_j, best_j)
         to_pay_j = _cost_with_fallback(low_epochs + math.log(epoch_j), sigma, cap_j, 1.0, best_j) - epoch_j
-        return to_pay_j > LOOK_SHARE * best_j
+        return to_pay_j > look_share * best_j
 
     low_j, high_j = LOWEST_LIMIT * best_j, best_j
     if not is_too_dear(high_j):
@@ -323,6 +322,11 @@ def _epoch_limit(spec: Spec, belief: Belief, predicted: Forecast, i: int) -> flo
         middle_j = math.sqrt(low_j * high_j)
         low_j, high_j = (low_j, middle_j) if is_too_dear(middle_j) else (middle_j, high_j)
     return high_j
+
+
+def _width(belief: Belief) -> float:
+    """Return the width of the lower confidence bounds, in standard deviations."""
+    return CONFIDENCE * math.sqrt(math.log(2 + float(belief.converged.sum())))
 
 
 def _cap(spec: Spec, epoch_j: float, best_j: float) -> float:
