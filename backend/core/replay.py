@@ -179,7 +179,8 @@ def _compare_choice(state: JobState, past: PastTrial, rng: np.random.Generator) 
             return _compare_reason(past, f"batch size {stored.batch_size}", stored.reason, again.reason)
         now = f"would choose {again.batch_size} ({again.type}: {again.reason})"
         now_j, then_j = again.epoch_limit_j, stored.epoch_limit_j
-        if again.batch_size == stored.batch_size and now_j is not None and then_j is not None:
+        same_but_for_limit = replace(again, epoch_limit_j=None).is_as_stored(replace(stored, epoch_limit_j=None))
+        if same_but_for_limit and now_j is not None and then_j is not None:
             limits = " instead of ".join(different_joules(now_j, then_j))
             now = f"would choose it again, with a limit of {limits} for the first epoch"
     rule = changed_rule(state, stored)

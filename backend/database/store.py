@@ -97,7 +97,7 @@ def _run(*, packed: bool) -> Select[*tuple[Any, ...]]:
 
 
 @cache
-def _run_that_names_its_source(*, packed: bool) -> Select[*tuple[Any, ...]]:
+def _run_and_sources(*, packed: bool) -> Select[*tuple[Any, ...]]:
     source = func.coalesce(Trial.energy_source, _SOURCE_OF_OTHERS)
     return _select_run(Trial.number == bindparam("number"), Trial.exploration, source, packed=packed)
 
@@ -172,19 +172,19 @@ class LockedRun:
 
 
 @contextmanager
-def locked_run(connection: Connection, job_id: str, number: int, *, names_source: bool) -> Iterator[LockedRun]:
+def locked_run(connection: Connection, job_id: str, number: int, *, reads_sources: bool) -> Iterator[LockedRun]:
     """Lock a job as `locked_job` does, with one of its trials. At the end, store what has changed of both.
 
     Args:
         connection: the transaction.
         job_id: the job.
         number: the trial's number.
-        names_source: whether to read the energy source of the other runs for a run that has named none.
+        reads_sources: whether to read the energy source of the other runs for a run that has named none.
 
     Raises:
         UnknownJob: there is no such job.
     """
-    query = _run_that_names_its_source if names_source else _run  # to MariaDB, the query in the query is a fifth more
+    query = _run_and_sources if reads_sources else _run  # its subquery takes MariaDB a fifth of the query's time
     run = LockedRun(*_lock_and_read(connection, query, {"wanted_id": job_id, "number": number}, *_PARTS_OF_RUN))
     yield run
     _save(connection, run)

@@ -123,7 +123,7 @@ def report(connection: Connection, request: ReportRequest, *, by: Actor, lease_s
     """
     names_source = request.energy_source is not None
     is_first = request.report_number in (None, 1)
-    with _locked_run(connection, request, by, request.batch_size, names_source=names_source and is_first) as run:
+    with _locked_run(connection, request, by, request.batch_size, reads_sources=names_source and is_first) as run:
         locked, trial = run
         job, at, last = locked.job, locked.at, locked.last_report
         _renew_lease(connection, job, trial, at, lease_s)
@@ -277,12 +277,12 @@ def end(
 
 @contextmanager
 def _locked_run(
-    connection: Connection, call: TrialCall, by: Actor, batch_size: int | None = None, *, names_source: bool = False
+    connection: Connection, call: TrialCall, by: Actor, batch_size: int | None = None, *, reads_sources: bool = False
 ) -> Iterator[tuple[store.LockedRun, Trial]]:
     """Lock a job, with what most calls of a run read, and the run's trial. At the end, store what has changed."""
     job_id, number = call.job_id, call.trial_number
     by.check_may_see(job_id)
-    with store.locked_run(connection, job_id, number, names_source=names_source) as locked:
+    with store.locked_run(connection, job_id, number, reads_sources=reads_sources) as locked:
         trial = locked.trial
         if trial is None:
             raise UnknownTrial(f"job {job_id!r} has no trial {number}; ask for a batch size first")

@@ -48,7 +48,8 @@ def test_a_call_of_a_run_takes_few_round_trips(remembering: tuple[Flask, Calls],
         assert len(of_ask) <= ends, (run, of_ask)
         for epoch in (1, 2):
             with round_trips(app) as of_report:
-                calls.must(calls.report(trial, energy=epoch, current_epoch=epoch, energy_source="nvml"))
+                report = {"report_number": epoch, "energy": epoch, "current_epoch": epoch, "energy_source": "nvml"}
+                calls.must(calls.report(trial, **report))
             assert len(of_report) <= goes_on, (run, of_report)
         with round_trips(app) as of_last:
             calls.must(calls.report(trial, energy=10.0 + trial["batch_size"], metric=1.0, current_epoch=3))

@@ -387,7 +387,7 @@ def after_a_step(*rows: Row) -> Choice:
 
 @pytest.mark.parametrize(("step", "far"), [(32, 128), (8, 2)])
 def test_after_a_step_that_has_paid_batch_sizes_within_two_doublings_on_its_side_are_tried(step: int, far: int) -> None:
-    choice = after_a_step((step, 20, True))
+    choice = after_a_step((step, 32, True))  # 0.62 times what the best was expected to cost
     assert choice.batch_size == far
     assert f"beyond {step} after a step that has paid" in choice.reason
 

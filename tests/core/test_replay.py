@@ -349,6 +349,18 @@ def test_a_limit_that_differs_in_its_last_digits_is_the_same_choice() -> None:
         assert not any("rules" in line for line in lines), "no rules explain another limit"
 
 
+def test_another_bound_is_not_called_another_limit() -> None:
+    job = Job(core_spec(batch_sizes=(8, 16), max_epochs=100, policy="gp-ucb"))
+    job.ask(set())
+    for metric in (0.0, 0.0, 0.0, 1.0):
+        job.report(job.runs[0], metric, 50.0)
+    job.ask(set())
+    assert job.runs[1].choice.epoch_limit_j is not None
+    job.runs[1].choice = replace(job.runs[1].choice, bound_factor=4.0)
+    [line] = differences(job.spec, job.history(), seeded(SEED))
+    assert "limit" not in line
+
+
 def test_a_choice_that_no_rules_explain_names_no_change_of_them() -> None:
     spec = core_spec(batch_sizes=(4, 8, 16, 32), num_pruning_rounds=1)
     [line] = other_choices(spec, pruned((16, 9, False), (4, 5, True)))
