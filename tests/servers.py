@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -129,8 +130,13 @@ class Server:
         return self._end(how)
 
     def kill(self) -> None:
-        """Kill the server and its workers with SIGKILL."""
+        """Kill the server and its workers with SIGKILL, and wait until none of them listens any more."""
+        is_running = self.process is not None and self.process.poll() is None
+        workers = [os.pidfd_open(pid) for pid in self.worker_pids()] if is_running else []
         self._end(signal.SIGKILL)
+        for ended in workers:
+            select.select([ended], [], [])
+            os.close(ended)
 
     def read_log(self) -> str:
         """Return the server's log so far."""

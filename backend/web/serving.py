@@ -38,7 +38,7 @@ MAX_DROPPED_BYTES = 64 * 1024 * 1024
 """Of a larger body the server takes no more than this. Then it answers and closes the connection."""
 STOPPING_S = 5
 """A stopping worker process may answer the requests that have arrived for this long."""
-_WATCH_INTERVAL_S = 0.02
+_WATCH_INTERVAL_S, _WAKE_INTERVAL_S = 0.02, 0.5
 _LOGGING = {"version": 1, "handlers": {}, "formatters": {}, "loggers": {"_granian": {"propagate": True}}}
 """granian's loggers without its handlers, so that `logs` formats their lines."""
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -100,7 +100,12 @@ def serve(
     with held:
         if sys.platform != "linux":  # there the workers share one socket, which shares its port with none
             held.close()
-        server.serve(target_loader=loader, wrap_loader=False)
+        try:
+            server.serve(target_loader=loader, wrap_loader=False)
+        finally:
+            signal.setitimer(
+                signal.ITIMER_REAL, 0
+            )  # at its end Python takes the handler away, and the signal would kill
 
 
 def limited(application: "WSGIApplication", host: str) -> "WSGIApplication":
@@ -133,6 +138,15 @@ def _end_on_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
 
+def _wake_regularly() -> None:
+    """Wake the main thread from time to time, so that it handles signals that another thread has received.
+
+    Python runs handlers in the main thread alone, and a signal to another thread does not wake it.
+    """
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, _WAKE_INTERVAL_S, _WAKE_INTERVAL_S)
+
+
 def _read(stream: "InputStream") -> bytes:
     """Read a body. One that is too large is cut after its first byte too many, so that the application refuses it.
 
@@ -147,6 +161,7 @@ def _read(stream: "InputStream") -> bytes:
 
 def _load(make_application: "Callable[[], WSGIApplication]", host: str, main_pid: int) -> "WSGIApplication":
     """Make the application of a worker process, which ends with the main process."""
+    _wake_regularly()
     if sys.platform == "linux":
         # Not SIGTERM: it waits for the requests that have begun, and nobody would limit that any more.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -197,7 +212,7 @@ def _call_when_listening(address: str, port: int, announce: Callable[[], None]) 
             socket.create_connection((address, port), timeout=1).close()
         except OSError:
             return
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _wake_regularly()
         announce()
 
     signal.signal(signal.SIGALRM, look)

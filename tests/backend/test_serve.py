@@ -1,5 +1,6 @@
 """`python -m backend serve` as a process: addresses, output, logs, and passwords that must not be printed."""
 
+import ctypes
 import json
 import os
 import re
@@ -114,6 +115,18 @@ def test_it_stops_on_a_signal(tmp_path: Path, how: signal.Signals) -> None:
     server.start()
     assert server.calls("GET", "/readyz").status == 200
     assert server.stop(how) == 0
+
+
+@pytest.mark.parametrize("receiver", ["main process", "worker"])
+def test_it_stops_on_a_signal_that_another_thread_has_received(tmp_path: Path, receiver: str) -> None:
+    with Server(f"sqlite:///{tmp_path}/bso.db", tmp_path) as server:
+        assert server.process is not None
+        pid = server.process.pid if receiver == "main process" else server.worker_pids()[0]
+        ended = os.pidfd_open(pid)
+        other = next(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir() if int(task.name) != pid)
+        assert ctypes.CDLL(None).tgkill(pid, other, signal.SIGTERM) == 0
+        assert select.select([ended], [], [], 30)[0]
+        os.close(ended)
 
 
 def test_a_worker_ends_with_a_server_that_is_killed_even_while_a_request_comes_in(tmp_path: Path) -> None:

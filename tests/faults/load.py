@@ -61,8 +61,9 @@ class Load:
     ) -> None:
         self._over.set()
         self._pool.shutdown()
-        for training in self._trainings:
-            training.result()
+        if error is None:  # else it may be why the trainings got no answer
+            for training in self._trainings:
+                training.result()
 
     def wait_for(self, reports: int) -> None:
         """Wait until that many more reports are acknowledged than now."""
