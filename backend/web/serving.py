@@ -103,9 +103,8 @@ def serve(
         try:
             server.serve(target_loader=loader, wrap_loader=False)
         finally:
-            signal.setitimer(
-                signal.ITIMER_REAL, 0
-            )  # at its end Python takes the handler away, and the signal would kill
+            # Python takes the handler away before it ends, and without one the signal kills.
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def limited(application: "WSGIApplication", host: str) -> "WSGIApplication":
